@@ -1,0 +1,328 @@
+"""The `datasets` builder behind `datasets.load_dataset("longvale", NAME, data_dir=DIR)`.
+
+Columns of each configuration (NAME), times in seconds:
+
+- `events`, the default, one row an event: video_id, event_id (its place in the video), start, end, caption, modalities,
+  relation, duration. Modalities and relation are None unless the directory holds an `events.jsonl`.
+- `videos`, one row a video: video_id, duration, events (a list of what `events` has).
+- `grounding`, `segment_captioning`, one row a question: video_id, sentence_id (the event's place), question, reference,
+  start, end, modalities, relation, duration. `dense_captioning`: video_id, question, reference, events, duration.
+- `boundary_perception`, `instruction`, one row a dialogue: id (of the video), source, messages with timecodes filled
+  in, duration and split (`meta.split` of the file) or None. They have a train split only.
+
+Options, given to `load_dataset`:
+
+- `features_dir`: a feature store; adds visual_features, audio_features, speech_features, float32 [n, width] or None.
+  They are copied into the cache with each row: for many videos use `streaming=True`, or the configuration `videos`.
+  They are those of the whole file: `split` of a dialogue is not cut out of them.
+- `videos_dir`: a directory of `<video_id>.mp4`; adds video, the path of the file or None.
+- `missing_media`: "keep" (default) or "drop" rows that lack a file of these; either way they are counted and a warning
+  says how many and which. The warning is also the description in the data set's info.
+- `size`: which dialogue file, for instance "7k", where there are several.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from datasets import List, Value
+from datasets.exceptions import DatasetGenerationError
+
+from ..events import MODALITIES, Annotation, Event
+from ..tasks import TASKS, questions
+from .dialogues import fill_timecodes, load_dialogues
+from .features import FOLDERS, FeatureStore
+from .sources import (
+    ANNOTATION_FILES,
+    DIALOGUE_STEMS,
+    EVENTS_FILE,
+    HUB_REPO,
+    absolute,
+    annotation_files,
+    dialogue_file,
+    digest_files,
+    digest_listing,
+    fetch,
+    index_videos,
+    load_videos,
+)
+
+logger = logging.getLogger(__name__)
+
+_FACTS = {"modalities": List(Value("string")), "relation": Value("string")}
+_SPAN = {"start": Value("float64"), "end": Value("float64")}
+_EVENT = {"event_id": Value("int32"), **_SPAN, "caption": Value("string"), **_FACTS}
+_VIDEO_ID = {"video_id": Value("string")}
+_DURATION = {"duration": Value("float64")}
+_ANSWER = {"question": Value("string"), "reference": Value("string")}
+_EVENT_QUESTION = {**_VIDEO_ID, "sentence_id": Value("int32"), **_ANSWER, **_SPAN, **_FACTS, **_DURATION}
+_DIALOGUE = {
+    "id": Value("string"),
+    "source": Value("string"),
+    "messages": List({"role": Value("string"), "content": Value("string")}),
+    **_DURATION,
+    "split": List(Value("float64")),
+}
+
+#: Columns of each configuration, without media.
+COLUMNS: dict[str, dict[str, Any]] = {
+    "events": {**_VIDEO_ID, **_EVENT, **_DURATION},
+    "videos": {**_VIDEO_ID, **_DURATION, "events": List(_EVENT)},
+    "grounding": _EVENT_QUESTION,
+    "dense_captioning": {**_VIDEO_ID, **_ANSWER, "events": List(_EVENT), **_DURATION},
+    "segment_captioning": _EVENT_QUESTION,
+    "boundary_perception": _DIALOGUE,
+    "instruction": _DIALOGUE,
+}
+
+#: Lists of numbers, not Array2D: reading a batch of Array2D rows fails in datasets 5 when one of them is null.
+_FEATURES = List(List(Value("float32")))
+
+_DIRECTORIES = ("data_dir", "features_dir", "videos_dir")
+_MISSING_MEDIA = ("keep", "drop")
+
+#: Part of a split that one process reads at a time, with `num_proc` or several DataLoader workers.
+_VIDEOS_A_SHARD = 256
+
+#: Rows with features are large (about 1 MB for the published ones): write them to the cache a few at a time.
+_WRITER_BATCH_WITH_FEATURES = 16
+
+_NAMED_IN_A_WARNING = 5
+
+
+@dataclass
+class LongVALEConfig(datasets.BuilderConfig):
+    """Which rows, from where, with which media; the module's docstring tells the options."""
+
+    features_dir: str | None = None
+    videos_dir: str | None = None
+    missing_media: str = "keep"
+    size: str | None = None
+
+    def files(self) -> dict[str, str]:
+        """Names of the files that the rows come from, by split.
+
+        Raises:
+            FileNotFoundError: if the directory holds none.
+            ValueError: if there are several dialogue files and none is chosen, or an option has another value.
+        """
+        if self.missing_media not in _MISSING_MEDIA:
+            raise ValueError(f"missing_media must be 'keep' or 'drop', not {self.missing_media!r}")
+        if self.name in DIALOGUE_STEMS:
+            return {"train": dialogue_file(self.data_dir, self.name, self.size)}
+        if self.size is not None:
+            raise ValueError(f"size chooses a file of dialogues; {self.name!r} has none: leave out size={self.size!r}")
+        return annotation_files(self.data_dir)
+
+    def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
+        """The name of the cache: other for other options and directories, and when a file in them has changed."""
+        return super().create_config_id({**config_kwargs, "sources": self._fingerprint()}, custom_features)
+
+    def _fingerprint(self) -> str:
+        parts = [digest_files(self.data_dir, [*self.files().values(), EVENTS_FILE])]
+        if self.features_dir is not None:
+            parts.append(FeatureStore(self.features_dir).fingerprint())
+        if self.videos_dir is not None:
+            parts.append(digest_listing(index_videos(self.videos_dir)))
+        return ",".join(parts)
+
+
+class LongVALE(datasets.GeneratorBasedBuilder):
+    """LongVALE's events, questions and dialogues from a directory of official files, or from the Hub without one.
+
+    Use it through `datasets.load_dataset("longvale", NAME, ...)` after `import longvale`.
+
+    Raises:
+        FileNotFoundError: naming the file or directory that a configuration or split needs and that is not there.
+        ValueError: in one line, what is wrong with a file.
+    """
+
+    BUILDER_CONFIG_CLASS = LongVALEConfig
+    BUILDER_CONFIGS = [LongVALEConfig(name=name) for name in COLUMNS]  # noqa: RUF012 (how datasets declares them)
+    DEFAULT_CONFIG_NAME = "events"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name in _DIRECTORIES:
+            if kwargs.get(name) is not None:
+                kwargs[name] = absolute(kwargs[name])
+        if kwargs.get("features_dir") is not None:
+            kwargs.setdefault("writer_batch_size", _WRITER_BATCH_WITH_FEATURES)
+        super().__init__(*args, **kwargs)
+
+    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """As in the base class; errors in the files are raised as they are, and missing media are reported."""
+        try:
+            super().download_and_prepare(*args, **kwargs)
+        except DatasetGenerationError as error:
+            # The base class hides the line that names the file behind "An error occurred".
+            if type(error.__cause__) in (ValueError, FileNotFoundError):
+                raise error.__cause__ from None
+            raise
+        self._report()
+
+    def as_dataset(self, split: Any = None, in_memory: bool = False) -> Any:
+        """As in the base class; a split whose file is missing is told by the file's name."""
+        self._check_split(split)
+        return super().as_dataset(split, in_memory)
+
+    def as_streaming_dataset(self, split: Any = None, base_path: str | None = None) -> Any:
+        """As in the base class; a split whose file is missing is told by the file's name, missing media reported."""
+        self._check_split(split)
+        dataset = super().as_streaming_dataset(split, base_path)
+        self._report()
+        return dataset
+
+    def _info(self) -> datasets.DatasetInfo:
+        columns = dict(COLUMNS[self.config.name])
+        if self.config.features_dir is not None:
+            columns |= dict.fromkeys(FOLDERS.values(), _FEATURES)
+        if self.config.videos_dir is not None:
+            columns["video"] = Value("string")
+        return datasets.DatasetInfo(features=datasets.Features(columns), homepage=f"https://hf.co/datasets/{HUB_REPO}")
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        media = _Media(self.config)
+        reports, generators = media.notes(), []
+        for split, name in self.config.files().items():
+            path = str(fetch(self.config.data_dir, name, self.token))
+            records = self._read(path)  # now, so that a broken file is told before anything is written
+            reports += media.count_missing(split, [(key, len(list(_rows(self.config.name, r)))) for key, r in records])
+            starts = range(0, len(records), _VIDEOS_A_SHARD)
+            ranges = [(start, min(start + _VIDEOS_A_SHARD, len(records))) for start in starts]
+            generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"path": path, "ranges": ranges}))
+        # The info is kept in the cache: rows that come from there are reported again.
+        self.info.description = "; ".join(reports)
+        return generators
+
+    def _generate_examples(self, path: str, ranges: list[tuple[int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        records, media = self._read(path), _Media(self.config)
+        for index in (index for start, stop in ranges for index in range(start, stop)):
+            video_id, record = records[index]
+            if self.config.missing_media == "drop" and media.missing(video_id):
+                continue
+            columns = media.load(video_id)
+            for number, row in enumerate(_rows(self.config.name, record)):
+                yield f"{index}-{number}", row | columns
+
+    def _read(self, path: str) -> list[tuple[str, Any]]:
+        if self.config.name in DIALOGUE_STEMS:
+            return [(dialogue["id"], dialogue) for dialogue in load_dialogues(path)]
+        return [(annotation.video_id, annotation) for annotation in load_videos(path)]
+
+    def _check_split(self, split: Any) -> None:
+        files = self.config.files()
+        for name in re.findall(r"\b(?:train|test)\b", str(split)):
+            if name in files:
+                continue
+            if self.config.name in DIALOGUE_STEMS:
+                raise ValueError(f"{self.config.name!r} has no split {name!r}: dialogues are for training; use 'train'")
+            raise FileNotFoundError(
+                f"{self.config.data_dir}: holds no {ANNOTATION_FILES[name]}, which the split {name!r} is read from"
+            )
+
+    def _report(self) -> None:
+        if self.info.description:
+            logger.warning("longvale/%s: %s", self.config.name, self.info.description)
+
+
+class _Media:
+    """The files that belong to a video: stored features and the video itself, each only where asked for."""
+
+    def __init__(self, config: LongVALEConfig) -> None:
+        self.fate = "dropped" if config.missing_media == "drop" else "kept with None"
+        self.store = None if config.features_dir is None else FeatureStore(config.features_dir)
+        self.videos = None if config.videos_dir is None else index_videos(config.videos_dir)
+
+    def missing(self, video_id: str) -> list[str]:
+        """Columns for which this video has no file."""
+        columns = [FOLDERS[m] for m in self.store.missing(video_id)] if self.store is not None else []
+        if self.videos is not None and video_id not in self.videos:
+            columns.append("video")
+        return columns
+
+    def load(self, video_id: str) -> dict[str, Any]:
+        """Values of the media columns; None where there is no file."""
+        columns: dict[str, Any] = {}
+        if self.store is not None:
+            features = self.store.load(video_id, missing="none")
+            columns |= {FOLDERS[modality]: features[modality] for modality in MODALITIES}
+        if self.videos is not None:
+            columns["video"] = str(self.videos[video_id]) if video_id in self.videos else None
+        return columns
+
+    def notes(self) -> list[str]:
+        """What is missing altogether."""
+        if self.store is None:
+            return []
+        absent = [FOLDERS[m] for m in MODALITIES if m not in self.store.modalities]
+        return [f"{self.store.root} has no folder {', '.join(absent)}: None in all rows"] if absent else []
+
+    def count_missing(self, split: str, rows: list[tuple[str, int]]) -> list[str]:
+        """One line on the rows of a split that lack a file, or none; `rows` tells the number of each video."""
+        columns: Counter[str] = Counter()
+        lacking: Counter[str] = Counter()
+        for video_id, count in rows:
+            if count and (absent := self.missing(video_id)):
+                columns.update(dict.fromkeys(absent, count))
+                lacking[video_id] += count
+        if not lacking.total():
+            return []
+        which = ", ".join(f"{column} {count}" for column, count in columns.items())
+        first = ", ".join(list(lacking)[:_NAMED_IN_A_WARNING]) + (", ..." if len(lacking) > _NAMED_IN_A_WARNING else "")
+        return [
+            f"{lacking.total()} of {sum(count for _, count in rows)} rows of {split} miss media and are {self.fate} "
+            f"({which}; videos: {first})"
+        ]
+
+
+def _rows(name: str, record: Any) -> Iterator[dict[str, Any]]:
+    """The rows of one video, or of one dialogue."""
+    if name in DIALOGUE_STEMS:
+        yield _dialogue_row(record)
+    elif name == "videos":
+        yield {"video_id": record.video_id, "duration": record.duration, "events": _event_rows(record)}
+    elif name in TASKS:
+        yield from _question_rows(name, record)
+    else:
+        for row in _event_rows(record):
+            yield {"video_id": record.video_id, **row, "duration": record.duration}
+
+
+def _event_rows(video: Annotation) -> list[dict[str, Any]]:
+    return [
+        {"event_id": index, "start": e.start, "end": e.end, "caption": e.caption, **_facts(e)}
+        for index, e in enumerate(video.events)
+    ]
+
+
+def _question_rows(task: str, video: Annotation) -> Iterator[dict[str, Any]]:
+    for question in questions(video, [task]):
+        row = {"video_id": video.video_id, "question": question.question, "reference": question.reference}
+        row["duration"] = video.duration
+        if question.sentence_id is None:
+            yield row | {"events": _event_rows(video)}
+        else:
+            event = video.events[question.sentence_id]
+            span = {"start": event.start, "end": event.end}
+            yield row | {"sentence_id": question.sentence_id, **span, **_facts(event)}
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    return {"modalities": list(event.modalities) or None, "relation": event.relation}
+
+
+def _dialogue_row(dialogue: dict[str, Any]) -> dict[str, Any]:
+    meta = dialogue.get("meta") or {}
+    return {
+        "id": dialogue["id"],
+        "source": dialogue.get("source"),
+        "messages": fill_timecodes(dialogue),
+        "duration": meta.get("duration"),
+        "split": meta.get("split"),
+    }

@@ -1,0 +1,297 @@
+"""Dialogues: the official SFT format in and out, timecodes filled in, and dialogues made from annotations.
+
+The format is the one of ``longvale-sft-{bp,it}[-SIZE].json`` of ``ttgeng233/LongVALE`` on the Hub, a list of::
+
+    {"id": video_id, "source"?: str,
+     "conversations": [{"from": "human", "value": "<video>\\n..."}, {"from": "gpt", "value": "..."}, ...],
+     "meta"?: {"duration": s, "split"?: [s, e], "token": {"<s0>": s, "<e0>": s, ...}}}
+
+Times stand in the text as tokens, `<s0>` for the start and `<e0>` for the end of the first interval, and in
+`meta.token` in seconds. A dialogue without `meta` speaks of no time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..events import Annotation, Event, Seconds, atomic_write, load_json
+from ..tasks import VIDEO_TOKEN, dense_captioning_question, grounding_question, segment_captioning_question
+from ..timecodes import render_span, to_timecode
+
+#: Where a single image stands in a question (dialogues mixed in from the published image-text data).
+IMAGE_TOKEN = "<image>"
+
+#: Share of single-turn dense captioning among the published boundary-perception dialogues; the rest is multi-turn.
+DENSE_SHARE = 0.2
+
+_ROLES = {"human": "user", "gpt": "assistant"}
+_MEDIA_TOKEN = re.compile(f"{VIDEO_TOKEN}|{IMAGE_TOKEN}")
+_TIME_TOKEN = re.compile(r"<[A-Za-z]\d+>")
+_SPAN_TOKEN = re.compile(r"<([se])(\d+)>")
+
+
+def load_dialogues(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Read a file of dialogues in the official format.
+
+    Args:
+        path: for instance `longvale-sft-bp-7k.json`.
+
+    Returns:
+        The dialogues as they stand in the file, checked by [`check_dialogue`]. A video may have several.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON or empty, or a dialogue is refused; the message names file, place, id and field.
+    """
+    path = Path(path)
+    dialogues = load_json(path)
+    if not isinstance(dialogues, list):
+        raise ValueError(f"{path}: must be a list of dialogues, not {_short(dialogues)}")
+    if not dialogues:
+        raise ValueError(f"{path}: holds no dialogue; expected a list of {{id, conversations, meta}}")
+    for index, dialogue in enumerate(dialogues):
+        try:
+            check_dialogue(dialogue)
+        except ValueError as error:
+            name = f" (id {_short(dialogue['id'])})" if isinstance(dialogue, dict) and "id" in dialogue else ""
+            raise ValueError(f"{path}: dialogue {index}{name}: {error}") from None
+    return dialogues
+
+
+def save_dialogues(dialogues: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> None:
+    """Write dialogues in the official format; the file appears whole or not at all.
+
+    Args:
+        dialogues: as [`load_dialogues`] returns them.
+        path: file to write; its folder must exist.
+    """
+    with atomic_write(path) as file:
+        json.dump(list(dialogues), file, ensure_ascii=False)
+
+
+def check_dialogue(dialogue: object) -> None:
+    """Refuse what is not a dialogue of the official format.
+
+    Args:
+        dialogue: one item of the list; fields that the format does not know are let through.
+
+    Raises:
+        ValueError: naming the field and its value if the id is not a text; the turns do not alternate from human to
+            gpt or one is not a text; `<video>` or `<image>` stands more than once or later than the first turn; the
+            duration is not above 0; a time is not a finite number, 0 or more; or a time token of the text is not in
+            `meta.token`.
+
+    Example:
+        >>> check_dialogue({"id": "abc", "conversations": [{"from": "human", "value": "Hello"}]})
+        Traceback (most recent call last):
+            ...
+        ValueError: field 'conversations': the last turn must be from 'gpt', not 'human'
+    """
+    if not isinstance(dialogue, dict):
+        raise ValueError(f"must be an object with id and conversations, not {_short(dialogue)}")
+    if not isinstance(dialogue.get("id"), str) or not dialogue["id"]:
+        raise ValueError(f"field 'id' must be a text that is not empty, not {_short(dialogue.get('id'))}")
+    turns = _check_turns(dialogue.get("conversations"))
+    tokens = _check_meta(dialogue["meta"]) if dialogue.get("meta") is not None else {}
+    for index, text in enumerate(turns):
+        for match in _SPAN_TOKEN.finditer(text):
+            if match[0] not in tokens:
+                raise ValueError(f"turn {index} holds {match[0]}, which is not in meta.token; give its time in seconds")
+
+
+def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The messages of a dialogue, each time token replaced by its timecode.
+
+    As in the published training code a time is a percentage of `meta.duration`. Where `meta.split` is given, the visual
+    features are cut to that stretch of the video by whoever loads them; `duration` and the tokens count from the begin
+    of the stretch already, so `split` changes nothing here.
+
+    Args:
+        dialogue: one that [`check_dialogue`] accepts.
+
+    Returns:
+        Messages `{"role": "user" | "assistant", "content": text}`; `<video>` stays where it stands.
+
+    Raises:
+        ValueError: if the text holds `<sN>` or `<eN>` that is not in `meta.token`.
+
+    Example:
+        >>> turns = [{"from": "human", "value": "<video>\\nWhen?"}, {"from": "gpt", "value": "From <s0> to <e0>."}]
+        >>> meta = {"duration": 60.0, "token": {"<s0>": 3.0, "<e0>": 30.0}}
+        >>> fill_timecodes({"id": "abc", "conversations": turns, "meta": meta})[1]
+        {'role': 'assistant', 'content': 'From 05 to 50.'}
+    """
+    meta = dialogue.get("meta") or {}
+    codes = {token: to_timecode(time, meta["duration"]) for token, time in meta.get("token", {}).items()}
+
+    def code(match: re.Match[str]) -> str:
+        # Other short tags in angle brackets are text; a start or an end without a time is a mistake.
+        if match[0] not in codes and _SPAN_TOKEN.fullmatch(match[0]):
+            raise ValueError(f"dialogue {dialogue.get('id')!r} holds {match[0]}, which is not in meta.token")
+        return codes.get(match[0], match[0])
+
+    return [
+        {"role": _ROLES[turn["from"]], "content": _TIME_TOKEN.sub(code, turn["value"])}
+        for turn in dialogue["conversations"]
+    ]
+
+
+def boundary_dialogue(
+    annotation: Annotation, rng: random.Random, dense_share: float = DENSE_SHARE, turns: int | None = None
+) -> dict[str, Any]:
+    """A dialogue of the boundary-perception stage: where events lie, what lies where.
+
+    With probability `dense_share` one turn of dense captioning, else one turn an event, in shuffled order, each either
+    grounding or segment captioning. Questions are the published ones.
+
+    Args:
+        annotation: a video with at least one event.
+        rng: the source of all choices.
+        dense_share: probability of dense captioning, 0 to 1.
+        turns: at most this many questions in a multi-turn dialogue; None for one an event.
+
+    Raises:
+        ValueError: if the video has no event, or `turns` is below 1.
+
+    Example:
+        >>> video = Annotation("abc", 60.0, (Event(0, 30, "A bell rings."),))
+        >>> boundary_dialogue(video, random.Random(0), dense_share=1.0)["conversations"][1]
+        {'from': 'gpt', 'value': 'From <s0> to <e0>, A bell rings.'}
+    """
+    if not annotation.events:
+        raise ValueError(f"video {annotation.video_id!r} has no event to ask about")
+    if turns is not None and turns < 1:
+        raise ValueError(f"turns must be 1 or more, not {turns}")
+    if rng.random() < dense_share:
+        return make_dialogue(annotation, [dense_turn(annotation)])
+    events = rng.sample(annotation.events, len(annotation.events))[:turns]
+    kinds = (grounding_turn, segment_turn)
+    return make_dialogue(annotation, [rng.choice(kinds)(event, annotation.duration) for event in events])
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer.
+
+    Args:
+        question: with or without `<video>` in front.
+        answer: the text to be learned.
+        spans: start and end in seconds of what `<s0>`/`<e0>`, `<s1>`/`<e1>`, ... stand for in this turn.
+    """
+
+    question: str
+    answer: str
+    spans: tuple[tuple[Seconds, Seconds], ...] = ()
+
+
+def dense_turn(annotation: Annotation) -> Turn:
+    """All events of a video, asked for in the published wording."""
+    lines = [f"From <s{i}> to <e{i}>, {' '.join(e.caption.split())}" for i, e in enumerate(annotation.events)]
+    return Turn(dense_captioning_question(), "\n".join(lines), tuple((e.start, e.end) for e in annotation.events))
+
+
+def grounding_turn(event: Event, duration: Seconds) -> Turn:
+    """When an event is, asked in the published wording.
+
+    Example:
+        >>> grounding_turn(Event(0, 30, "A bell rings."), 60.0).answer
+        'From <s0> to <e0>.'
+    """
+    return Turn(grounding_question(event.caption), "From <s0> to <e0>.", ((event.start, event.end),))
+
+
+def segment_turn(event: Event, duration: Seconds) -> Turn:
+    """What happens during an event, asked in the published wording.
+
+    Example:
+        >>> segment_turn(Event(0, 30, "A bell rings."), 60.0).question[9:60]
+        'Can you describe what occurred from <s0> to <e0> in'
+    """
+    question = segment_captioning_question(event.start, event.end, duration)
+    span = render_span(event.start, event.end, duration).lower()
+    return Turn(question.replace(span, "from <s0> to <e0>", 1), event.caption, ((event.start, event.end),))
+
+
+def make_dialogue(annotation: Annotation, turns: Iterable[Turn]) -> dict[str, Any]:
+    """Put turns together in the official format: `<video>` in front of the first alone, tokens numbered throughout.
+
+    Args:
+        annotation: gives the id and the duration.
+        turns: at least one.
+    """
+    conversations, tokens = [], {}
+    for turn in turns:
+        offset = len(tokens) // 2
+        question, answer = (_renumber(text, offset) for text in (turn.question, turn.answer))
+        if conversations:
+            question = question.removeprefix(VIDEO_TOKEN).lstrip()
+        elif not question.startswith(VIDEO_TOKEN):
+            question = f"{VIDEO_TOKEN}\n{question}"
+        conversations += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        for index, (start, end) in enumerate(turn.spans, start=offset):
+            tokens |= {f"<s{index}>": start, f"<e{index}>": end}
+    meta = {"duration": annotation.duration, "token": tokens}
+    return {"id": annotation.video_id, "conversations": conversations, "meta": meta}
+
+
+def _renumber(text: str, offset: int) -> str:
+    return _SPAN_TOKEN.sub(lambda match: f"<{match[1]}{int(match[2]) + offset}>", text)
+
+
+def _check_turns(turns: object) -> list[str]:
+    if not isinstance(turns, list) or not turns:
+        raise ValueError(f"field 'conversations' must be a list of turns, not {_short(turns)}")
+    for index, turn in enumerate(turns):
+        if not isinstance(turn, dict):
+            raise ValueError(f"turn {index} must be an object with from and value, not {_short(turn)}")
+        speaker = ("human", "gpt")[index % 2]
+        if turn.get("from") != speaker:
+            raise ValueError(f"turn {index} must be from {speaker!r}, not {_short(turn.get('from'))}")
+        if not isinstance(turn.get("value"), str):
+            raise ValueError(f"turn {index}: field 'value' must be a text, not {_short(turn.get('value'))}")
+    if len(turns) % 2:
+        raise ValueError("field 'conversations': the last turn must be from 'gpt', not 'human'")
+    media = [(i, tag) for i, turn in enumerate(turns) for tag in _MEDIA_TOKEN.findall(turn["value"])]
+    if len(media) > 1:
+        raise ValueError(f"turn {media[1][0]} holds a second {media[1][1]}; a dialogue is about one video or image")
+    if media and media[0][0] != 0:
+        raise ValueError(f"turn {media[0][0]} holds {media[0][1]}; move it to the first turn")
+    return [turn["value"] for turn in turns]
+
+
+def _check_meta(meta: object) -> dict[str, Seconds]:
+    if not isinstance(meta, dict):
+        raise ValueError(f"field 'meta' must be an object with duration and token, not {_short(meta)}")
+    if not _is_number(meta.get("duration")) or meta["duration"] <= 0:
+        raise ValueError(f"meta.duration must be seconds above 0, not {_short(meta.get('duration'))}")
+    split = meta.get("split")
+    if split is not None:
+        right = isinstance(split, list) and len(split) == 2 and all(_is_number(x) for x in split)
+        if not right or not 0 <= split[0] < split[1]:
+            raise ValueError(f"meta.split must be [start, end] in seconds, not {_short(split)}")
+    tokens = meta.get("token", {})
+    if not isinstance(tokens, dict):
+        raise ValueError(f"meta.token must be an object like {{'<s0>': seconds}}, not {_short(tokens)}")
+    for token, time in tokens.items():
+        if not _TIME_TOKEN.fullmatch(token):
+            raise ValueError(f"meta.token: {_short(token)} is not a time token such as <s0> or <e0>")
+        if not _is_number(time) or time < 0:
+            raise ValueError(f"meta.token {token} must be a finite number of seconds, 0 or more, not {_short(time)}")
+    return tokens
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

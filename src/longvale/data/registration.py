@@ -1,0 +1,75 @@
+"""Makes `datasets.load_dataset("longvale", ...)` use our builder.
+
+`datasets` has no public way to add a builder since it dropped loading scripts. This module alone touches its internals:
+the table of packaged modules, and the factory that looks up their data files. That lookup lists the working directory
+(it fails in an empty one and is slow in a large one), so it is replaced for the one name `longvale`; our builder finds
+its own files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+import datasets.load
+
+NAME = "longvale"
+BUILDER_MODULE = "longvale.data.builder"
+
+#: Cached rows are made again when one of these changes.
+_SOURCES = (
+    "events.py",
+    "timecodes.py",
+    "tasks.py",
+    "data/builder.py",
+    "data/dialogues.py",
+    "data/features.py",
+    "data/sources.py",
+)
+
+
+def register() -> None:
+    """Teach `datasets` the name `longvale`; doing it again changes nothing.
+
+    Raises:
+        ImportError: if this version of `datasets` keeps its packaged modules elsewhere.
+    """
+    try:
+        modules = datasets.load._PACKAGED_DATASETS_MODULES
+        base_factory = datasets.load.PackagedDatasetModuleFactory
+        module_type = datasets.load.DatasetModule
+    except AttributeError as error:
+        raise ImportError(
+            f"longvale cannot register its builder with datasets {datasets.__version__} ({error}); "
+            "install datasets>=5.0,<6"
+        ) from error
+    if NAME in modules:
+        return
+
+    class ModuleFactory(base_factory):
+        """The factory of `datasets`, except for the name `longvale`."""
+
+        def __init__(self, name: str, *args, data_files=None, **kwargs) -> None:
+            if name != NAME:
+                super().__init__(name, *args, data_files=data_files, **kwargs)
+            elif data_files is not None:
+                raise ValueError("longvale reads a directory: pass data_dir=, not data_files=")
+            # Nothing to set for our own name. The base class would ask a server to count the use of a packaged module.
+            self.name = name
+
+        def get_module(self):
+            if self.name != NAME:
+                return super().get_module()
+            # An empty data_files is "none needed"; None would be refused. data_dir goes to the builder as it is.
+            return module_type(*modules[NAME], {"data_files": {}, "dataset_name": NAME})
+
+    modules[NAME] = (BUILDER_MODULE, _hash_sources())
+    datasets.load.PackagedDatasetModuleFactory = ModuleFactory
+
+
+def _hash_sources() -> str:
+    digest = hashlib.sha256()
+    package = resources.files(NAME)
+    for name in _SOURCES:
+        digest.update(package.joinpath(name).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,217 @@
+"""Which files the data set is read from: the official names in a directory or on the Hub, and media beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..events import Annotation, Event, Seconds, check_video_id, load_annotations, parse_json
+
+HUB_REPO = "ttgeng233/LongVALE"
+HUB_REVISION = "18889b01886e30c36b0d1c650ac4439ad460ee73"
+
+#: The official annotation file of each split.
+ANNOTATION_FILES = {"train": "longvale-annotations-training.json", "test": "longvale-annotations-eval.json"}
+
+#: Begin of the names of the official dialogue files; `-SIZE` may follow.
+DIALOGUE_STEMS = {"boundary_perception": "longvale-sft-bp", "instruction": "longvale-sft-it"}
+
+#: The sizes that are on the Hub.
+HUB_SIZES = {"boundary_perception": ("7k", "154k"), "instruction": ("25k", "61k")}
+
+#: One event a line with its modalities and its relation, a video's events in the order of its annotation. The published
+#: data have no such file, the synthetic corpus does.
+EVENTS_FILE = "events.jsonl"
+
+_LINE_FIELDS = ("video_id", "start", "end", "modalities")
+
+#: Times in both files come from one number; this only allows for its rendering.
+_SAME_TIME_S: Seconds = 1e-3
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+
+
+def absolute(path: str | os.PathLike) -> str:
+    """The path from the root, `~` expanded: what a cache may be keyed by, whatever the working directory."""
+    return str(Path(path).expanduser().resolve())
+
+
+def annotation_files(data_dir: str | None) -> dict[str, str]:
+    """Names of the annotation files by split: those in the directory, or on the Hub when it is None.
+
+    Raises:
+        FileNotFoundError: if the directory does not exist or holds none of them, naming them.
+    """
+    if data_dir is None:
+        return dict(ANNOTATION_FILES)
+    present = set(os.listdir(_check_directory(data_dir)))
+    found = {split: name for split, name in ANNOTATION_FILES.items() if name in present}
+    if not found:
+        raise FileNotFoundError(f"{data_dir}: holds neither {' nor '.join(ANNOTATION_FILES.values())}")
+    return found
+
+
+def dialogue_file(data_dir: str | None, stage: str, size: str | None = None) -> str:
+    """Name of a stage's dialogue file.
+
+    Args:
+        data_dir: the directory, or None for the Hub.
+        stage: `boundary_perception` or `instruction`.
+        size: what follows the name's begin, for instance "7k"; "" for the file without a size. None takes the only
+            file there is.
+
+    Raises:
+        FileNotFoundError: if the directory does not exist or holds no such file, naming it.
+        ValueError: if `size` is None and there are several, naming them.
+    """
+    stem = DIALOGUE_STEMS[stage]
+    if data_dir is None:
+        sizes: tuple[str, ...] = HUB_SIZES[stage]
+    else:
+        pattern = re.compile(rf"{re.escape(stem)}(?:-([\w.]+))?\.json")
+        matches = (pattern.fullmatch(name) for name in sorted(os.listdir(_check_directory(data_dir))))
+        sizes = tuple(match[1] or "" for match in matches if match)
+    place = data_dir or f"{HUB_REPO} on the Hub"
+    names = {known: f"{stem}{'-' if known else ''}{known}.json" for known in sizes}
+    if size is None and len(names) > 1:
+        raise ValueError(
+            f"{place}: holds {', '.join(names.values())}; choose one with "
+            f"size={' or '.join(repr(known) for known in names)}"
+        )
+    if not names or (size is not None and size not in names):
+        wanted = f"{stem}-{size}.json" if size else f"{stem}.json"
+        raise FileNotFoundError(f"{place}: holds no {wanted}; there is {', '.join(names.values()) or 'no other size'}")
+    return next(iter(names.values())) if size is None else names[size]
+
+
+def fetch(data_dir: str | None, name: str, token: str | bool | None = None) -> Path:
+    """Path of a file of the directory, or of the Hub's file in the local cache, downloaded when it is not there yet.
+
+    Args:
+        data_dir: the directory, or None for the pinned revision of the published data set.
+        name: of the file.
+        token: of the Hub.
+
+    Raises:
+        FileNotFoundError: if it cannot be had from the Hub.
+    """
+    if data_dir is not None:
+        return Path(data_dir, name)
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        path = huggingface_hub.hf_hub_download(HUB_REPO, name, repo_type="dataset", revision=HUB_REVISION, token=token)
+    except (EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"{name}: cannot be had from {HUB_REPO} on the Hub; pass data_dir= with a directory that has it ({reason})"
+        ) from error
+    return Path(path)
+
+
+def load_videos(path: str | os.PathLike) -> list[Annotation]:
+    """Annotations of a file, their events with modalities and relation where an `events.jsonl` beside it knows them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming file and place of what is refused.
+    """
+    annotations = load_annotations(path).values()
+    events_path = Path(path).with_name(EVENTS_FILE)
+    if not events_path.is_file():
+        return list(annotations)
+    lines = _load_event_lines(events_path)
+    return [_with_lines(a, lines[a.video_id], events_path) if a.video_id in lines else a for a in annotations]
+
+
+def index_videos(videos_dir: str | os.PathLike) -> dict[str, Path]:
+    """Video files of a directory by video id, the name without the suffix; folders below it are not searched.
+
+    Raises:
+        FileNotFoundError: if there is no such directory.
+        ValueError: if two files have the same id.
+    """
+    videos: dict[str, Path] = {}
+    for path in sorted(_check_directory(videos_dir).iterdir()):
+        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in videos:
+            raise ValueError(f"{path}: video id {path.stem!r} has a second file, {videos[path.stem].name}; keep one")
+        videos[path.stem] = path
+    return videos
+
+
+def digest_files(data_dir: str | None, names: Iterable[str]) -> str:
+    """A digest of the content of these files, where they exist; of the Hub's revision when the directory is None."""
+    digest = hashlib.sha256(f"{HUB_REPO}@{HUB_REVISION}".encode() if data_dir is None else b"")
+    for name in names:
+        digest.update(f"\0{name}\0".encode())
+        if data_dir is not None and Path(data_dir, name).is_file():
+            with Path(data_dir, name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def digest_listing(paths: Mapping[str, Path]) -> str:
+    """A digest that changes when a file is added, removed or rewritten (name, size and time, not the content)."""
+    digest = hashlib.sha256()
+    for path in paths.values():
+        stat = path.stat()
+        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _check_directory(path: str | os.PathLike) -> Path:
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"{path}: no such directory")
+    return Path(path)
+
+
+def _load_event_lines(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """Numbered lines of an `events.jsonl` by video id, in the order of the file."""
+    lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = parse_json(line)
+                missing = [name for name in _LINE_FIELDS if not isinstance(value, dict) or name not in value]
+                if missing:
+                    raise ValueError(f"field '{missing[0]}' is missing")
+                check_video_id(value["video_id"])
+            except ValueError as error:
+                raise ValueError(f"{path}: line {number}: {error}") from None
+            lines.setdefault(value["video_id"], []).append((number, value))
+    return lines
+
+
+def _with_lines(annotation: Annotation, lines: list[tuple[int, dict[str, Any]]], path: Path) -> Annotation:
+    if len(lines) != len(annotation.events):
+        raise ValueError(
+            f"{path}: video {annotation.video_id!r} has {len(lines)} events, but its annotation "
+            f"{len(annotation.events)}; give the file that was written with the annotations"
+        )
+    events = tuple(_with_line(event, *line, path) for event, line in zip(annotation.events, lines, strict=True))
+    return replace(annotation, events=events)
+
+
+def _with_line(event: Event, number: int, line: Mapping[str, Any], path: Path) -> Event:
+    try:
+        if not isinstance(line["modalities"], list):
+            raise ValueError(f"field 'modalities' must be a list, not {line['modalities']!r}")
+        told = Event(line["start"], line["end"], event.caption, line["modalities"], line.get("relation"))
+    except ValueError as error:
+        raise ValueError(f"{path}: line {number}: {error}") from None
+    if max(abs(told.start - event.start), abs(told.end - event.end)) > _SAME_TIME_S:
+        raise ValueError(
+            f"{path}: line {number}: event of video {line['video_id']!r} is at {told.start}-{told.end} s, "
+            f"but at {event.start}-{event.end} s in its annotation; give the file that was written with it"
+        )
+    return replace(event, modalities=told.modalities, relation=told.relation)

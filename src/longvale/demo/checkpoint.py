@@ -1,0 +1,188 @@
+"""Tiny stand-ins for Vicuna, CLIP, BEATs and Whisper, put together as one LongVALE checkpoint.
+
+Same classes, same wiring, same file formats as the published model; only the sizes differ.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longvale import tasks
+from longvale.data.dialogues import boundary_dialogue, fill_timecodes
+from longvale.data.instructions import instruction_dialogue
+from longvale.data.planning import SyntheticOptions, plan_video
+
+if TYPE_CHECKING:
+    from transformers import LlamaTokenizer
+
+    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+    from longvale.models.processing_longvale import LongVALEProcessor
+
+#: Frames of a video: one for each step of the synthetic grid.
+NUM_FRAMES = 20
+#: Filterbank frames (10 ms) and encoder states (20 ms) of a sound window: 2.56 s.
+AUDIO_WINDOW_FRAMES, SPEECH_WINDOW_STATES = 256, 128
+#: Whisper's chunk, shortened from 30 s.
+SPEECH_CHUNK_S = 10
+
+HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, VOCAB_SIZE = 128, 4, 4, 640
+TOWER_SIZE = 64
+
+#: The fixed wording of the conversation and of the published questions: a token each, which keeps dialogues short.
+PHRASES = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions.",
+    "At which time interval can we find",
+    " taking place in the video? Give the timestamps in the fromat: From xx to xx.",
+    " Can you describe what occurred from",
+    " in the video? Please give the event description directly.",
+    tasks.dense_captioning_question().removeprefix(f"{tasks.VIDEO_TOKEN}\n"),
+)
+
+
+def build_checkpoint(
+    seed: int = 0, vocab_videos: int = 1500
+) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
+    """An untrained tiny model with its processor; everything is drawn from the seed.
+
+    Args:
+        seed: of the weights.
+        vocab_videos: plans of synthetic videos whose dialogues the tokenizer is trained on.
+
+    Example:
+        >>> model, processor = build_checkpoint(vocab_videos=50)
+        >>> model.config.feature_sizes
+        {'visual': 64, 'audio': 64, 'speech': 64}
+    """
+    import torch
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, WhisperConfig, WhisperFeatureExtractor
+
+    from longvale.models.configuration_beats import BeatsConfig
+    from longvale.models.configuration_longvale import LongVALEConfig
+    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+    from longvale.models.processing_longvale import LongVALEProcessor
+
+    processor = LongVALEProcessor(
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, do_convert_rgb=False
+        ),
+        feature_extractor=WhisperFeatureExtractor(feature_size=40, chunk_length=SPEECH_CHUNK_S),
+        tokenizer=build_tokenizer(sample_texts(vocab_videos)),
+        num_frames=NUM_FRAMES,
+        audio_window_frames=AUDIO_WINDOW_FRAMES,
+        speech_window_states=SPEECH_WINDOW_STATES,
+    )
+    tokenizer = processor.tokenizer
+    config = LongVALEConfig(
+        text_config=LlamaConfig(
+            vocab_size=processor.video_token_id,
+            hidden_size=HIDDEN_SIZE,
+            intermediate_size=3 * HIDDEN_SIZE,
+            num_hidden_layers=NUM_LAYERS,
+            num_attention_heads=NUM_HEADS,
+            num_key_value_heads=NUM_HEADS,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        vision_config=CLIPVisionConfig(
+            image_size=64,
+            patch_size=8,
+            hidden_size=TOWER_SIZE,
+            intermediate_size=2 * TOWER_SIZE,
+            projection_dim=TOWER_SIZE,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+        ),
+        audio_config=BeatsConfig(
+            embed_dim=TOWER_SIZE,
+            hidden_size=TOWER_SIZE,
+            intermediate_size=2 * TOWER_SIZE,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=4,
+            layerdrop=0.0,
+        ),
+        speech_config=WhisperConfig(
+            num_mel_bins=40,
+            d_model=TOWER_SIZE,
+            encoder_layers=2,
+            encoder_attention_heads=4,
+            encoder_ffn_dim=2 * TOWER_SIZE,
+            max_source_positions=50 * SPEECH_CHUNK_S,
+            decoder_layers=1,
+        ),
+        num_frames=NUM_FRAMES,
+        audio_window_frames=AUDIO_WINDOW_FRAMES,
+        speech_window_states=SPEECH_WINDOW_STATES,
+        video_token_id=processor.video_token_id,
+        time_embedding="fourier",
+        time_embedding_scale=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LongVALEForConditionalGeneration(config)
+    model.generation_config.update(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model.eval(), processor
+
+
+def build_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> LlamaTokenizer:
+    """A sentencepiece tokenizer of these texts in Llama's form.
+
+    Args:
+        texts: sentences; line breaks are tokens of their own, and [`PHRASES`] too.
+        vocab_size: pieces, without the phrases.
+    """
+    import sentencepiece
+    from transformers import LlamaTokenizer
+
+    def sentences() -> Iterator[str]:
+        for text in texts:
+            for phrase in PHRASES:
+                text = text.replace(phrase, "\n")
+            yield from text.split("\n")
+        # Every timecode is a word, whether the sample has it or not.
+        for timecode in range(100):
+            yield from [f"From {timecode:02d} to"] * 20
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=sentences(),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        user_defined_symbols=["\n"],
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.model").write_bytes(model.getvalue())
+        tokenizer = LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
+    # As Llama models without a padding token do.
+    tokenizer.pad_token = tokenizer.unk_token
+    tokenizer.add_tokens(list(PHRASES))
+    return tokenizer
+
+
+def sample_texts(videos: int, seed: int = 0, options: SyntheticOptions | None = None) -> Iterator[str]:
+    """What is said in the dialogues of planned synthetic videos, as conversations without their videos."""
+    for index in range(videos):
+        rng = random.Random(f"{seed}:text:{index}")
+        plan = plan_video(f"text_{index}", seed, options)
+        for dialogue in (boundary_dialogue(plan.annotation, rng), instruction_dialogue(plan.annotation, plan.pieces, rng)):
+            for message in fill_timecodes(dialogue):
+                content = message["content"].replace(tasks.VIDEO_TOKEN, "")
+                yield f"USER: {content} ASSISTANT:" if message["role"] == "user" else f" {content}"

@@ -1,0 +1,118 @@
+"""The log of answers on disk: appended to while a model answers, resumed after a kill, put in order at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ..events import atomic_write, load_json
+from ..tasks import Prediction, Question, load_predictions
+
+#: Settings that are only recorded: a folder may be moved or spelled in another way; `weights` tells models apart.
+_NOT_COMPARED = ("model",)
+
+
+class AnswerLog:
+    """An official log (JSONL) that is written an answer at a time and picked up where it stopped.
+
+    Beside it stands `<path>.run.json` with the settings of the run, so that answers of different runs never mix.
+
+    Args:
+        path: the log; its folder is made.
+        settings: what the answers depend on, as JSON values.
+        asked: all questions of the run, in the order of the finished file.
+        overwrite: begin anew if the log exists.
+
+    Attributes:
+        done: the answers on disk, by [`Question.key`].
+
+    Raises:
+        ValueError: if the log was made with other settings or by something else, or holds a line that is no answer of
+            this run. What a kill left of a last line is dropped.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "predictions.jsonl")
+        >>> asked = [Question("abc", "grounding", i, "When?", "") for i in (0, 1)]
+        >>> with AnswerLog(path, {"model": "m"}, asked) as log:
+        ...     log.append([Prediction("abc", "grounding", "From 05 to 25.", 1)])
+        >>> with AnswerLog(path, {"model": "m"}, asked) as log:
+        ...     [question.sentence_id for question in asked if question.key not in log.done]
+        [0]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        settings: Mapping[str, Any],
+        asked: Iterable[Question],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.run_path = self.path.with_name(f"{self.path.name}.run.json")
+        self.asked = [question.key for question in asked]
+        self.done: dict[tuple, Prediction] = {}
+        self._file: IO[str] | None = None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+            self.run_path.unlink(missing_ok=True)
+        self._check_settings(json.loads(json.dumps(settings)))
+        if self.path.is_file():
+            self._read()
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        remedy = "give another output, or overwrite it"
+        if self.run_path.is_file():
+            before = load_json(self.run_path)
+            if not isinstance(before, dict):
+                raise ValueError(f"{self.run_path}: must be an object of settings; {remedy}")
+            for name in {**before, **settings}:
+                if name not in _NOT_COMPARED and before.get(name) != settings.get(name):
+                    raise ValueError(
+                        f"{self.path}: was made with {name} {before.get(name)!r}, not {settings.get(name)!r}; {remedy}"
+                    )
+        elif self.path.is_file():
+            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which tells how it was made; {remedy}")
+        else:
+            with atomic_write(self.run_path) as file:
+                json.dump(settings, file, indent=2)
+                file.write("\n")
+
+    def _read(self) -> None:
+        whole = self.path.read_bytes().rpartition(b"\n")[0]
+        os.truncate(self.path, len(whole) + 1 if whole else 0)
+        if not whole.strip():
+            return
+        asked = set(self.asked)
+        for prediction in load_predictions(self.path):
+            if prediction.key not in asked or prediction.key in self.done:
+                problem = "twice" if prediction.key in self.done else "a question that is not asked"
+                raise ValueError(f"{self.path}: answers {problem}: {prediction.key}; overwrite the log")
+            self.done[prediction.key] = prediction
+
+    def __enter__(self) -> AnswerLog:
+        self._file = self.path.open("a", encoding="utf-8", newline="\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, predictions: Iterable[Prediction]) -> None:
+        """Write answers and hand them to the operating system, so that a kill does not lose them."""
+        for prediction in predictions:
+            self._file.write(prediction.to_log() + "\n")
+            self.done[prediction.key] = prediction
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted."""
+        with atomic_write(self.path) as file:
+            file.writelines(self.done[key].to_log() + "\n" for key in self.asked)

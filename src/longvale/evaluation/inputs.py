@@ -1,0 +1,134 @@
+"""Where the video of a question comes from: stored features, or a media file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..data.features import FOLDERS, FeatureStore, check_width, feature_path
+from ..data.sources import index_videos
+from ..events import MODALITIES, Modality
+from .model import Features, encode_video
+
+logger = logging.getLogger(__name__)
+
+
+class VideoInputs:
+    """The inputs of videos by id, from a folder of features or of media files.
+
+    Args:
+        data_dir: folder of the data set.
+        features_dir: folder of stored features in the official layout.
+        videos_dir: folder of media files, `<video_id>.mp4` and the like. Without any of the two, `features` in
+            `data_dir` is used if it exists, else `videos`.
+        modalities: which modalities the model gets; the others are left out as if the video did not have them.
+        zero_features: replace every value by 0 and keep the lengths, to see how a model answers blindly.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if both folders are given, or the modalities are not known ones.
+
+    Example:
+        >>> inputs = VideoInputs("corpus", modalities=("visual", "audio"))  # doctest: +SKIP
+        >>> inputs.load("abc", model, processor)["visual"].shape  # doctest: +SKIP
+        (100, 768)
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike,
+        features_dir: str | os.PathLike | None = None,
+        videos_dir: str | os.PathLike | None = None,
+        modalities: Iterable[Modality] = MODALITIES,
+        zero_features: bool = False,
+    ) -> None:
+        if features_dir is not None and videos_dir is not None:
+            raise ValueError(f"give either features ({features_dir}) or videos ({videos_dir}), not both")
+        self.modalities = check_modalities(modalities)
+        self.zero_features = zero_features
+        self.kind = "features" if features_dir is not None else "videos"
+        root = features_dir if features_dir is not None else videos_dir
+        if root is None:
+            self.kind = "features" if Path(data_dir, "features").is_dir() else "videos"
+            root = Path(data_dir, self.kind)
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root}: no such folder; give a folder of features or of videos")
+        self._store = FeatureStore(self.root) if self.kind == "features" else None
+        self._videos = index_videos(self.root) if self.kind == "videos" else {}
+        for modality in self.modalities:
+            if self._store and modality not in self._store.modalities:
+                logger.warning(
+                    "%s: no such folder; the model gets no %s features", self.root / FOLDERS[modality], modality
+                )
+
+    def check(self, video_id: str) -> None:
+        """Look, without reading, whether a video's input is there.
+
+        Raises:
+            FileNotFoundError: naming the file that is missing.
+        """
+        if self._store is None:
+            if video_id not in self._videos:
+                raise FileNotFoundError(f"{self.root / video_id}.mp4: no such file; add it, or skip missing videos")
+            return
+        absent = [modality for modality in self._store.missing(video_id) if modality in self.modalities]
+        if absent:
+            path = feature_path(self.root, video_id, absent[0])
+            raise FileNotFoundError(f"{path}: no such file; make it with `longvale features`, or skip missing videos")
+
+    def load(self, video_id: str, model: Any, processor: Any) -> Features:
+        """The features of a video, read from the store or computed by the model's towers.
+
+        Returns:
+            One array [n, width] a modality, None where the video has none or it is not among `modalities`.
+
+        Raises:
+            FileNotFoundError: if the video has no file, or no features of the modalities asked for.
+            ValueError: if a file is refused.
+        """
+        import numpy as np
+
+        self.check(video_id)
+        if self._store is None:
+            found = encode_video(model, processor, self._videos[video_id])
+        else:
+            found = self._load_stored(video_id, model)
+        features = {m: found[m] if m in self.modalities else None for m in MODALITIES}
+        if all(values is None for values in features.values()):
+            raise FileNotFoundError(
+                f"{self.root}: video {video_id!r} has no {' or '.join(self.modalities)} features: it has nothing "
+                "that the model could be given; ask for other modalities"
+            )
+        if self.zero_features:
+            features = {m: None if values is None else np.zeros_like(values) for m, values in features.items()}
+        return features
+
+    def _load_stored(self, video_id: str, model: Any) -> Features:
+        found = self._store.load(video_id, missing="none")  # missing are, at most, modalities that are not asked for
+        for modality, values in found.items():
+            if values is not None:
+                width = getattr(model.config, f"{modality}_feature_size")
+                check_width(values, width, feature_path(self.root, video_id, modality))
+        return found
+
+
+def check_modalities(names: Iterable[str]) -> tuple[Modality, ...]:
+    """Names of modalities in their usual order.
+
+    Raises:
+        ValueError: if one is unknown, or there is none.
+
+    Example:
+        >>> check_modalities(["speech", "visual"])
+        ('visual', 'speech')
+    """
+    names = list(names)
+    unknown = [name for name in names if name not in MODALITIES]
+    if unknown or not names:
+        name = unknown[0] if unknown else ""
+        raise ValueError(f"unknown modality {name!r}; expected some of {', '.join(MODALITIES)}")
+    return tuple(modality for modality in MODALITIES if modality in names)

@@ -1,0 +1,163 @@
+"""The thin edge to a model: loading it, encoding a video once, answering a batch of questions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..events import MODALITIES, Modality
+from ..tasks import TASKS, VIDEO_TOKEN, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: A folder or Hub id, or a loaded model with its processor.
+ModelLike: TypeAlias = str | os.PathLike | tuple[Any, Any]
+#: One array [n, width] a modality, None where a video has none.
+Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
+
+#: Enough for an interval, the longest list of events and the longest caption of the benchmark; 1,024 is the published
+#: evaluation's limit.
+MAX_NEW_TOKENS: dict[Task, int] = {"grounding": 32, "dense_captioning": 1024, "segment_captioning": 256}
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def load_model(model: ModelLike, device: str | None = None) -> tuple[Any, Any]:
+    """Load a model for inference together with its processor.
+
+    Args:
+        model: folder written by `save_pretrained`, Hub id, or a (model, processor) pair, which is used as it is.
+        device: such as "cpu" or "cuda:1"; by default an accelerator if there is one, and for a pair where it is.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or repository, or it holds no configuration or no weights.
+        ValueError: if the weights are damaged or not all there.
+    """
+    import torch
+
+    if isinstance(model, tuple):
+        model, processor = model
+    else:
+        model, processor = _load_checkpoint(model)
+        if device is None and torch.accelerator.is_available():
+            device = str(torch.accelerator.current_accelerator())
+    if device is not None:
+        model.to(device)
+    return model.eval(), processor
+
+
+def _load_checkpoint(path: str | os.PathLike) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+
+    from ..models.modeling_longvale import LongVALEForConditionalGeneration
+    from ..models.processing_longvale import LongVALEProcessor
+
+    _check_checkpoint(path)
+    try:
+        # Our own classes are used whatever code lies beside the weights.
+        processor = LongVALEProcessor.from_pretrained(path, trust_remote_code=False)
+        model, found = LongVALEForConditionalGeneration.from_pretrained(
+            path, trust_remote_code=False, output_loading_info=True
+        )
+    except OSError as error:  # transformers says so of whatever file it cannot find, here or on the Hub
+        raise FileNotFoundError(f"{path}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    except SafetensorError as error:
+        raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"{path}: the checkpoint lacks {len(missing)} weights, for instance {missing[0]}")
+    return model, processor
+
+
+def _check_checkpoint(path: str | os.PathLike) -> None:
+    folder = Path(path)
+    if not folder.is_dir():
+        if isinstance(path, str) and _HUB_ID.fullmatch(path) and not folder.exists():
+            return
+        raise FileNotFoundError(f"{path}: no such model folder")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder / 'config.json'}: no such file; give a folder written by save_pretrained")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise FileNotFoundError(f"{folder / 'model.safetensors'}: no such file; the checkpoint has no weights")
+
+
+def weights_digest(model: Any) -> str:
+    """A short digest of at least 64 values of each parameter: training moves nearly every value, so it tells
+    checkpoints apart at a fraction of the cost of reading them whole."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().flatten()
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def token_limits(max_new_tokens: int | Mapping[Task, int] | None = None) -> dict[Task, int]:
+    """The longest answer of each task in tokens: [`MAX_NEW_TOKENS`] unless one number or some tasks' are given.
+
+    Raises:
+        ValueError: if a number is below 1 or a task is unknown.
+    """
+    given = dict.fromkeys(TASKS, max_new_tokens) if isinstance(max_new_tokens, int) else dict(max_new_tokens or {})
+    for task, limit in given.items():
+        if task not in TASKS:
+            raise ValueError(f"max_new_tokens: unknown task {task!r}; expected one of {', '.join(TASKS)}")
+        if limit < 1:
+            raise ValueError(f"max_new_tokens must be 1 or more, not {limit}")
+    return MAX_NEW_TOKENS | given
+
+
+def encode_video(model: Any, processor: Any, video: Any) -> Features:
+    """Run the towers over one video.
+
+    Args:
+        video: whatever the processor takes as one of `videos`.
+    """
+    import torch
+
+    inputs = processor(videos=[video], return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        encoded = model.encode(**inputs)  # {modality: (features [1, n, width], mask [1, n])}
+    features: dict[Modality, np.ndarray | None] = dict.fromkeys(MODALITIES)
+    for modality, (values, mask) in encoded.items():
+        if mask.any():
+            features[modality] = values[0][mask[0].bool()].float().cpu().numpy()
+    return features
+
+
+def build_prompt(processor: Any, question: str) -> str:
+    """The conversation up to the model's turn. Only the first `<video>` of a question stands for the video."""
+    before, token, after = question.partition(VIDEO_TOKEN)
+    content = before + token + processor.escape(after)
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+
+
+def answer_batch(
+    model: Any, processor: Any, questions: Sequence[str], features: Sequence[Features], max_new_tokens: int
+) -> list[str]:
+    """Answer questions greedily.
+
+    Args:
+        questions: texts that hold `<video>`.
+        features: of the video of each question.
+        max_new_tokens: of an answer.
+
+    Returns:
+        The answers, stripped of white space at both ends.
+    """
+    import torch
+
+    columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
+    prompts = [build_prompt(processor, question) for question in questions]
+    inputs = processor(text=prompts, **columns, padding=True, return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    new_tokens = output[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(new_tokens, skip_special_tokens=True)]

@@ -1,0 +1,259 @@
+"""From a log of answers to scores: reads, checks, pairs with the annotations and calls the metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.sources import load_videos
+from ..events import Annotation, Event, atomic_write
+from ..metrics.dense_captioning.compute_score import compute_score as score_dense_captioning
+from ..metrics.grounding.compute_score import compute_score as score_grounding
+from ..metrics.segment_captioning.compute_score import compute_score as score_segment_captioning
+from ..tasks import TASKS, Prediction, Task, check_tasks, load_predictions, questions
+from ..timecodes import PROTOCOLS, Protocol, parse_events, parse_span
+
+#: Groups of events in tables: those perceived in one modality only, and those in several.
+GROUPS = ("visual", "audio", "speech", "joint")
+
+#: What the table shows of each task, in this order; scores.json holds more.
+TABLE: dict[Task, tuple[str, ...]] = {
+    "grounding": ("mIoU", "R@0.3", "R@0.5", "R@0.7"),
+    "dense_captioning": ("CIDEr", "BLEU_4", "ROUGE_L", "precision", "recall", "F1"),
+    "segment_captioning": ("CIDEr", "BLEU_4", "ROUGE_L"),
+}
+
+
+def score(
+    predictions_path: str | os.PathLike,
+    references_path: str | os.PathLike,
+    *,
+    tasks: Iterable[str] | None = None,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+) -> dict[str, Any]:
+    """Score a log of answers.
+
+    Args:
+        predictions_path: official log (JSONL).
+        references_path: official annotations (JSON). Where an `events.jsonl` beside them tells the events' modalities,
+            grounding is also scored a group of events.
+        tasks: which tasks to score; by default those that have an answer in the log.
+        protocol: `official` reproduces the published scorer, of grounding only.
+        partial: allow questions without an answer. They are left out of the scores and counted.
+
+    Returns:
+        What [`score_predictions`] returns.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is refused, or the log does not fit the annotations; see [`score_predictions`].
+    """
+    annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
+    predictions = load_predictions(predictions_path)
+    try:
+        return score_predictions(predictions, annotations, tasks=tasks, protocol=protocol, partial=partial)
+    except ValueError as error:
+        raise ValueError(f"{predictions_path}: {error}") from None
+
+
+def save_scores(scores: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write scores as JSON at full precision; the file appears whole or not at all."""
+    with atomic_write(path) as file:
+        json.dump(scores, file, indent=2)
+        file.write("\n")
+
+
+def score_predictions(
+    predictions: Sequence[Prediction],
+    annotations: Mapping[str, Annotation],
+    *,
+    tasks: Iterable[str] | None = None,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+) -> dict[str, Any]:
+    """Score answers against annotations.
+
+    Args:
+        predictions: answers to the questions of [`longvale.tasks.questions`].
+        annotations: by video id. Where events know their modalities, grounding is also scored a group of events.
+        tasks: which tasks to score; by default those that have an answer.
+        protocol: `strict`, or `official`, which reproduces the published scorer, of grounding only.
+        partial: allow questions without an answer; they are left out of the scores.
+
+    Returns:
+        A key a task with its scores as fractions (CIDEr up to 10); `counts` a task: `questions`, `answers`, `parsed`
+        and the share of them, `missing`, `repeated`, `unknown`; `protocol`; `tokenizer` of the captions.
+
+    Raises:
+        ValueError: if an answer is about an unknown video or event, is repeated, is missing (unless `partial`), or if
+            there is nothing to score.
+    """
+    asked = tuple(task for task in TASKS if any(p.task == task for p in predictions))
+    tasks = asked if tasks is None else check_tasks(tasks)
+    _check_protocol(protocol, tasks)
+    scores: dict[str, Any] = {"protocol": protocol, "tokenizer": "simple", "counts": {}}
+    for task in tasks:
+        answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
+        counts = _check_answers(task, answers, annotations, partial)
+        scores[task] = _SCORERS[task](answers, annotations, protocol)
+        parsed = sum(_is_parsed(p, protocol) for p in answers)
+        scores["counts"][task] = {**counts, "parsed": parsed, "parsed_share": parsed / len(answers)}
+    if not tasks:
+        raise ValueError("holds no answer to score")
+    return scores
+
+
+def modality_group(event: Event) -> str | None:
+    """One of [`GROUPS`], or None when the event's modalities are not known.
+
+    Example:
+        >>> modality_group(Event(0, 1, "", ("audio",))), modality_group(Event(0, 1, "", ("visual", "audio")))
+        ('audio', 'joint')
+    """
+    if not event.modalities:
+        return None
+    return event.modalities[0] if len(event.modalities) == 1 else "joint"
+
+
+def _check_protocol(protocol: str, tasks: Sequence[Task]) -> None:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    others = [task for task in tasks if task != "grounding"]
+    if protocol == "official" and others:
+        raise ValueError(
+            f"the official protocol scores grounding only, not {others[0]}; use strict, or tasks=grounding"
+        )
+
+
+def _check_answers(
+    task: Task, answers: Sequence[Prediction], annotations: Mapping[str, Annotation], partial: bool
+) -> dict[str, int]:
+    """Compare answers with the questions that the annotations give; raises on the first kind of misfit."""
+    asked = {q.key: None for annotation in annotations.values() for q in questions(annotation, (task,))}
+    times = Counter((p.key, p.query_id) for p in answers)
+    unknown = [p.key for p in answers if p.key not in asked]
+    repeated = [key for (key, _), count in times.items() if count > 1]
+    answered = {p.key for p in answers}
+    missing = [key for key in asked if key not in answered]
+    for keys, problem, remedy in (
+        (
+            unknown,
+            "about a video or event that is not in the annotations",
+            "score with the annotations it was made for",
+        ),
+        (repeated, "given more than once", "keep one line a question"),
+        (missing if not partial or not answered else [], "missing", "finish the run, or ask for a partial score"),
+    ):
+        if keys:
+            video_id, _, sentence_id = keys[0]
+            where = f"video {video_id!r}" + ("" if sentence_id is None else f", sentence {sentence_id}")
+            raise ValueError(f"{len(keys)} {task} answers are {problem}, the first of {where}; {remedy}")
+    if not answered:
+        raise ValueError(f"holds no {task} answer, and the annotations ask no {task} question")
+    return {
+        "questions": len(asked),
+        "answers": len(answers),
+        "missing": len(missing),
+        "repeated": len(repeated),
+        "unknown": len(unknown),
+    }
+
+
+def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
+    if prediction.task == "grounding":
+        return parse_span(prediction.answer, protocol) is not None
+    if prediction.task == "dense_captioning":
+        return bool(parse_events(prediction.answer, protocol))
+    return bool(prediction.answer.strip())
+
+
+def _score_grounding(
+    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
+) -> dict[str, Any]:
+    groups: dict[str, tuple[list, list]] = {group: ([], []) for group in ("all", *GROUPS)}
+    for answer in answers:
+        annotation = annotations[answer.video_id]
+        event = annotation.events[answer.sentence_id]
+        span = parse_span(answer.answer, protocol)
+        for group in {"all", modality_group(event) or "all"}:
+            found, wanted = groups[group]
+            found.append(span and span.seconds(annotation.duration))
+            wanted.append((event.start, event.end))
+    scores = {group: score_grounding(*pairs, protocol=protocol) for group, pairs in groups.items() if pairs[0]}
+    overall = scores.pop("all")
+    return {**overall, "by_modality": scores} if scores else overall
+
+
+def _score_dense_captioning(
+    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
+) -> dict[str, Any]:
+    found, wanted = [], []
+    for answer in answers:
+        annotation = annotations[answer.video_id]
+        spans = parse_events(answer.answer, protocol)
+        found.append([(*span.seconds(annotation.duration), span.caption) for span in spans])
+        wanted.append([(event.start, event.end, event.caption) for event in annotation.events])
+    return score_dense_captioning(found, wanted)
+
+
+def _score_segment_captioning(
+    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
+) -> dict[str, Any]:
+    def event(answer: Prediction) -> Event:
+        return annotations[answer.video_id].events[answer.sentence_id]
+
+    keys = [(answer.video_id, answer.sentence_id, answer.query_id) for answer in answers]
+    return score_segment_captioning(
+        {key: answer.answer for key, answer in zip(keys, answers, strict=True)},
+        {key: event(answer).caption for key, answer in zip(keys, answers, strict=True)},
+    )
+
+
+_SCORERS = {
+    "grounding": _score_grounding,
+    "dense_captioning": _score_dense_captioning,
+    "segment_captioning": _score_segment_captioning,
+}
+
+
+def format_scores(scores: Mapping[str, Any]) -> str:
+    """The scores as a table for a terminal, times 100, with the protocol and the share of answers that parsed.
+
+    Example:
+        >>> print(format_scores(
+        ...     {"protocol": "strict", "tokenizer": "simple",
+        ...      "counts": {"grounding": {"questions": 4, "answers": 4, "missing": 0, "parsed_share": 0.75}},
+        ...      "grounding": {"mIoU": 0.5, "R@0.3": 0.75, "R@0.5": 0.5, "R@0.7": 0.25}}))
+        grounding             mIoU  R@0.3  R@0.5  R@0.7
+                             50.00  75.00  50.00  25.00
+                            4 of 4 questions answered, 75.0% parsed
+        protocol strict, tokenizer simple; scores times 100
+    """
+    lines = []
+    for task in (task for task in TASKS if task in scores):
+        names = TABLE[task]
+        widths = [max(len(name), 5) for name in names]
+        lines.append(f"{task:<18} " + "".join(f"{n:>{w + 2}}" for n, w in zip(names, widths, strict=True)).rstrip())
+        lines += [f"{label:<18} " + _format_row(row, names, widths) for label, row in _rows(scores[task])]
+        lines.append(f"{'':<18}  {format_counts(scores['counts'][task])}")
+    lines.append(f"protocol {scores['protocol']}, tokenizer {scores['tokenizer']}; scores times 100")
+    return "\n".join(lines)
+
+
+def format_counts(counts: Mapping[str, Any]) -> str:
+    """How many questions were answered, and the share of answers that parsed, in one line."""
+    answered = counts["questions"] - counts["missing"]
+    return f"{answered} of {counts['questions']} questions answered, {counts['parsed_share']:.1%} parsed"
+
+
+def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [("", scores), *((f"  {group}", row) for group, row in scores.get("by_modality", {}).items())]
+
+
+def _format_row(row: Mapping[str, float], names: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{row[name] * 100:>{width + 2}.2f}" for name, width in zip(names, widths, strict=True))

@@ -1,0 +1,252 @@
+"""The three tasks of the benchmark: which question an event gives, what the reference is, how an answer is logged.
+
+The questions are those of the published evaluation, letter for letter ("fromat" included), because the published model
+was tuned on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from .events import Annotation, Event, Seconds, parse_json
+from .timecodes import render_events, render_span, to_timecode
+
+Task: TypeAlias = Literal["grounding", "dense_captioning", "segment_captioning"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+#: Where the video stands in a question.
+VIDEO_TOKEN = "<video>"
+
+#: How the published log names the tasks.
+LOG_NAMES: dict[Task, str] = {
+    "grounding": "grounding",
+    "dense_captioning": "captioning",
+    "segment_captioning": "seg_captioning",
+}
+_TASK_OF_LOG_NAME = {name: task for task, name in LOG_NAMES.items()} | {task: task for task in TASKS}
+
+_GROUNDING = (
+    "<video>\nAt which time interval can we find {} taking place in the video? "
+    "Give the timestamps in the fromat: From xx to xx."
+)
+_DENSE_CAPTIONING = (
+    "<video>\n Could you please detail the events that took place during different time segments in the video? "
+    "List the events in the format: From xx to xx, event1. \n From xx to xx, event2. \n ..."
+)
+_SEGMENT_CAPTIONING = (
+    "<video>\n Can you describe what occurred from {} to {} in the video? Please give the event description directly."
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a video, with the answer that the annotation gives.
+
+    Args:
+        video_id: of the annotation.
+        task: one of [`TASKS`].
+        sentence_id: index of the event asked about; None for dense captioning, which asks about all.
+        question: the text, `<video>` where the video stands.
+        reference: the answer in the form that is asked for.
+    """
+
+    video_id: str
+    task: Task
+    sentence_id: int | None
+    question: str
+    reference: str
+
+    @property
+    def key(self) -> tuple[str, Task, int | None]:
+        """What tells questions of a data set apart."""
+        return self.video_id, self.task, self.sentence_id
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of the official log: what a model answered.
+
+    Args:
+        video_id: of the annotation.
+        task: one of [`TASKS`]; the log writes [`LOG_NAMES`].
+        answer: the text as generated.
+        sentence_id: index of the event asked about, None for dense captioning.
+        query_id: 0 unless a question is asked more than once.
+        info: further values of the line, kept as they are.
+    """
+
+    video_id: str
+    task: Task
+    answer: str
+    sentence_id: int | None = None
+    query_id: int = 0
+    info: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> tuple[str, Task, int | None]:
+        """The [`Question.key`] that it answers."""
+        return self.video_id, self.task, self.sentence_id
+
+    def to_log(self) -> str:
+        """The line of the official log, without the line break.
+
+        Example:
+            >>> Prediction("abc", "grounding", "From 05 to 25.", sentence_id=0).to_log()
+            '{"video_id": "abc", "task": "grounding", "query_id": 0, "answer": "From 05 to 25.", "info": {"sentence_id": 0}}'
+        """
+        line: dict[str, Any] = {
+            "video_id": self.video_id,
+            "task": LOG_NAMES[self.task],
+            "query_id": self.query_id,
+            "answer": self.answer,
+        }
+        info = dict(self.info or {})
+        if self.sentence_id is not None:
+            info = {"sentence_id": self.sentence_id, **info}
+        if info:
+            line["info"] = info
+        return json.dumps(line, ensure_ascii=False)
+
+    @classmethod
+    def from_log(cls, line: str) -> Prediction:
+        """Read a line of the official log.
+
+        Raises:
+            ValueError: if it is not JSON, a field is missing or of another kind, or the task is unknown.
+        """
+        value = parse_json(line)
+        if not isinstance(value, dict):
+            raise ValueError(f"must be an object, not {line.strip()[:60]!r}")
+        for name in ("video_id", "task", "answer"):
+            if not isinstance(value.get(name), str):
+                raise ValueError(f"field '{name}' must be a text, not {value.get(name)!r}")
+        if value["task"] not in _TASK_OF_LOG_NAME:
+            raise ValueError(f"unknown task {value['task']!r}; expected one of {', '.join(LOG_NAMES.values())}")
+        task = _TASK_OF_LOG_NAME[value["task"]]
+        info = value.get("info") or {}
+        if not isinstance(info, dict):
+            raise ValueError(f"field 'info' must be an object, not {info!r}")
+        sentence_id, query_id = info.get("sentence_id"), value.get("query_id", 0)
+        if task != "dense_captioning" and not _is_index(sentence_id):
+            raise ValueError(f"info.sentence_id must be the index of an event, not {sentence_id!r}")
+        if not _is_index(query_id):
+            raise ValueError(f"query_id must be a whole number, 0 or more, not {query_id!r}")
+        extra = {k: v for k, v in info.items() if k != "sentence_id"}
+        return cls(
+            video_id=value["video_id"],
+            task=task,
+            answer=value["answer"],
+            sentence_id=None if task == "dense_captioning" else sentence_id,
+            query_id=query_id,
+            info=extra or None,
+        )
+
+
+def check_tasks(names: Iterable[str]) -> tuple[Task, ...]:
+    """Turn names, or "all", into tasks in their usual order.
+
+    Raises:
+        ValueError: naming the unknown one and the known ones.
+
+    Example:
+        >>> check_tasks(["segment_captioning", "grounding"])
+        ('grounding', 'segment_captioning')
+    """
+    names = list(names)
+    unknown = [name for name in names if name not in TASKS and name != "all"]
+    if unknown or not names:
+        raise ValueError(f"unknown task {unknown[0] if unknown else ''!r}; expected one of {', '.join(TASKS)}, or all")
+    return TASKS if "all" in names else tuple(task for task in TASKS if task in names)
+
+
+def grounding_question(caption: str) -> str:
+    """The published question for an event's time: the caption lower-cased and without one final full stop.
+
+    Example:
+        >>> grounding_question("A dog barks.")[:57]
+        '<video>\\nAt which time interval can we find a dog barks ta'
+    """
+    query = caption.strip().lower()
+    return _GROUNDING.format(query.removesuffix("."))
+
+
+def dense_captioning_question() -> str:
+    """The published question for all events and their times."""
+    return _DENSE_CAPTIONING
+
+
+def segment_captioning_question(start: Seconds, end: Seconds, duration: Seconds) -> str:
+    """The published question for what happens between two times.
+
+    Example:
+        >>> segment_captioning_question(6, 30, 120)[9:60]
+        'Can you describe what occurred from 05 to 25 in the'
+    """
+    return _SEGMENT_CAPTIONING.format(to_timecode(start, duration), to_timecode(end, duration))
+
+
+def questions(annotation: Annotation, tasks: Iterable[Task] = TASKS) -> Iterator[Question]:
+    """All questions of a video: one an event for grounding and segment captioning, one for dense captioning.
+
+    Args:
+        annotation: a video without events gives none.
+        tasks: of which tasks, in this order.
+
+    Example:
+        >>> video = Annotation("abc", 60.0, (Event(0, 30, "A bell rings."),))
+        >>> [(q.task, q.reference) for q in questions(video)]  # doctest: +NORMALIZE_WHITESPACE
+        [('grounding', 'From 00 to 50.'), ('dense_captioning', 'From 00 to 50, A bell rings.'),
+         ('segment_captioning', 'A bell rings.')]
+    """
+    for task in tasks:
+        if task == "dense_captioning":
+            if annotation.events:
+                reference = render_events(annotation.events, annotation.duration)
+                yield Question(annotation.video_id, task, None, dense_captioning_question(), reference)
+            continue
+        for index, event in enumerate(annotation.events):
+            text, reference = _ask(task, event, annotation.duration)
+            yield Question(annotation.video_id, task, index, text, reference)
+
+
+def _ask(task: Task, event: Event, duration: Seconds) -> tuple[str, str]:
+    if task == "grounding":
+        return grounding_question(event.caption), f"{render_span(event.start, event.end, duration)}."
+    return segment_captioning_question(event.start, event.end, duration), event.caption
+
+
+def load_predictions(path: str | os.PathLike) -> list[Prediction]:
+    """Read an official log (JSONL).
+
+    Args:
+        path: file with one answer a line; blank lines are skipped.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no answer, or naming the line that is not one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    predictions = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                predictions.append(Prediction.from_log(line.decode()))
+            except ValueError as error:
+                raise ValueError(f"{path}: line {number}: {error}") from None
+    if not predictions:
+        raise ValueError(f"{path}: holds no answer")
+    return predictions
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

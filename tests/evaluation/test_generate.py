@@ -1,0 +1,249 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_longvale import FakeModel, FakeProcessor
+
+from longvale.data.features import save_features
+from longvale.evaluation.generate import generate, task_batches, video_blocks
+from longvale.evaluation.model import load_model, token_limits, weights_digest
+from longvale.events import load_annotations
+from longvale.tasks import TASKS, load_predictions, questions
+
+QUESTIONS = 6 + 3 + 6  # grounding, dense captioning (not of the video without events), segment captioning
+
+
+def run(data, output, model=None, **options):
+    pair = (model or FakeModel(), FakeProcessor())
+    return generate(pair, data, output, **{"batch_size": 2, "progress": False, **options})
+
+
+def test_answers_every_question_in_the_order_of_the_annotations(data, tmp_path):
+    model = FakeModel()
+    log = run(data, tmp_path / "out" / "predictions.jsonl", model)
+    annotations = load_annotations(data / "longvale-annotations-eval.json")
+    asked = [q.key for annotation in annotations.values() for q in questions(annotation)]
+    assert [p.key for p in load_predictions(log)] == asked
+    assert len(asked) == QUESTIONS == sum(map(len, model.batches))
+    assert all(len(batch) <= 2 for batch in model.batches)
+    first = json.loads(log.read_text(encoding="utf-8").splitlines()[0])
+    assert list(first) == ["video_id", "task", "query_id", "answer", "info"]
+    assert [path.name for path in log.parent.iterdir()] in (
+        ["predictions.jsonl", "predictions.jsonl.run.json"],
+        ["predictions.jsonl.run.json", "predictions.jsonl"],
+    )
+
+
+def test_batch_size_changes_no_answer(data, tmp_path):
+    small, large = run(data, tmp_path / "a", batch_size=1), run(data, tmp_path / "b", batch_size=50)
+    assert small.read_bytes() == large.read_bytes()
+
+
+def test_captions_that_spell_the_placeholder_stay_words(data, tmp_path):
+    model = FakeModel()
+    run(data, tmp_path / "p", model, tasks=["grounding"])
+    assert all(prompt.count("<video>") == 1 and "< video>" in prompt for batch in model.batches for prompt in batch)
+
+
+@pytest.mark.parametrize("die_at", [1, 3, 8])
+def test_killed_and_resumed_gives_the_same_file(data, tmp_path, die_at):
+    whole, broken = run(data, tmp_path / "whole.jsonl"), tmp_path / "broken.jsonl"
+    script = Path(__file__).with_name("fake_longvale.py")
+    command = [sys.executable, script, data, broken, str(die_at)]
+    killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    done = len(broken.read_text(encoding="utf-8").splitlines())
+    assert (done > 0) == (die_at > 1) and done < QUESTIONS
+    with broken.open("a") as file:
+        file.write('{"video_id": "vid-a", "task": "gro')  # what a kill leaves of a line
+
+    model = FakeModel()
+    run(data, broken, model)
+    assert broken.read_bytes() == whole.read_bytes()
+    asked_again = sum(map(len, model.batches))
+    assert QUESTIONS - done <= asked_again < QUESTIONS - done + 2  # at most one batch is asked as a whole again
+
+
+def test_a_finished_run_asks_nothing_again(data, tmp_path):
+    before = run(data, tmp_path / "p").read_bytes()
+    model = FakeModel()
+    assert run(data, tmp_path / "p", model).read_bytes() == before
+    assert model.batches == []
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"tasks": ["grounding"]}, "tasks"),
+        ({"modalities": ["visual"]}, "modalities"),
+        ({"zero_features": True}, "zero_features"),
+        ({"max_new_tokens": 5}, "max_new_tokens"),
+        ({"limit": 1}, "limit"),
+        ({"model": FakeModel(seed=1)}, "weights"),
+    ],
+)
+def test_other_settings_are_refused_unless_overwritten(data, tmp_path, options, name):
+    log = run(data, tmp_path / "p")
+    before = log.read_bytes()
+    with pytest.raises(ValueError, match=rf"p: was made with {name} .*overwrite"):
+        run(data, log, **options)
+    assert log.read_bytes() == before
+    run(data, log, overwrite=True, **options)
+    assert log.read_bytes() != before
+
+
+def test_changed_annotations_are_refused(data, tmp_path):
+    log = run(data, tmp_path / "p")
+    path = data / "longvale-annotations-eval.json"
+    path.write_text(path.read_text().replace("Event 0", "Event zero"))
+    with pytest.raises(ValueError, match="was made with annotations"):
+        run(data, log)
+
+
+def test_a_log_of_unknown_origin_is_refused(data, tmp_path):
+    log = tmp_path / "theirs.jsonl"
+    log.write_text("precious\n")
+    with pytest.raises(ValueError, match=r"exists without theirs\.jsonl\.run\.json"):
+        run(data, log)
+    assert log.read_text() == "precious\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 16: not JSON"),
+        ('{"video_id": "vid-z", "task": "captioning", "answer": ""}', "a question that is not asked"),
+        ('{"video_id": "vid-a", "task": "captioning", "answer": ""}', "twice"),
+    ],
+)
+def test_a_spoilt_log_is_refused(data, tmp_path, line, message):
+    log = run(data, tmp_path / "p")
+    with log.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        run(data, log)
+
+
+def test_modalities_reach_the_model_and_zeros_do_not_tell(data, tmp_path):
+    logs = {
+        name: run(data, tmp_path / name, tasks=["grounding"], **options).read_bytes()
+        for name, options in {
+            "all": {},
+            "visual": {"modalities": ["visual"]},
+            "audio": {"modalities": ["audio"]},
+            "none": {"zero_features": True},
+        }.items()
+    }
+    assert len(set(logs.values())) == 4
+    for video_id in ("vid-a", "vid-b", "vid-empty", "vid-c"):
+        changed = {"visual": np.full((3, 4), 9.0), "audio": np.full((2, 4), 9.0), "speech": None}
+        save_features(data / "features", video_id, changed)
+    assert run(data, tmp_path / "n", tasks=["grounding"], zero_features=True).read_bytes() == logs["none"]
+    assert run(data, tmp_path / "a", tasks=["grounding"]).read_bytes() != logs["all"]
+
+
+def test_missing_features_are_refused_before_anything_is_asked(data, tmp_path, caplog):
+    (data / "features" / "visual_features" / "vid-b.npy").unlink()
+    model = FakeModel()
+    with pytest.raises(FileNotFoundError, match=r"visual_features/vid-b\.npy: no such file"):
+        run(data, tmp_path / "p", model)
+    assert model.batches == [] and not (tmp_path / "p").exists()
+    log = run(data, tmp_path / "p", skip_missing=True)
+    assert {p.video_id for p in load_predictions(log)} == {"vid-a", "vid-c"}
+    assert "skipped" in caplog.text and "vid-b.npy" in caplog.text
+    only_audio = run(data, tmp_path / "q", modalities=["audio"])
+    assert len(load_predictions(only_audio)) == QUESTIONS
+
+
+def test_a_modality_without_a_folder_is_made_visible(data, tmp_path, caplog):
+    for path in (data / "features" / "speech_features").iterdir():
+        path.unlink()
+    (data / "features" / "speech_features").rmdir()
+    run(data, tmp_path / "p", limit=1)
+    assert "speech_features: no such folder; the model gets no speech features" in caplog.text
+
+
+def test_features_of_another_width_are_refused(data, tmp_path):
+    save_features(data / "features", "vid-a", {"visual": np.ones((3, 5))})
+    with pytest.raises(ValueError, match=r"vid-a\.npy: features are 5 wide, expected 4"):
+        run(data, tmp_path / "p")
+
+
+def test_videos_are_encoded_once_each(data, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for video_id in ("vid-a", "vid-b", "vid-c", "vid-empty"):
+        (tmp_path / "videos" / f"{video_id}.mp4").touch()
+    model = FakeModel()
+    log = run(data, tmp_path / "p", model, videos=tmp_path / "videos")
+    assert len(load_predictions(log)) == QUESTIONS
+    assert model.encoded == 3
+    (tmp_path / "videos" / "vid-b.mp4").unlink()
+    with pytest.raises(FileNotFoundError, match=r"videos/vid-b\.mp4: no such file"):
+        run(data, tmp_path / "q", videos=tmp_path / "videos")
+
+
+def test_limit_counts_videos(data, tmp_path):
+    log = run(data, tmp_path / "p", limit=1, max_new_tokens={"grounding": 7})
+    predictions = load_predictions(log)
+    assert {p.video_id for p in predictions} == {"vid-a"}
+    assert {p.answer for p in predictions if p.task == "grounding"} <= {f"From {n:02d}" for n in range(100)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["singing"]}, "unknown task 'singing'"),
+        ({"modalities": ["smell"]}, "unknown modality 'smell'"),
+        ({"modalities": []}, "unknown modality ''"),
+        ({"split": "dev"}, "unknown split 'dev'"),
+        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"limit": 0}, "limit must be 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more"),
+        ({"max_new_tokens": {"singing": 3}}, "unknown task 'singing'"),
+        ({"features": "a", "videos": "b"}, "give either features"),
+    ],
+)
+def test_bad_options(data, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(data, tmp_path / "p", **options)
+    assert not (tmp_path / "p").exists()
+
+
+def test_missing_folders_and_files(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        run(tmp_path / "nowhere", tmp_path / "p")
+    with pytest.raises(FileNotFoundError, match=r"longvale-annotations-training\.json: no such file"):
+        run(data, tmp_path / "p", split="train")
+    with pytest.raises(FileNotFoundError, match="none: no such folder"):
+        run(data, tmp_path / "p", features=tmp_path / "none")
+
+
+def test_checkpoints_that_cannot_be_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such model folder"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"config\.json: no such file"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file; the checkpoint has no weights"):
+        load_model(str(tmp_path))
+
+
+def test_digest_tells_weights_apart():
+    assert weights_digest(FakeModel(1)) == weights_digest(FakeModel(1)) != weights_digest(FakeModel(2))
+
+
+def test_token_limits():
+    assert token_limits(9) == dict.fromkeys(TASKS, 9)
+    assert token_limits({"grounding": 9}) == token_limits() | {"grounding": 9}
+
+
+def test_batches_hold_one_task_and_every_question_once(data):
+    annotations = load_annotations(data / "longvale-annotations-eval.json")
+    asked = [q for annotation in annotations.values() for q in questions(annotation)]
+    batches = [batch for block in video_blocks(asked, 2) for batch in task_batches(block, 4)]
+    assert sorted(str(q.key) for batch in batches for q in batch) == sorted(str(q.key) for q in asked)
+    assert all(len({q.task for q in batch}) == 1 and len(batch) <= 4 for batch in batches)
