@@ -1,0 +1,79 @@
+"""Tune a LongVALE model: one stage, from a checkpoint to the merged checkpoint of the next.
+
+    accelerate launch recipes/sft.py --config recipes/configs/boundary_perception.yaml \
+        --model vicuna-with-projectors --data_dir data --features_dir features --output_dir boundary_perception
+    accelerate launch recipes/sft.py --config recipes/configs/instruction.yaml \
+        --model boundary_perception --data_dir data --features_dir features --output_dir instruction
+
+`accelerate launch --config_file recipes/accelerate/FILE` chooses the machine: one CPU, one GPU, several. Every option
+of the YAML files can be given on the command line too; `--help` lists all. A run that was stopped goes on from its last
+whole checkpoint when the same command is given again.
+
+`output_dir` is then a checkpoint that `from_pretrained` loads, and holds the adapter alone in `adapter/`, the losses in
+`log_history.json`, and the trainer's last checkpoints.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trl import TrlParser
+
+from longvale.data.checkpoint import load_checkpoint
+from longvale.events import atomic_write
+from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.training.checkpoints import checkpoint_to_resume
+from longvale.training.config import SFTStageConfig
+from longvale.training.data import load_training_set
+from longvale.training.stages import StageTrainer, merge_and_save
+
+if TYPE_CHECKING:
+    from longvale.models.processing_longvale import LongVALEProcessor
+
+
+def main() -> None:
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        (args,) = TrlParser(SFTStageConfig).parse_args_and_config()
+        trainer, processor = set_up(args)
+        checkpoint = checkpoint_to_resume(args)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+    if trainer.is_world_process_zero():
+        print(describe(trainer, checkpoint), flush=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        merge_and_save(trainer.accelerator.unwrap_model(trainer.model), processor, args.output_dir)
+        with atomic_write(Path(args.output_dir) / "log_history.json") as file:
+            json.dump(trainer.state.log_history, file, indent=1)
+        print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
+
+
+def set_up(args: SFTStageConfig) -> "tuple[StageTrainer, LongVALEProcessor]":
+    """Load the model and the data of a stage; whatever is wrong with them is told here, before any training."""
+    model, processor = load_checkpoint(
+        args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
+    )
+    dataset = load_training_set(args, model.config)
+    return StageTrainer(model, args, processor, dataset), processor
+
+
+def describe(trainer: StageTrainer, checkpoint: str | None) -> str:
+    """What is about to happen, in one paragraph."""
+    args, trained = trainer.args, sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    batch = args.world_size * args.per_device_train_batch_size * args.gradient_accumulation_steps
+    source = "composed anew" if args.mosaic else "stored"
+    return (
+        f"{args.stage}: {len(trainer.train_dataset)} dialogues ({args.dialogues}, {source}), {batch} a step = "
+        f"{args.world_size} processes x {args.per_device_train_batch_size} x {args.gradient_accumulation_steps} "
+        f"accumulated; {trained / 1e6:.2f}M weights trained; starts from {checkpoint or args.model}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import BatchFeature
 
+from longvale.data.checkpoint import weights_digest
 from longvale.data.extraction import ExtractionSummary, Manifest, encode_video, extract, extract_features, find_videos
 from longvale.data.features import FeatureStore
 
@@ -38,8 +39,12 @@ class Processor:
 class Towers:
     device = torch.device("cpu")
 
-    def __init__(self):
+    def __init__(self, weight=0.0):
         self.calls = 0
+        self.weight = torch.full((3,), weight)
+
+    def named_parameters(self):
+        return [("visual_tower.weight", self.weight), ("language_model.weight", torch.rand(3))]
 
     def encode(self, pixel_values_videos=None, input_values=None, input_features=None):
         self.calls += 1
@@ -109,6 +114,7 @@ def test_features_are_those_of_the_towers(videos, tmp_path, workers):
     assert manifest(output)[1] == {
         "video_id": "b",
         "file": "b.mkv",
+        "towers": weights_digest(Towers(), part="_tower."),
         "duration": pytest.approx(2.0, abs=0.1),
         "features": {"visual": 4, "audio": 3, "speech": 4},
         "warnings": [],
@@ -297,9 +303,22 @@ def test_videos_are_looked_for_before_the_model_is_loaded(tmp_path):
 
 def test_a_missing_model_is_named(videos, tmp_path):
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"hollow: cannot be loaded: ") as caught:
+    with pytest.raises(FileNotFoundError, match=r"hollow/config\.json: no such file") as caught:
         extract_features(videos, tmp_path / "features", model=tmp_path / "hollow")
     assert "\n" not in str(caught.value) and not (tmp_path / "features").exists()
+
+
+def test_features_of_other_towers_do_not_mix(videos, tmp_path):
+    output = tmp_path / "features"
+    run(videos / "a.mp4", output)
+    before = contents(output)
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: 1 videos, the first 'a', have features that other towers"):
+        run(videos, output, Towers(weight=1.0))
+    assert contents(output) == before
+    assert run(videos, output, Towers()).skipped == ("a",)
+    assert len(run(videos, output, Towers(weight=1.0), overwrite=True).done) == 3
+    (output / "manifest.jsonl").unlink()  # as in a store that was downloaded
+    assert len(run(videos, output, Towers()).skipped) == 3
 
 
 @pytest.mark.parametrize("line", ["no json", "[]", '{"file": "a.mp4"}'])

@@ -71,6 +71,14 @@ def test_widths_come_from_the_first_file_that_is_not_empty(root):
     assert FeatureStore(root).widths() == {"visual": 4, "audio": 4}
 
 
+def test_widths_are_checked_by_the_headers(root):
+    store = FeatureStore(root)
+    store.check_widths("abc", {"visual": 4, "audio": 4, "speech": 6})
+    store.check_widths("without_files", {"visual": 9})
+    with pytest.raises(ValueError, match=r"audio_features/abc\.npy: features are 4 wide, expected 768"):
+        store.check_widths("abc", {"visual": 4, "audio": 768})
+
+
 def test_another_width_is_refused_with_file_and_both_widths(root):
     store = FeatureStore(root, widths={"visual": 768})
     with pytest.raises(ValueError, match=r"visual_features/abc\.npy: features are 4 wide, expected 768"):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from fake_longvale import FakeModel, FakeProcessor
 
+from longvale.data.checkpoint import weights_digest
 from longvale.data.features import save_features
 from longvale.evaluation.generate import generate, task_batches, video_blocks
-from longvale.evaluation.model import load_model, token_limits, weights_digest
+from longvale.evaluation.model import load_model, token_limits
 from longvale.events import load_annotations
 from longvale.tasks import TASKS, load_predictions, questions
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES, Modality, atomic_write, check_video_id, parse_json
-from .features import is_complete, save_features
+from .checkpoint import load_checkpoint, weights_digest
+from .features import is_complete, remove_unfinished, save_features
 from .sources import VIDEO_SUFFIXES, index_videos
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def extract_features(
 
     Raises:
         FileNotFoundError: if there are no videos, or no model. Nothing is written then.
-        ValueError: if two files have the same id, or an argument is out of range. Nothing is written then.
+        ValueError: if two files have the same id, the model is damaged, other towers made what is there already, or an
+            argument is out of range. Nothing is written then.
 
     Example:
         >>> summary = extract_features("videos", "features", model="longvale-7b")  # doctest: +SKIP
@@ -102,20 +104,9 @@ def extract_features(
         118 done, 0 there already, 1 failed: kXw3.mp4: the file is empty; copy or download it again
     """
     find_videos(videos)  # before the model, which takes longer
-    import torch
-
     from ..models.modeling_longvale import LongVALEModel
-    from ..models.processing_longvale import LongVALEProcessor
 
-    try:
-        processor = LongVALEProcessor.from_pretrained(model)
-        towers = LongVALEModel.from_pretrained(model, **({} if dtype is None else {"dtype": dtype}))
-    except OSError as error:  # transformers says so of whatever file it cannot find, here or on the Hub
-        reason = str(error).strip().partition("\n")[0]
-        raise FileNotFoundError(f"{model}: cannot be loaded: {reason}") from error
-    if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    towers = towers.to(device).eval()
+    towers, processor = load_checkpoint(model, LongVALEModel, device=device, dtype=dtype)
     return extract(videos, output, processor, towers, workers=workers, progress=progress, overwrite=overwrite)
 
 
@@ -144,11 +135,14 @@ def extract(
         raise ValueError(f"{output}: is a file; give a directory")
     manifest = Manifest(output / MANIFEST_FILE)
     skipped = () if overwrite else tuple(video_id for video_id in paths if is_complete(output, video_id))
+    towers = weights_digest(model, part="_tower.")
+    manifest.check_towers(skipped, towers)
     todo = {video_id: path for video_id, path in paths.items() if video_id not in set(skipped)}
     workers = min(workers or min(_cpus(), _MAX_WORKERS), max(1, len(todo)))
     media_kwargs = {**processor.media_kwargs(), "threads": max(1, _cpus() // workers)}
 
     output.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(output)
     done: list[str] = []
     failed: list[tuple[str, str]] = []
     with (
@@ -162,7 +156,7 @@ def extract(
                 media = future.result()
                 features = encode_video(model, processor, media)
                 # The line comes first: a video is finished when its features are there.
-                manifest.add(_record(video_id, path, media, features))
+                manifest.add(_record(video_id, path, towers, media, features))
                 save_features(output, video_id, features)
                 done.append(video_id)
             except ValueError as error:
@@ -239,7 +233,22 @@ class Manifest:
             record = _parse_line(line, f"{self.path}: line {number}")
             self.records[record["video_id"]] = record
 
+    def check_towers(self, video_ids: Iterable[str], towers: str) -> None:
+        """Refuse to go on from features of other towers; videos that are not on record may come from anywhere.
+
+        Raises:
+            ValueError: naming the first video whose features other towers made.
+        """
+        others = [v for v in video_ids if self.records.get(v, {}).get("towers", towers) != towers]
+        if others:
+            raise ValueError(
+                f"{self.path}: {len(others)} videos, the first {others[0]!r}, have features that other towers made; "
+                "give another output, or overwrite them"
+            )
+
     def __enter__(self) -> Manifest:
+        for unfinished in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a run that was killed
+            unfinished.unlink(missing_ok=True)
         self._write_all()
         self._file = self.path.open("a", encoding="utf-8")
         return self
@@ -274,10 +283,13 @@ def _to_line(record: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
-def _record(video_id: str, path: Path, media: Media, features: dict[Modality, np.ndarray | None]) -> dict[str, Any]:
+def _record(
+    video_id: str, path: Path, towers: str, media: Media, features: dict[Modality, np.ndarray | None]
+) -> dict[str, Any]:
     return {
         "video_id": video_id,
         "file": path.name,
+        "towers": towers,
         "duration": round(media.duration, 3),
         "features": {modality: 0 if rows is None else len(rows) for modality, rows in features.items()},
         "warnings": list(media.warnings),

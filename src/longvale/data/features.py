@@ -103,6 +103,23 @@ class FeatureStore:
         present = [m for m in self.modalities if m not in absent]
         return {m: self._read(video_id, m) if m in present else None for m in MODALITIES}
 
+    def check_widths(self, video_id: str, widths: Mapping[Modality, int]) -> None:
+        """Look at the headers of a video's files, without reading the arrays.
+
+        Args:
+            video_id: of the video; modalities without a file are passed over.
+            widths: that each modality must have; modalities left out are not looked at.
+
+        Raises:
+            ValueError: naming the first file that is no array of floats [n, width], or has another width.
+        """
+        absent = self.missing(video_id)
+        for modality in (m for m in self.modalities if m in widths and m not in absent):
+            path = feature_path(self.root, video_id, modality)
+            header = _open(path)
+            if 0 not in header.shape:
+                check_width(header, widths[modality], path)
+
     def widths(self) -> dict[Modality, int]:
         """Width of each modality, as the first file says that is not empty; a modality without one is left out.
 
@@ -172,6 +189,17 @@ def save_features(root: str | os.PathLike, video_id: str, features: Mapping[Moda
         for modality, array in arrays.items():
             np.save(files.enter_context(atomic_write(paths[modality], "wb")), array, allow_pickle=False)
         next(iter(paths.values())).unlink(missing_ok=True)
+
+
+def remove_unfinished(root: str | os.PathLike) -> None:
+    """Delete the temporary files that a killed [`save_features`] could not; no other process may be writing here.
+
+    Args:
+        root: folder of the store; it need not exist.
+    """
+    for folder in FOLDERS.values():
+        for path in Path(root, folder).glob(".*.npy.*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def is_complete(root: str | os.PathLike, video_id: str, modalities: Iterable[Modality] = MODALITIES) -> bool:

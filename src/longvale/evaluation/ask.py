@@ -69,12 +69,20 @@ def ask(
         raise ValueError(f"max_new_tokens must be 1 or more, not {max_new_tokens}")
     if VIDEO_TOKEN not in question:
         question = f"{VIDEO_TOKEN}\n{question}"
+    _check_media(video)  # before the model, which takes longer
     limit = max_new_tokens or (MAX_NEW_TOKENS[task] if task else max(MAX_NEW_TOKENS.values()))
     model, processor = load_model(model, device)
     media = _read_media(video, processor)
     features = encode_video(model, processor, media)
     (text,) = answer_batch(model, processor, [question], [features], limit)
     return Answer(text, media.duration, read_answer(text, media.duration, task))
+
+
+def _check_media(video: str | os.PathLike | Media) -> None:
+    from ..models.media import Media, probe
+
+    if not isinstance(video, Media):
+        probe(video)
 
 
 def _read_media(video: str | os.PathLike | Media, processor: Any) -> Media:

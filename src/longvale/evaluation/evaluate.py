@@ -53,6 +53,7 @@ def evaluate(
         FileNotFoundError, ValueError: as [`generate`] and [`score`] do.
     """
     output, references = Path(output), annotations_path(data, split)
+    annotations = {annotation.video_id: annotation for annotation in load_videos(references)}  # before the model
     pair = load_model(model, device)
     log = generate(pair, data, output / "predictions.jsonl", split=split, **options)
     partial = options.get("limit") is not None or options.get("skip_missing", False)
@@ -65,7 +66,7 @@ def evaluate(
     write_report(
         output / "report.html",
         scores,
-        {annotation.video_id: annotation for annotation in load_videos(references)},
+        annotations,
         load_predictions(log),
         ablation=ablated,
         training_curves=training_curves,

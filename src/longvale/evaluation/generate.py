@@ -10,12 +10,13 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from ..data.checkpoint import weights_digest
 from ..data.sources import ANNOTATION_FILES
 from ..events import MODALITIES, Annotation, Modality, load_annotations
 from ..tasks import TASKS, Prediction, Question, Task, check_tasks, questions
 from .answer_log import AnswerLog
 from .inputs import VideoInputs
-from .model import Features, ModelLike, answer_batch, load_model, token_limits, weights_digest
+from .model import Features, ModelLike, answer_batch, load_model, token_limits
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def generate(
     if not asked:
         raise ValueError(f"{references}: asks no {' or '.join(tasks)} question; none of its videos has events")
     model, processor = load_model(model, device)
+    inputs.check_widths(dict.fromkeys(question.video_id for question in asked), model)
     settings = {
         "model": str(getattr(model, "name_or_path", "")),
         "weights": weights_digest(model),

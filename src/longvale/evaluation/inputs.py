@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..data.features import FOLDERS, FeatureStore, check_width, feature_path
+from ..data.features import FOLDERS, FeatureStore, feature_path
 from ..data.sources import index_videos
 from ..events import MODALITIES, Modality
 from .model import Features, encode_video
@@ -80,6 +80,17 @@ class VideoInputs:
             path = feature_path(self.root, video_id, absent[0])
             raise FileNotFoundError(f"{path}: no such file; make it with `longvale features`, or skip missing videos")
 
+    def check_widths(self, video_ids: Iterable[str], model: Any) -> None:
+        """Look, by the headers of stored features, whether they are as wide as the model takes them.
+
+        Raises:
+            ValueError: naming the first file of another width, or that is no array of features.
+        """
+        if self._store is not None:
+            widths = {modality: getattr(model.config, f"{modality}_feature_size") for modality in self.modalities}
+            for video_id in video_ids:
+                self._store.check_widths(video_id, widths)
+
     def load(self, video_id: str, model: Any, processor: Any) -> Features:
         """The features of a video, read from the store or computed by the model's towers.
 
@@ -96,7 +107,8 @@ class VideoInputs:
         if self._store is None:
             found = encode_video(model, processor, self._videos[video_id])
         else:
-            found = self._load_stored(video_id, model)
+            self.check_widths([video_id], model)
+            found = self._store.load(video_id, missing="none")  # missing are, at most, modalities not asked for
         features = {m: found[m] if m in self.modalities else None for m in MODALITIES}
         if all(values is None for values in features.values()):
             raise FileNotFoundError(
@@ -106,14 +118,6 @@ class VideoInputs:
         if self.zero_features:
             features = {m: None if values is None else np.zeros_like(values) for m, values in features.items()}
         return features
-
-    def _load_stored(self, video_id: str, model: Any) -> Features:
-        found = self._store.load(video_id, missing="none")  # missing are, at most, modalities that are not asked for
-        for modality, values in found.items():
-            if values is not None:
-                width = getattr(model.config, f"{modality}_feature_size")
-                check_width(values, width, feature_path(self.root, video_id, modality))
-        return found
 
 
 def check_modalities(names: Iterable[str]) -> tuple[Modality, ...]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..data.checkpoint import choose_device, load_checkpoint
 from ..events import MODALITIES, Modality
 from ..tasks import TASKS, VIDEO_TOKEN, Task
 
@@ -24,8 +22,6 @@ Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
 #: evaluation's limit.
 MAX_NEW_TOKENS: dict[Task, int] = {"grounding": 32, "dense_captioning": 1024, "segment_captioning": 256}
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-
 
 def load_model(model: ModelLike, device: str | None = None) -> tuple[Any, Any]:
     """Load a model for inference together with its processor.
@@ -35,66 +31,14 @@ def load_model(model: ModelLike, device: str | None = None) -> tuple[Any, Any]:
         device: such as "cpu" or "cuda:1"; by default an accelerator if there is one, and for a pair where it is.
 
     Raises:
-        FileNotFoundError: if there is no such folder or repository, or it holds no configuration or no weights.
-        ValueError: if the weights are damaged or not all there.
+        FileNotFoundError, ValueError: as [`load_checkpoint`] does.
     """
-    import torch
-
     if isinstance(model, tuple):
         model, processor = model
-    else:
-        model, processor = _load_checkpoint(model)
-        if device is None and torch.accelerator.is_available():
-            device = str(torch.accelerator.current_accelerator())
-    if device is not None:
-        model.to(device)
-    return model.eval(), processor
-
-
-def _load_checkpoint(path: str | os.PathLike) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-
+        return (model if device is None else model.to(choose_device(device))).eval(), processor
     from ..models.modeling_longvale import LongVALEForConditionalGeneration
-    from ..models.processing_longvale import LongVALEProcessor
 
-    _check_checkpoint(path)
-    try:
-        # Our own classes are used whatever code lies beside the weights.
-        processor = LongVALEProcessor.from_pretrained(path, trust_remote_code=False)
-        model, found = LongVALEForConditionalGeneration.from_pretrained(
-            path, trust_remote_code=False, output_loading_info=True
-        )
-    except OSError as error:  # transformers says so of whatever file it cannot find, here or on the Hub
-        raise FileNotFoundError(f"{path}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    except SafetensorError as error:
-        raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
-        raise ValueError(f"{path}: the checkpoint lacks {len(missing)} weights, for instance {missing[0]}")
-    return model, processor
-
-
-def _check_checkpoint(path: str | os.PathLike) -> None:
-    folder = Path(path)
-    if not folder.is_dir():
-        if isinstance(path, str) and _HUB_ID.fullmatch(path) and not folder.exists():
-            return
-        raise FileNotFoundError(f"{path}: no such model folder")
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder / 'config.json'}: no such file; give a folder written by save_pretrained")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise FileNotFoundError(f"{folder / 'model.safetensors'}: no such file; the checkpoint has no weights")
-
-
-def weights_digest(model: Any) -> str:
-    """A short digest of at least 64 values of each parameter: training moves nearly every value, so it tells
-    checkpoints apart at a fraction of the cost of reading them whole."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        values = parameter.detach().flatten()
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return load_checkpoint(model, LongVALEForConditionalGeneration, device=device)
 
 
 def token_limits(max_new_tokens: int | Mapping[Task, int] | None = None) -> dict[Task, int]:

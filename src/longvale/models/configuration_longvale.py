@@ -8,6 +8,12 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_beats import BeatsConfig
 
+#: The order in which a model reads them.
+MODALITIES = ("visual", "audio", "speech")
+
+#: Widths of the published features (CLIP ViT-L/14, BEATs, Whisper large).
+PUBLISHED_SIZES = {"visual": 768, "audio": 768, "speech": 1280}
+
 
 @strict
 class LongVALEConfig(PreTrainedConfig):
@@ -21,7 +27,8 @@ class LongVALEConfig(PreTrainedConfig):
     Args:
         text_config (`dict` or `PreTrainedConfig`): any causal language model of transformers.
         vision_config (`dict` or `PreTrainedConfig`, *optional*): any vision model of transformers; `clip_vision_model`
-            is used with its projection, others by their pooled output.
+            is used with its projection, others by their pooled output (`visual_feature_size` must then be given if the
+            configuration has no `hidden_size`).
         audio_config (`dict` or [`BeatsConfig`], *optional*): the sound tower.
         speech_config (`dict` or `WhisperConfig`, *optional*): the speech tower, of which only the encoder is built.
         visual_feature_size (`int`, *optional*): width of the visual features, 768 unless the tower says otherwise.
@@ -36,7 +43,11 @@ class LongVALEConfig(PreTrainedConfig):
             it lies, as the Fourier features of its share of the duration. This is not in the paper; it makes reading
             times far easier to learn for small models.
         time_embedding_scale (`float`): amplitude of these features.
-        preprocessing (`str`): how the processor reads media, see [`LongVALEProcessor`]; kept here for the record.
+        preprocessing (`str`): how the processor reads media, see [`LongVALEProcessor`]; kept here for the record. The
+            model itself takes from the masks what counts.
+
+    Raises:
+        ValueError: if a number is not positive, or a feature size is not what its tower gives.
 
     Example:
 
@@ -92,34 +103,36 @@ class LongVALEConfig(PreTrainedConfig):
             },
         )
         super().__post_init__(**kwargs)
+        for name in ("num_frames", "audio_window_frames", "speech_window_states"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
         widths = {
-            "visual_feature_size": _vision_width(self.vision_config),
-            "audio_feature_size": getattr(self.audio_config, "hidden_size", None),
-            "speech_feature_size": getattr(self.speech_config, "d_model", None),
+            "visual": _vision_width(self.vision_config, self.visual_feature_size),
+            "audio": getattr(self.audio_config, "hidden_size", None),
+            "speech": getattr(self.speech_config, "d_model", None),
         }
-        published = {"visual_feature_size": 768, "audio_feature_size": 768, "speech_feature_size": 1280}
-        for name, width in widths.items():
+        for modality, width in widths.items():
+            name = f"{modality}_feature_size"
             given = getattr(self, name)
             if given is not None and width is not None and given != width:
                 raise ValueError(f"{name} is {given} but the tower gives {width}; leave it out or change the tower")
-            setattr(self, name, given or width or published[name])
+            setattr(self, name, given or width or PUBLISHED_SIZES[modality])
         if self.text_config.tie_word_embeddings:
             self.tie_word_embeddings = True
 
     @property
     def feature_sizes(self) -> dict[str, int]:
         """Width of the features of each modality: visual, audio, speech."""
-        return {
-            "visual": self.visual_feature_size,
-            "audio": self.audio_feature_size,
-            "speech": self.speech_feature_size,
-        }
+        return {modality: getattr(self, f"{modality}_feature_size") for modality in MODALITIES}
 
 
-def _vision_width(config) -> int | None:
+def _vision_width(config: PreTrainedConfig | None, given: int | None) -> int | None:
     if config is None:
         return None
-    return config.projection_dim if config.model_type == "clip_vision_model" else config.hidden_size
+    width = config.projection_dim if config.model_type == "clip_vision_model" else getattr(config, "hidden_size", None)
+    if width is None and given is None:
+        raise ValueError(f"the width of a {config.model_type} tower is not known; give visual_feature_size")
+    return width
 
 
 LongVALEConfig.register_for_auto_class()

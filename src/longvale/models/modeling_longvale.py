@@ -4,24 +4,23 @@ Each modality has a frozen tower and a linear projector; the three projected seq
 speech) and stand where the prompt has its video placeholders. Architecture: arXiv 2411.19772, section 4.
 """
 
+import inspect
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPVisionModelWithProjection
+from transformers import AutoModel, CLIPVisionModelWithProjection, PreTrainedConfig
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
 
-from .configuration_longvale import LongVALEConfig
+from .configuration_longvale import MODALITIES, LongVALEConfig
 from .modeling_beats import BeatsModel, pool_windows
-
-
-MODALITIES = ("visual", "audio", "speech")
 
 # Inputs that stand for the video: used in the prefill, dropped in later decoding steps.
 VIDEO_INPUTS = (
@@ -37,6 +36,9 @@ VIDEO_INPUTS = (
     "input_features",
     "input_features_mask",
 )
+
+# What else may be handed down to the language model; a name that is neither is a mistake.
+LANGUAGE_MODEL_INPUTS = frozenset(TransformersKwargs.__annotations__) | {"use_cache", "shift_labels"}
 
 
 @dataclass
@@ -63,6 +65,7 @@ class LongVALEPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
 
 
 class LongVALEModel(LongVALEPreTrainedModel):
@@ -72,8 +75,8 @@ class LongVALEModel(LongVALEPreTrainedModel):
         super().__init__(config)
         hidden_size = config.text_config.hidden_size
         self.visual_tower = _build_visual_tower(config.vision_config)
-        self.audio_tower = BeatsModel._from_config(config.audio_config) if config.audio_config is not None else None
-        self.speech_tower = WhisperEncoder._from_config(config.speech_config) if config.speech_config is not None else None
+        self.audio_tower = _build_audio_tower(config.audio_config)
+        self.speech_tower = _build_speech_tower(config.speech_config)
         self.visual_projector = nn.Linear(config.visual_feature_size, hidden_size)
         self.audio_projector = nn.Linear(config.audio_feature_size, hidden_size)
         self.speech_projector = nn.Linear(config.speech_feature_size, hidden_size)
@@ -98,20 +101,19 @@ class LongVALEModel(LongVALEPreTrainedModel):
             embeds = getattr(outputs, "pooler_output", None)
         if embeds is None:
             embeds = outputs.last_hidden_state.mean(dim=1)
-        return embeds.unflatten(0, (batch, frames))
+        # Convolutional towers pool to [B * F, width, 1, 1].
+        return embeds.flatten(1).unflatten(0, (batch, frames))
 
     def get_audio_features(self, input_values: torch.Tensor, input_values_mask: torch.Tensor) -> torch.Tensor:
         """One embedding a window of filterbank frames: [B, A, T, mels] and its mask [B, A, T] -> [B, A, width]."""
         tower = self._tower("audio", "input_values")
-        batch, windows = input_values.shape[:2]
-        used = input_values_mask.flatten(0, 1).any(dim=-1)  # [B * A]
-        features = input_values.new_zeros(batch * windows, self.config.audio_feature_size, dtype=tower.dtype)
-        padding = ~input_values_mask.flatten(0, 1)[used].bool()
-        # The published preprocessing pads the last window and averages over the padding too.
-        padding = None if self.config.preprocessing == "official" else padding
-        hidden_states = tower(input_values.flatten(0, 1)[used], padding_mask=padding).last_hidden_state
-        features[used] = pool_windows(hidden_states, padding)
-        return features.unflatten(0, (batch, windows))
+        mask = input_values_mask.bool()
+        used = mask.any(dim=-1)  # [B, A], false for windows that fill up the batch
+        padding = ~mask[used]
+        pooled = pool_windows(tower(input_values[used], padding_mask=padding).last_hidden_state, padding)
+        features = pooled.new_zeros(*used.shape, pooled.shape[-1])
+        features[used] = pooled
+        return features
 
     def get_speech_features(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor
@@ -120,13 +122,13 @@ class LongVALEModel(LongVALEPreTrainedModel):
 
         Args:
             input_features: [B, C, mels, frames], the log-mel spectrograms of C chunks.
-            input_features_mask: [B, C, frames], ones where there is sound.
+            input_features_mask: [B, C, frames], ones for frames that count in the averages.
 
         Returns:
             features [B, S, width] and their mask [B, S].
         """
         tower = self._tower("speech", "input_features")
-        used = input_features_mask.any(dim=-1)  # [B, C]
+        used = input_features_mask.any(dim=-1)  # [B, C], false for chunks that fill up the batch
         encoded = tower(input_features[used].to(tower.dtype)).last_hidden_state
         states = encoded.new_zeros(*used.shape, *encoded.shape[1:])
         states[used] = encoded
@@ -143,9 +145,8 @@ class LongVALEModel(LongVALEPreTrainedModel):
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         visual_features_mask: torch.Tensor | None = None,
-        **unused,
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Run the towers on raw inputs, as the processor gives them.
+        """Run the towers on raw inputs, as the processor gives them without a text.
 
         Returns:
             For each modality given, its features [B, n, width] and their mask [B, n]: what `longvale features` stores
@@ -185,28 +186,30 @@ class LongVALEModel(LongVALEPreTrainedModel):
                     f"but are {list(values.shape)}; extract them with this model's towers"
                 )
             if mask.shape != values.shape[:2]:
-                raise ValueError(
-                    f"{modality}_features_mask must be {list(values.shape[:2])} but is {list(mask.shape)}"
-                )
-            mask = mask.to(values.device).bool()
-            projected = projector(values.to(_weight(projector).dtype))
+                raise ValueError(f"{modality}_features_mask must be {list(values.shape[:2])} but is {list(mask.shape)}")
+            projected = projector(values.to(_dtype(projector)))
+            mask = mask.to(projected.device).bool()
             if self.config.time_embedding == "fourier":
                 times = fourier_times(mask, projected.shape[-1]).to(projected)
                 projected = projected + self.config.time_embedding_scale * times
             embeddings.append(projected)
             masks.append(mask)
-        return torch.cat(embeddings, dim=1), torch.cat(masks, dim=1)
+        device = embeddings[0].device  # projectors may lie on different ones
+        return torch.cat([e.to(device) for e in embeddings], dim=1), torch.cat([m.to(device) for m in masks], dim=1)
 
     def get_placeholder_mask(self, input_ids: torch.Tensor, video_mask: torch.Tensor) -> torch.Tensor:
         """Where the placeholders stand [B, L]; every row must have as many as it has features."""
         placeholders = input_ids == self.config.video_token_id
-        wanted, given = placeholders.sum(dim=1), video_mask.sum(dim=1)
-        if not torch.equal(wanted, given.to(wanted.device)):
+        wanted, given = placeholders.sum(dim=1), video_mask.to(placeholders.device).sum(dim=1)
+
+        def message() -> str:
             row = int((wanted != given).nonzero()[0])
-            raise ValueError(
+            return (
                 f"row {row} of input_ids has {int(wanted[row])} video placeholders but {int(given[row])} features; "
                 "build both with the processor"
             )
+
+        torch_compilable_check(wanted == given, message)
         return placeholders
 
     @can_return_tuple
@@ -228,7 +231,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
         input_values_mask: torch.Tensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LongVALEModelOutputWithPast:
         r"""
         Args:
@@ -243,10 +246,10 @@ class LongVALEModel(LongVALEPreTrainedModel):
 
         Raises:
             ValueError: if a row's placeholders and features differ in number, a modality is given both raw and as
-                features, or a feature has another width than its projector.
-            TypeError: for an unknown name that looks like an input, such as a misspelt `audio_feature`.
+                features, raw without a tower, or a feature has another width than its projector.
+            TypeError: for an unknown input, such as a misspelt `audio_feature`.
         """
-        _refuse_unknown_inputs(kwargs)
+        self._refuse_unknown_inputs(kwargs)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
 
@@ -268,19 +271,9 @@ class LongVALEModel(LongVALEPreTrainedModel):
 
         video_embeddings = None
         if inputs_embeds is None:
-            placeholders = input_ids == self.config.video_token_id
-            # The placeholder may lie beyond the vocabulary: look up any token there, it is replaced below.
-            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
-            if features:
-                video_embeddings, video_mask = self.get_video_embeddings(features)
-                placeholders = self.get_placeholder_mask(input_ids, video_mask)
-                inputs_embeds = inputs_embeds.masked_scatter(
-                    placeholders.unsqueeze(-1), video_embeddings[video_mask].to(inputs_embeds)
-                )
-            elif input_ids.shape[1] > 1 and placeholders.any():
-                raise ValueError(
-                    f"input_ids has {int(placeholders.sum())} video placeholders but no features were given"
-                )
+            inputs_embeds, video_embeddings = self._embed(input_ids, features)
+        elif features:
+            raise ValueError("features go where input_ids has placeholders; give input_ids in place of inputs_embeds")
         if self.training:
             inputs_embeds = self._touch_absent_projectors(inputs_embeds, features)
 
@@ -299,14 +292,47 @@ class LongVALEModel(LongVALEPreTrainedModel):
             video_hidden_states=video_embeddings,
         )
 
+    def _embed(
+        self, input_ids: torch.Tensor, features: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings of the text [B, L, hidden] with the video in place, and those of the video alone."""
+        for modality, (values, _) in features.items():
+            if len(values) != len(input_ids):
+                raise ValueError(
+                    f"{modality} features are of {len(values)} videos but input_ids has {len(input_ids)} rows; "
+                    "give one video a row"
+                )
+        placeholders = input_ids == self.config.video_token_id
+        # The placeholder may lie beyond the vocabulary: look up any token there, it is replaced below.
+        inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
+        if features:
+            video_embeddings, video_mask = self.get_video_embeddings(features)
+            placeholders = self.get_placeholder_mask(input_ids, video_mask)
+            return merge_embeddings(inputs_embeds, placeholders, video_embeddings, video_mask), video_embeddings
+        if input_ids.shape[1] > 1:  # a decoding step has one token, and is not worth waiting for the device
+            torch_compilable_check(
+                ~placeholders,
+                lambda: f"input_ids has {int(placeholders.sum())} video placeholders but no features were given",
+            )
+        return inputs_embeds, None
+
     def _touch_absent_projectors(self, inputs_embeds: torch.Tensor, features: dict) -> torch.Tensor:
         # With several processes, all must reduce the same gradients: a modality absent here may be present elsewhere.
         for modality in MODALITIES:
             if modality not in features:
                 projector = getattr(self, f"{modality}_projector")
-                zeros = inputs_embeds.new_zeros(1, getattr(self.config, f"{modality}_feature_size"))
-                inputs_embeds = inputs_embeds + 0.0 * projector(zeros.to(_weight(projector).dtype)).sum().to(inputs_embeds)
+                width = getattr(self.config, f"{modality}_feature_size")
+                zeros = inputs_embeds.new_zeros(1, width, dtype=_dtype(projector))
+                inputs_embeds = inputs_embeds + 0.0 * projector(zeros).sum().to(inputs_embeds)
         return inputs_embeds
+
+    def _refuse_unknown_inputs(self, kwargs: dict) -> None:
+        unknown = [name for name in kwargs if name not in LANGUAGE_MODEL_INPUTS]
+        if unknown:
+            known = inspect.signature(self.language_model.forward).parameters
+            unknown = [name for name in unknown if name not in known]
+        if unknown:
+            raise TypeError(f"unknown input {unknown[0]!r}; video inputs are {', '.join(VIDEO_INPUTS)}")
 
     def _tower(self, modality: str, name: str) -> nn.Module:
         tower = getattr(self, f"{modality}_tower")
@@ -344,6 +370,8 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         super().__init__(config)
         self.model = LongVALEModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        # A vocabulary that was extended holds the placeholder too, which is no word of an answer.
+        self.generation_config.suppress_tokens = [config.video_token_id]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -355,7 +383,10 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def encode(self, **inputs) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def encode(self, **inputs: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Run the towers; see [`LongVALEModel.encode`]."""
         return self.model.encode(**inputs)
 
@@ -380,8 +411,7 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         input_features_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LongVALECausalLMOutputWithPast:
         r"""
         Args:
@@ -415,10 +445,7 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         loss = None
         if labels is not None:
             loss = self.loss_function(
-                logits=logits,
-                labels=labels,
-                vocab_size=self.config.text_config.vocab_size,
-                num_items_in_batch=num_items_in_batch,
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
         return LongVALECausalLMOutputWithPast(
             loss=loss,
@@ -431,11 +458,43 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if not is_first_iteration and inputs.get("past_key_values") is not None:
-            # The cache holds the video already: in later steps there are no placeholders left to fill.
-            for name in VIDEO_INPUTS:
-                inputs.pop(name, None)
-        return inputs
+        if is_first_iteration or inputs.get("past_key_values") is None:
+            return inputs
+        # The cache holds the video already: in later steps there are no placeholders left to fill.
+        return {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
+
+
+def merge_embeddings(
+    inputs_embeds: torch.Tensor, placeholders: torch.Tensor, video_embeddings: torch.Tensor, video_mask: torch.Tensor
+) -> torch.Tensor:
+    """Put the k-th embedding of a row's video where the row has its k-th placeholder.
+
+    Rows are gathered, not scattered as a whole: shapes stay static for the compiler, and no row reads another's video.
+
+    Args:
+        inputs_embeds: [B, L, hidden].
+        placeholders: bool [B, L].
+        video_embeddings: [B, n, hidden].
+        video_mask: bool [B, n], false for padding, which may lie anywhere.
+
+    Example:
+
+    ```python
+    >>> text, video = torch.zeros(1, 4, 1), torch.tensor([[[7.0], [0.0], [8.0]]])
+    >>> places = torch.tensor([[False, True, True, False]])
+    >>> merge_embeddings(text, places, video, torch.tensor([[True, False, True]])).flatten().tolist()
+    [0.0, 7.0, 8.0, 0.0]
+
+    ```
+    """
+    if video_mask.shape[1] == 0:
+        return inputs_embeds
+    placeholders = placeholders.to(inputs_embeds.device)
+    order = (~video_mask).to(inputs_embeds.device, torch.uint8).argsort(dim=1, stable=True)  # [B, n], padding last
+    rank = (placeholders.cumsum(dim=1) - 1).clamp(min=0, max=order.shape[1] - 1)  # [B, L]
+    index = order.gather(1, rank).unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
+    merged = video_embeddings.to(inputs_embeds).gather(1, index)
+    return torch.where(placeholders.unsqueeze(-1), merged, inputs_embeds)
 
 
 def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -459,10 +518,11 @@ def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[
     ```
     """
     padding = -states.shape[1] % window
-    mask = nn.functional.pad(mask.to(states.dtype), (0, padding)).unflatten(1, (-1, window)).unsqueeze(-1)
+    mask = nn.functional.pad(mask.bool(), (0, padding)).unflatten(1, (-1, window))  # [B, S, window]
     states = nn.functional.pad(states, (0, 0, 0, padding)).unflatten(1, (-1, window))  # [B, S, window, width]
     counts = mask.sum(dim=2)
-    return (states * mask).sum(dim=2) / counts.clamp(min=1), (counts.squeeze(-1) > 0).long()
+    sums = states.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=2)
+    return sums / counts.clamp(min=1).unsqueeze(-1), (counts > 0).long()
 
 
 def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
@@ -485,7 +545,7 @@ def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
     return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
 
 
-def _build_visual_tower(config) -> nn.Module | None:
+def _build_visual_tower(config: PreTrainedConfig | None) -> nn.Module | None:
     if config is None:
         return None
     if config.model_type == "clip_vision_model":
@@ -493,20 +553,27 @@ def _build_visual_tower(config) -> nn.Module | None:
     return AutoModel.from_config(config)
 
 
+def _build_audio_tower(config: PreTrainedConfig | None) -> nn.Module | None:
+    if config is None:
+        return None
+    # Its position bias travels in the attention mask, so what is chosen for the whole model may be out of reach here.
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = "sdpa"
+    return BeatsModel._from_config(config)
+
+
+def _build_speech_tower(config: PreTrainedConfig | None) -> nn.Module | None:
+    return None if config is None else WhisperEncoder._from_config(config)
+
+
 def _ones_mask(features: torch.Tensor) -> torch.Tensor:
     return torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
 
 
-def _weight(projector: nn.Module) -> torch.Tensor:
-    # Adapters wrap a projector and keep the trained copy as a module of its own: ask for any parameter.
-    return next(projector.parameters())
-
-
-def _refuse_unknown_inputs(kwargs: dict) -> None:
-    endings = ("feature", "features", "values", "videos", "features_mask", "values_mask", "feature_mask")
-    unknown = [name for name in kwargs if name.endswith(endings)]
-    if unknown:
-        raise TypeError(f"unknown input {unknown[0]!r}; video inputs are {', '.join(VIDEO_INPUTS)}")
+def _dtype(projector: nn.Module) -> torch.dtype:
+    # Adapters wrap a projector and keep the trained copy as a module of its own, and quantised weights are integers
+    # beside a bias of floats: ask for any parameter of floats.
+    return next(parameter.dtype for parameter in projector.parameters() if parameter.is_floating_point())
 
 
 # A call each: without it the code is not saved beside the weights. `auto_map` in the configuration names all of them.

@@ -1,43 +1,58 @@
 """Processor of LongVALE models: media or stored features, and a prompt, to model inputs."""
 
 import math
+from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessorMixin, TextKwargs, Unpack
 
+from .configuration_longvale import MODALITIES
 from .feature_extraction_beats import BeatsFeatureExtractor
-from .media import Media, read_media
-
-
-MODALITIES = ("visual", "audio", "speech")
+from .media import read_media
 
 #: The conversation template of the published model (Vicuna v1.1) in Jinja. `generation` marks what a model is trained
-#: on: the assistant's words and the end token.
+#: on: the assistant's words and the end token. A video stands in a message as `<video>` or as a part of its content; a
+#: sound belongs to its video.
 CHAT_TEMPLATE = (
-    "{%- if messages[0]['role'] == 'system' -%}"
-    "{%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}"
+    "{%- macro words(content) -%}"
+    "{%- if content is string -%}{{- content -}}"
     "{%- else -%}"
-    "{%- set system = 'A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user\\'s questions.' -%}"
+    "{%- for part in content -%}"
+    "{%- if part['type'] == 'video' -%}{{- '<video>\\n' -}}"
+    "{%- elif part['type'] == 'text' -%}{{- part['text'] -}}"
+    "{%- elif part['type'] != 'audio' -%}{{- raise_exception('unknown content: ' ~ part['type']) -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{%- endmacro -%}"
+    "{%- if messages[0]['role'] == 'system' -%}"
+    "{{- words(messages[0]['content']) -}}{%- set turns = messages[1:] -%}"
+    "{%- else -%}"
+    "{{- 'A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user\\'s questions.' -}}"
     "{%- set turns = messages -%}"
     "{%- endif -%}"
-    "{{- system ~ ' ' -}}"
+    "{{- ' ' -}}"
     "{%- for message in turns -%}"
-    "{%- if message['content'] is string -%}{%- set content = message['content'] -%}"
-    "{%- else -%}"
-    "{%- set parts = namespace(text='') -%}"
-    "{%- for part in message['content'] -%}"
-    "{%- set parts.text = parts.text ~ ('<video>\\n' if part['type'] == 'video' else part['text']) -%}"
-    "{%- endfor -%}"
-    "{%- set content = parts.text -%}"
-    "{%- endif -%}"
-    "{%- if message['role'] == 'user' -%}{{- 'USER: ' ~ content ~ ' ASSISTANT:' -}}"
-    "{%- else -%}{%- generation -%}{{- ' ' ~ content ~ eos_token -}}{%- endgeneration -%}"
+    "{%- if message['role'] == 'user' -%}{{- 'USER: ' ~ words(message['content']) ~ ' ASSISTANT:' -}}"
+    "{%- elif message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- ' ' ~ words(message['content']) ~ eos_token -}}{%- endgeneration -%}"
+    "{%- else -%}{{- raise_exception('unknown role: ' ~ message['role']) -}}"
     "{%- endif -%}"
     "{%- endfor -%}"
+)
+
+#: Masks and raw inputs of the model, beside its features; see `LongVALEModel.forward`.
+RAW_INPUTS = (
+    "pixel_values_videos",
+    "input_values",
+    "input_values_mask",
+    "input_features",
+    "input_features_mask",
 )
 
 
@@ -58,14 +73,20 @@ class LongVALEProcessor(ProcessorMixin):
         num_frames (`int`): frames taken from a video.
         audio_window_frames (`int`): filterbank frames (10 ms) of a sound window; 512 is the published 5.12 s.
         speech_window_states (`int`): encoder states (20 ms) of a speech window; 256 is the published 5.12 s.
-        preprocessing (`str`): `"strict"` takes frames at the centres of equal parts and counts every sample of the
-            sound; `"official"` reproduces the published preprocessing.
+        preprocessing (`str`): `"strict"` takes frames at the centres of equal parts of the duration, and every sample
+            of the sound counts once. `"official"` is the published preprocessing: frames from the first to the last by
+            index, resized without antialiasing; sound windows as [`BeatsFeatureExtractor`] says; speech windows over
+            whole chunks with their padding, of which the last states that fill no window are dropped. Sound is
+            resampled with a low-pass filter in both.
+
+    Raises:
+        ValueError: if an option is out of its range, or the feature extractors differ in sampling rate.
 
     Example:
 
     ```python
     >>> prompt = processor.apply_chat_template(
-    ...     [{"role": "user", "content": "<video>\nWhat happens?"}], add_generation_prompt=True, tokenize=False
+    ...     [{"role": "user", "content": "<video>\nWhat happens?"}], add_generation_prompt=True
     ... )  # doctest: +SKIP
     >>> inputs = processor(text=prompt, videos="video.mp4", return_tensors="pt")  # doctest: +SKIP
     ```
@@ -82,10 +103,25 @@ class LongVALEProcessor(ProcessorMixin):
         audio_window_frames=512,
         speech_window_states=256,
         preprocessing="strict",
-        **kwargs,
     ):
-        if preprocessing not in ("strict", "official"):
-            raise ValueError(f"preprocessing must be 'strict' or 'official', not {preprocessing!r}")
+        chat_template = chat_template or CHAT_TEMPLATE.replace("<video>", video_token)
+        super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
+        if speech_window_states < 1 or num_frames < 1:
+            raise ValueError(
+                f"num_frames ({num_frames}) and speech_window_states ({speech_window_states}) must be 1 or more"
+            )
+        self.sound_extractor = BeatsFeatureExtractor(window_frames=audio_window_frames, preprocessing=preprocessing)
+        if feature_extractor.sampling_rate != self.sound_extractor.sampling_rate:
+            raise ValueError(
+                f"the feature extractor wants {feature_extractor.sampling_rate} Hz, but the sound tower hears "
+                f"{self.sound_extractor.sampling_rate} Hz; give one of that sampling rate"
+            )
+        size, crop = image_processor.size, image_processor.crop_size
+        if preprocessing == "official" and not (crop and "shortest_edge" in (size or {})):
+            raise ValueError(
+                "official preprocessing resizes to a shortest edge and crops: give an image processor with "
+                "size={'shortest_edge': ...} and crop_size"
+            )
         self.video_token = video_token
         self.num_frames = num_frames
         self.audio_window_frames = audio_window_frames
@@ -98,22 +134,27 @@ class LongVALEProcessor(ProcessorMixin):
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         # Answers are generated in batches: prompts must end together.
         tokenizer.padding_side = "left"
-        super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
-        self.sound_extractor = BeatsFeatureExtractor(window_frames=audio_window_frames, preprocessing=preprocessing)
 
     @property
     def sampling_rate(self) -> int:
         """Of the waveforms that both sound towers take, in Hz."""
         return self.feature_extractor.sampling_rate
 
+    @property
+    def model_input_names(self) -> list[str]:
+        features = [f"{modality}_features" for modality in MODALITIES]
+        return ["input_ids", "attention_mask", *features, *(f"{name}_mask" for name in features), *RAW_INPUTS]
+
     def media_kwargs(self) -> dict:
         """Keyword arguments for [`read_media`] that give what this processor wants of a file."""
-        size = (self.image_processor.size or {}) if self.image_processor.do_resize else {}
-        edge = size["shortest_edge"] if "shortest_edge" in size else None
+        size = None
+        # Scaling while decoding saves memory; the published preprocessing resizes the full picture.
+        if self.preprocessing == "strict" and self.image_processor.do_resize:
+            wanted = dict(self.image_processor.size)
+            size = wanted.get("shortest_edge") or max(wanted.get("height") or 0, wanted.get("width") or 0) or None
         return {
             "num_frames": self.num_frames,
-            # Published preprocessing resizes the full picture; otherwise scaling while decoding saves memory.
-            "size": None if self.preprocessing == "official" else edge,
+            "size": size,
             "sampling_rate": self.sampling_rate,
             "decode": self.preprocessing,
         }
@@ -127,18 +168,21 @@ class LongVALEProcessor(ProcessorMixin):
         visual_features=None,
         audio_features=None,
         speech_features=None,
+        sampling_rate=None,
         return_tensors="pt",
-        **text_kwargs,
+        **text_kwargs: Unpack[TextKwargs],
     ) -> BatchFeature:
         r"""
         Args:
             text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once. Without text only the
                 video's inputs are returned, as `model.encode` takes them.
             videos (*optional*): one video a text: a path, bytes, an open file, a [`Media`], or frames
-                [F, H, W, 3] as uint8.
-            audio (*optional*): one waveform a text (mono, at `sampling_rate`), beside frames; a path brings its own.
+                [F, H, W, 3] as uint8; None in a list where there is only sound.
+            audio (*optional*): one waveform a text (mono floats in [-1, 1], at `sampling_rate`), beside frames; a path
+                brings its own.
             visual_features, audio_features, speech_features (*optional*): one array [n, width] a text or a list of
                 them, any of them None.
+            sampling_rate (`int`, *optional*): of the waveforms, to be sure that it is the processor's.
             return_tensors (`str`): only `"pt"`.
             text_kwargs: for the tokenizer, such as `padding` (on by default when there are several texts).
 
@@ -147,45 +191,46 @@ class LongVALEProcessor(ProcessorMixin):
             its features [B, n, width] and `*_features_mask` [B, n], or the raw inputs of its tower.
 
         Raises:
-            ValueError: if a prompt does not hold the placeholder once, a row has no video at all, or a feature is not a
-                finite array [n, width].
+            ValueError: if a prompt does not hold the placeholder once, a row has no video at all, a feature is not a
+                finite array [n, width], or truncation would cut off a part of the video.
+            TypeError: for an argument that neither the processor nor the tokenizer knows.
             MediaError: if a file cannot be read.
         """
         if images is not None:
             raise ValueError("images are not taken: give one picture as videos=frames of shape [1, H, W, 3]")
         if return_tensors not in ("pt", None):
             raise ValueError(f"return_tensors must be 'pt', not {return_tensors!r}")
-        texts = [text] if isinstance(text, str) else text
-        data, counts = self.video_inputs(
-            videos, audio, visual_features, audio_features, speech_features, size=None if texts is None else len(texts)
-        )
-        if texts is None:
+        if sampling_rate not in (self.sampling_rate, None):
+            raise ValueError(f"waveforms are at {sampling_rate} Hz; resample them to {self.sampling_rate} Hz")
+        unknown = text_kwargs.keys() - TextKwargs.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"unknown argument {min(unknown)!r}; videos are given as videos, audio or *_features")
+        data, counts = self.video_inputs(videos, audio, visual_features, audio_features, speech_features)
+        if text is None:
             if counts is None:
                 raise ValueError("give a text, videos or features")
             return BatchFeature(data)
-        text_kwargs.setdefault("padding", len(texts) > 1)
-        expanded = self.expand_placeholders(texts, counts)
-        encoding = self.tokenizer(expanded, return_tensors="pt", **text_kwargs)
-        return BatchFeature({**encoding, **data})
+        texts = [text] if isinstance(text, str) else list(text)
+        return BatchFeature({**self._text_inputs(texts, counts, **text_kwargs), **data})
 
     def video_inputs(
-        self, videos=None, audio=None, visual_features=None, audio_features=None, speech_features=None, size=None
+        self, videos=None, audio=None, visual_features=None, audio_features=None, speech_features=None
     ) -> tuple[dict[str, torch.Tensor], list[int] | None]:
         """Inputs of the videos of a batch, and how many placeholders each needs.
 
         Args:
             videos, audio, visual_features, audio_features, speech_features: as in the call.
-            size: number of texts, if there are any.
 
         Returns:
             model inputs without text, and the number of features a video; None when no video was given.
         """
         stored = {"visual": visual_features, "audio": audio_features, "speech": speech_features}
-        if all(value is None for value in stored.values()):
+        stored = {modality: values for modality, values in stored.items() if values is not None}
+        if not stored:
             return ({}, None) if videos is None and audio is None else self._batch_raw(videos, audio)
         if videos is not None or audio is not None:
             raise ValueError("give either videos or stored features, not both")
-        return self._batch_stored(stored, size)
+        return _batch_stored(stored)
 
     def expand_placeholders(self, texts: list[str], counts: list[int] | None) -> list[str]:
         """Repeat the placeholder of each text `counts[i]` times.
@@ -202,7 +247,7 @@ class LongVALEProcessor(ProcessorMixin):
         if len(counts) != len(texts):
             raise ValueError(f"{len(texts)} texts but {len(counts)} videos; give one video a text")
         expanded = []
-        for row, (text, count) in enumerate(zip(texts, counts)):
+        for row, (text, count) in enumerate(zip(texts, counts, strict=True)):
             found = text.count(self.video_token)
             if found != (0 if count is None else 1):
                 wanted = "no video was given for it" if count is None else "it must hold it once"
@@ -214,116 +259,139 @@ class LongVALEProcessor(ProcessorMixin):
         """Break up placeholders that a user's words spell, so that they stay words."""
         return text.replace(self.video_token, f"{self.video_token[0]} {self.video_token[1:]}")
 
-    # Stored features
-
-    def _batch_stored(self, stored: dict, size: int | None) -> tuple[dict, list[int]]:
-        columns = {modality: _as_list(values, size) for modality, values in stored.items()}
-        sizes = {len(column) for column in columns.values() if column is not None}
-        if len(sizes) > 1:
-            raise ValueError(f"modalities have features for different numbers of videos: {sorted(sizes)}")
-        rows = sizes.pop()
-        data, counts = {}, [0] * rows
-        for modality, column in columns.items():
-            arrays = [None if a is None else _check_features(a, modality, row) for row, a in enumerate(column or [])]
-            present = [a for a in arrays if a is not None and len(a)]
-            if not present:
-                continue
-            widths = {a.shape[1] for a in present}
-            if len(widths) > 1:
-                raise ValueError(f"{modality}_features of one batch have different widths: {sorted(widths)}")
-            features, mask = _pad([None if a is None or not len(a) else a for a in arrays], present[0].shape[1:])
-            data[f"{modality}_features"], data[f"{modality}_features_mask"] = features, mask
-            counts = [count + int(n) for count, n in zip(counts, mask.sum(dim=1))]
-        _check_counts(counts)
-        return data, counts
+    def _text_inputs(
+        self, texts: list[str], counts: list[int] | None, return_text_replacement_offsets: bool = False, **text_kwargs
+    ) -> dict:
+        """Token ids of prompts whose placeholders are repeated; offsets as `apply_chat_template` wants them."""
+        text_kwargs.setdefault("padding", len(texts) > 1)
+        expanded = self.expand_placeholders(texts, counts)
+        encoding = self.tokenizer(expanded, return_tensors="pt", **text_kwargs)
+        placeholders = (encoding["input_ids"] == self.video_token_id).sum(dim=1).tolist()
+        for row, (found, count) in enumerate(zip(placeholders, counts or placeholders, strict=True)):
+            if found != count:
+                raise ValueError(f"text {row} keeps {found} of its {count} video placeholders; raise max_length")
+        if not return_text_replacement_offsets:
+            return dict(encoding)
+        offsets, length = [], len(self.video_token)
+        for text, count in zip(texts, counts or [0] * len(texts), strict=True):
+            start = text.find(self.video_token)
+            span, new_span = (start, start + length), (start, start + length * count)
+            offsets.append([{"type": "video", "span": span, "new_span": new_span}] if count else [])
+        return {**encoding, "text_replacement_offsets": offsets}
 
     # Raw media
 
-    def _batch_raw(self, videos, audio) -> tuple[dict, list[int]]:
-        videos = None if videos is None else (list(videos) if isinstance(videos, list | tuple) else [videos])
-        audio = None if audio is None else (list(audio) if isinstance(audio, list | tuple) else [audio])
-        rows = max(len(videos or []), len(audio or []))
+    def _batch_raw(self, videos, audio) -> tuple[dict[str, torch.Tensor], list[int]]:
+        videos, audio = ([] if given is None else _as_list(given) for given in (videos, audio))
+        rows = max(len(videos), len(audio))
         videos, audio = videos or [None] * rows, audio or [None] * rows
         if len(videos) != len(audio):
             raise ValueError(f"{len(videos)} videos but {len(audio)} waveforms; give one of each a text, None for none")
-        samples = [self._raw_inputs(video, sound) for video, sound in zip(videos, audio)]
+        given = enumerate(zip(videos, audio, strict=True))
+        samples = [self._raw_inputs(*self._read(video, sound, row)) for row, (video, sound) in given]
         counts = [sample.pop("count") for sample in samples]
         _check_counts(counts)
         data = {}
-        for name, mask_name in (
-            ("pixel_values_videos", "visual_features_mask"),
-            ("input_values", "input_values_mask"),
-            ("input_features", "input_features_mask"),
-        ):
-            present = [sample[name] for sample in samples if name in sample]
-            if not present:
-                continue
-            data[name], rows_mask = _pad([sample.get(name) for sample in samples], present[0].shape[1:])
-            if mask_name == "visual_features_mask":
-                data[mask_name] = rows_mask
-            else:
-                shape = next(sample[mask_name].shape[1:] for sample in samples if mask_name in sample)
-                data[mask_name] = _pad([sample.get(mask_name) for sample in samples], shape)[0].long()
+        for name in RAW_INPUTS:
+            values = [sample.get(name) for sample in samples]
+            if any(value is not None for value in values):
+                data[name], mask = _pad(values, name)
+                if name == "pixel_values_videos":
+                    data["visual_features_mask"] = mask
         return data, counts
 
-    def _raw_inputs(self, video, sound) -> dict:
+    def _read(self, video, sound, row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Frames and waveform of one video, validated; None for what it does not have."""
+        if isinstance(video, list | tuple) and len(video) < 2 and np.ndim(video[:1]) != 4:
+            video = video[0] if video else None  # conversations give a list of videos a row
+        if isinstance(video, str | PathLike | bytes) or hasattr(video, "read"):
+            video = read_media(video, **self.media_kwargs())
+        # Not `isinstance`: this file and the caller's `Media` may come from different copies of the code.
+        if hasattr(video, "waveform"):
+            if video.waveform is not None and video.sampling_rate != self.sampling_rate:
+                raise ValueError(
+                    f"the sound of video {row} is at {video.sampling_rate} Hz; read it with {self.sampling_rate} Hz"
+                )
+            frames, waveform = video.frames, video.waveform
+        else:
+            frames, waveform = video, None
+        waveform = waveform if sound is None else sound
+        return (
+            None if frames is None else _check_frames(frames, row),
+            None if waveform is None else _check_waveform(waveform, row),
+        )
+
+    def _raw_inputs(self, frames: np.ndarray | None, waveform: np.ndarray | None) -> dict:
         """Inputs of one video without the batch dimension, and how many features they give."""
-        frames, waveform = self._read(video, sound)
         inputs = {"count": 0}
         if frames is not None:
-            images = self.image_processor(list(frames), return_tensors="pt")
-            inputs["pixel_values_videos"] = images["pixel_values"]  # [F, 3, H, W]
+            inputs["pixel_values_videos"] = self._pixels(frames)  # [F, 3, H, W]
             inputs["count"] += len(frames)
         if waveform is not None:
             sounds = self.sound_extractor(waveform, sampling_rate=self.sampling_rate)
             inputs["input_values"] = sounds["input_values"][0]  # [A, T, mels]
             inputs["input_values_mask"] = (~sounds["padding_mask"][0]).long()  # [A, T]
-            chunk = self.feature_extractor.n_samples
-            speech = self.feature_extractor(
-                [waveform[i : i + chunk] for i in range(0, len(waveform), chunk)],
-                sampling_rate=self.sampling_rate,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-            inputs["input_features"] = speech["input_features"]  # [C, mels, frames]
-            inputs["input_features_mask"] = speech["attention_mask"]  # [C, frames]
-            states = int(speech["attention_mask"][:, ::2].sum())
+            inputs["input_features"], mask = self._speech_inputs(waveform)  # [C, mels, frames], [C, frames]
+            inputs["input_features_mask"] = mask
+            states = int(mask[:, ::2].sum())
             inputs["count"] += len(inputs["input_values"]) + math.ceil(states / self.speech_window_states)
         return inputs
 
-    def _read(self, video, sound) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if isinstance(video, str | PathLike | bytes) or hasattr(video, "read"):
-            video = read_media(video, **self.media_kwargs())
-        if isinstance(video, Media):
-            frames, waveform = video.frames, video.waveform
-        else:
-            frames, waveform = (None if video is None else np.asarray(video)), None
-        if sound is not None:
-            waveform = np.asarray(sound, dtype=np.float32)
-        if frames is not None and (frames.ndim != 4 or frames.shape[-1] != 3):
-            raise ValueError(f"frames must be [F, H, W, 3], not {list(frames.shape)}")
-        if waveform is not None and (waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all()):
-            raise ValueError(f"a waveform must be mono, finite and not empty: shape [samples], not {list(waveform.shape)}")
-        return frames, waveform
+    def _pixels(self, frames: np.ndarray) -> torch.Tensor:
+        """Frames uint8 [F, H, W, 3] as the visual tower takes them, float32 [F, 3, H, W]."""
+        if self.preprocessing == "strict":
+            images = self.image_processor(list(frames), input_data_format="channels_last", return_tensors="pt")
+            return images["pixel_values"]
+        options = self.image_processor
+        edge, crop = options.size["shortest_edge"], (options.crop_size["height"], options.crop_size["width"])
+        pixels = torch.stack([_resize_and_crop(torch.tensor(frame).permute(2, 0, 1), edge, crop) for frame in frames])
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (options.image_mean, options.image_std))
+        return (pixels - mean) / std
 
-    @property
-    def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask"] + [f"{modality}_features" for modality in MODALITIES]
+    def _speech_inputs(self, waveform: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-mel chunks [C, mels, frames] and which of their frames count [C, frames]."""
+        length = self.feature_extractor.n_samples
+        speech = self.feature_extractor(
+            [waveform[start : start + length] for start in range(0, len(waveform), length)],
+            sampling_rate=self.sampling_rate,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        mask = speech["attention_mask"].long()
+        if self.preprocessing == "official":
+            # A state is two frames. All count, padding too, up to the end of the last whole window.
+            windows = max(mask.numel() // 2 // self.speech_window_states, 1)
+            mask = (torch.arange(mask.numel()) < 2 * windows * self.speech_window_states).long().view_as(mask)
+        return speech["input_features"], mask
 
 
-def _as_list(values, size: int | None) -> list | None:
-    """One entry a text: a single array stands for one text."""
-    if values is None:
-        return None if size is None else [None] * size
-    if isinstance(values, list | tuple):
-        return list(values)
-    if getattr(values, "ndim", None) == 3:
+def _batch_stored(stored: dict) -> tuple[dict[str, torch.Tensor], list[int]]:
+    columns = {modality: _as_list(values) for modality, values in stored.items()}
+    rows = {len(column) for column in columns.values()}
+    if len(rows) > 1:
+        raise ValueError(f"modalities have features for different numbers of videos: {sorted(rows)}")
+    data, counts = {}, [0] * rows.pop()
+    for modality, column in columns.items():
+        arrays = [None if a is None else _check_features(a, modality, row) for row, a in enumerate(column)]
+        arrays = [None if a is None or not len(a) else a for a in arrays]
+        if all(a is None for a in arrays):
+            continue
+        name = f"{modality}_features"
+        data[name], data[f"{name}_mask"] = _pad(arrays, name)
+        counts = [count + (0 if a is None else len(a)) for count, a in zip(counts, arrays, strict=True)]
+    _check_counts(counts)
+    return data, counts
+
+
+def _as_list(values) -> list:
+    """One entry a text; what is no list (nor a batch of features, [B, n, width]) stands for one text."""
+    if isinstance(values, list | tuple) or getattr(values, "ndim", None) == 3:
         return list(values)
     return [values]
 
 
 def _check_features(values, modality: str, row: int) -> torch.Tensor:
-    features = torch.as_tensor(np.asarray(values) if not isinstance(values, torch.Tensor) else values).float()
+    features = torch.as_tensor(values if isinstance(values, torch.Tensor) else np.array(values)).float()
     if features.ndim != 2:
         raise ValueError(f"{modality}_features of video {row} must be [n, width], not {list(features.shape)}")
     if not torch.isfinite(features).all():
@@ -331,22 +399,59 @@ def _check_features(values, modality: str, row: int) -> torch.Tensor:
     return features
 
 
+def _check_frames(frames, row: int) -> np.ndarray:
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise ValueError(
+            f"frames of video {row} must be uint8 [F, H, W, 3] in RGB, not {frames.dtype} {list(frames.shape)}"
+        )
+    return frames
+
+
+def _check_waveform(waveform, row: int) -> np.ndarray:
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or not len(waveform) or not np.issubdtype(waveform.dtype, np.floating):
+        raise ValueError(
+            f"the waveform of video {row} must be mono floats [samples] in [-1, 1], "
+            f"not {waveform.dtype} {list(waveform.shape)}"
+        )
+    if not np.isfinite(waveform).all():
+        raise ValueError(f"the waveform of video {row} holds NaN or infinity; repair or remove it")
+    return waveform.astype(np.float32)
+
+
 def _check_counts(counts: list[int]) -> None:
     if 0 in counts:
         raise ValueError(f"video {counts.index(0)} has neither picture nor sound: no features of any modality")
 
 
-def _pad(rows: list[torch.Tensor | None], shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack [n_i, *shape] into [B, max n, *shape] with zeros behind, and tell them apart by a mask [B, max n]."""
+def _pad(rows: Sequence[torch.Tensor | None], name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack [n_i, ...] into [B, max n, ...] with zeros behind, and tell them apart by a mask [B, max n]."""
+    present = [row for row in rows if row is not None]
+    shapes = sorted({tuple(row.shape[1:]) for row in present})
+    if len(shapes) > 1:
+        raise ValueError(f"{name} of one batch have different shapes: {', '.join(map(str, shapes))}")
     lengths = [0 if row is None else len(row) for row in rows]
-    dtype = next(row.dtype for row in rows if row is not None)
-    batch = torch.zeros(len(rows), max(lengths), *shape, dtype=dtype)
+    batch = present[0].new_zeros(len(rows), max(lengths), *shapes[0])
     mask = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    for i, (row, length) in enumerate(zip(rows, lengths)):
+    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         if length:
             batch[i, :length] = row
             mask[i, :length] = 1
     return batch, mask
+
+
+def _resize_and_crop(image: torch.Tensor, edge: int, crop: tuple[int, int]) -> torch.Tensor:
+    """The published transform of a picture, uint8 [3, H, W] -> float32 [3, *crop] in about [0, 1].
+
+    torchvision's `Resize(edge, BICUBIC)` and `CenterCrop` on float tensors: bicubic without antialiasing or clamping.
+    """
+    height, width = image.shape[1:]
+    scale = edge / min(height, width)
+    size = [edge if side == min(height, width) else int(scale * side) for side in (height, width)]
+    resized = interpolate(image[None] / 255, size=size, mode="bicubic", align_corners=False)[0]
+    top, left = (round((side - kept) / 2) for side, kept in zip(size, crop, strict=True))
+    return resized[:, top : top + crop[0], left : left + crop[1]]
 
 
 LongVALEProcessor.register_for_auto_class()

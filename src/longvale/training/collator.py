@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from longvale.data.dialogues import IMAGE_TOKEN
 from longvale.events import MODALITIES
 
 if TYPE_CHECKING:
@@ -16,23 +18,33 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = -100
 
+#: The part of a batch that is as long as the dialogues.
+TEXT_INPUTS = ("input_ids", "attention_mask", "labels")
+
+#: What `messages` of a row hold: `{"role", "content"}`.
+Message: TypeAlias = Mapping[str, str]
+
+#: A line of a dense-captioning answer.
+_EVENT_LINE = re.compile(r"From \d+ to \d+")
+
 
 class DialogueCollator:
     """Turns rows of `boundary_perception` or `instruction` into a batch with labels.
 
-    A row has `messages` (`[{"role", "content"}, ...]`, `<video>` once, in the first user turn) and its video as
-    `visual_features`, `audio_features`, `speech_features` (arrays [n, width] or None) or as `video` (a path).
+    A row has `messages` (`[{"role", "content"}, ...]`, `<video>` or `<image>` once, in the first user turn) and its
+    video as `visual_features`, `audio_features`, `speech_features` (arrays [n, width] or None) or as `video` (a path).
 
     The labels cover the assistant's words and their end token, as the chat template marks them with `generation`.
-    A dialogue that is too long loses whole turns from its end, as in the published training.
+    A dialogue that is too long loses whole turns from its end, and a single dense-captioning answer whole events, as in
+    the published training.
 
     Args:
         processor: of the model.
         max_length: tokens of a row at most, video included; None for no limit.
 
     Raises:
-        ValueError: when called, if a row has no video, the first turn alone is longer than `max_length`, or the chat
-            template has no `generation` marks.
+        ValueError: when called, if a row has no video or no place for it, or one question with its answer alone is
+            longer than `max_length`; at once, if the chat template has no `generation` marks.
 
     Example:
         >>> collator = DialogueCollator(processor, max_length=2048)  # doctest: +SKIP
@@ -52,19 +64,19 @@ class DialogueCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Rows -> `input_ids`, `attention_mask`, `labels` [B, L], padded on the right, and the video inputs."""
         video_inputs, counts = self._video_inputs(rows)
-        encoded = [self.encode(row["messages"], count) for row, count in zip(rows, counts, strict=True)]
-        length = max(len(ids) for ids, _ in encoded)
-        pad_id = self.processor.tokenizer.pad_token_id or 0
-        input_ids = torch.full((len(rows), length), pad_id)
-        labels = torch.full((len(rows), length), IGNORE_INDEX)
-        attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
+        encoded = [self._encode_row(row, count) for row, count in zip(rows, counts, strict=True)]
+        shape = len(rows), max(len(ids) for ids, _ in encoded)
+        input_ids = np.full(shape, self.processor.tokenizer.pad_token_id or 0)
+        labels = np.full(shape, IGNORE_INDEX)
+        attention_mask = np.zeros(shape, dtype=np.int64)
         for i, (ids, targets) in enumerate(encoded):
-            input_ids[i, : len(ids)] = torch.tensor(ids)
-            labels[i, : len(ids)] = torch.tensor(targets)
+            input_ids[i, : len(ids)] = ids
+            labels[i, : len(ids)] = targets
             attention_mask[i, : len(ids)] = 1
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, **video_inputs}
+        text = zip(TEXT_INPUTS, (input_ids, attention_mask, labels), strict=True)
+        return {name: torch.from_numpy(values) for name, values in text} | video_inputs
 
-    def encode(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], list[int]]:
+    def encode(self, messages: Sequence[Message], count: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and labels of one dialogue whose video has `count` features.
 
         Returns:
@@ -72,54 +84,69 @@ class DialogueCollator:
         """
         messages = list(messages)
         while True:
-            ids, labels = self._tokenize(messages, count)
+            ids, labels, answers = self._tokenize(messages, count)
             if self.max_length is None or len(ids) <= self.max_length:
                 return ids, labels
-            if len(messages) <= 2:
-                raise ValueError(
-                    f"the first turn of a dialogue has {len(ids)} tokens, more than max_length ({self.max_length}); "
-                    "raise max_length or shorten the dialogue"
-                )
-            messages = messages[:-2]
+            messages = self._shorten(messages, answers, len(ids))
 
-    def _tokenize(self, messages: list[Mapping[str, str]], count: int) -> tuple[list[int], list[int]]:
-        messages = [self._escape(message, index) for index, message in enumerate(messages)]
-        tokenizer = self.processor.tokenizer
+    def _encode_row(self, row: Mapping[str, Any], count: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return self.encode(row["messages"], count)
+        except ValueError as error:
+            raise ValueError(f"dialogue about {row.get('id', 'a video')!r}: {error}") from None
+
+    def _tokenize(self, messages: Sequence[Message], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids [L], labels [L], and for each answer how many tokens there are up to its end."""
+        tokenizer, video_token = self.processor.tokenizer, self.processor.video_token
         rendered, spans = render_jinja_template(
-            [messages],
+            [self._place_video(messages)],
             chat_template=self.processor.chat_template,
             return_assistant_tokens_mask=True,
             **tokenizer.special_tokens_map,
         )
-        text, spans = rendered[0], spans[0]
-        video_end = text.index(self.processor.video_token) + len(self.processor.video_token)
         # Placeholders stand before the first answer: what they add shifts every span alike.
-        shift = (count - 1) * len(self.processor.video_token)
-        starts = [start + shift for start, _ in spans]
-        ends = [end + shift for _, end in spans]
-        if spans and spans[0][0] < video_end:
-            raise ValueError(f"{self.processor.video_token} must stand in the first user turn")
-        expanded = self.processor.expand_placeholders([text], [count])[0]
+        spans = np.array(spans[0]).reshape(-1, 2) + (count - 1) * len(video_token)  # characters [answers, 2]
+        expanded = self.processor.expand_placeholders(rendered, [count])[0]
         encoding = tokenizer(expanded, return_offsets_mapping=True)
-        labels = []
-        for token_id, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-            span = bisect_right(starts, start) - 1
-            trained = span >= 0 and end > start and end <= ends[span]
-            labels.append(token_id if trained else IGNORE_INDEX)
-        return encoding["input_ids"], labels
+        ids, (starts, ends) = np.array(encoding["input_ids"]), np.array(encoding["offset_mapping"]).T
+        answer = np.searchsorted(spans[:, 0], starts, side="right") - 1  # the last one begun, -1 before the first
+        trained = (answer >= 0) & (ends > starts) & (ends <= spans[answer, 1])
+        return ids, np.where(trained, ids, IGNORE_INDEX), np.searchsorted(ends, spans[:, 1], side="right")
 
-    def _escape(self, message: Mapping[str, str], index: int) -> dict[str, str]:
-        """Words that spell the placeholder stay words: only the first one of the first user turn is the video."""
-        content, token = message["content"], self.processor.video_token
-        if message["role"] == "user" and index <= 1 and token in content:
-            before, after = content.split(token, 1)
-            content = f"{self.processor.escape(before)}{token}{self.processor.escape(after)}"
-        else:
-            content = self.processor.escape(content)
-        return {"role": message["role"], "content": content}
+    def _shorten(self, messages: Sequence[Message], answers: np.ndarray, length: int) -> list[Message]:
+        """Leave out turns from the end, those at once that cannot fit; or an event, if there is one turn only."""
+        excess = len(answers) - max(1, int((answers <= self.max_length).sum()))
+        if excess:
+            return list(messages[: -2 * excess])
+        *head, last = messages
+        lines = last["content"].splitlines()
+        if len(lines) < 2 or not all(_EVENT_LINE.match(line.strip()) for line in lines):
+            raise ValueError(
+                f"the first question and its answer have {length} tokens with the video, more than max_length "
+                f"({self.max_length}); raise max_length or shorten the dialogue"
+            )
+        return [*head, {**last, "content": "\n".join(lines[:-1])}]
+
+    def _place_video(self, messages: Sequence[Message]) -> list[Message]:
+        """Mark the video's place in the first user turn; words that spell the placeholder anywhere else stay words."""
+        escape, token = self.processor.escape, self.processor.video_token
+        placed = [{**message, "content": escape(message["content"])} for message in messages]
+        first = next((i for i, message in enumerate(messages) if message["role"] != "system"), 0)
+        content = messages[first]["content"] if messages[first]["role"] == "user" else ""
+        tag = token if token in content else IMAGE_TOKEN
+        if tag not in content:
+            raise ValueError(f"the first turn must be the user's and hold {token}: that is where the video goes")
+        if messages[-1]["role"] != "assistant":
+            raise ValueError("the last turn must be the assistant's: there is nothing to learn from a question alone")
+        before, after = content.split(tag, 1)
+        placed[first]["content"] = f"{escape(before)}{token}{escape(after)}"
+        return placed
 
     def _video_inputs(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, torch.Tensor], list[int]]:
         columns = {f"{modality}_features": [row.get(f"{modality}_features") for row in rows] for modality in MODALITIES}
         if any(value is not None for column in columns.values() for value in column):
             return self.processor.video_inputs(**columns)
+        absent = [str(row.get("id")) for row in rows if row.get("video") is None]
+        if absent:
+            raise ValueError(f"dialogue about {absent[0]!r}: has neither stored features nor a video file")
         return self.processor.video_inputs(videos=[row["video"] for row in rows])

@@ -1,0 +1,6 @@
+"""`python -m longvale`."""
+
+from longvale.cli import main
+
+if __name__ == "__main__":
+    main()

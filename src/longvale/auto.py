@@ -1,0 +1,135 @@
+"""Makes the Auto classes of transformers know our models once longvale is imported.
+
+Registering needs transformers' auto modules, which take seconds to import, and most uses of longvale need none of them.
+So each registration waits until the auto module that it belongs to is imported, whoever imports it. Models and
+processors are registered by name and imported when they are first used: at that moment the importing module may be half
+done, and those who load other models shall not pay for ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_AUTO = "transformers.models.auto"
+_MODELS = "longvale.models"
+
+_LONGVALE = (f"{_MODELS}.configuration_longvale", "LongVALEConfig")
+_BEATS = (f"{_MODELS}.configuration_beats", "BeatsConfig")
+_GENERATION = (f"{_MODELS}.modeling_longvale", "LongVALEForConditionalGeneration")
+
+#: (module and name of an Auto class), configuration, (module and name of the class that it gives).
+_REGISTRATIONS = (
+    ((f"{_AUTO}.configuration_auto", "AutoConfig"), _LONGVALE, _LONGVALE),
+    ((f"{_AUTO}.configuration_auto", "AutoConfig"), _BEATS, _BEATS),
+    ((f"{_AUTO}.modeling_auto", "AutoModel"), _LONGVALE, (f"{_MODELS}.modeling_longvale", "LongVALEModel")),
+    ((f"{_AUTO}.modeling_auto", "AutoModelForCausalLM"), _LONGVALE, _GENERATION),
+    ((f"{_AUTO}.modeling_auto", "AutoModelForImageTextToText"), _LONGVALE, _GENERATION),
+    ((f"{_AUTO}.modeling_auto", "AutoModelForMultimodalLM"), _LONGVALE, _GENERATION),
+    ((f"{_AUTO}.modeling_auto", "AutoModel"), _BEATS, (f"{_MODELS}.modeling_beats", "BeatsModel")),
+    (
+        (f"{_AUTO}.modeling_auto", "AutoModelForAudioClassification"),
+        _BEATS,
+        (f"{_MODELS}.modeling_beats", "BeatsForAudioClassification"),
+    ),
+    (
+        (f"{_AUTO}.processing_auto", "AutoProcessor"),
+        _LONGVALE,
+        (f"{_MODELS}.processing_longvale", "LongVALEProcessor"),
+    ),
+    (
+        (f"{_AUTO}.feature_extraction_auto", "AutoFeatureExtractor"),
+        _BEATS,
+        (f"{_MODELS}.feature_extraction_beats", "BeatsFeatureExtractor"),
+    ),
+)
+
+#: Modules after which something can be registered.
+_WATCHED = frozenset(module for auto, config, _ in _REGISTRATIONS for module, _ in (auto, config))
+
+
+def register() -> None:
+    """Register our classes with the auto modules that are imported, and with the others when they are.
+
+    Doing it again changes nothing.
+
+    Example:
+        >>> register()
+        >>> from transformers import AutoConfig
+        >>> type(AutoConfig.for_model("longvale")).__name__
+        'LongVALEConfig'
+    """
+    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(_WATCHED, _register_available))
+    _register_available()
+
+
+def _register_available() -> None:
+    for (auto_module, auto_name), (config_module, config_name), target in _REGISTRATIONS:
+        auto = getattr(sys.modules.get(auto_module), auto_name, None)
+        if auto is None:
+            continue
+        # None while that very module is being imported: this function runs again when it is done.
+        config = getattr(import_module(config_module), config_name, None)
+        if config is None:
+            continue
+        if auto_name == "AutoConfig":
+            auto.register(config.model_type, config, exist_ok=True)
+        else:
+            auto.register(config, _lazy_class(*target, config), exist_ok=True)
+
+
+class _Lazy(type):
+    """Metaclass of stand-ins, which have a class's name and module, and else look everything up on the class itself."""
+
+    def load(cls) -> type:
+        return getattr(import_module(cls.__module__), cls.__name__)
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(cls.load(), name)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls.load()(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.load())
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.load())
+
+
+@cache
+def _lazy_class(module: str, name: str, config: type) -> type:
+    # `config_class` is here because registering asks for it.
+    return _Lazy(name, (), {"__module__": module, "__qualname__": name, "config_class": config})
+
+
+class _AfterImport(MetaPathFinder):
+    """Runs `callback` each time one of `names` has been imported; other imports go their way."""
+
+    def __init__(self, names: frozenset[str], callback: Callable[[], None]) -> None:
+        self.names = names
+        self.callback = callback
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self.names:
+            return None
+        for finder in sys.meta_path:
+            spec = None if isinstance(finder, _AfterImport) else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                spec.loader.exec_module = partial(self._execute, spec.loader)
+                return spec
+        return None
+
+    def _execute(self, loader: Any, module: ModuleType) -> None:
+        del loader.exec_module  # back to the method of its class
+        loader.exec_module(module)
+        self.callback()

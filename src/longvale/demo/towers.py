@@ -1,0 +1,207 @@
+"""Pretrains the demo's towers on single clips and what they show, as CLIP, BEATs and Whisper were on their corpora.
+
+A random tower tells colours apart but hardly shapes or words. Each tower learns to say which words of the corpus belong
+to a clip (a frame, or a sound window): a bag of words, after Joulin et al., "Learning Visual Features from Large Weakly
+Supervised Data" (ECCV 2016). A window that an event fills by half should say its word by half.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, Piece
+from longvale.data.synthetic import load_events
+from longvale.events import MODALITIES, Modality, Seconds
+from longvale.models.media import read_media
+
+if TYPE_CHECKING:
+    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+    from longvale.models.processing_longvale import LongVALEProcessor
+
+VOCABULARY: dict[Modality, tuple[str, ...]] = {"visual": (*COLOURS, *SHAPES), "audio": SOUNDS, "speech": WORDS}
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Tower inputs of one video and the words of each of its features.
+
+    Args:
+        inputs: of `model.encode`, with a batch dimension of 1.
+        words: by modality, the share [n, words] of each feature's time in which each word's content is there.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    words: Mapping[Modality, torch.Tensor]
+
+
+def pretrain_towers(
+    model: LongVALEForConditionalGeneration,
+    processor: LongVALEProcessor,
+    corpus: Path,
+    *,
+    epochs: Mapping[Modality, int],
+    batch_videos: int = 4,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[Modality, float]:
+    """Train the three towers of `model` in place on the training videos of a synthetic corpus.
+
+    Args:
+        model: with towers.
+        processor: of the model.
+        corpus: directory of [`longvale.data.synthetic.synthesize`].
+        epochs: passes over the videos, a modality.
+        batch_videos: videos a step; their clips are the batch.
+        learning_rate: at its peak; it warms up and falls to zero.
+        seed: of order and heads.
+        progress: show a bar a tower.
+
+    Returns:
+        Mean loss of the last tenth of the steps, a modality.
+    """
+    clips = load_clips(processor, corpus)
+    forwards: dict[Modality, Callable[[Sequence[Clips]], torch.Tensor]] = {
+        "visual": lambda batch: model.model.get_visual_features(_cat(batch, "pixel_values_videos")),
+        "audio": lambda batch: model.model.get_audio_features(
+            _cat(batch, "input_values"), _cat(batch, "input_values_mask")
+        ),
+        "speech": lambda batch: model.model.get_speech_features(
+            _cat(batch, "input_features"), _cat(batch, "input_features_mask")
+        )[0],
+    }
+    losses = {}
+    for modality in MODALITIES:
+        tower = getattr(model.model, f"{modality}_tower")
+        losses[modality] = _train_tower(
+            tower,
+            forwards[modality],
+            clips,
+            modality,
+            width=model.config.feature_sizes[modality],
+            steps=epochs[modality] * len(clips) // batch_videos,
+            batch_videos=batch_videos,
+            learning_rate=learning_rate,
+            seed=seed,
+            progress=progress,
+        )
+    return losses
+
+
+def load_clips(processor: LongVALEProcessor, corpus: Path) -> list[Clips]:
+    """Tower inputs of the training videos, and what their frames and windows show."""
+    pieces: dict[str, list[Piece]] = {}
+    for record in load_events(corpus):
+        if record.split == "train":
+            pieces.setdefault(record.video_id, []).extend(record.pieces)
+    clips = []
+    for video_id in sorted(pieces):
+        media = read_media(corpus / "videos" / f"{video_id}.mp4", **processor.media_kwargs())
+        inputs = processor(videos=media)
+        spans = feature_spans(processor, media.duration, inputs)
+        words = {m: word_shares(pieces[video_id], m, spans[m]) for m in MODALITIES}
+        clips.append(Clips(inputs, words))
+    return clips
+
+
+def feature_spans(
+    processor: LongVALEProcessor, duration: Seconds, inputs: Mapping[str, torch.Tensor]
+) -> dict[Modality, list[tuple[Seconds, Seconds]]]:
+    """Start and end in seconds of what each feature of a video covers; a frame is a moment, both are the same."""
+    frames = inputs["pixel_values_videos"].shape[1]
+    centres = [(index + 0.5) * duration / frames for index in range(frames)]
+    windows = {
+        "audio": (processor.audio_window_frames * 0.01, inputs["input_values"].shape[1]),
+        "speech": (processor.speech_window_states * 0.02, _speech_windows(processor, inputs)),
+    }
+    spans: dict[Modality, list[tuple[Seconds, Seconds]]] = {"visual": [(time, time) for time in centres]}
+    for modality, (length, count) in windows.items():
+        spans[modality] = [(i * length, min((i + 1) * length, duration)) for i in range(count)]
+    return spans
+
+
+def _speech_windows(processor: LongVALEProcessor, inputs: Mapping[str, torch.Tensor]) -> int:
+    states = int(inputs["input_features_mask"][..., ::2].sum())
+    return -(-states // processor.speech_window_states)
+
+
+def word_shares(
+    pieces: Sequence[Piece], modality: Modality, spans: Sequence[tuple[Seconds, Seconds]]
+) -> torch.Tensor:
+    """How much of each span each word of the modality's vocabulary is true of: [n, words] in [0, 1].
+
+    Example:
+        >>> word_shares([Piece("audio", 0, 3, "bell")], "audio", [(0, 2), (2, 4)])[:, SOUNDS.index("bell")].tolist()
+        [1.0, 0.5]
+    """
+    vocabulary = VOCABULARY[modality]
+    shares = torch.zeros(len(spans), len(vocabulary))
+    for row, (start, end) in enumerate(spans):
+        for piece in pieces:
+            if piece.modality != modality:
+                continue
+            if start == end:
+                share = float(piece.start <= start < piece.end)
+            else:
+                share = max(0.0, min(end, piece.end) - max(start, piece.start)) / (end - start)
+            for word in piece.content.split():
+                shares[row, vocabulary.index(word)] += share
+    return shares
+
+
+def _train_tower(
+    tower: nn.Module,
+    forward: Callable[[Sequence[Clips]], torch.Tensor],
+    clips: Sequence[Clips],
+    modality: Modality,
+    *,
+    width: int,
+    steps: int,
+    batch_videos: int,
+    learning_rate: float,
+    seed: int,
+    progress: bool,
+) -> float:
+    rng = random.Random(f"{seed}:{modality}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        head = nn.Linear(width, len(VOCABULARY[modality]))
+    parameters = [*tower.parameters(), *head.parameters()]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    tower.train()
+    losses = []
+    bar = tqdm(range(steps), desc=f"{modality} tower", unit="step", disable=not progress)
+    for _ in bar:
+        batch = rng.sample(clips, batch_videos)
+        features = forward(batch)
+        counts = [len(video.words[modality]) for video in batch]
+        logits = torch.cat([head(row[:count]) for row, count in zip(features, counts, strict=True)])
+        targets = torch.cat([video.words[modality] for video in batch])
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    tower.eval()
+    last = losses[-max(1, steps // 10) :]
+    return sum(last) / len(last)
+
+
+def _cat(batch: Sequence[Clips], name: str) -> torch.Tensor:
+    """Inputs of several videos as one batch, padded with zeros in the second dimension."""
+    tensors = [video.inputs[name][0] for video in batch]
+    longest = max(len(tensor) for tensor in tensors)
+    return torch.stack([torch.cat([t, t.new_zeros(longest - len(t), *t.shape[1:])]) for t in tensors])

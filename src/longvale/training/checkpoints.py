@@ -1,0 +1,148 @@
+"""Which checkpoint to go on from: the newest one that is whole.
+
+The trainer writes a checkpoint file by file. One that a killed run has left, or a full disk has cut, resumes without a
+word and with other losses: whatever file is missing is simply not restored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from longvale.events import atomic_write, load_json
+from longvale.training.config import AUTO, SFTStageConfig
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = re.compile(r"checkpoint-(\d+)")
+#: Weights, as a trainer of a LoRA or of a whole model saves them.
+_WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+
+#: What `output_dir` was trained with.
+SETTINGS_FILE = "settings.json"
+_SHAPING = (
+    "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "missing_media", "dialogues", "dialogues_size",
+    "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout", "max_length", "learning_rate",
+    "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "num_train_epochs", "max_steps", "seed",
+)  # fmt: skip
+
+
+def checkpoint_to_resume(args: SFTStageConfig) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` asks for; `output_dir` becomes that of this run.
+
+    Returns:
+        Its folder, or None to start from the beginning: nothing is asked for, or the newest is and there is none.
+
+    Raises:
+        FileNotFoundError: if a folder is named that does not exist.
+        ValueError: if the named one is not whole, or `output_dir` holds checkpoints of a run with other settings.
+    """
+    resume, found = args.resume_from_checkpoint, _checkpoints(args.output_dir)
+    if resume is None and found:
+        raise ValueError(
+            f"{found[0]}: left by an earlier run; go on from it with --resume_from_checkpoint auto, or give another "
+            "output_dir"
+        )
+    if resume not in (None, AUTO) and (fault := find_fault(resume, args.world_size)):
+        raise ValueError(f"{fault}; set resume_from_checkpoint to another one, or to auto for the newest whole one")
+    _claim(args, compare=resume == AUTO and bool(found))
+    return find_checkpoint(args.output_dir, args.world_size) if resume == AUTO else resume
+
+
+def _claim(args: SFTStageConfig, compare: bool) -> None:
+    """Note the settings in `output_dir`, after comparing them with those that its checkpoints were made with."""
+    settings = {name: getattr(args, name) for name in _SHAPING}
+    settings |= {
+        name: os.path.abspath(settings[name]) for name in ("data_dir", "features_dir", "videos_dir") if settings[name]
+    }
+    settings = json.loads(json.dumps(settings))
+    path = Path(args.output_dir) / SETTINGS_FILE
+    if compare and path.exists():
+        before = load_json(path)
+        for name in _SHAPING:
+            if before.get(name) != settings[name]:
+                raise ValueError(
+                    f"{path}: {name} was {before.get(name)!r} and is now {settings[name]!r}; give another output_dir, "
+                    "or go on with the settings from before"
+                )
+    if args.process_index == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            json.dump(settings, file, indent=1)
+
+
+def _checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """Folders of checkpoints, the newest first."""
+    found = [(int(match[1]), path) for path in Path(output_dir).glob("*") if (match := _FOLDER.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def find_checkpoint(output_dir: str | os.PathLike, processes: int = 1) -> str | None:
+    """The newest whole checkpoint below `output_dir`, or None; those passed over are told in a warning.
+
+    Args:
+        output_dir: of the trainer; it need not exist.
+        processes: that train; each has a file of random states.
+    """
+    for path in _checkpoints(output_dir):
+        fault = find_fault(path, processes)
+        if fault is None:
+            return str(path)
+        logger.warning("passed over a checkpoint that is not whole: %s", fault)
+    return None
+
+
+def find_fault(checkpoint: str | os.PathLike, processes: int = 1) -> str | None:
+    """What keeps a checkpoint from being resumed: the first file that is missing or damaged, or None.
+
+    Files are held against the lengths and checksums that they carry; nothing in them is executed.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such checkpoint")
+    weights = next((name for name in _WEIGHTS if (folder / name).exists()), _WEIGHTS[0])
+    ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
+    random_states = [f"rng_state{rank}.pth" for rank in ranks]
+    checks = [(weights, _is_safetensors)]
+    checks += [(name, _is_archive) for name in ("optimizer.pt", "scheduler.pt", *random_states)]
+    checks += [("trainer_state.json", _is_json)]
+    for name, is_whole in checks:
+        path = folder / name
+        if not path.is_file():
+            return f"{path}: no such file"
+        if not is_whole(path):
+            return f"{path}: the file is damaged"
+    return None
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return bool(file.keys())
+    except SafetensorError:
+        return False
+
+
+def _is_archive(path: Path) -> bool:
+    # torch.save writes zip archives with checksums.
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except zipfile.BadZipFile:
+        return False
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return "global_step" in json.loads(path.read_text())
+    except ValueError:
+        return False

@@ -1,0 +1,193 @@
+"""The options of a tuning stage: those of TRL's SFTTrainer, and which model, which data and which LoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from trl import SFTConfig
+
+#: What `resume_from_checkpoint` is when the newest whole checkpoint is to be found.
+AUTO = "auto"
+
+
+@dataclass
+class SFTStageConfig(SFTConfig):
+    """Options of `recipes/sft.py`: a YAML file (`--config FILE`), and over it those of the command line.
+
+    All options of `trl.SFTConfig` and `transformers.TrainingArguments` may be given too. Other defaults than theirs:
+    bfloat16 and TF32 where a GPU has them and plain float32 elsewhere, no gradient checkpointing unless asked for, a
+    length of 2,048, checkpoints of which two are kept, no reports to outside services.
+
+    Raises:
+        ValueError: if an option has a value that cannot be, or two do not go together; the message names both.
+
+    Example:
+        >>> args = SFTStageConfig(model="vicuna", data_dir="data", features_dir="features", effective_batch_size=128)
+        >>> args.gradient_accumulation_steps, args.dialogues, args.lora_r
+        (16, 'boundary_perception', 64)
+    """
+
+    stage: Literal["boundary_perception", "instruction"] = field(
+        default="boundary_perception", metadata={"help": "Which stage this is; the dialogues are named like it."}
+    )
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Checkpoint to start from: the base model, or for `instruction` what stage 1 has left."},
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = field(
+        default=None,
+        metadata={"help": "Of the frozen weights; by default bfloat16 with --bf16, else as they are stored."},
+    )
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Folder of official files: dialogues, and for a mosaic annotations and events."}
+    )
+    features_dir: str | None = field(default=None, metadata={"help": "Feature store that the videos are read from."})
+    videos_dir: str | None = field(default=None, metadata={"help": "Folder of <video_id>.mp4, without features_dir."})
+    missing_media: Literal["keep", "drop"] = field(
+        default="keep",
+        metadata={
+            "help": "Dialogues whose video lacks features of a modality: keep them with what is there, or drop them."
+        },
+    )
+    dialogues: Literal["boundary_perception", "instruction"] | None = field(
+        default=None, metadata={"help": "Which dialogues; by default those of the stage."}
+    )
+    dialogues_size: str | None = field(
+        default=None, metadata={"help": "Which file where data_dir has several, such as 7k or 154k."}
+    )
+    mosaic: int = field(
+        default=0,
+        metadata={
+            "help": "Examples an epoch, each composed anew of the stored features of a synthetic corpus; 0: none."
+        },
+    )
+    turns: int | None = field(default=None, metadata={"help": "Questions an example at most (mosaic)."})
+    modality_dropout: float = field(
+        default=0.0, metadata={"help": "Share of examples that lack one modality, 0 to 1 (mosaic)."}
+    )
+    effective_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Dialogues a step over all processes; gradient_accumulation_steps follows from it."},
+    )
+    length_groups: int = field(
+        default=1,
+        metadata={
+            "help": "Groups of like length that a process's batch is computed in, one after the other: less padding "
+            "and memory, the same gradient."
+        },
+    )
+    lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
+    lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
+    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the LoRA."})
+
+    # Other defaults than in the base classes.
+    max_length: int | None = field(
+        default=2048, metadata={"help": "Tokens a dialogue at most, its video included; longer ones lose turns."}
+    )
+    gradient_checkpointing: bool | None = field(  # None, not False: giving it at all warns of its new name
+        default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
+    )
+    report_to: str | None = field(default="none", metadata={"help": "Services that get the logs, such as wandb."})
+    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: the collator needs every column."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Not needed: every trained weight has a gradient in every step."}
+    )
+
+    def __post_init__(self) -> None:
+        self._check()
+        self.dialogues = self.dialogues or self.stage
+        self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
+        self.resume_from_checkpoint = _resume_choice(self.resume_from_checkpoint)
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        if self.bf16 is None:
+            self.bf16 = (
+                not self.use_cpu and not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            )
+        if self.tf32 is None and not self.use_cpu and torch.cuda.is_available():
+            self.tf32 = torch.cuda.get_device_capability() >= (8, 0) or None
+        super().__post_init__()
+        if self.effective_batch_size is not None:
+            steps = accumulation_steps(self.effective_batch_size, self.world_size, self.per_device_train_batch_size)
+            if self.gradient_accumulation_steps not in (1, steps):
+                raise ValueError(
+                    f"gradient_accumulation_steps is {self.gradient_accumulation_steps} but effective_batch_size "
+                    f"({self.effective_batch_size}) makes it {steps}; leave one of them out"
+                )
+            self.gradient_accumulation_steps = steps
+
+    @property
+    def weights_dtype(self) -> str | None:
+        """Of the frozen weights; None for as they are stored."""
+        return self.dtype or ("bfloat16" if self.bf16 else None)
+
+    def _check(self) -> None:
+        for name, hint in (("model", "a checkpoint folder"), ("data_dir", "the folder of the official files")):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is not given; set --{name} to {hint}")
+        if (self.features_dir is None) == (self.videos_dir is None):
+            raise ValueError("give the videos either as features_dir (stored features) or as videos_dir (MP4 files)")
+        if self.mosaic < 0:
+            raise ValueError(f"mosaic must be a number of examples, 0 or more, not {self.mosaic}")
+        if self.mosaic and self.features_dir is None:
+            raise ValueError("mosaic needs stored features; set --features_dir")
+        if not self.mosaic and (self.turns is not None or self.modality_dropout):
+            raise ValueError(
+                "turns and modality_dropout are options of the mosaic; set --mosaic to a number of examples"
+            )
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be false: the collator reads the columns that it would remove")
+        for name, least in (("lora_r", 1), ("lora_alpha", 1), ("length_groups", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout must be 0 or more and below 1, not {self.lora_dropout}")
+
+
+def accumulation_steps(effective: int, processes: int, per_device: int) -> int:
+    """Batches that each process sums up in a step, so that all of them together see `effective` dialogues.
+
+    Args:
+        effective: dialogues a step.
+        processes: that share the work.
+        per_device: dialogues of one process at a time.
+
+    Raises:
+        ValueError: if they cannot be equally divided, naming the number to change.
+
+    Example:
+        >>> accumulation_steps(128, processes=2, per_device=8)
+        8
+        >>> accumulation_steps(128, processes=3, per_device=8)
+        Traceback (most recent call last):
+            ...
+        ValueError: effective_batch_size (128) is not shared equally by 3 processes; make it 126 or 129
+    """
+    if effective < 1:
+        raise ValueError(f"effective_batch_size must be 1 or more, not {effective}")
+    share, rest = divmod(effective, processes)
+    if rest:
+        nearest = " or ".join(str(n * processes) for n in (share, share + 1) if n)
+        raise ValueError(
+            f"effective_batch_size ({effective}) is not shared equally by {processes} processes; make it {nearest}"
+        )
+    if share % per_device:
+        divisors = ", ".join(str(n) for n in range(1, share + 1) if share % n == 0)
+        raise ValueError(
+            f"per_device_train_batch_size ({per_device}) does not divide the {share} dialogues of each process "
+            f"(effective_batch_size {effective}, {processes} processes); make it one of {divisors}"
+        )
+    return share // per_device
+
+
+def _resume_choice(value: Any) -> str | None:
+    # YAML's `true` arrives as a bool, the command line's as a text.
+    if value is None or str(value).lower() in ("false", "no", ""):
+        return None
+    return AUTO if str(value).lower() in (AUTO, "true", "yes") else str(value)

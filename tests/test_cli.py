@@ -1,0 +1,253 @@
+"""The command line: what each command calls and prints. Bad input and killed runs have tests of their own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import longvale as package
+from longvale.cli import app
+from longvale.data.features import FeatureStore
+
+COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "ask")
+
+
+def run_python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_lists_the_commands(longvale):
+    result = longvale("--help")
+    assert result.exit_code == 0
+    listed = result.stdout.partition("Commands:")[2]
+    assert tuple(re.findall(r"^  (\w+) ", listed, re.MULTILINE))[: len(COMMANDS)] == COMMANDS
+    assert "..." not in listed  # each command's line is there as a whole
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example_that_parses(longvale, command):
+    result = longvale(command, "--help")
+    assert result.exit_code == 0
+    example = re.search(r"Example: longvale (.*)", result.stdout, re.DOTALL)[1].split()
+    assert example[0] == command
+    options = set(re.findall(r"--[a-z-]+", result.stdout))
+    assert {word for word in example if word.startswith("--")} <= options
+
+
+HELP = """
+import sys
+from longvale.cli import main
+sys.argv = ["longvale", "--help"]
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+
+
+def test_help_is_there_at_once_and_loads_nothing_heavy():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = run_python("-c", HELP)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0 and "Commands:" in done.stdout
+        loaded = set(done.stdout.splitlines()[-1].split())
+        assert not loaded & {"torch", "transformers", "av", "matplotlib", "trl", "peft", "scipy"}
+    assert min(seconds) < 1.5
+
+
+def test_version(longvale):
+    assert longvale("--version").stdout == f"longvale {package.__version__}\n"
+    assert run_python("-m", "longvale", "--version").stdout == f"longvale {package.__version__}\n"
+
+
+def test_usage_errors_are_bad_input(longvale):
+    for arguments in (["sing"], ["score"], ["synthesize", "x", "--videos", "many"], ["ask", "--nonsense"]):
+        result = longvale(*arguments)
+        assert result.exit_code == 2
+        assert result.stdout == "" and "Usage: longvale" in result.stderr and "Error: " in result.stderr
+
+
+def test_synthesize(longvale, tmp_path, contents):
+    arguments = [
+        "--videos",
+        1,
+        "--seed",
+        3,
+        "--size",
+        32,
+        "--fps",
+        2,
+        "--min-length",
+        5,
+        "--max-length",
+        6,
+        "--grid",
+        0,
+    ]
+    result = longvale("synthesize", tmp_path / "corpus", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "1 train, 1 test," in result.stdout and "2 rendered, 0 kept" in result.stdout
+    assert "videos: 100%" in result.stderr
+    settings = json.loads((tmp_path / "corpus" / "synthetic.json").read_text())
+    assert settings["seed"] == 3
+    chosen = {"size": 32, "fps": 2, "min_length_s": 5.0, "max_length_s": 6.0, "grid": 0, "voice": "formant"}
+    assert chosen.items() <= settings["options"].items()
+    before = contents(tmp_path / "corpus")
+    again = longvale("synthesize", tmp_path / "corpus", *arguments, "--quiet")
+    assert "0 rendered, 2 kept" in again.stdout and again.stderr == ""
+    assert contents(tmp_path / "corpus") == before
+
+
+def test_features_with_a_model(longvale, tiny_corpus, tiny_model, tmp_path):
+    result = longvale("features", tiny_corpus / "videos", "--output", tmp_path / "f", "--model", tiny_model)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{tmp_path / 'f'}: 4 done, 0 there already, 0 failed\n"
+    assert "100%" in result.stderr and "untrained" not in result.stderr
+    for video_id in ("train_0000", "test_0000"):
+        made = FeatureStore(tmp_path / "f").load(video_id)
+        stored = FeatureStore(tiny_corpus / "features").load(video_id)
+        for modality, values in made.items():
+            np.testing.assert_array_equal(values, stored[modality])
+    again = longvale("features", tiny_corpus / "videos", "--output", tmp_path / "f", "--model", tiny_model, "-q")
+    assert "0 done, 4 there already" in again.stdout
+
+
+def test_features_without_a_model_say_that_they_are_worth_nothing(longvale, tiny_corpus, tmp_path):
+    result = longvale("features", tiny_corpus / "videos" / "test_0000.mp4", "--output", tmp_path / "f", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("longvale: warning: no --model, so the towers are tiny and untrained")
+    assert result.stdout == f"{tmp_path / 'f'}: 1 done, 0 there already, 0 failed\n"
+    assert FeatureStore(tmp_path / "f").load("test_0000")["visual"].shape[0] > 1
+
+
+def test_generate_then_score_is_what_evaluate_does(longvale, tiny_corpus, tiny_model, tmp_path):
+    common = [tiny_model, "--data", tiny_corpus, "--max-new-tokens", 6, "--limit", 2, "--tasks", "grounding"]
+    log, references = tmp_path / "p.jsonl", tiny_corpus / "longvale-annotations-eval.json"
+    result = longvale("generate", *common, "--output", log, "--batch-size", 3)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"answers: {log}\n" and "answers: 100%" in result.stderr
+
+    result = longvale("score", log, "--references", references, "--output", tmp_path / "s.json", "--partial")
+    assert result.exit_code == 0, result.stderr
+    table = result.stdout
+    assert table.startswith("grounding") and "protocol strict" in table
+
+    result = longvale("evaluate", *common, "--output", tmp_path / "e", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{table}report: {tmp_path / 'e' / 'report.html'}\n"
+    assert (tmp_path / "e" / "predictions.jsonl").read_bytes() == log.read_bytes()
+    assert (tmp_path / "e" / "scores.json").read_bytes() == (tmp_path / "s.json").read_bytes()
+
+    official = longvale("score", log, "--references", references, "--partial", "--protocol", "official")
+    assert "protocol official" in official.stdout
+
+
+def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("longvale.evaluation.generate.generate", lambda *a, **k: calls.append((a, k)) or tmp_path / "p")
+    arguments = "m --data d --output p --tasks grounding,dense_captioning --split train --videos v --modalities audio"
+    longvale(
+        "generate", *arguments.split(), "--batch-size", 2, "--skip-missing", "--overwrite", "--device", "cpu", "-q"
+    )
+    ((positional, options),) = calls
+    assert [str(value) for value in positional] == ["m", "d", "p"]
+    assert {name: value for name, value in options.items() if value is not None} | {"videos": "v"} == {
+        "tasks": ["grounding", "dense_captioning"],
+        "split": "train",
+        "videos": "v",
+        "modalities": ["audio"],
+        "batch_size": 2,
+        "skip_missing": True,
+        "overwrite": True,
+        "device": "cpu",
+        "progress": False,
+    }
+
+
+def test_evaluate_with_ablation_prints_it(longvale, tiny_corpus, tiny_model, tmp_path):
+    options = ["--max-new-tokens", 2, "--limit", 1, "--tasks", "grounding", "--ablation", "--quiet"]
+    result = longvale("evaluate", tiny_model, "--data", tiny_corpus, "--output", tmp_path / "e", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "grounding mIoU x 100" in result.stdout and "visual+audio" in result.stdout
+    assert {"predictions.jsonl", "scores.json", "ablation.json", "report.html"} <= set(os.listdir(tmp_path / "e"))
+
+
+def test_ask(longvale, tiny_corpus, tiny_model, monkeypatch):
+    video = tiny_corpus / "videos" / "test_0000.mp4"
+    result = longvale("ask", tiny_model, video, "When does the bell ring?", "--max-new-tokens", 4)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip()
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda *_: ["From 50 to 99."])
+    result = longvale("ask", tiny_model, video, "When does the bell ring?", "--task", "grounding")
+    assert result.stdout.startswith("From 50 to 99.\n\n") and "|------------------------------####" in result.stdout
+
+
+def test_errors_that_are_no_bad_input_are_not_hidden(monkeypatch, tmp_path):
+    def broken(*arguments, **options):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("longvale.evaluation.score.score", broken)
+    result = CliRunner().invoke(app, ["score", "p", "--references", "r"])
+    assert isinstance(result.exception, RuntimeError)
+
+
+def test_debugging_shows_where_an_error_comes_from(tmp_path):
+    arguments = ("-m", "longvale", "score", tmp_path / "none.jsonl", "--references", tmp_path / "none.json")
+    plain = run_python(*arguments)
+    assert plain.returncode == 2
+    assert plain.stderr == f"longvale: error: {tmp_path / 'none.json'}: no such file\n"
+    debugged = run_python(*arguments, LONGVALE_DEBUG="1")
+    assert debugged.returncode == 2
+    assert debugged.stderr.startswith("Traceback (most recent call last):") and debugged.stderr.endswith(plain.stderr)
+
+
+def test_system_errors_are_one_line_too(longvale, tiny_corpus, tmp_path):
+    (tmp_path / "file").touch()
+    options = ["--videos", 1, "--size", 32]
+    result = longvale("synthesize", tmp_path / "file" / "below", *options)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("longvale: error: ") and result.stderr.count("\n") == 1
+    assert str(tmp_path / "file") in result.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+import longvale.data.extraction as extraction
+save, saved = extraction.save_features, []
+
+def save_features(*arguments):
+    save(*arguments)
+    saved.append(arguments)
+    if len(saved) == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+
+extraction.save_features = save_features
+sys.argv = ["longvale", *sys.argv[1:]]
+from longvale.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_says_that_nothing_is_lost(longvale, tiny_corpus, tiny_model, tmp_path):
+    arguments = ["features", tiny_corpus / "videos", "--output", tmp_path / "f", "--model", tiny_model]
+    done = run_python("-c", INTERRUPTED, *arguments)
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.endswith("longvale: interrupted; finished work is kept, the same command goes on from there\n")
+    assert "Traceback" not in done.stderr
+    assert "2 done, 2 there already" in longvale(*arguments).stdout

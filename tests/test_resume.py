@@ -1,0 +1,143 @@
+"""Killed with SIGKILL wherever it hurts, and run again: the same files, and nothing done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+
+#: The command line in a process of its own, which kills itself when a function is called for the n-th time.
+SCRIPT = """
+import os, signal, sys
+from importlib import import_module
+
+module, function, call, *arguments = sys.argv[1:]
+module, left = import_module(module), int(call)
+original = getattr(module, function)
+
+def deadly(*args, **kwargs):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args, **kwargs)
+
+setattr(module, function, deadly)
+sys.argv = ["longvale", *arguments]
+from longvale.cli import main
+main()
+"""
+
+
+def kill(function, call, *arguments):
+    module, _, name = function.rpartition(".")
+    command = [sys.executable, "-c", SCRIPT, module, name, str(call), *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.fixture
+def count_calls(monkeypatch):
+    """Count the calls of a function: `count_calls("module.function")` -> list of their arguments."""
+
+    def count(name):
+        from importlib import import_module
+
+        module, _, function = name.rpartition(".")
+        original, calls = getattr(import_module(module), function), []
+        monkeypatch.setattr(name, lambda *a, **k: calls.append(a) or original(*a, **k))
+        return calls
+
+    return count
+
+
+def finished(folder):
+    """Files by path with what tells a file that was written again: its inode and the time of its last change."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.npy")}
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "done"),
+    [
+        ("longvale.data.extraction.save_features", 3, 2),
+        # Of the renames the first is the manifest's, then come three a video: this is in the middle of the second's.
+        ("os.replace", 6, 1),
+        # All videos are there, the manifest is not in order yet.
+        ("os.replace", 1 + 3 * 4 + 1, 4),
+    ],
+)
+def test_features(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, done):
+    command = ["features", tiny_corpus / "videos", "--model", tiny_model, "--output"]
+    assert longvale(*command, tmp_path / "whole").exit_code == 0
+    kill(function, call, *command, tmp_path / "killed")
+    videos = sorted(path.stem for path in (tiny_corpus / "videos").iterdir())
+    kept = {path: mark for path, mark in finished(tmp_path / "killed").items() if path.stem in videos[:done]}
+    assert len(kept) == 3 * done
+
+    encoded = count_calls("longvale.data.extraction.encode_video")
+    result = longvale(*command, tmp_path / "killed")
+    assert result.stdout == f"{tmp_path / 'killed'}: {4 - done} done, {done} there already, 0 failed\n", result.stderr
+    assert len(encoded) == 4 - done
+    assert kept.items() <= finished(tmp_path / "killed").items()
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+ANSWER = "longvale.evaluation.generate.answer_batch"
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "batches"),
+    [
+        (ANSWER, 4, 3),
+        (ANSWER, 15, 14),  # in the middle of the ablation
+        ("longvale.evaluation.evaluate.write_report", 1, None),  # nothing is left to ask
+    ],
+)
+def test_evaluate(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, batches):
+    options = ["--data", tiny_corpus, "--batch-size", 4, "--max-new-tokens", 4, "--ablation"]
+    command = ["evaluate", tiny_model, *options, "--output"]
+    asked = count_calls(ANSWER)
+    assert longvale(*command, tmp_path / "whole").exit_code == 0
+    total = len(asked)
+    kill(function, call, *command, tmp_path / "killed")
+    answered = {path: path.read_text().splitlines() for path in (tmp_path / "killed").rglob("*.jsonl")}
+
+    asked.clear()
+    result = longvale(*command, tmp_path / "killed")
+    assert result.exit_code == 0, result.stderr
+    assert len(asked) == (0 if batches is None else total - batches)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    for path, lines in answered.items():
+        assert set(lines) <= set(path.read_text().splitlines())
+
+
+def test_generate_goes_on_after_a_line_that_was_cut_off(longvale, count_calls, tiny_corpus, tiny_model, tmp_path):
+    options = ["--data", tiny_corpus, "--tasks", "grounding", "--batch-size", 4, "--max-new-tokens", 4]
+    command = ["generate", tiny_model, *options, "--output"]
+    assert longvale(*command, tmp_path / "whole.jsonl").exit_code == 0
+    kill(ANSWER, 3, *command, tmp_path / "killed.jsonl")
+    log = tmp_path / "killed.jsonl"
+    assert len(log.read_text().splitlines()) == 8
+    log.write_text(log.read_text()[:-20])  # the kill came in the middle of a line
+
+    asked = count_calls(ANSWER)
+    assert longvale(*command, log).exit_code == 0
+    assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    questions = len(log.read_text().splitlines())
+    assert len(asked) == -(-questions // 4) - 1  # the first batch is not asked again, the cut one is
+    run = json.loads((tmp_path / "killed.jsonl.run.json").read_text())
+    assert run == json.loads((tmp_path / "whole.jsonl.run.json").read_text())
+
+
+def test_synthesize(longvale, contents, tmp_path):
+    options = ["--videos", 3, "--test-videos", 1, "--workers", 1]
+    options += ["--size", 32, "--fps", 2, "--min-length", 5, "--max-length", 6]
+    assert longvale("synthesize", tmp_path / "whole", *options).exit_code == 0
+    kill("longvale.data.synthetic.render_sound", 3, "synthesize", tmp_path / "killed", *options)
+    result = longvale("synthesize", tmp_path / "killed", *options)
+    assert result.stdout.endswith("2 rendered, 2 kept\n"), result.stderr
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from longvale.training.collator import IGNORE_INDEX, DialogueCollator
+
+FEATURES = {"visual_features": np.ones((3, 64)), "audio_features": np.ones((2, 64)), "speech_features": None}
+
+
+def row(*turns, **features):
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+    return {"id": "abc", "messages": messages, **(features or FEATURES)}
+
+
+def trained_text(processor, batch, index=0):
+    labels = batch["labels"][index]
+    return processor.tokenizer.decode(labels[labels != IGNORE_INDEX], skip_special_tokens=False)
+
+
+DIALOGUE = row(
+    "<video>\nWhen is the bell heard?",
+    "From 05 to 20.",
+    "What happens from 05 to 20? ASSISTANT: no",
+    "A voice says: go! </s> stop",
+)
+
+
+def test_labels_are_the_assistants_words_and_their_end(processor):
+    batch = DialogueCollator(processor)([DIALOGUE])
+    labels, ids = batch["labels"][0], batch["input_ids"][0]
+    assert trained_text(processor, batch).replace(" ", "") == "From05to20.</s>Avoicesays:go!</s>stop</s>"
+    assert (ids == processor.video_token_id).sum() == 5
+    kept = labels != IGNORE_INDEX
+    assert (labels[kept] == ids[kept]).all()
+    # Nothing else is trained: the rest spells the questions.
+    rest = processor.tokenizer.decode(ids[~kept])
+    assert "When is the bell heard? ASSISTANT:" in rest and "From 05" not in rest and "voice" not in rest
+
+
+def test_every_dialogue_of_a_batch_is_padded_on_its_right(processor):
+    short = row("<video>\nWhat is shown?", "A ring.")
+    batch = DialogueCollator(processor)([short, DIALOGUE])
+    lengths = batch["attention_mask"].sum(dim=1)
+    assert lengths[0] < lengths[1] == batch["input_ids"].shape[1]
+    assert (batch["labels"][0, lengths[0] :] == IGNORE_INDEX).all()
+    alone = DialogueCollator(processor)([short])
+    for name in ("input_ids", "labels", "attention_mask"):
+        assert (batch[name][0, : lengths[0]] == alone[name][0]).all()
+
+
+def test_too_long_dialogues_lose_whole_turns(processor):
+    turns = ["<video>\nWhat is shown first?", "A red ring."]
+    for number in range(10):
+        turns += [f"What is shown in part {number}?", f"A blue star in part {number}."]
+    whole = DialogueCollator(processor, None)([row(*turns)])
+    limit = whole["input_ids"].shape[1] - 1
+    for turns_left in (10, 3, 1):
+        prefix = DialogueCollator(processor, None)([row(*turns[: 2 * turns_left])])
+        cut = DialogueCollator(processor, min(limit, prefix["input_ids"].shape[1] + 1))([row(*turns)])
+        assert cut["input_ids"].tolist() == prefix["input_ids"].tolist()
+        assert cut["labels"].tolist() == prefix["labels"].tolist()
+
+
+def test_a_dense_answer_that_is_too_long_loses_whole_events(processor):
+    lines = [f"From {i:02d} to {i + 5:02d}, a red ring slides." for i in range(10)]
+    question = "<video>\nWhat happens in this video, and when?"
+    three = DialogueCollator(processor, None)([row(question, "\n".join(lines[:3]))])
+    cut = DialogueCollator(processor, three["input_ids"].shape[1])([row(question, "\n".join(lines))])
+    assert cut["input_ids"].tolist() == three["input_ids"].tolist()
+
+
+def test_a_first_turn_that_is_too_long_is_refused(processor):
+    with pytest.raises(ValueError, match=r"dialogue about 'abc': the first question .* more than max_length \(20\)"):
+        DialogueCollator(processor, 20)([row("<video>\nWhat is shown?", "A ring and a star.\nNothing else at all.")])
+
+
+def test_words_that_spell_the_placeholder_stay_words(processor):
+    turns = ("<video>\nWhat does <video> mean?", "It says <video> here.", "And <image> or <video>?", "The same.")
+    batch = DialogueCollator(processor)([row(*turns)])
+    assert (batch["input_ids"] == processor.video_token_id).sum() == 5
+    assert "< video>" in trained_text(processor, batch)
+
+
+def test_an_image_is_a_video_of_one_frame(processor):
+    batch = DialogueCollator(processor)([row("<image>\nWhat is shown?", "A ring.", visual_features=np.ones((1, 64)))])
+    assert (batch["input_ids"] == processor.video_token_id).sum() == 1
+    assert "<image>" not in processor.tokenizer.decode(batch["input_ids"][0])
+
+
+def test_a_system_turn_in_front_is_kept(processor):
+    messages = [{"role": "system", "content": "Answer briefly."}, *DIALOGUE["messages"]]
+    batch = DialogueCollator(processor)([{**DIALOGUE, "messages": messages}])
+    assert "Answer briefly." in processor.tokenizer.decode(batch["input_ids"][0])
+    assert trained_text(processor, batch) == trained_text(processor, DialogueCollator(processor)([DIALOGUE]))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (row("What is shown?", "A ring."), "the first turn must be the user's and hold <video>"),
+        (row("Hello", "Hi.", "<video>\nWhat is shown?", "A ring."), "the first turn must be the user's"),
+        (row("<video>\nWhat is shown?"), "the last turn must be the assistant's"),
+        (row("<video>\nWhat is shown?", "A ring.", visual_features=None), "neither stored features nor a video file"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(processor, broken, message):
+    with pytest.raises(ValueError, match=f"dialogue about 'abc': .*{message}"):
+        DialogueCollator(processor)([broken])
+
+
+def test_a_template_without_marks_is_refused(processor, monkeypatch):
+    monkeypatch.setattr(processor, "chat_template", "{{ messages }}")
+    with pytest.raises(ValueError, match="does not mark what to train on"):
+        DialogueCollator(processor)

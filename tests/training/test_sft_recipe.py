@@ -1,0 +1,132 @@
+"""The recipe as a user runs it, in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from longvale.data.checkpoint import load_checkpoint
+from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.training.recipes import recipes_dir
+
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "HF_HUB_OFFLINE": "1",
+}  # fmt: skip
+#: Accumulates two small batches a step; dropout of LoRA makes the random states matter.
+OPTIONS = {
+    "mosaic": 64, "turns": 2, "effective_batch_size": 4, "per_device_train_batch_size": 2, "max_steps": 6,
+    "logging_steps": 1, "save_steps": 2, "save_total_limit": 3, "lora_r": 4, "learning_rate": 5e-3,
+    "lora_dropout": 0.1, "length_groups": 1, "dataloader_num_workers": 0,
+}  # fmt: skip
+
+
+def command(corpus, model, output, launch=None, config="demo_boundary_perception", **options):
+    script = str(recipes_dir() / "sft.py")
+    python = [sys.executable, script]
+    if launch:
+        file = str(recipes_dir() / "accelerate" / f"{launch}.yaml")
+        python = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, script]
+    options = {
+        "config": recipes_dir() / "configs" / f"{config}.yaml",
+        "model": model,
+        "data_dir": corpus,
+        "features_dir": corpus / "features",
+        "output_dir": output,
+        **OPTIONS,
+        **options,
+    }
+    return python + [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def run(*arguments, code=0, **options):
+    done = subprocess.run(
+        command(*arguments, **options), env=ENVIRONMENT, cwd=arguments[2].parent, capture_output=True, text=True
+    )
+    assert (done.returncode == 0) == (code == 0), done.stdout + done.stderr
+    return done
+
+
+def losses(output):
+    history = json.loads((output / "log_history.json").read_text())
+    return {entry["step"]: float(entry["loss"]) for entry in history if "loss" in entry}
+
+
+@pytest.fixture(scope="module")
+def unbroken(corpus, base, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "unbroken"
+    return output, run(corpus, base, output, launch="cpu")
+
+
+def test_the_recipe_leaves_a_checkpoint_and_its_losses(unbroken):
+    output, done = unbroken
+    assert "1 processes x 2 x 2 accumulated" in done.stdout
+    assert sorted(losses(output)) == [1, 2, 3, 4, 5, 6]
+    assert (output / "adapter" / "adapter_model.safetensors").is_file()
+    load_checkpoint(output, LongVALEForConditionalGeneration, device="cpu")
+
+
+def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(corpus, base, unbroken, tmp_path):
+    output = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(corpus, base, output), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    # The state is written last: checkpoint 4 is whole then.
+    deadline = time.monotonic() + 120
+    while not (output / "checkpoint-4" / "trainer_state.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (output / "config.json").exists()
+    newest = output / "checkpoint-4" / "optimizer.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+
+    done = run(corpus, base, output)
+    assert f"passed over a checkpoint that is not whole: {newest}: the file is damaged" in done.stderr
+    assert f"starts from {output / 'checkpoint-2'}" in done.stdout
+    expected = losses(unbroken[0])
+    assert losses(output) == pytest.approx(expected, abs=1e-6)
+    assert len(expected) == 6
+
+
+def test_two_processes_are_one_with_twice_the_accumulation(corpus, base, tmp_path):
+    shared = {"lora_dropout": 0.0, "effective_batch_size": 8, "max_steps": 2, "save_strategy": "no"}
+    one = run(corpus, base, tmp_path / "one", **shared)
+    two = run(corpus, base, tmp_path / "two", launch="cpu_two_processes", **shared)
+    assert "8 a step = 1 processes x 2 x 4 accumulated" in one.stdout
+    assert two.stdout.count("8 a step = 2 processes x 2 x 2 accumulated") == 1
+    first, second = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert second[1] == pytest.approx(first[1], abs=1e-5)
+    assert second[2] == pytest.approx(first[2], abs=1e-4)  # after a step whose gradients were summed in another order
+
+
+def test_stored_dialogues_and_the_second_stage(corpus, base, unbroken, tmp_path):
+    options = {"mosaic": 0, "modality_dropout": 0.0, "max_steps": 2, "config": "instruction", "max_length": 512}
+    del (given := dict(OPTIONS))["turns"]
+    arguments = command(corpus, unbroken[0], tmp_path / "out", **{**given, **options})
+    turns = arguments.index("--turns")
+    done = subprocess.run(
+        arguments[:turns] + arguments[turns + 2 :], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"instruction: 450 dialogues|instruction: 150 dialogues \(instruction, stored\)", done.stdout)
+    adapter = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(unbroken[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"effective_batch_size": 5}, "error: per_device_train_batch_size (2) does not divide the 5 dialogues"),
+        ({"model": "nowhere"}, "error: nowhere: no such model folder"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(corpus, base, tmp_path, options, message):
+    done = run(corpus, base, tmp_path / "out", code=2, **options)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
