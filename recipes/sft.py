@@ -69,9 +69,10 @@ def describe(trainer: StageTrainer, checkpoint: str | None) -> str:
     batch = args.world_size * args.per_device_train_batch_size * args.gradient_accumulation_steps
     source = "composed anew" if args.mosaic else "stored"
     return (
-        f"{args.stage}: {len(trainer.train_dataset)} dialogues ({args.dialogues}, {source}), {batch} a step = "
-        f"{args.world_size} processes x {args.per_device_train_batch_size} x {args.gradient_accumulation_steps} "
-        f"accumulated; {trained / 1e6:.2f}M weights trained; starts from {checkpoint or args.model}"
+        f"{args.stage}: {len(trainer.train_dataset)} dialogues ({args.dialogues}, {source}), {batch} a step "
+        f"(processes: {args.world_size}, batch: {args.per_device_train_batch_size}, accumulated: "
+        f"{args.gradient_accumulation_steps}); {trained / 1e6:.2f}M weights trained; "
+        f"starts from {checkpoint or args.model}"
     )
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -48,25 +47,24 @@ def test_help_of_a_command_has_an_example_that_parses(longvale, command):
 
 
 HELP = """
-import sys
+import sys, time
 from longvale.cli import main
 sys.argv = ["longvale", "--help"]
 try:
     main()
 finally:
-    print(*sys.modules)
+    print(time.process_time(), *sys.modules)  # not the time on the wall: other processes share the machine
 """
 
 
 def test_help_is_there_at_once_and_loads_nothing_heavy():
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
         done = run_python("-c", HELP)
-        seconds.append(time.perf_counter() - start)
         assert done.returncode == 0 and "Commands:" in done.stdout
-        loaded = set(done.stdout.splitlines()[-1].split())
-        assert not loaded & {"torch", "transformers", "av", "matplotlib", "trl", "peft", "scipy"}
+        used, *loaded = done.stdout.splitlines()[-1].split()
+        seconds.append(float(used))
+        assert not set(loaded) & {"torch", "transformers", "av", "matplotlib", "trl", "peft", "scipy"}
     assert min(seconds) < 1.5
 
 

@@ -95,6 +95,9 @@ class StageTrainer(SFTTrainer):
         if base and os.path.isdir(base):
             self.model.peft_config["default"].base_model_name_or_path = os.path.abspath(base)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: TRL's card shows a text pipeline, which does not take videos."""
+
     def training_step(
         self,
         model: nn.Module,
