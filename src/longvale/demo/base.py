@@ -1,34 +1,42 @@
 """The demo's base model: what Vicuna and VTimeLLM's first stage are to the published one.
 
-Three short trainings of the tiny language model, in the clear and with all weights:
+1. The tiny language model is trained on the corpus's text, without any video: it learns the language and the
+   conversation.
+2. The projectors are fitted to captions: a frame (or a sound window) of a thing is put where the words of the thing are
+   embedded.
+3. The language model learns to look up when things are seen, with the visual features alone.
 
-1. as a plain language model on the corpus's text, without any video: it learns the language and the conversation;
-2. with its visual projector on single frames and their captions;
-3. on looking up: a few frames, then a thing, then when it is there.
-
-Sound and speech play no part yet: learning them is what the boundary-perception stage is for.
+Sound and speech are not listened to here: learning that is what the boundary-perception stage is for.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from longvale.data.planning import SyntheticOptions, plan_video
-from longvale.timecodes import to_timecode
-from longvale.training.collator import IGNORE_INDEX
-from longvale.training.mosaic import FeatureBank, compose_visual
+from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue, segment_turn
+from longvale.data.planning import Plan, SyntheticOptions, plan_video, with_article
+from longvale.events import MODALITIES, Event, Modality
+from longvale.training.collator import DialogueCollator
+from longvale.training.mosaic import FeatureBank, Lanes, compose_visual
+from longvale.training.optimizer import muon_for
 
 if TYPE_CHECKING:
     from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
     from longvale.models.processing_longvale import LongVALEProcessor
 
 Batch = dict[str, Any]
+#: `[{"step": ..., "loss": ...}, ...]`
+Curve = list[dict[str, float]]
+
+#: Of the matrices (Muon) and of the other weights (AdamW).
+MATRIX_LEARNING_RATE, OTHER_LEARNING_RATE = 0.02, 3e-3
 
 
 def pretrain_language_model(
@@ -39,17 +47,13 @@ def pretrain_language_model(
     steps: int,
     batch_size: int = 16,
     length: int = 96,
-    learning_rate: float = 3e-3,
     seed: int = 0,
     progress: bool = True,
-) -> list[dict[str, float]]:
+) -> Curve:
     """Train `model` in place to go on with a text.
 
     Args:
         texts: sentences; they are joined and cut into stretches of `length` tokens.
-
-    Returns:
-        The loss curve: `{"step", "loss"}` a few times a run.
     """
     ids = torch.tensor([token for text in texts for token in processor.tokenizer(text)["input_ids"]])
     rng = random.Random(seed)
@@ -59,110 +63,133 @@ def pretrain_language_model(
         rows = torch.stack([ids[start : start + length] for start in starts])
         return {"input_ids": rows, "labels": rows}
 
-    return _train(model, model.parameters(), batch, steps, learning_rate, "language model", progress)
+    return _train(model, batch, steps, "language model", progress)
 
 
-def align_visual_projector(
+def fit_projectors(
+    model: LongVALEForConditionalGeneration, processor: LongVALEProcessor, bank: FeatureBank, ridge: float = 1e-2
+) -> dict[Modality, float]:
+    """Fit the projectors of `model` in place: features of a clip to the sum of its caption's word embeddings.
+
+    An empty clip belongs at the origin. The fit is a ridge regression, so that it takes no training.
+
+    Args:
+        bank: stored features by what they show.
+        ridge: regularisation, as a share of the features' mean square.
+
+    Returns:
+        The share of the embeddings' variance that is explained, a modality.
+    """
+    embeddings = model.get_input_embeddings().weight.detach().double()
+
+    def target(content: str | None) -> torch.Tensor:
+        ids = processor.tokenizer(content or "", add_special_tokens=False)["input_ids"]
+        return embeddings[ids].sum(dim=0)
+
+    explained = {}
+    for modality in MODALITIES:
+        groups = list(_clips(bank, modality))
+        x = torch.from_numpy(np.concatenate([clips for _, clips in groups])).double()
+        y = torch.cat([target(content).expand(len(clips), -1) for content, clips in groups])
+        x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+        gram = x.T @ x
+        gram += ridge * len(x) * x.square().mean() * torch.eye(len(gram), dtype=x.dtype)
+        solution = torch.linalg.solve(gram, x.T @ y)  # [width + 1, hidden]
+        projector = getattr(model.model, f"{modality}_projector")
+        with torch.no_grad():
+            projector.weight.copy_(solution[:-1].T)
+            projector.bias.copy_(solution[-1])
+        explained[modality] = 1 - float((x @ solution - y).square().sum() / (y - y.mean(dim=0)).square().sum())
+    return explained
+
+
+def _clips(bank: FeatureBank, modality: Modality) -> Iterator[tuple[str | None, np.ndarray]]:
+    """What is shown, and all stored features [n, width] that show it."""
+    if modality == "visual":
+        for content, runs in bank.visual.items():
+            yield content, np.concatenate(runs)
+        return
+    for (sound, word), vectors in bank.sounds[modality].items():
+        yield sound if modality == "audio" else word, np.stack(vectors)
+
+
+def learn_to_look_up(
     model: LongVALEForConditionalGeneration,
     processor: LongVALEProcessor,
     bank: FeatureBank,
     options: SyntheticOptions,
     *,
-    caption_steps: int,
-    lookup_steps: int,
-    batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    steps: int,
+    batch_size: int = 24,
     seed: int = 0,
     progress: bool = True,
-) -> list[dict[str, float]]:
-    """Train `model` in place on single frames and their captions, then on when things are seen.
+) -> Curve:
+    """Train `model` in place on when things are seen, in new timelines of stored frames, without any sound.
 
     Args:
-        bank: stored features of the corpus.
-        options: of the planner, for new timelines.
-
-    Returns:
-        The loss curve of both.
+        bank: stored features by what they show.
+        options: of the planner.
     """
-    tokenizer = processor.tokenizer
+    collator = DialogueCollator(processor)
 
-    def words(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def caption(index: int) -> Batch:
+    def batch(step: int) -> Batch:
         rows = []
         for row in range(batch_size):
-            rng = random.Random(f"{seed}:caption:{index}:{row}")
-            content = rng.choice([content for content in bank.visual if content])
-            answer = [*words(content), tokenizer.eos_token_id]
-            rows.append((bank.draw_frames(content, 1, rng), [], [(answer, True)]))
-        return _batch(rows, processor)
+            name = f"{seed}:{step}:{row}"
+            plan, rng = plan_video("seen", name, options), random.Random(name)
+            lanes = Lanes((piece for pieces in plan.pieces for piece in pieces), plan.annotation.duration)
+            dialogue = make_dialogue(plan.annotation, visual_turns(plan, rng))
+            rows.append({"messages": fill_timecodes(dialogue), "visual_features": compose_visual(lanes, bank, rng)})
+        return collator(rows)
 
-    def lookup(index: int) -> Batch:
-        rows = []
-        for row in range(batch_size):
-            name = f"{seed}:lookup:{index}:{row}"
-            rng, plan = random.Random(name), plan_video("lookup", name, options)
-            turns = []
-            pieces = [piece for _, piece in plan.lane("visual")]
-            for piece in rng.sample(pieces, len(pieces)):
-                codes = [to_timecode(time, plan.annotation.duration) for time in (piece.start, piece.end)]
-                turns += [(words(piece.content), False), (words(f"{codes[0]} to {codes[1]}"), True)]
-            rows.append((compose_visual(plan, bank, rng), [], turns))
-        return _batch(rows, processor)
-
-    parameters = list(model.parameters())
-    curve = _train(model, parameters, caption, caption_steps, learning_rate, "frame captions", progress)
-    return curve + _train(model, parameters, lookup, lookup_steps, learning_rate, "looking up", progress)
+    return _train(model, batch, steps, "looking up", progress)
 
 
-def _batch(rows: Iterable[tuple[Any, list[int], list[tuple[list[int], bool]]]], processor: LongVALEProcessor) -> Batch:
-    """Visual features, a prompt and (tokens, trained on or not) stretches -> a batch padded on the right."""
-    features, encoded = [], []
-    for visual, prompt, stretches in rows:
-        ids = [processor.tokenizer.bos_token_id, *[processor.video_token_id] * len(visual), *prompt]
-        labels = [IGNORE_INDEX] * len(ids)
-        for tokens, trained in stretches:
-            ids += tokens
-            labels += tokens if trained else [IGNORE_INDEX] * len(tokens)
-        features.append(visual)
-        encoded.append((torch.tensor(ids), torch.tensor(labels)))
-    inputs, _ = processor.video_inputs(visual_features=features)
-    pad = nn.utils.rnn.pad_sequence
-    ids = pad([ids for ids, _ in encoded], batch_first=True, padding_value=processor.tokenizer.pad_token_id)
-    labels = pad([labels for _, labels in encoded], batch_first=True, padding_value=IGNORE_INDEX)
-    mask = pad([torch.ones_like(ids) for ids, _ in encoded], batch_first=True)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, **inputs}
+def visual_turns(plan: Plan, rng: random.Random) -> list[Turn]:
+    """Questions about what is seen, in random order: mostly when it is, sometimes what is there.
+
+    Of events that are also heard only the thing is named, since the rest cannot be seen.
+    """
+    turns = []
+    for event, piece in plan.lane("visual"):
+        alone = event.modalities == ("visual",)
+        caption = event.caption if alone else f"{with_article(piece.content).capitalize()}."
+        seen = Event(piece.start, piece.end, caption)
+        turns.append((grounding_turn if rng.random() < 0.8 else segment_turn)(seen, plan.annotation.duration))
+    return rng.sample(turns, len(turns))
 
 
 def _train(
-    model: LongVALEForConditionalGeneration,
-    parameters: Iterable[nn.Parameter],
-    batch: Callable[[int], Batch],
-    steps: int,
-    learning_rate: float,
-    name: str,
-    progress: bool,
-) -> list[dict[str, float]]:
-    towers = ("visual_tower", "audio_tower", "speech_tower")
-    frozen = {id(p) for tower in towers for p in getattr(model.model, tower).parameters()}
-    trainable = [p for p in parameters if id(p) not in frozen]
-    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    model: LongVALEForConditionalGeneration, batch: Callable[[int], Batch], steps: int, name: str, progress: bool
+) -> Curve:
+    """Train the language model and what is between it and the towers."""
+    frozen = [p for part in ("visual", "audio", "speech") for p in getattr(model.model, f"{part}_tower").parameters()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in frozen]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    optimizer = muon_for(model, MATRIX_LEARNING_RATE, OTHER_LEARNING_RATE)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    warm_up = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / warm_up, 2 * (1 - step / steps) + 0.02)
+    )
     model.train()
-    curve, recent = [], []
+    curve: Curve = []
+    recent: list[float] = []
     bar = tqdm(range(steps), desc=name, unit="step", disable=not progress)
     for step in bar:
         loss = model(**batch(step)).loss
         loss.backward()
-        nn.utils.clip_grad_norm_(trainable, 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         recent.append(loss.item())
-        if (step + 1) % 20 == 0 or step + 1 == steps:
+        if len(recent) == 20 or step + 1 == steps:
             curve.append({"step": step + 1, "loss": sum(recent) / len(recent)})
             bar.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
             recent = []
     model.eval()
+    for parameter, required in wanted:
+        parameter.requires_grad_(required)
     return curve

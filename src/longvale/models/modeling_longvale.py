@@ -40,6 +40,9 @@ VIDEO_INPUTS = (
 # What else may be handed down to the language model; a name that is neither is a mistake.
 LANGUAGE_MODEL_INPUTS = frozenset(TransformersKwargs.__annotations__) | {"use_cache", "shift_labels"}
 
+# Lowest and highest frequency of the time embedding, in turns a video.
+TIME_TURNS = (0.25, 10.0)
+
 
 @dataclass
 class LongVALEModelOutputWithPast(BaseModelOutputWithPast):
@@ -82,6 +85,14 @@ class LongVALEModel(LongVALEPreTrainedModel):
         self.speech_projector = nn.Linear(config.speech_feature_size, hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
+
+    def train(self, mode: bool = True) -> "LongVALEModel":
+        """As usual, except that the towers stay in evaluation mode: they are frozen, and give what is stored."""
+        super().train(mode)
+        for tower in (self.visual_tower, self.audio_tower, self.speech_tower):
+            if tower is not None:
+                tower.eval()
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -528,9 +539,9 @@ def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[
 def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
     """Where in the video each token lies, as Fourier features.
 
-    Every modality covers the whole video, so that token i of n is centred at (i + 1/2) / n of the duration. Component k
-    is the cosine (first half) or sine (second half) of pi k times that share, k = 1, 2, ...: the mean over a stretch of
-    tokens then tells both its middle and its length.
+    Every modality covers the whole video, so that token i of n is centred at (i + 1/2) / n of the duration. The result
+    holds cosines (first half) and sines (second half) of that share at frequencies from a quarter of a turn a video,
+    which tells early from late, to ten turns, which tell neighbours apart, in equal ratios.
 
     Args:
         mask: [B, n], true for tokens; padding lies at the end.
@@ -541,7 +552,9 @@ def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
     """
     mask = mask.float()
     share = ((mask.cumsum(dim=1) - 0.5) / mask.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
-    angles = math.pi * share * torch.arange(1, width // 2 + 1, device=mask.device)
+    low, high = TIME_TURNS
+    steps = torch.linspace(0, 1, width // 2, device=mask.device)
+    angles = 2 * math.pi * share * low * (high / low) ** steps
     return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
 
 

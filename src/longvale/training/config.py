@@ -82,6 +82,11 @@ class SFTStageConfig(SFTConfig):
     lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the LoRA."})
 
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Update the LoRA by Muon at this rate, the projectors by AdamW at learning_rate; off."},
+    )
+
     # Other defaults than in the base classes.
     max_length: int | None = field(
         default=2048, metadata={"help": "Tokens a dialogue at most, its video included; longer ones lose turns."}

@@ -20,6 +20,7 @@ from trl import SFTTrainer
 
 from longvale.training.collator import TEXT_INPUTS, DialogueCollator
 from longvale.training.config import SFTStageConfig
+from longvale.training.optimizer import muon_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,6 +95,16 @@ class StageTrainer(SFTTrainer):
         base = self.model.peft_config["default"].base_model_name_or_path
         if base and os.path.isdir(base):
             self.model.peft_config["default"].base_model_name_or_path = os.path.abspath(base)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of the options, or Muon where they ask for it."""
+        if self.args.muon_learning_rate is None:
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            self.optimizer = muon_for(
+                self.model if model is None else model, self.args.muon_learning_rate, self.args.learning_rate
+            )
+        return self.optimizer
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: TRL's card shows a text pipeline, which does not take videos."""

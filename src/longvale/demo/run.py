@@ -1,0 +1,230 @@
+"""The whole system on synthetic videos: corpus, towers, base model, two tuning stages, evaluation, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from longvale.demo.checkpoint import build_checkpoint, corpus_options, sample_texts
+from longvale.events import atomic_write, load_json
+
+SETTINGS_FILE = "demo.json"
+STAGES = ("boundary_perception", "instruction")
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How much of everything; the defaults make a demo of some minutes on two cores.
+
+    Args:
+        seed: of the corpus, the weights and all orders.
+        train_videos, test_videos: of the corpus.
+        tower_epochs: passes of each tower over the training videos: visual, audio, speech.
+        text_steps, look_up_steps: of the base model.
+        stage_steps: of boundary perception and of instruction.
+    """
+
+    seed: int = 0
+    train_videos: int = 160
+    test_videos: int = 40
+    tower_epochs: tuple[int, int, int] = (16, 4, 8)
+    text_steps: int = 80
+    look_up_steps: int = 200
+    stage_steps: tuple[int, int] = (450, 120)
+
+
+def run_demo(
+    output: str | os.PathLike, seed: int = 0, progress: bool = True, settings: DemoSettings | None = None
+) -> dict[str, Any]:
+    """Run the demo, or go on with it; what is finished is not done again.
+
+    Args:
+        output: folder. It gets `corpus/`, `models/{base,boundary_perception,instruction}`, `model/` (the last of them),
+            `predictions.jsonl`, `scores.json`, `ablation.json`, `report.html` and `demo.json`, with the settings and
+            the seconds that each part took.
+        seed: used when no settings are given.
+        progress: show bars.
+        settings: how much of everything.
+
+    Returns:
+        The scores, as in `scores.json`.
+
+    Raises:
+        ValueError: if `output` holds a demo with other settings.
+        RuntimeError: if a tuning stage fails; its own message stands above.
+    """
+    settings = settings or DemoSettings(seed=seed)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    record = _Record(output / SETTINGS_FILE, settings)
+    corpus, models = output / "corpus", output / "models"
+    with record.part("corpus"):
+        _make_corpus(corpus, settings, progress)
+    if not (models / "base" / "config.json").is_file():
+        with record.part("base"):
+            _make_base(corpus, models, settings, progress)
+    source = "base"
+    for stage, steps in zip(STAGES, settings.stage_steps, strict=True):
+        if not (models / stage / "config.json").is_file():
+            with record.part(stage):
+                tune(stage, models / source, corpus, models / stage, steps, settings.seed)
+        source = stage
+    _copy_checkpoint(models / source, output / "model")
+    with record.part("evaluation"):
+        return _evaluate(output, models, progress)
+
+
+class _Record:
+    """`demo.json`: the settings that a folder was made with, and the seconds that each part took."""
+
+    def __init__(self, path: Path, settings: DemoSettings) -> None:
+        self.path = path
+        wanted = json.loads(json.dumps(asdict(settings)))
+        self.value: dict[str, Any] = load_json(path) if path.is_file() else {"settings": wanted, "seconds": {}}
+        for name, value in wanted.items():
+            if self.value["settings"].get(name) != value:
+                raise ValueError(
+                    f"{path}: this demo was begun with {name} {self.value['settings'].get(name)!r}, not {value!r}; "
+                    "give another output folder or delete this one"
+                )
+        self._write()
+
+    def part(self, name: str) -> _Timer:
+        return _Timer(self, name)
+
+    def add(self, name: str, seconds: float) -> None:
+        before = self.value["seconds"].get(name, 0.0)
+        self.value["seconds"][name] = round(before + seconds, 1)
+        self._write()
+
+    def _write(self) -> None:
+        with atomic_write(self.path) as file:
+            json.dump(self.value, file, indent=1)
+
+
+class _Timer:
+    def __init__(self, record: _Record, name: str) -> None:
+        self.record, self.name = record, name
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        self.record.add(self.name, time.monotonic() - self.start)
+
+
+def _make_corpus(corpus: Path, settings: DemoSettings, progress: bool) -> None:
+    from longvale.data.synthetic import synthesize
+
+    synthesize(
+        corpus,
+        videos=settings.train_videos,
+        test_videos=settings.test_videos,
+        seed=settings.seed,
+        options=corpus_options(),
+        progress=progress,
+    )
+
+
+def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: bool) -> None:
+    """Towers, features, and the base model that the recipes start from."""
+    from longvale.data.extraction import extract
+    from longvale.demo.base import fit_projectors, learn_to_look_up, pretrain_language_model
+    from longvale.demo.towers import pretrain_towers
+    from longvale.events import MODALITIES
+    from longvale.training.mosaic import load_mosaic
+
+    model, processor = build_checkpoint(settings.seed)
+    epochs = dict(zip(MODALITIES, settings.tower_epochs, strict=True))
+    pretrain_towers(model, processor, corpus, epochs=epochs, seed=settings.seed, progress=progress)
+    # A run that was stopped may have left features of other towers: these are made again whole.
+    shutil.rmtree(corpus / "features", ignore_errors=True)
+    extract(corpus / "videos", corpus / "features", processor, model, progress=progress)
+
+    mosaic = load_mosaic(corpus, corpus / "features", model.config)
+    texts = list(sample_texts(800, settings.seed, corpus_options()))
+    curves = {
+        "language model": pretrain_language_model(
+            model, processor, texts, steps=settings.text_steps, seed=settings.seed, progress=progress
+        )
+    }
+    fit_projectors(model, processor, mosaic.bank)
+    curves["looking up"] = learn_to_look_up(
+        model, processor, mosaic.bank, mosaic.options, steps=settings.look_up_steps, seed=settings.seed, progress=progress
+    )
+    models.mkdir(exist_ok=True)
+    partial = models / ".base.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    with atomic_write(partial / "curves.json") as file:
+        json.dump(curves, file)
+    partial.rename(models / "base")
+
+
+def tune(stage: str, model: Path, corpus: Path, output: Path, steps: int, seed: int) -> None:
+    """Run a recipe as a user would: `accelerate launch recipes/sft.py --config ...`.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    from longvale.training.recipes import recipes_dir
+
+    recipes = recipes_dir()
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--quiet"),
+        *("--config_file", str(recipes / "accelerate" / "cpu.yaml"), str(recipes / "sft.py")),
+        *("--config", str(recipes / "configs" / f"demo_{stage}.yaml")),
+        *("--model", str(model), "--data_dir", str(corpus), "--features_dir", str(corpus / "features")),
+        *("--output_dir", str(output), "--max_steps", str(steps), "--seed", str(seed)),
+    ]
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "HF_HUB_OFFLINE": "1", **os.environ}
+    status = subprocess.run(command, env=environment, check=False).returncode
+    if status:
+        raise RuntimeError(f"{stage} ended with exit code {status}: {' '.join(command)}")
+
+
+def _copy_checkpoint(source: Path, target: Path) -> None:
+    if (target / "config.json").is_file():
+        return
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    leave = shutil.ignore_patterns("checkpoint-*", "adapter", "log_history.json", "settings.json", "runs")
+    shutil.copytree(source, partial, ignore=leave)
+    partial.rename(target)
+
+
+def _evaluate(output: Path, models: Path, progress: bool) -> dict[str, Any]:
+    from longvale.evaluation.evaluate import evaluate
+
+    return evaluate(
+        str(output / "model"),
+        output / "corpus",
+        output,
+        with_ablation=True,
+        training_curves=_curves(models),
+        title="LongVALE demo",
+        batch_size=32,
+        max_new_tokens={"grounding": 12, "dense_captioning": 256, "segment_captioning": 32},
+        progress=progress,
+    )
+
+
+def _curves(models: Path) -> list[Mapping[str, Any]]:
+    """Loss curves of all trainings, for the report."""
+    named: dict[str, list[Mapping[str, float]]] = dict(load_json(models / "base" / "curves.json"))
+    for stage in STAGES:
+        history = load_json(models / stage / "log_history.json")
+        named[stage.replace("_", " ")] = [entry for entry in history if "loss" in entry]
+    return [
+        {"name": name, "steps": [point["step"] for point in curve], "loss": [point["loss"] for point in curve]}
+        for name, curve in named.items()
+    ]
