@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from longvale.data.features import FeatureStore, feature_path
+from longvale.demo.checkpoint import HIDDEN_SIZE, NUM_LAYERS, TOWER_SIZE
 
 EVAL = "longvale-annotations-eval.json"
 
@@ -295,18 +296,21 @@ BAD_CHECKPOINTS = {
     "another model": (lambda f: edit_config(f, model_type="llama"), r"model_type 'llama', expected 'longvale'"),
     "wrong field": (lambda f: edit_config(f, num_frames="many"), r"num_frames"),
     "wrong width": (
-        lambda f: edit_config(f, visual_feature_size=9),
-        r"visual_feature_size is 9 but the tower gives 64",
+        lambda f: edit_config(f, speech_feature_size=9),
+        rf"speech_feature_size is 9 but the tower gives {TOWER_SIZE}",
     ),
     "weights of another shape": (
         lambda f: edit_config(f, audio_config=None, audio_feature_size=7),
-        r"audio_projector\.weight is \[128, 64\], but config\.json says \[128, 7\]",
+        rf"audio_projector\.weight is \[{HIDDEN_SIZE}, {TOWER_SIZE}\], but config\.json says \[{HIDDEN_SIZE}, 7\]",
     ),
     "weights too many": (
         lambda f: edit_config(f, audio_config=None, audio_feature_size=64),
         r"config\.json has no place for \d+ weights, for instance model\.audio_tower",
     ),
-    "weights too few": (lambda f: add_layer(f / "config.json"), r"lacks \d+ weights, for instance .*layers\.4\."),
+    "weights too few": (
+        lambda f: add_layer(f / "config.json"),
+        rf"lacks \d+ weights, for instance .*layers\.{NUM_LAYERS}\.",
+    ),
 }
 
 

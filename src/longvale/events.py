@@ -9,8 +9,8 @@ The file format is the one that LongVALE published
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +35,9 @@ RELATIONS = (
     "corrective",
     "audio-only",
 )
+
+#: What `open` does with half a character, which JSON may hold and UTF-8 may not: write it as JSON does, `\ud83d`.
+LONE_SURROGATES = "backslashreplace"
 
 #: An event may end this much after the video's duration: published durations are rounded, boundaries are not.
 DURATION_TOLERANCE_S: Seconds = 0.5
@@ -261,7 +264,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 
     Args:
         path: the file to write. Until the end it stays as it was.
-        mode: "w" for UTF-8 text, "wb" for bytes.
+        mode: "w" for UTF-8 text (see [`LONE_SURROGATES`]), "wb" for bytes.
 
     Raises:
         FileNotFoundError: if the folder of `path` does not exist.
@@ -283,7 +286,8 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(handle, 0o666 & ~umask)
-        with open(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": LONE_SURROGATES}
+        with open(handle, mode, **text) as file:
             yield file
         os.replace(temporary, path)
     except BaseException:
@@ -303,8 +307,18 @@ def check_video_id(video_id: str) -> None:
         raise ValueError(f"video id {video_id!r} must not hold a path; use the file's name without folder and suffix")
 
 
+def is_number(value: object) -> bool:
+    """Whether this is a finite int or float; not a bool, and no whole number that is too large for a float.
+
+    Example:
+        >>> is_number(4.7), is_number(True), is_number(float("nan")), is_number(10**400)
+        (True, False, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def _check_seconds(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise ValueError(f"{name} must be a finite number of seconds, not {_short(value)}")
     if value < 0:
         raise ValueError(f"{name} must not be negative: {value}")

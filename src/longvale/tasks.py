@@ -78,7 +78,7 @@ class Prediction:
         answer: the text as generated.
         sentence_id: index of the event asked about, None for dense captioning.
         query_id: 0 unless a question is asked more than once.
-        info: further values of the line, kept as they are.
+        info: further values of the line's `info`, kept as they are.
     """
 
     video_id: str
@@ -97,8 +97,8 @@ class Prediction:
         """The line of the official log, without the line break.
 
         Example:
-            >>> Prediction("abc", "grounding", "From 05 to 25.", sentence_id=0).to_log()
-            '{"video_id": "abc", "task": "grounding", "query_id": 0, "answer": "From 05 to 25.", "info": {"sentence_id": 0}}'
+            >>> Prediction("abc", "grounding", "05 to 25", sentence_id=0).to_log()
+            '{"video_id": "abc", "task": "grounding", "query_id": 0, "answer": "05 to 25", "info": {"sentence_id": 0}}'
         """
         line: dict[str, Any] = {
             "video_id": self.video_id,

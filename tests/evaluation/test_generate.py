@@ -10,10 +10,11 @@ from fake_longvale import FakeModel, FakeProcessor
 
 from longvale.data.checkpoint import weights_digest
 from longvale.data.features import save_features
+from longvale.evaluation.answer_log import AnswerLog
 from longvale.evaluation.generate import generate, task_batches, video_blocks
 from longvale.evaluation.model import load_model, token_limits
 from longvale.events import load_annotations
-from longvale.tasks import TASKS, load_predictions, questions
+from longvale.tasks import TASKS, Prediction, Question, load_predictions, questions
 
 QUESTIONS = 6 + 3 + 6  # grounding, dense captioning (not of the video without events), segment captioning
 
@@ -48,6 +49,18 @@ def test_captions_that_spell_the_placeholder_stay_words(data, tmp_path):
     model = FakeModel()
     run(data, tmp_path / "p", model, tasks=["grounding"])
     assert all(prompt.count("<video>") == 1 and "< video>" in prompt for batch in model.batches for prompt in batch)
+
+
+def test_half_a_character_is_an_answer_too(tmp_path):
+    """A model may give it, and UTF-8 cannot hold it."""
+    asked = [Question("abc", "grounding", 0, "When?", "")]
+    answer = Prediction("abc", "grounding", "\ud83d – 犬", 0)
+    with AnswerLog(tmp_path / "log.jsonl", {}, asked) as log:
+        log.append([answer])
+    assert load_predictions(log.path) == [answer]
+    log.finish()
+    assert load_predictions(log.path) == [answer]
+    assert "犬" in log.path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("die_at", [1, 3, 8])

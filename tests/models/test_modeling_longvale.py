@@ -3,6 +3,7 @@ float32 sums; the logits here are of size 10."""
 
 import copy
 import inspect
+import math
 
 import pytest
 import torch
@@ -107,16 +108,17 @@ def test_raw_video_and_stored_features_give_the_same_logits(model, processor, cl
         "frames and waveform": {"videos": media.frames, "audio": media.waveform},
     }[form]
     encoded = model.encode(**processor(videos=media))
-    assert {name: int(mask.sum()) for name, (_, mask) in encoded.items()} == {
-        "visual": 20,
-        "audio": 6,  # 1298 filterbank frames in windows of 256
-        "speech": 6,  # 650 states in windows of 128
+    counts = {
+        "visual": processor.num_frames,
+        "audio": math.ceil(1298 / processor.audio_window_frames),  # filterbank frames of 13 s
+        "speech": math.ceil(650 / processor.speech_window_states),
     }
+    assert {name: int(mask.sum()) for name, (_, mask) in encoded.items()} == counts
     from_raw = model(**processor(text=QUESTIONS[0], **raw)).logits
     from_stored = model(**processor(text=QUESTIONS[0], **stored(processor, encoded))).logits
     assert_close(from_raw, from_stored, **CLOSE)
     other = model(**processor(text=QUESTIONS[0], **stored(processor, model.encode(**processor(videos=media.frames)))))
-    assert other.logits.shape[1] == from_raw.shape[1] - 12
+    assert other.logits.shape[1] == from_raw.shape[1] - counts["audio"] - counts["speech"]
 
 
 @torch.no_grad()
@@ -129,8 +131,8 @@ def test_a_raw_batch_equals_its_rows(model, processor, pictures, sound):
     encoded = model.encode(**processor(videos=videos, audio=sounds))
     assert [encoded[name][1].sum(dim=1).tolist() for name in ("visual", "audio", "speech")] == [
         [20, 0, 7, 4],
-        [6, 2, 0, 1],
-        [6, 2, 0, 1],
+        [math.ceil(frames / processor.audio_window_frames) for frames in (1298, 298, 0, 1)],
+        [math.ceil(states / processor.speech_window_states) for states in (650, 150, 0, 1)],
     ]
     for row, (question, video, waveform) in enumerate(zip(questions, videos, sounds, strict=True)):
         single = processor(text=question, videos=[video], audio=[waveform])
@@ -402,6 +404,20 @@ def test_gradient_checkpointing_through_the_towers(model, processor, pictures, s
         model.gradient_checkpointing_disable()
 
 
+def test_towers_give_the_same_while_training(model, processor, pictures, sound):
+    """They are frozen: no dropout, and no running means that move."""
+    inputs = processor(videos=pictures(4), audio=sound(3))
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        expected = model.encode(**inputs)
+        found = model.train().encode(**inputs)
+    assert model.model.language_model.training and model.model.visual_projector.training
+    for name, (values, _) in expected.items():
+        assert torch.equal(found[name][0], values), name
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(part.training for part in model.eval().modules())
+
+
 def test_an_absent_modality_has_zero_gradients_in_training():
     """None would leave other processes waiting for a gradient to reduce."""
     inputs = training_inputs()
@@ -443,11 +459,21 @@ def test_logits_to_keep():
 
 
 def test_fourier_times_tell_where_in_the_video_a_token_lies():
-    times = fourier_times(torch.tensor([[1, 1, 1, 1]]), 5)[0]
+    """A quarter of a turn, ten turns, and between them what has the same ratio to both."""
+    times = fourier_times(torch.tensor([[1, 1, 1, 1]]), 7)[0]
     share = torch.tensor([0.125, 0.375, 0.625, 0.875])
-    angles = torch.pi * share
-    expected = torch.stack([angles.cos(), (2 * angles).cos(), angles.sin(), (2 * angles).sin(), 0 * share], dim=1)
-    assert_close(times, expected)
+    angles = [2 * torch.pi * turns * share for turns in (0.25, 2.5**0.5, 10)]
+    expected = torch.stack([*(a.cos() for a in angles), *(a.sin() for a in angles), 0 * share], dim=1)
+    assert_close(times, expected, rtol=0, atol=1e-5)  # float32 sines of angles up to 55
+
+
+def test_fourier_times_tell_any_two_tokens_apart():
+    """Neighbours by the fast turns; late from early by the slow ones, of which none comes round."""
+    times = fourier_times(torch.ones(1, 100), 64)[0]
+    distances = torch.cdist(times, times) + 99 * torch.eye(100)
+    assert distances.min() > 0.5
+    slow = times[:, 0]
+    assert (slow.diff() < 0).all()
 
 
 def test_fourier_times_do_not_depend_on_padding():
@@ -474,10 +500,13 @@ def test_time_embeddings_are_added_to_the_projected_features():
 def test_speech_windows_run_across_chunks(model, processor, sound):
     inputs = processor(audio=sound(13))
     features, mask = model.model.get_speech_features(inputs["input_features"], inputs["input_features_mask"])
-    states = model.model.speech_tower(inputs["input_features"][0]).last_hidden_state.flatten(0, 1)[:650]
-    expected = [states[start : start + 128].mean(dim=0) for start in range(0, 650, 128)]
-    assert mask.tolist() == [[1, 1, 1, 1, 1, 1, 0, 0]]
-    assert_close(features[0, :6], torch.stack(expected), **CLOSE)
+    states = model.model.speech_tower(inputs["input_features"][0]).last_hidden_state
+    window = processor.speech_window_states
+    assert len(states) == 2
+    states = states.flatten(0, 1)[:650]
+    expected = [states[start : start + window].mean(dim=0) for start in range(0, 650, window)]
+    assert mask.tolist() == [[1] * len(expected) + [0] * (mask.shape[1] - len(expected))]
+    assert_close(features[0, : len(expected)], torch.stack(expected), **CLOSE)
 
 
 def test_pooling_of_states_in_low_precision_counts_right():

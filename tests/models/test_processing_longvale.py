@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -7,9 +8,11 @@ from torch.testing import assert_close
 from torchvision.transforms import v2
 from transformers import CLIPImageProcessor, WhisperFeatureExtractor
 
+from longvale.demo.checkpoint import SPEECH_CHUNK_S
 from longvale.models.media import Media, read_media
 from longvale.models.processing_longvale import LongVALEProcessor
 
+CHUNK_STATES = 50 * SPEECH_CHUNK_S
 PROMPT = "USER: <video>\nWhat happens? ASSISTANT:"
 
 
@@ -20,8 +23,8 @@ def make_processor(processor, **options):
         "feature_extractor": processor.feature_extractor,
         "tokenizer": processor.tokenizer,
         "num_frames": 4,
-        "audio_window_frames": 256,
-        "speech_window_states": 128,
+        "audio_window_frames": processor.audio_window_frames,
+        "speech_window_states": processor.speech_window_states,
     }
     return LongVALEProcessor(**parts | options)
 
@@ -193,9 +196,12 @@ def test_there_are_as_many_placeholders_as_features(model, either, sound, second
     speech, speech_mask = model.encode(**either(audio=sound(max(seconds, 1 / 16_000))))["speech"]
     samples = round(max(seconds * 16_000, 1))
     assert audio_mask.sum() == either.sound_extractor.num_windows(samples)
-    chunks, states = -(-samples // 160_000), -(-samples // 320)
-    expected = 500 * chunks // 128 if either.preprocessing == "official" else -(-states // 128)
-    assert speech_mask.sum() == expected
+    chunks, states = math.ceil(samples / either.feature_extractor.n_samples), math.ceil(samples / 320)
+    window = either.speech_window_states
+    if either.preprocessing == "official":
+        assert speech_mask.sum() == chunks * CHUNK_STATES // window
+    else:
+        assert speech_mask.sum() == math.ceil(states / window)
     assert placeholders(either, inputs) == [int(audio_mask.sum() + speech_mask.sum())]
     assert speech.isfinite().all()
     assert model(**inputs).logits.isfinite().all()
@@ -206,8 +212,9 @@ def test_official_speech_windows_count_the_padding(model, processor, sound):
     official = make_processor(processor, preprocessing="official")
     inputs = official(audio=sound(13))
     states = model.model.speech_tower(inputs["input_features"][0]).last_hidden_state.flatten(0, 1)
-    assert len(states) == 1000
-    expected = [states[start : start + 128].mean(dim=0) for start in range(0, 1000 - 128, 128)]
+    assert len(states) == 2 * CHUNK_STATES
+    window = official.speech_window_states
+    expected = [states[start : start + window].mean(dim=0) for start in range(0, len(states) - window + 1, window)]
     features, mask = model.encode(**inputs)["speech"]
     assert_close(features[mask.bool()], torch.stack(expected), rtol=1e-5, atol=1e-5)
 

@@ -2,41 +2,18 @@ import json
 import random
 from dataclasses import asdict
 
-import numpy as np
 import pytest
+from telling import OPTIONS, telling_features
 
 from longvale.data.dialogues import boundary_dialogue, save_dialogues
 from longvale.data.features import save_features
 from longvale.data.instructions import instruction_dialogue
-from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, SyntheticOptions, plan_video
+from longvale.data.planning import plan_video
 from longvale.data.synthetic import EventRecord
 from longvale.demo.checkpoint import build_checkpoint
 from longvale.events import save_annotations
-from longvale.training.mosaic import Lanes, frame_times
 
-#: Seconds of a sound window of the tiny model.
-WINDOW_S = 2.56
-FRAMES, WIDTH = 20, 64
-OPTIONS = SyntheticOptions()
-SHOWN = [None, *(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)]
 TRAIN_VIDEOS, TEST_VIDEOS = 150, 2
-
-
-def telling_features(plan):
-    """Features that spell what they show: visual[:, i] for SHOWN[i], sound[:, i] for its share of the window."""
-    duration = plan.annotation.duration
-    lanes = Lanes((piece for pieces in plan.pieces for piece in pieces), duration)
-    visual = np.eye(WIDTH, dtype=np.float32)[[SHOWN.index(lanes.shown(time)) for time in frame_times(FRAMES, duration)]]
-    windows = lanes.windows(WINDOW_S)
-    audio = np.zeros((len(windows), WIDTH), np.float32)
-    speech = np.zeros((len(windows), WIDTH), np.float32)
-    for index, parts in enumerate(windows):
-        for (sound, word), share in parts:
-            if sound:
-                audio[index, SOUNDS.index(sound)] += share
-            if word:
-                speech[index, WORDS.index(word)] += share
-    return {"visual": visual, "audio": audio, "speech": speech}
 
 
 @pytest.fixture(scope="session")

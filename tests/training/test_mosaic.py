@@ -4,8 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import OPTIONS, WINDOW_S, telling_features
 from datasets import Dataset
+from telling import OPTIONS, WINDOW_S, telling_features
 
 from longvale.data.planning import SOUNDS, WORDS, Piece, plan_video
 from longvale.events import MODALITIES

@@ -13,7 +13,6 @@ Times stand in the text as tokens, `<s0>` for the start and `<e0>` for the end o
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import re
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..events import Annotation, Event, Seconds, atomic_write, load_json
+from ..events import Annotation, Event, Seconds, atomic_write, is_number, load_json
 from ..tasks import VIDEO_TOKEN, dense_captioning_question, grounding_question, segment_captioning_question
 from ..timecodes import render_span, to_timecode
 
@@ -270,11 +269,11 @@ def _check_turns(turns: object) -> list[str]:
 def _check_meta(meta: object) -> dict[str, Seconds]:
     if not isinstance(meta, dict):
         raise ValueError(f"field 'meta' must be an object with duration and token, not {_short(meta)}")
-    if not _is_number(meta.get("duration")) or meta["duration"] <= 0:
+    if not is_number(meta.get("duration")) or meta["duration"] <= 0:
         raise ValueError(f"meta.duration must be seconds above 0, not {_short(meta.get('duration'))}")
     split = meta.get("split")
     if split is not None:
-        right = isinstance(split, list) and len(split) == 2 and all(_is_number(x) for x in split)
+        right = isinstance(split, list) and len(split) == 2 and all(is_number(x) for x in split)
         if not right or not 0 <= split[0] < split[1]:
             raise ValueError(f"meta.split must be [start, end] in seconds, not {_short(split)}")
     tokens = meta.get("token", {})
@@ -283,13 +282,9 @@ def _check_meta(meta: object) -> dict[str, Seconds]:
     for token, time in tokens.items():
         if not _TIME_TOKEN.fullmatch(token):
             raise ValueError(f"meta.token: {_short(token)} is not a time token such as <s0> or <e0>")
-        if not _is_number(time) or time < 0:
+        if not is_number(time) or time < 0:
             raise ValueError(f"meta.token {token} must be a finite number of seconds, 0 or more, not {_short(time)}")
     return tokens
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _short(value: object, limit: int = 60) -> str:

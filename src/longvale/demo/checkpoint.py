@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -155,7 +156,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Llama
         for text in texts:
             for phrase in PHRASES:
                 text = text.replace(phrase, "\n")
-            yield from text.split("\n")
+            # Cut at punctuation, which then is a token of its own: a timecode is the same one before a full stop.
+            yield from re.findall(r"[.,:?]|[^.,:?\n]+", text)
         # Every timecode is a word, whether the sample has it or not.
         for timecode in range(100):
             yield from [f"From {timecode:02d} to"] * 20
@@ -187,7 +189,9 @@ def sample_texts(videos: int, seed: int = 0, options: SyntheticOptions | None = 
     for index in range(videos):
         rng = random.Random(f"{seed}:text:{index}")
         plan = plan_video(f"text_{index}", seed, options)
-        for dialogue in (boundary_dialogue(plan.annotation, rng), instruction_dialogue(plan.annotation, plan.pieces, rng)):
+        boundary = boundary_dialogue(plan.annotation, rng)
+        instruction = instruction_dialogue(plan.annotation, plan.pieces, rng)
+        for dialogue in (boundary, instruction):
             for message in fill_timecodes(dialogue):
                 content = message["content"].replace(tasks.VIDEO_TOKEN, "")
                 yield f"USER: {content} ASSISTANT:" if message["role"] == "user" else f" {content}"

@@ -158,7 +158,13 @@ def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: boo
     }
     fit_projectors(model, processor, mosaic.bank)
     curves["looking up"] = learn_to_look_up(
-        model, processor, mosaic.bank, mosaic.options, steps=settings.look_up_steps, seed=settings.seed, progress=progress
+        model,
+        processor,
+        mosaic.bank,
+        mosaic.options,
+        steps=settings.look_up_steps,
+        seed=settings.seed,
+        progress=progress,
     )
     models.mkdir(exist_ok=True)
     partial = models / ".base.partial"

@@ -133,9 +133,7 @@ def _speech_windows(processor: LongVALEProcessor, inputs: Mapping[str, torch.Ten
     return -(-states // processor.speech_window_states)
 
 
-def word_shares(
-    pieces: Sequence[Piece], modality: Modality, spans: Sequence[tuple[Seconds, Seconds]]
-) -> torch.Tensor:
+def word_shares(pieces: Sequence[Piece], modality: Modality, spans: Sequence[tuple[Seconds, Seconds]]) -> torch.Tensor:
     """How much of each span each word of the modality's vocabulary is true of: [n, words] in [0, 1].
 
     Example:

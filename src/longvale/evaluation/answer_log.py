@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ..events import atomic_write, load_json
+from ..events import LONE_SURROGATES, atomic_write, load_json
 from ..tasks import Prediction, Question, load_predictions
 
 #: Settings that are only recorded: a folder may be moved or spelled in another way; `weights` tells models apart.
@@ -97,7 +97,7 @@ class AnswerLog:
             self.done[prediction.key] = prediction
 
     def __enter__(self) -> AnswerLog:
-        self._file = self.path.open("a", encoding="utf-8", newline="\n")
+        self._file = self.path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n")
         return self
 
     def __exit__(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-#: Coefficients of the quintic Newton-Schulz iteration and its steps (K. Jordan, "Muon", 2024, https://kellerjordan.github.io/posts/muon/).
+#: Coefficients of the quintic Newton-Schulz iteration and its steps (K. Jordan, "Muon", 2024,
+#: https://kellerjordan.github.io/posts/muon/).
 _COEFFICIENTS, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
