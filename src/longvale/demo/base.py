@@ -4,9 +4,9 @@
    conversation.
 2. The projectors are fitted to captions: a frame (or a sound window) of a thing is put where the words of the thing are
    embedded.
-3. The language model learns to look up when things are seen, with the visual features alone.
+3. The language model learns to look up when things happen, which a large one can do before it has seen a video.
 
-Sound and speech are not listened to here: learning that is what the boundary-perception stage is for.
+What happens when, and all other questions, are left to the two tuning stages.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue, segment_turn
-from longvale.data.planning import Plan, SyntheticOptions, plan_video, with_article
-from longvale.events import MODALITIES, Event, Modality
+from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue
+from longvale.data.planning import plan_video
+from longvale.events import MODALITIES, Annotation, Modality
 from longvale.training.collator import DialogueCollator
-from longvale.training.mosaic import FeatureBank, Lanes, compose_visual
+from longvale.training.mosaic import FeatureBank, TemporalMosaic, compose
 from longvale.training.optimizer import muon_for
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Batch = dict[str, Any]
 Curve = list[dict[str, float]]
 
 #: Of the matrices (Muon) and of the other weights (AdamW).
-MATRIX_LEARNING_RATE, OTHER_LEARNING_RATE = 0.02, 3e-3
+MATRIX_LEARNING_RATE, OTHER_LEARNING_RATE = 0.01, 3e-3
 
 
 def pretrain_language_model(
@@ -116,19 +116,17 @@ def _clips(bank: FeatureBank, modality: Modality) -> Iterator[tuple[str | None, 
 def learn_to_look_up(
     model: LongVALEForConditionalGeneration,
     processor: LongVALEProcessor,
-    bank: FeatureBank,
-    options: SyntheticOptions,
+    mosaic: TemporalMosaic,
     *,
     steps: int,
     batch_size: int = 24,
     seed: int = 0,
     progress: bool = True,
 ) -> Curve:
-    """Train `model` in place on when things are seen, in new timelines of stored frames, without any sound.
+    """Train `model` in place on when events are, in new timelines of stored features.
 
     Args:
-        bank: stored features by what they show.
-        options: of the planner.
+        mosaic: where the timelines come from.
     """
     collator = DialogueCollator(processor)
 
@@ -136,34 +134,26 @@ def learn_to_look_up(
         rows = []
         for row in range(batch_size):
             name = f"{seed}:{step}:{row}"
-            plan, rng = plan_video("seen", name, options), random.Random(name)
-            lanes = Lanes((piece for pieces in plan.pieces for piece in pieces), plan.annotation.duration)
-            dialogue = make_dialogue(plan.annotation, visual_turns(plan, rng))
-            rows.append({"messages": fill_timecodes(dialogue), "visual_features": compose_visual(lanes, bank, rng)})
+            plan, rng = plan_video("base", name, mosaic.options), random.Random(name)
+            features = compose(plan, mosaic.bank, rng)
+            dialogue = make_dialogue(plan.annotation, when_turns(plan.annotation, rng))
+            named = {f"{modality}_features": values for modality, values in features.items()}
+            rows.append({"messages": fill_timecodes(dialogue), **named})
         return collator(rows)
 
     return _train(model, batch, steps, "looking up", progress)
 
 
-def visual_turns(plan: Plan, rng: random.Random) -> list[Turn]:
-    """Questions about what is seen, in random order: mostly when it is, sometimes what is there.
-
-    Of events that are also heard only the thing is named, since the rest cannot be seen.
-    """
-    turns = []
-    for event, piece in plan.lane("visual"):
-        alone = event.modalities == ("visual",)
-        caption = event.caption if alone else f"{with_article(piece.content).capitalize()}."
-        seen = Event(piece.start, piece.end, caption)
-        turns.append((grounding_turn if rng.random() < 0.8 else segment_turn)(seen, plan.annotation.duration))
-    return rng.sample(turns, len(turns))
+def when_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:
+    """When each event is, in random order."""
+    return [grounding_turn(event, annotation.duration) for event in rng.sample(annotation.events, len(annotation.events))]
 
 
 def _train(
     model: LongVALEForConditionalGeneration, batch: Callable[[int], Batch], steps: int, name: str, progress: bool
 ) -> Curve:
-    """Train the language model and what is between it and the towers."""
-    frozen = [p for part in ("visual", "audio", "speech") for p in getattr(model.model, f"{part}_tower").parameters()]
+    """Train the language model alone: projectors that moved at its rates would lose the words that they are fitted to."""
+    frozen = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
     wanted = [(parameter, parameter.requires_grad) for parameter in frozen]
     for parameter in frozen:
         parameter.requires_grad_(False)

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
     from longvale.models.processing_longvale import LongVALEProcessor
 
-#: Frames of a video: one for each step of the synthetic grid.
-NUM_FRAMES = 20
+#: Steps of the grid that the events of a video lie on, and its frames: one a step.
+NUM_FRAMES = 10
 #: Every video of the demo lasts this long, so that a sound window, too, is one step of the grid.
 VIDEO_LENGTH_S = 32.0
-#: Filterbank frames (10 ms) and encoder states (20 ms) of a sound window: 1.6 s.
-AUDIO_WINDOW_FRAMES, SPEECH_WINDOW_STATES = 160, 80
+#: Filterbank frames (10 ms) and encoder states (20 ms) of a sound window: 3.2 s.
+AUDIO_WINDOW_FRAMES, SPEECH_WINDOW_STATES = 320, 160
 #: Whisper's chunk, shortened from 30 s.
 SPEECH_CHUNK_S = 8
 
-HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, VOCAB_SIZE = 96, 6, 4, 640
+HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, VOCAB_SIZE = 96, 4, 4, 640
 TOWER_SIZE = 64
 
 #: The fixed wording of the conversation and of the published questions: a token each, which keeps dialogues short.
@@ -139,7 +139,7 @@ def build_checkpoint(
 
 def corpus_options() -> SyntheticOptions:
     """Of the demo's synthetic corpus."""
-    return SyntheticOptions(min_length_s=VIDEO_LENGTH_S, max_length_s=VIDEO_LENGTH_S)
+    return SyntheticOptions(min_length_s=VIDEO_LENGTH_S, max_length_s=VIDEO_LENGTH_S, grid=NUM_FRAMES)
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> LlamaTokenizer:

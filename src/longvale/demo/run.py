@@ -36,9 +36,9 @@ class DemoSettings:
     train_videos: int = 160
     test_videos: int = 40
     tower_epochs: tuple[int, int, int] = (16, 4, 8)
-    text_steps: int = 80
-    look_up_steps: int = 200
-    stage_steps: tuple[int, int] = (450, 120)
+    text_steps: int = 40
+    look_up_steps: int = 450
+    stage_steps: tuple[int, int] = (80, 40)
 
 
 def run_demo(
@@ -158,13 +158,7 @@ def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: boo
     }
     fit_projectors(model, processor, mosaic.bank)
     curves["looking up"] = learn_to_look_up(
-        model,
-        processor,
-        mosaic.bank,
-        mosaic.options,
-        steps=settings.look_up_steps,
-        seed=settings.seed,
-        progress=progress,
+        model, processor, mosaic, steps=settings.look_up_steps, seed=settings.seed, progress=progress
     )
     models.mkdir(exist_ok=True)
     partial = models / ".base.partial"
@@ -192,7 +186,15 @@ def tune(stage: str, model: Path, corpus: Path, output: Path, steps: int, seed: 
         *("--model", str(model), "--data_dir", str(corpus), "--features_dir", str(corpus / "features")),
         *("--output_dir", str(output), "--max_steps", str(steps), "--seed", str(seed)),
     ]
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "HF_HUB_OFFLINE": "1", **os.environ}
+    # Left to itself, accelerate counts physical cores, and computes with one thread where two are virtual.
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        "HF_HUB_OFFLINE": "1",
+        **os.environ,
+    }
     status = subprocess.run(command, env=environment, check=False).returncode
     if status:
         raise RuntimeError(f"{stage} ended with exit code {status}: {' '.join(command)}")
