@@ -4,15 +4,18 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from longvale.demo.checkpoint import NUM_FRAMES, TOWER_SIZE
 from longvale.models import media
 from longvale.models.media import read_media
 
@@ -114,3 +117,56 @@ def test_memory_is_that_of_the_frames_and_the_sound(big_buck_bunny, record_prope
         print("\nread_media(Big Buck Bunny):", ", ".join(f"{name} {value:.1f}" for name, value in measured.items()))
     # Frames 27 MB, waveform 38 MB held twice while it is put together, the decoder's pictures.
     assert measured["peak_mb"] - measured["imports_mb"] < 250
+
+
+COMMAND = """
+import atexit, sys
+
+
+def peak_mb():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) // 1024
+
+
+atexit.register(lambda: print(f"peak {peak_mb()} MB", file=sys.stderr))
+from longvale.cli import main
+
+main()
+"""
+
+
+def run_measured(*arguments):
+    """Run `longvale ...` in a process of its own -> (what it printed, seconds, peak memory in MB)."""
+    start = time.perf_counter()
+    command = [sys.executable, "-c", COMMAND, *(str(argument) for argument in arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    assert result.returncode == 0, result.stderr
+    return result.stdout, seconds, int(re.search(r"peak (\d+) MB", result.stderr)[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_features_and_an_answer(big_buck_bunny, tiny_model, tmp_path, record_property, capsys):
+    output = tmp_path / "features"
+    _, seconds, peak_mb = run_measured("features", big_buck_bunny, "--output", output, "--model", tiny_model, "-q")
+    name = f"{big_buck_bunny.stem}.npy"
+    features = {path.parent.name: np.load(path, allow_pickle=False) for path in output.rglob(name)}
+    assert sorted(features) == ["audio_features", "speech_features", "visual_features"]
+    windows = int(np.ceil(DURATION_S / 3.2))
+    assert features["visual_features"].shape == (NUM_FRAMES, TOWER_SIZE)
+    for folder in ("audio_features", "speech_features"):
+        assert features[folder].shape == (windows, TOWER_SIZE)
+    for values in features.values():
+        assert np.isfinite(values).all()
+        assert (np.abs(np.diff(values.astype(np.float32), axis=0)).max(axis=1) > 0).all()  # no two neighbours are alike
+
+    question = "What happens in this video, and when?"
+    answer, ask_seconds, ask_mb = run_measured("ask", tiny_model, big_buck_bunny, question, "--max-new-tokens", 16)
+    assert answer.strip()
+
+    measured = {"features_seconds": seconds, "features_mb": peak_mb, "ask_seconds": ask_seconds, "ask_mb": ask_mb}
+    for key, value in measured.items():
+        record_property(key, round(value, 1))
+    with capsys.disabled():
+        print("\nlongvale features, longvale ask:", ", ".join(f"{key} {value:.1f}" for key, value in measured.items()))
+    assert max(peak_mb, ask_mb) < 3000

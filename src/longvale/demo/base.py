@@ -63,7 +63,8 @@ def pretrain_language_model(
         rows = torch.stack([ids[start : start + length] for start in starts])
         return {"input_ids": rows, "labels": rows}
 
-    return _train(model, batch, steps, "language model", progress)
+    frozen = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
+    return _train(model, batch, steps, "language model", progress, frozen)
 
 
 def fit_projectors(
@@ -141,19 +142,27 @@ def learn_to_look_up(
             rows.append({"messages": fill_timecodes(dialogue), **named})
         return collator(rows)
 
-    return _train(model, batch, steps, "looking up", progress)
+    # Words and projectors that moved would lose each other.
+    frozen = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.layers.")]
+    return _train(model, batch, steps, "looking up", progress, frozen)
 
 
 def when_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:
     """When each event is, in random order."""
-    return [grounding_turn(event, annotation.duration) for event in rng.sample(annotation.events, len(annotation.events))]
+    return [
+        grounding_turn(event, annotation.duration) for event in rng.sample(annotation.events, len(annotation.events))
+    ]
 
 
 def _train(
-    model: LongVALEForConditionalGeneration, batch: Callable[[int], Batch], steps: int, name: str, progress: bool
+    model: LongVALEForConditionalGeneration,
+    batch: Callable[[int], Batch],
+    steps: int,
+    name: str,
+    progress: bool,
+    frozen: Sequence[nn.Parameter],
 ) -> Curve:
-    """Train the language model alone: projectors that moved at its rates would lose the words that they are fitted to."""
-    frozen = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
+    """Train all parameters but those of `frozen`, which are as they were afterwards."""
     wanted = [(parameter, parameter.requires_grad) for parameter in frozen]
     for parameter in frozen:
         parameter.requires_grad_(False)

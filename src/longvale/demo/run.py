@@ -35,10 +35,10 @@ class DemoSettings:
     seed: int = 0
     train_videos: int = 160
     test_videos: int = 40
-    tower_epochs: tuple[int, int, int] = (16, 4, 8)
+    tower_epochs: tuple[int, int, int] = (12, 3, 6)
     text_steps: int = 40
-    look_up_steps: int = 450
-    stage_steps: tuple[int, int] = (80, 40)
+    look_up_steps: int = 500
+    stage_steps: tuple[int, int] = (50, 30)
 
 
 def run_demo(

@@ -1,0 +1,53 @@
+"""How well the demo's model learns when it has more time.
+
+    python benchmarks/learning.py                    # about 45 minutes on two cores
+    python benchmarks/learning.py --minutes 20
+
+The same as `make demo`, with more videos and more steps. Its peer is the same model without eyes and ears: all features
+zeroed, of which the report shows the scores too. It prints the grounding mIoU of both, the ratio, the time of each part
+and the peak memory. Stopped and started again, it goes on where it was.
+"""
+
+import argparse
+import resource
+from pathlib import Path
+
+from longvale.demo.run import DemoSettings, run_demo
+from longvale.events import load_json
+
+#: What fits into an hour on two cores.
+FULL = {"look_up_steps": 3000, "stage_steps": (600, 150), "tower_epochs": (32, 10, 20)}
+FULL_MINUTES = 45
+
+
+def settings(minutes: float) -> DemoSettings:
+    """More of everything, in proportion to the time."""
+    share = minutes / FULL_MINUTES
+
+    def scaled(value):
+        return tuple(map(scaled, value)) if isinstance(value, tuple) else max(1, round(share * value))
+
+    return DemoSettings(train_videos=240, **{name: scaled(value) for name, value in FULL.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("outputs/learning"), help="folder (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="about so long (default: %(default)s)")
+    arguments = parser.parse_args()
+    run_demo(arguments.output, settings=settings(arguments.minutes))
+
+    scores = load_json(arguments.output / "ablation.json")["mIoU"]["all"]
+    seen, blind = scores["all"], scores["none"]
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
+    seconds = load_json(arguments.output / "demo.json")["seconds"]
+    print(
+        ", ".join(f"{part} {value:.0f} s" for part, value in seconds.items()), f"in all {sum(seconds.values()):.0f} s"
+    )
+    print(
+        f"grounding mIoU {seen:.3f}; with all features zeroed {blind:.3f}; ratio {seen / blind:.2f}; peak {peak:.1f} GiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
