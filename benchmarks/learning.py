@@ -41,12 +41,9 @@ def main() -> None:
     seen, blind = scores["all"], scores["none"]
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
     seconds = load_json(arguments.output / "demo.json")["seconds"]
-    print(
-        ", ".join(f"{part} {value:.0f} s" for part, value in seconds.items()), f"in all {sum(seconds.values()):.0f} s"
-    )
-    print(
-        f"grounding mIoU {seen:.3f}; with all features zeroed {blind:.3f}; ratio {seen / blind:.2f}; peak {peak:.1f} GiB"
-    )
+    print(", ".join(f"{part} {value:.0f} s" for part, value in seconds.items()))
+    print(f"in all {sum(seconds.values()):.0f} s, peak {peak:.1f} GiB")
+    print(f"grounding mIoU {seen:.3f}; with all features zeroed {blind:.3f}; ratio {seen / blind:.2f}")
 
 
 if __name__ == "__main__":
