@@ -37,8 +37,8 @@ class DemoSettings:
     test_videos: int = 40
     tower_epochs: tuple[int, int, int] = (12, 3, 6)
     text_steps: int = 40
-    look_up_steps: int = 500
-    stage_steps: tuple[int, int] = (50, 30)
+    look_up_steps: int = 400
+    stage_steps: tuple[int, int] = (60, 24)
 
 
 def run_demo(
