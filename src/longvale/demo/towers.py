@@ -175,7 +175,8 @@ def _train_tower(
     parameters = [*tower.parameters(), *head.parameters()]
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    warm_up = max(0.1, 2 / steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=warm_up)
     tower.train()
     losses = []
     bar = tqdm(range(steps), desc=f"{modality} tower", unit="step", disable=not progress)
