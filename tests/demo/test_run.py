@@ -56,5 +56,5 @@ def test_a_folder_keeps_its_settings(tmp_path):
 
 
 def test_a_stage_that_fails_says_so(tmp_path):
-    with pytest.raises(RuntimeError, match="boundary_perception ended with exit code [1-9]"):
+    with pytest.raises(RuntimeError, match="boundary_perception ended with exit code"):
         run.tune("boundary_perception", tmp_path / "none", tmp_path, tmp_path / "out", 1, 0)
