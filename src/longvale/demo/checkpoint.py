@@ -36,7 +36,8 @@ SPEECH_CHUNK_S = 8
 HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, VOCAB_SIZE = 96, 4, 4, 640
 TOWER_SIZE = 64
 
-#: The fixed wording of the conversation and of the published questions: a token each, which keeps dialogues short.
+#: The fixed wording of the conversation, of the published questions and of captions: a token each, which keeps
+#: dialogues short.
 PHRASES = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions.",
@@ -45,6 +46,13 @@ PHRASES = (
     " Can you describe what occurred from",
     " in the video? Please give the event description directly.",
     tasks.dense_captioning_question().removeprefix(f"{tasks.VIDEO_TOKEN}\n"),
+    # Of the synthetic captions.
+    " slides across the screen",
+    " is heard off screen",
+    " voice off screen says",
+    " jumps in time with",
+    " turns while a voice says",
+    " hits the wall and",
 )
 
 
