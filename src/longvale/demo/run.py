@@ -37,7 +37,7 @@ class DemoSettings:
     test_videos: int = 40
     tower_epochs: tuple[int, int, int] = (12, 3, 6)
     text_steps: int = 40
-    look_up_steps: int = 400
+    look_up_steps: int = 450
     stage_steps: tuple[int, int] = (60, 24)
 
 
