@@ -1,6 +1,6 @@
 """How well the demo's model learns when it has more time.
 
-    python benchmarks/learning.py                    # about 45 minutes on two cores
+    python benchmarks/learning.py                    # steps meant for 45 minutes on two cores
     python benchmarks/learning.py --minutes 20
 
 The same as `make demo`, with more videos and more steps. Its peer is the same model without eyes and ears: all features
@@ -15,7 +15,7 @@ from pathlib import Path
 from longvale.demo.run import DemoSettings, run_demo
 from longvale.events import load_json
 
-#: What fits into an hour on two cores.
+#: Meant for [`FULL_MINUTES`] on two cores; machines differ.
 FULL = {"look_up_steps": 3000, "stage_steps": (600, 150), "tower_epochs": (32, 10, 20)}
 FULL_MINUTES = 45
 
@@ -33,7 +33,9 @@ def settings(minutes: float) -> DemoSettings:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/learning"), help="folder (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="about so long (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=FULL_MINUTES, help="steps meant for so long (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     run_demo(arguments.output, settings=settings(arguments.minutes))
 

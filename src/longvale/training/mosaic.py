@@ -248,18 +248,15 @@ def compose(plan: Plan, bank: FeatureBank, rng: random.Random) -> dict[Modality,
         visual [F, width], audio [A, width], speech [S, width].
     """
     lanes = Lanes((piece for pieces in plan.pieces for piece in pieces), plan.annotation.duration)
-    composed: dict[Modality, np.ndarray] = {"visual": compose_visual(lanes, bank, rng)}
+    runs = _runs([lanes.shown(time) for time in frame_times(bank.frames, lanes.duration)])
+    composed: dict[Modality, np.ndarray] = {
+        "visual": np.concatenate([bank.draw_frames(content, last - first, rng) for content, first, last in runs])
+    }
     windows = {length: lanes.windows(length) for length in set(bank.windows.values())}
     for modality in bank.sounds:
         vectors = [_mix(modality, parts, bank, rng) for parts in windows[bank.windows[modality]]]
         composed[modality] = np.stack(vectors).astype(np.float32, copy=False)
     return composed
-
-
-def compose_visual(lanes: Lanes, bank: FeatureBank, rng: random.Random) -> np.ndarray:
-    """The visual features [F, width] alone."""
-    runs = _runs([lanes.shown(time) for time in frame_times(bank.frames, lanes.duration)])
-    return np.concatenate([bank.draw_frames(content, last - first, rng) for content, first, last in runs])
 
 
 def _mix(modality: Modality, parts: Parts, bank: FeatureBank, rng: random.Random) -> np.ndarray:

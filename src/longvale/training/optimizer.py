@@ -1,7 +1,7 @@
 """Muon, with AdamW for what is not a matrix of a hidden layer.
 
-On the tiny models of the demo it learns to look things up in two to three times fewer steps than AdamW alone. It is an
-option of the recipes; the published runs used AdamW.
+An option of the recipes, which the demo takes: its tiny models learn in fewer steps than by AdamW alone. The published
+runs used AdamW.
 """
 
 from __future__ import annotations
