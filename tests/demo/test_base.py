@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, plan_video
-from longvale.demo.base import fit_projectors, learn_to_look_up, pretrain_language_model, when_turns
+from longvale.demo.base import fit_projectors, learn_to_look_up, pretrain_language_model, turns_apart, when_turns
 from longvale.demo.checkpoint import NUM_FRAMES, TOWER_SIZE, build_checkpoint, corpus_options, sample_texts
+from longvale.training.collator import DialogueCollator
 from longvale.training.mosaic import FeatureBank, TemporalMosaic
 
 
@@ -70,3 +71,46 @@ def test_when_is_asked_of_every_event_in_random_order():
     spans = [turn.spans[0] for turn in when_turns(annotation, random.Random(0))]
     assert sorted(spans) == sorted((event.start, event.end) for event in annotation.events)
     assert spans != [turn.spans[0] for turn in when_turns(annotation, random.Random(1))]
+
+
+def test_turns_apart_see_the_video_and_no_other_turn(parts):
+    model, processor = parts
+    rng = np.random.default_rng(0)
+    features = {
+        f"{m}_features": rng.normal(size=(3, TOWER_SIZE)).astype(np.float32) for m in ("visual", "audio", "speech")
+    }
+
+    def logits(*turns):
+        roles = [role for _ in turns for role in ("user", "assistant")]
+        contents = [text for turn in turns for text in turn]
+        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+        batch = DialogueCollator(processor)([{"messages": messages, **features}])
+        end = processor.tokenizer.eos_token_id
+        apart = batch | turns_apart(batch, processor.video_token_id, end)
+        ends = (batch["input_ids"][0] == end).nonzero().flatten().tolist()
+        with torch.no_grad():
+            return model(**batch).logits[0], model(**apart).logits[0], ends
+
+    first, other, second = ("<video>\na bell", "From 10 to 20."), ("<video>\na bell", "From 70 to 99."), ("yes", "go.")
+    plain, apart, ends = logits(first, second)
+    plain_other, apart_other, _ = logits(other, second)
+    start = ends[0] + 1
+    torch.testing.assert_close(apart[:start], plain[:start])
+    torch.testing.assert_close(apart[start:], apart_other[start:])
+    assert not torch.allclose(plain[start:], plain_other[start:])
+    features.update({name: np.zeros_like(values) for name, values in features.items()})
+    assert not torch.allclose(logits(first, second)[1][start:], apart[start:]), "the second turn sees the video"
+
+
+def test_padding_does_not_change_turns_apart(parts):
+    _, processor = parts
+    ids = torch.tensor([[1, processor.video_token_id, 5, 2, 6, 2]])
+    padded = torch.nn.functional.pad(ids, (0, 2))
+    mask = torch.ones_like(ids)
+    alone = turns_apart({"input_ids": ids, "attention_mask": mask}, processor.video_token_id, 2)
+    wide = turns_apart(
+        {"input_ids": padded, "attention_mask": torch.nn.functional.pad(mask, (0, 2))}, processor.video_token_id, 2
+    )
+    assert torch.equal(wide["attention_mask"][..., :6, :6], alone["attention_mask"])
+    assert not wide["attention_mask"][..., :6, 6:].any()
+    assert torch.equal(wide["position_ids"][:, :6], alone["position_ids"])

@@ -1,9 +1,11 @@
+import random
+
 import pytest
 import torch
 
 from longvale.data.planning import COLOURS, WORDS, Piece
 from longvale.demo.checkpoint import build_checkpoint
-from longvale.demo.towers import VOCABULARY, load_clips, pretrain_towers, word_shares
+from longvale.demo.towers import VOCABULARY, load_clips, pretrain_towers, turn, word_shares
 from longvale.events import MODALITIES
 
 
@@ -45,3 +47,11 @@ def test_training_changes_the_towers_alone_and_lowers_the_loss(parts, tiny_corpu
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all("_tower." in name for name in changed)
     assert not model.training
+
+
+def test_frames_of_a_video_are_turned_alike_and_keep_their_pixels():
+    videos = torch.arange(16.0).reshape(1, 1, 1, 4, 4).expand(40, 2, 3, 4, 4)
+    turned = turn(videos, random.Random(0))
+    assert torch.equal(turned.flatten(3).sort(dim=-1).values, videos.flatten(3))
+    assert torch.equal(turned[:, 0], turned[:, 1])
+    assert len({tuple(video[0, 0].flatten().tolist()) for video in turned}) == 8, "all turns and mirror images occur"

@@ -12,7 +12,7 @@ What happens when, and all other questions, are left to the two tuning stages.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,11 +140,49 @@ def learn_to_look_up(
             dialogue = make_dialogue(plan.annotation, when_turns(plan.annotation, rng))
             named = {f"{modality}_features": values for modality, values in features.items()}
             rows.append({"messages": fill_timecodes(dialogue), **named})
-        return collator(rows)
+        inputs = collator(rows)
+        return inputs | turns_apart(inputs, processor.video_token_id, processor.tokenizer.eos_token_id)
 
     # Words and projectors that moved would lose each other.
     frozen = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.layers.")]
     return _train(model, batch, steps, "looking up", progress, frozen)
+
+
+def turns_apart(batch: Mapping[str, torch.Tensor], video_token_id: int, end_token_id: int) -> Batch:
+    """An attention mask and positions under which each turn sees the video and itself, as if it were asked alone.
+
+    A model that sees all questions and answers about a video finds most times by elimination, and does not look.
+
+    Args:
+        batch: `input_ids` and `attention_mask` [B, L], padded on the right, the video in the first turn.
+        video_token_id: of the video's placeholders.
+        end_token_id: of the token that ends each answer.
+
+    Returns:
+        `attention_mask` [B, 1, L, L], true where a token may look, and `position_ids` [B, L].
+
+    Example:
+        >>> ids = torch.tensor([[1, 9, 5, 2, 6, 2]])  # begin, video, two turns
+        >>> masks = turns_apart({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 9, 2)
+        >>> masks["position_ids"].tolist(), masks["attention_mask"][0, 0, 4].int().tolist()
+        ([[0, 1, 2, 3, 2, 3]], [1, 1, 0, 0, 1, 0])
+    """
+    ids = batch["input_ids"]  # [B, L]
+    index = torch.arange(ids.shape[1]).expand_as(ids)
+    last = (index * (ids == video_token_id)).amax(dim=1, keepdim=True)  # [B, 1] of the video's tokens
+    shared = index <= last
+    ends = ids == end_token_id
+    turn = torch.where(shared, -1, (ends.cumsum(dim=1) - ends.long()))  # the end token belongs to its turn
+    begins = torch.zeros_like(shared)
+    begins[:, 1:] = turn[:, 1:] != turn[:, :-1]
+    offset = index - (index * begins).cummax(dim=1).values  # within the turn
+    seen = (turn[:, None, :] == turn[:, :, None]) | shared[:, None, :]  # [B, L, L]
+    seen &= (index[:, None, :] <= index[:, :, None]) & batch["attention_mask"].bool()[:, None, :]
+    seen |= torch.eye(ids.shape[1], dtype=torch.bool)  # padding looks at itself, for a softmax needs something
+    return {
+        "attention_mask": seen.unsqueeze(1),
+        "position_ids": torch.where(shared, index, last + 1 + offset),
+    }
 
 
 def when_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:

@@ -38,7 +38,7 @@ class DemoSettings:
     tower_epochs: tuple[int, int, int] = (12, 3, 6)
     text_steps: int = 40
     look_up_steps: int = 450
-    stage_steps: tuple[int, int] = (60, 24)
+    stage_steps: tuple[int, int] = (80, 32)
 
 
 def run_demo(

@@ -68,9 +68,9 @@ def pretrain_towers(
     Returns:
         Mean loss of the last tenth of the steps, a modality.
     """
-    clips = load_clips(processor, corpus)
+    clips, rng = load_clips(processor, corpus), random.Random(f"{seed}:turns")
     forwards: dict[Modality, Callable[[Sequence[Clips]], torch.Tensor]] = {
-        "visual": lambda batch: model.model.get_visual_features(_cat(batch, "pixel_values_videos")),
+        "visual": lambda batch: model.model.get_visual_features(turn(_cat(batch, "pixel_values_videos"), rng)),
         "audio": lambda batch: model.model.get_audio_features(
             _cat(batch, "input_values"), _cat(batch, "input_values_mask")
         ),
@@ -110,6 +110,20 @@ def load_clips(processor: LongVALEProcessor, corpus: Path) -> list[Clips]:
         words = {m: word_shares(pieces[video_id], m, spans[m]) for m in MODALITIES}
         clips.append(Clips(inputs, words))
     return clips
+
+
+def turn(videos: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """Each video turned by a random number of quarters and perhaps mirrored: a shape stays what it is.
+
+    Args:
+        videos: [B, F, 3, H, W], H = W.
+        rng: draws the turns.
+
+    Returns:
+        [B, F, 3, H, W].
+    """
+    turned = [torch.rot90(video, rng.randrange(4), (-2, -1)) for video in videos]
+    return torch.stack([video.flip(-1) if rng.random() < 0.5 else video for video in turned])
 
 
 def feature_spans(
