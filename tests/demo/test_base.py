@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, plan_video
-from longvale.demo.base import fit_projectors, learn_to_look_up, pretrain_language_model, turns_apart, when_turns
+from longvale.demo.base import fit_projectors, learn_to_look_up, look_up_turns, pretrain_language_model, turns_apart
 from longvale.demo.checkpoint import NUM_FRAMES, TOWER_SIZE, build_checkpoint, corpus_options, sample_texts
 from longvale.training.collator import DialogueCollator
 from longvale.training.mosaic import FeatureBank, TemporalMosaic
@@ -66,11 +66,14 @@ def test_looking_up_trains_the_language_model_alone(parts, mosaic):
     assert not model.training
 
 
-def test_when_is_asked_of_every_event_in_random_order():
+def test_each_event_is_asked_for_its_time_or_by_it():
     annotation = plan_video("abc", 0, corpus_options()).annotation
-    spans = [turn.spans[0] for turn in when_turns(annotation, random.Random(0))]
-    assert sorted(spans) == sorted((event.start, event.end) for event in annotation.events)
-    assert spans != [turn.spans[0] for turn in when_turns(annotation, random.Random(1))]
+    drawn = [look_up_turns(annotation, random.Random(seed)) for seed in range(40)]
+    for turns in drawn:
+        assert sorted(turn.spans[0] for turn in turns) == sorted((e.start, e.end) for e in annotation.events)
+    assert len({tuple(turn.spans[0] for turn in turns) for turns in drawn}) > 1, "the order is random"
+    asked_when = sum("At which time" in turn.question for turns in drawn for turn in turns)
+    assert 0.65 < asked_when / sum(map(len, drawn)) < 0.85
 
 
 def test_turns_apart_see_the_video_and_no_other_turn(parts):

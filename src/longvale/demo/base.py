@@ -4,9 +4,10 @@
    conversation.
 2. The projectors are fitted to captions: a frame (or a sound window) of a thing is put where the words of the thing are
    embedded.
-3. The language model learns to look up when things happen, which a large one can do before it has seen a video.
+3. The language model learns to look up when things happen, and what happens when, which a large one can do before it
+   has seen a video.
 
-What happens when, and all other questions, are left to the two tuning stages.
+All other questions are left to the two tuning stages.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue
+from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue, segment_turn
 from longvale.data.planning import plan_video
 from longvale.events import MODALITIES, Annotation, Modality
 from longvale.training.collator import DialogueCollator
@@ -124,7 +125,7 @@ def learn_to_look_up(
     seed: int = 0,
     progress: bool = True,
 ) -> Curve:
-    """Train `model` in place on when events are, in new timelines of stored features.
+    """Train `model` in place on when events are and what they are, in new timelines of stored features.
 
     Args:
         mosaic: where the timelines come from.
@@ -137,7 +138,7 @@ def learn_to_look_up(
             name = f"{seed}:{step}:{row}"
             plan, rng = plan_video("base", name, mosaic.options), random.Random(name)
             features = compose(plan, mosaic.bank, rng)
-            dialogue = make_dialogue(plan.annotation, when_turns(plan.annotation, rng))
+            dialogue = make_dialogue(plan.annotation, look_up_turns(plan.annotation, rng))
             named = {f"{modality}_features": values for modality, values in features.items()}
             rows.append({"messages": fill_timecodes(dialogue), **named})
         inputs = collator(rows)
@@ -185,11 +186,16 @@ def turns_apart(batch: Mapping[str, torch.Tensor], video_token_id: int, end_toke
     }
 
 
-def when_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:
-    """When each event is, in random order."""
-    return [
-        grounding_turn(event, annotation.duration) for event in rng.sample(annotation.events, len(annotation.events))
-    ]
+def look_up_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:
+    """When each event is, in random order; of some, what happens then: a time finds a thing as a thing finds its time.
+
+    Args:
+        annotation: of a video.
+        rng: draws the order, and one question in four the other way round.
+    """
+    events = rng.sample(annotation.events, len(annotation.events))
+    asks = rng.choices((grounding_turn, segment_turn), cum_weights=(0.75, 1), k=len(events))
+    return [ask(event, annotation.duration) for ask, event in zip(asks, events, strict=True)]
 
 
 def _train(
