@@ -1,7 +1,7 @@
 """How well the demo's model learns when it has more time.
 
-    python benchmarks/learning.py                    # steps meant for 45 minutes on two cores
-    python benchmarks/learning.py --minutes 20
+    python benchmarks/learning.py                    # steps meant for 20 minutes on two cores
+    python benchmarks/learning.py --minutes 60
 
 The same as `make demo`, with more videos and more steps. Its peer is the same model without eyes and ears: all features
 zeroed, of which the report shows the scores too. It prints the grounding mIoU of both, the ratio, the time of each part
@@ -16,8 +16,8 @@ from longvale.demo.run import DemoSettings, run_demo
 from longvale.events import load_json
 
 #: Meant for [`FULL_MINUTES`] on two cores; machines differ.
-FULL = {"look_up_steps": 3000, "stage_steps": (600, 150), "tower_epochs": (32, 10, 20)}
-FULL_MINUTES = 45
+FULL = {"look_up_steps": 1500, "stage_steps": (400, 120), "tower_epochs": (24, 6, 12)}
+FULL_MINUTES = 20
 
 
 def settings(minutes: float) -> DemoSettings:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 import longvale as package
 from longvale.cli import app
 from longvale.data.features import FeatureStore
+
+METRICS = Path(__file__).parent / "fixtures" / "metrics"
 
 COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "ask")
 
@@ -153,6 +156,56 @@ def test_generate_then_score_is_what_evaluate_does(longvale, tiny_corpus, tiny_m
 
     official = longvale("score", log, "--references", references, "--partial", "--protocol", "official")
     assert "protocol official" in official.stdout
+
+
+def test_scores_by_video_are_compared(longvale, tmp_path):
+    files = ["--references", METRICS / "tiny.annotations.json", "--protocol", "official"]
+    lines = (METRICS / "tiny.log.jsonl").read_text(encoding="utf-8").splitlines()
+    worse = [json.dumps({**json.loads(line), "answer": "I do not know."}) for line in lines]
+    (tmp_path / "worse.jsonl").write_text("\n".join(worse), encoding="utf-8")
+    for name, log in (("a", METRICS / "tiny.log.jsonl"), ("b", tmp_path / "worse.jsonl")):
+        result = longvale("score", log, *files, "--per-video", tmp_path / f"{name}.json")
+        assert result.exit_code == 0, result.stderr
+    videos = json.loads((tmp_path / "a.json").read_text())["videos"]
+    assert len(videos) == 5 and videos["Awr7paMPbfx"]["grounding"]["count"] > 0
+
+    result = longvale("score", "--compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert result.exit_code == 0, result.stderr
+    row = next(line for line in result.stdout.splitlines() if "mIoU" in line)
+    assert row.split()[-4:-2] != ["+0.00", "to"] and " 0.00" in row and row.endswith("*")
+
+    result = longvale("score", "--compare", tmp_path / "a.json", METRICS / "tiny.annotations.json")
+    assert result.exit_code == 2 and "holds no scores by video" in result.stderr
+    result = longvale("score", METRICS / "tiny.log.jsonl")
+    assert result.exit_code == 2 and "--references" in result.stderr
+    result = longvale("score", METRICS / "tiny.log.jsonl", "--compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert result.exit_code == 2 and "--compare stands alone" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", "line 2: not JSON"),
+        ('{"video_id": "Awr7paMPbfx", "task": "singing", "answer": ""}', "line 2: unknown task 'singing'"),
+        ('{"video_id": "vid_z", "task": "captioning", "answer": ""}', "that is not in the annotations"),
+        (
+            '{"video_id": "Awr7paMPbfx", "task": "grounding", "answer": "", "info": {"sentence_id": 99}}',
+            "sentence 99",
+        ),
+        ('{"video_id": "Awr7paMPbfx", "task": "grounding", "answer": "", "info": {"sentence_id": -1}}', "not -1"),
+        (None, "holds no answer"),
+    ],
+)
+def test_logs_that_cannot_be_scored(longvale, tmp_path, line, message):
+    first = (METRICS / "tiny.log.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    (tmp_path / "p.jsonl").write_text("" if line is None else f"{first}\n{line}\n", encoding="utf-8")
+    output = tmp_path / "s.json"
+    result = longvale(
+        "score", tmp_path / "p.jsonl", "--references", METRICS / "tiny.annotations.json", "--output", output
+    )
+    assert result.exit_code == 2
+    assert message in result.stderr and "p.jsonl" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not output.exists()
 
 
 def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):

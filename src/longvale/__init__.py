@@ -5,6 +5,7 @@ does nothing else.
 """
 
 from . import auto as _auto
+from . import metrics as metrics
 from .data import registration as _registration
 
 __version__ = "0.1.0"

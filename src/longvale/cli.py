@@ -249,23 +249,44 @@ def generate(
     "--output scores.json"
 )
 def score(
-    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Log of answers (JSONL).")],
-    references: Annotated[Path, typer.Option(help="Annotations (JSON).")],
+    predictions: Annotated[
+        Path | None, typer.Argument(metavar="PREDICTIONS", help="Log of answers (JSONL).", show_default=False)
+    ] = None,
+    references: Annotated[Path | None, typer.Option(help="Annotations (JSON).", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="File to write.", show_default="none, only the table")] = None,
+    per_video: Annotated[
+        Path | None, typer.Option(help="File to write with the scores of each video too.", show_default="none")
+    ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Tasks with commas between, or all.", show_default="those answered")
     ] = None,
-    protocol: Annotated[str, typer.Option(help="strict, or official as published (grounding only).")] = "strict",
+    protocol: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
     partial: Annotated[bool, typer.Option("--partial", help="Leave out questions without an answer.")] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Instead, compare two files of --per-video.", show_default=False),
+    ] = None,
 ) -> None:
-    """Score a log of answers against annotations."""
+    """Score a log of answers against annotations.
+
+    Or, with --compare, tell how sure the difference of two is: a paired bootstrap over the videos.
+    """
+    from longvale.evaluation.compare import compare_files, format_comparison
     from longvale.evaluation.score import format_scores, save_scores
     from longvale.evaluation.score import score as run
 
+    if compare is not None:
+        if predictions is not None or references is not None:
+            raise ValueError("--compare stands alone: it takes two files that --per-video wrote")
+        typer.echo(format_comparison(compare_files(*compare), [str(path) for path in compare]))
+        return
+    if predictions is None or references is None:
+        raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
     names = None if tasks is None else tasks.split(",")
     scores = run(predictions, references, tasks=names, protocol=protocol, partial=partial)
-    if output is not None:
-        save_scores(scores, output)
+    for path, by_video in ((output, False), (per_video, True)):
+        if path is not None:
+            save_scores(scores, path, by_video=by_video)
     typer.echo(format_scores(scores))
 
 

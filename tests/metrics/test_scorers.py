@@ -1,14 +1,19 @@
 import itertools
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longvale.metrics.dense_captioning.compute_score import GARBAGE, THRESHOLDS, match, score_videos
 from longvale.metrics.dense_captioning.compute_score import compute_score as score_dense
-from longvale.metrics.dense_captioning.compute_score import match
 from longvale.metrics.grounding.compute_score import compute_score as score_grounding
-from longvale.metrics.grounding.compute_score import iou
+from longvale.metrics.grounding.compute_score import iou, iou_matrix, score_questions
+from longvale.metrics.quirks import QUIRKS, Quirks, quirks_of
 from longvale.metrics.segment_captioning.compute_score import compute_score as score_segment
+from longvale.metrics.segment_captioning.compute_score import score_segments
+from longvale.metrics.text.captions import NAMES, score_captions
 
 intervals = st.tuples(st.integers(0, 30), st.integers(1, 30)).map(lambda t: (t[0], t[0] + t[1]))
 events = st.lists(intervals.map(lambda t: (*t, "a bell rings")), max_size=4)
@@ -27,6 +32,23 @@ def test_iou_of_reversed_intervals_is_zero():
     assert iou((5, 5), (5, 5)) == 0
 
 
+@given(st.lists(intervals), st.lists(intervals))
+def test_iou_matrix_is_that_of_each_pair(first, second):
+    expected = np.array([[iou(a, b) for b in second] for a in first]).reshape(len(first), len(second))
+    assert iou_matrix(first, second).tolist() == expected.tolist()
+    assert iou_matrix(first, second, rounded_union=True) == pytest.approx(expected, abs=1e-8)
+
+
+def test_iou_matrix_of_reversed_intervals_is_zero():
+    assert iou_matrix([(20, 10)], [(5, 30), (12, 12)]).tolist() == [[0, 0]]
+
+
+def test_quirks_are_all_on_or_all_off():
+    assert {field.default for field in fields(Quirks)} == {False}
+    assert set(vars(quirks_of("official")).values()) == {True}
+    assert quirks_of("strict") == Quirks()
+
+
 def test_unparsed_answers_stay_in_the_denominator():
     scores = score_grounding([(0, 10), None, None, None], [(0, 10)] * 4)
     assert scores == {"mIoU": 0.25, "R@0.3": 0.25, "R@0.5": 0.25, "R@0.7": 0.25, "count": 4, "parsed": 1}
@@ -39,7 +61,31 @@ def test_official_rounds_before_the_threshold():
     assert official["R@0.3"] == 1 and official["mIoU"] == 0.3
 
 
+def test_candidates_and_thresholds():
+    """The second candidate of the first question is better than the first; the third does not count at n = 2."""
+    predictions = [[(0, 2), (0, 6), (0, 10)], (0, 10), None, []]
+    references = [(0, 10)] * 4
+    assert score_questions(predictions, references) == [[0.2, 0.6, 1.0], [1.0], [], []]
+    scores = score_grounding(predictions, references, thresholds=[0.1, 0.6, 1], candidates=[1, 2, 3])
+    assert scores == {
+        "mIoU": 0.3,
+        **{"R@0.1": 0.5, "R@0.6": 0.25, "R@1": 0.25},
+        **{"R2@0.1": 0.5, "R2@0.6": 0.5, "R2@1": 0.25},
+        **{"R3@0.1": 0.5, "R3@0.6": 0.5, "R3@1": 0.5},
+        "count": 4,
+        "parsed": 2,
+    }
+
+
+def test_intervals_may_be_lists_as_in_json():
+    assert score_grounding([[0, 10], [[0, 10]]], [[0, 10], [0, 10]])["mIoU"] == 1
+
+
 def test_grounding_refusals():
+    with pytest.raises(ValueError, match="thresholds must be above 0 to 1"):
+        score_grounding([None], [(0, 1)], thresholds=[30])
+    with pytest.raises(ValueError, match="candidates 1 or more"):
+        score_grounding([None], [(0, 1)], candidates=[0])
     with pytest.raises(ValueError, match="1 predictions but 2 references"):
         score_grounding([None], [(0, 1), (0, 1)])
     with pytest.raises(ValueError, match="no question"):
@@ -79,7 +125,7 @@ def test_dense_counts_over_the_corpus():
 
 def test_dense_without_predictions_is_zero():
     scores = score_dense([[]], [[(0, 10, "a bell rings")]])
-    assert all(scores[name] == 0 for name in ("precision", "recall", "F1", "CIDEr", "BLEU_4", "ROUGE_L"))
+    assert all(scores[name] == 0 for name in ("soda_c", "precision", "recall", "F1", *NAMES))
 
 
 def test_wrong_captions_at_right_times_lose_only_the_text_scores():
@@ -87,6 +133,100 @@ def test_wrong_captions_at_right_times_lose_only_the_text_scores():
     swapped = [[(0, 10, "the dog barks twice"), (10, 20, "a bell rings loudly")]]
     scores = score_dense(swapped, references)
     assert scores["F1"] == 1 and scores["CIDEr"] == 0 and scores["ROUGE_L"] == 0
+
+
+def test_strict_captions_score_as_one_corpus():
+    """What is compared at a threshold is one caption a reference event, over all videos."""
+    references = [[(0, 10, "a bell rings in a tower"), (10, 20, "a dog barks")], [(0, 10, "a cat sleeps all day")]]
+    predictions = [[(0, 10, "the bell rings in the tower")], [(0, 5, "a cat sleeps")]]
+    scores = score_dense(predictions, references)
+    wanted = [caption for events in references for _, _, caption in events]
+    found = {0.5: ["the bell rings in the tower", "", "a cat sleeps"], 0.7: ["the bell rings in the tower", "", ""]}
+    for threshold, captions in found.items():
+        expected = score_captions(captions, wanted).corpus
+        assert {name: scores[f"{name}@{threshold}"] for name in NAMES} == pytest.approx(expected)
+
+
+def test_official_compares_every_pair_and_garbage():
+    """Two predictions meet one event, one meets two events, one none."""
+    references = [[(0, 10, "a bell rings in a tower"), (0, 9, "a big dog barks")]]
+    predictions = [[(0, 10, "a bell rings"), (0, 10, "a dog barks"), (50, 60, "people talk")]]
+    pairs = [(found, wanted) for found in ("a bell rings", "a dog barks") for *_, wanted in references[0]]
+    expected = score_captions(*zip(*pairs, ("people talk", GARBAGE), strict=True)).corpus
+    scores = score_dense(predictions, references, protocol="official")
+    assert {name: scores[f"{name}@0.7"] for name in NAMES} == pytest.approx(expected)
+    assert (scores["precision@0.7"], scores["recall@0.7"]) == (pytest.approx(2 / 3), 1)
+
+
+def test_official_cider_of_a_single_pair_is_zero():
+    events = [[(0, 10, "a bell rings")], [(0, 10, "a dog barks")]]
+    assert score_dense(events, events, protocol="official")["CIDEr"] == 0
+    assert score_dense(events, events)["CIDEr"] == pytest.approx(7.5)  # n-grams of three orders of four
+    of_corpus = replace(QUIRKS["official"], own_frequencies=False)
+    assert score_dense(events, events, quirks=of_corpus)["CIDEr"] == pytest.approx(7.5)
+
+
+def test_an_iou_at_the_threshold():
+    references, predictions = [[(0, 10, "a")]], [[(0, 5, "a")]]
+    assert score_dense(predictions, references)["recall@0.5"] == 1
+    above = replace(Quirks(), strictly_above=True)
+    assert score_dense(predictions, references, quirks=above)["recall@0.5"] == 0
+    assert score_dense(predictions, references, quirks=above)["ROUGE_L@0.5"] == 1  # compared all the same
+    rounded = replace(Quirks(), rounded_union=True)
+    assert score_dense(predictions, references, quirks=rounded)["ROUGE_L@0.5"] == 0
+
+
+def test_means_over_videos_and_over_events():
+    references = [[(0, 10, "a"), (10, 20, "b"), (20, 30, "c")], [(0, 10, "d")]]
+    predictions = [[(0, 10, "a")], [(0, 10, "d")]]
+    assert score_dense(predictions, references)["recall"] == pytest.approx(2 / 4)
+    scores = score_dense(predictions, references, quirks=replace(Quirks(), video_means=True))
+    assert scores["recall"] == scores["ROUGE_L"] == pytest.approx((1 / 3 + 1) / 2)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Quirks)])
+def test_each_quirk_alone_keeps_scores_in_range(name):
+    references = [[(0, 10, "a bell rings"), (10, 20, "a dog")], [(0, 10, "")]]
+    predictions = [[(0, 10, "a bell"), (1, 11, "a bell rings")], []]
+    scores = score_dense(predictions, references, quirks=replace(Quirks(), **{name: True}))
+    assert scores["count"] == 2
+    assert all(0 <= scores[key] <= 10 for key in scores)
+
+
+def test_starts_within_a_distance():
+    references = [[(0, 10, "a"), (20, 30, "b")]]
+    predictions = [[(0.5, 50, "a"), (0.8, 50, "a"), (24, 30, "b")]]
+    scores = score_dense(predictions, references)
+    assert (scores["precision@1s"], scores["recall@1s"]) == (pytest.approx(1 / 3), 1 / 2)  # one to one
+    assert (scores["precision@5s"], scores["recall@5s"]) == (pytest.approx(2 / 3), 1)
+    official = score_dense(predictions, references, protocol="official")
+    assert (official["precision@1s"], official["recall@1s"]) == (pytest.approx(2 / 3), 1 / 2)
+
+
+def test_videos_by_themselves():
+    references = [[(0, 10, "a bell rings"), (10, 20, "a dog")], [(0, 10, "a cat")]]
+    predictions = [[(0, 10, "a bell rings")], [(0, 10, "a cat")]]
+    overall, (first, second) = score_videos(predictions, references)
+    assert set(first) == set(second) == set(overall)
+    assert (first["recall"], second["recall"], overall["recall"]) == (0.5, 1, pytest.approx(2 / 3))
+    assert overall["soda_c"] == pytest.approx((first["soda_c"] + second["soda_c"]) / 2)
+    assert overall["ROUGE_L"] == pytest.approx((first["ROUGE_L"] * 2 + second["ROUGE_L"]) / 3)
+    assert {f"{name}@{t}" for name in (*NAMES, "precision", "recall", "F1") for t in THRESHOLDS} < set(overall)
+
+
+hostile = st.lists(st.tuples(st.floats(-50, 120), st.floats(-50, 120), st.text(max_size=10)), max_size=4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(hostile, hostile), min_size=1, max_size=3), st.sampled_from(["strict", "official"]))
+def test_no_events_raise_and_scores_stay_in_range(videos, protocol):
+    predictions, references = zip(*videos, strict=True)
+    if not any(references):
+        references = [[(0, 1, "a")], *references[1:]]
+    overall, each = score_videos(predictions, references, protocol=protocol)
+    for scores in (overall, *each):
+        for name in set(scores) - {"count", "reference_events", "predicted_events"}:
+            assert 0 <= scores[name] <= (10 if "CIDEr" in name else 1) + 1e-9
 
 
 def test_dense_refusals():
@@ -99,7 +239,33 @@ def test_dense_refusals():
 def test_segments_pair_by_key_not_by_order():
     references = {("a", 0): "a bell rings in the tower", ("a", 1): "a dog runs over the field"}
     predictions = dict(reversed(references.items()))
-    assert score_segment(predictions, references) == pytest.approx({"BLEU_4": 1, "ROUGE_L": 1, "CIDEr": 10, "count": 2})
+    expected = {**dict.fromkeys(NAMES, 1), "CIDEr": 10, "count": 2}
+    assert score_segment(predictions, references) == pytest.approx(expected)
+
+
+def test_segments_by_themselves():
+    references = {"a": "a bell rings in the tower", "b": "a dog runs over the field"}
+    overall, each = score_segments({"b": "a dog sleeps", "a": references["a"]}, references)
+    assert list(each) == ["a", "b"] and set(each["a"]) == set(NAMES)
+    assert each["a"]["METEOR"] == 1 > each["b"]["METEOR"] > 0
+    for name in ("CIDEr", "ROUGE_L"):
+        assert overall[name] == pytest.approx((each["a"][name] + each["b"][name]) / 2)
+
+
+def test_official_pairs_segments_by_order():
+    references = {"a": "a bell rings in the tower", "b": "a dog runs over the field"}
+    predictions = dict(reversed(references.items()))
+    assert score_segment(predictions, references, protocol="official")["BLEU_4"] < 0.1
+    by_key = replace(QUIRKS["official"], paired_by_order=False)
+    assert score_segment(predictions, references, quirks=by_key)["BLEU_4"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="1 captions but 2 references cannot be paired by order"):
+        score_segment({"a": "x"}, references, protocol="official")
+
+
+def test_official_keeps_characters_outside_ascii_in_segments():
+    assert score_segment({0: "é", 1: "a"}, {0: "e", 1: "a"}, protocol="official")["BLEU_1"] == pytest.approx(0.5)
+    assert score_dense([[(0, 9, "é")]], [[(0, 9, "ü")]], protocol="official")["ROUGE_L"] == 1  # both are empty
+    assert score_dense([[(0, 9, "é")]], [[(0, 9, "ü")]])["ROUGE_L"] == 0
 
 
 def test_segment_refusals():

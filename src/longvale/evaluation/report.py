@@ -73,8 +73,7 @@ def write_report(
 def _scores_section(scores: Mapping[str, Any]) -> str:
     parts = [
         "<h2>Scores</h2>",
-        f"<p class=note>Protocol {escape(scores['protocol'])}, tokenizer {escape(scores['tokenizer'])}. "
-        "All scores are multiplied by 100.</p>",
+        f"<p class=note>Protocol {escape(scores['protocol'])}. All scores are multiplied by 100.</p>",
     ]
     for task in (task for task in TASKS if task in scores):
         rows = [
@@ -85,12 +84,12 @@ def _scores_section(scores: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _score_rows(task: Task, scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
+def _score_rows(task: Task, scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float | None]]]:
     if task == "grounding":
         groups = scores.get("by_modality", {})
         return [("all events", scores), *((f"{name} ({row['count']})", row) for name, row in groups.items())]
     if task == "dense_captioning":
-        at = [(f"IoU {t}", {name: scores[f"{name}@{t}"] for name in TABLE[task]}) for t in THRESHOLDS]
+        at = [(f"IoU {t}", {name: scores.get(f"{name}@{t}") for name in TABLE[task]}) for t in THRESHOLDS]
         return [("mean", scores), *at]
     return [("all events", scores)]
 
@@ -164,8 +163,8 @@ def _times(event: Event) -> str:
     return f"{event.start:.1f}-{event.end:.1f} s"
 
 
-def _percent(value: float) -> str:
-    return f"{value * 100:.2f}"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value * 100:.2f}"
 
 
 def _image(uri: str, description: str) -> str:

@@ -7,13 +7,14 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..data.sources import load_videos
 from ..events import Annotation, Event, atomic_write
-from ..metrics.dense_captioning.compute_score import compute_score as score_dense_captioning
+from ..metrics.answers import read_events, read_span
+from ..metrics.dense_captioning.compute_score import score_videos
 from ..metrics.grounding.compute_score import compute_score as score_grounding
-from ..metrics.segment_captioning.compute_score import compute_score as score_segment_captioning
+from ..metrics.segment_captioning.compute_score import score_segments
 from ..tasks import TASKS, Prediction, Task, check_tasks, load_predictions, questions
 from ..timecodes import PROTOCOLS, Protocol, parse_events, parse_span
 
@@ -23,9 +24,13 @@ GROUPS = ("visual", "audio", "speech", "joint")
 #: What the table shows of each task, in this order; scores.json holds more.
 TABLE: dict[Task, tuple[str, ...]] = {
     "grounding": ("mIoU", "R@0.3", "R@0.5", "R@0.7"),
-    "dense_captioning": ("CIDEr", "BLEU_4", "ROUGE_L", "precision", "recall", "F1"),
-    "segment_captioning": ("CIDEr", "BLEU_4", "ROUGE_L"),
+    "dense_captioning": ("soda_c", "METEOR", "CIDEr", "BLEU_4", "ROUGE_L", "precision", "recall", "F1"),
+    "segment_captioning": ("METEOR", "CIDEr", "BLEU_4", "ROUGE_L"),
 }
+
+#: Scores by name, of one task; and those of each video by its id.
+Scores: TypeAlias = dict[str, Any]
+ByVideo: TypeAlias = dict[str, dict[str, float]]
 
 
 def score(
@@ -43,7 +48,7 @@ def score(
         references_path: official annotations (JSON). Where an `events.jsonl` beside them tells the events' modalities,
             grounding is also scored a group of events.
         tasks: which tasks to score; by default those that have an answer in the log.
-        protocol: `official` reproduces the published scorer, of grounding only.
+        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`].
         partial: allow questions without an answer. They are left out of the scores and counted.
 
     Returns:
@@ -61,10 +66,16 @@ def score(
         raise ValueError(f"{predictions_path}: {error}") from None
 
 
-def save_scores(scores: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write scores as JSON at full precision; the file appears whole or not at all."""
+def save_scores(scores: Mapping[str, Any], path: str | os.PathLike, *, by_video: bool = False) -> None:
+    """Write scores as JSON at full precision; the file appears whole or not at all.
+
+    Args:
+        scores: of [`score_predictions`].
+        path: of the file.
+        by_video: keep the scores of each video, which [`longvale.evaluation.compare.compare`] needs.
+    """
     with atomic_write(path) as file:
-        json.dump(scores, file, indent=2)
+        json.dump({name: value for name, value in scores.items() if by_video or name != "videos"}, file, indent=2)
         file.write("\n")
 
 
@@ -82,12 +93,13 @@ def score_predictions(
         predictions: answers to the questions of [`longvale.tasks.questions`].
         annotations: by video id. Where events know their modalities, grounding is also scored a group of events.
         tasks: which tasks to score; by default those that have an answer.
-        protocol: `strict`, or `official`, which reproduces the published scorer, of grounding only.
+        protocol: `strict`, or `official`, which reproduces the published scorers.
         partial: allow questions without an answer; they are left out of the scores.
 
     Returns:
         A key a task with its scores as fractions (CIDEr up to 10); `counts` a task: `questions`, `answers`, `parsed`
-        and the share of them, `missing`, `repeated`, `unknown`; `protocol`; `tokenizer` of the captions.
+        and the share of them, `missing`, `repeated`, `unknown`, and `events` of the videos with answers; `protocol`;
+        `videos`: the scores of each video by its id and the task.
 
     Raises:
         ValueError: if an answer is about an unknown video or event, is repeated, is missing (unless `partial`), or if
@@ -95,17 +107,21 @@ def score_predictions(
     """
     asked = tuple(task for task in TASKS if any(p.task == task for p in predictions))
     tasks = asked if tasks is None else check_tasks(tasks)
-    _check_protocol(protocol, tasks)
-    scores: dict[str, Any] = {"protocol": protocol, "tokenizer": "simple", "counts": {}}
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    scores: dict[str, Any] = {"protocol": protocol, "counts": {}}
+    videos: dict[str, dict[Task, dict[str, float]]] = {}
     for task in tasks:
         answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
         counts = _check_answers(task, answers, annotations, partial)
-        scores[task] = _SCORERS[task](answers, annotations, protocol)
+        scores[task], by_video = _SCORERS[task](answers, annotations, protocol)
+        for video_id, values in by_video.items():
+            videos.setdefault(video_id, {})[task] = values
         parsed = sum(_is_parsed(p, protocol) for p in answers)
         scores["counts"][task] = {**counts, "parsed": parsed, "parsed_share": parsed / len(answers)}
     if not tasks:
         raise ValueError("holds no answer to score")
-    return scores
+    return {**scores, "videos": videos}
 
 
 def modality_group(event: Event) -> str | None:
@@ -118,16 +134,6 @@ def modality_group(event: Event) -> str | None:
     if not event.modalities:
         return None
     return event.modalities[0] if len(event.modalities) == 1 else "joint"
-
-
-def _check_protocol(protocol: str, tasks: Sequence[Task]) -> None:
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
-    others = [task for task in tasks if task != "grounding"]
-    if protocol == "official" and others:
-        raise ValueError(
-            f"the official protocol scores grounding only, not {others[0]}; use strict, or tasks=grounding"
-        )
 
 
 def _check_answers(
@@ -161,6 +167,7 @@ def _check_answers(
         "missing": len(missing),
         "repeated": len(repeated),
         "unknown": len(unknown),
+        "events": sum(len(annotations[video_id].events) for video_id in {p.video_id for p in answers}),
     }
 
 
@@ -174,44 +181,54 @@ def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
 
 def _score_grounding(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> dict[str, Any]:
+) -> tuple[Scores, ByVideo]:
     groups: dict[str, tuple[list, list]] = {group: ([], []) for group in ("all", *GROUPS)}
+    by_video: dict[str, tuple[list, list]] = {}
     for answer in answers:
         annotation = annotations[answer.video_id]
         event = annotation.events[answer.sentence_id]
-        span = parse_span(answer.answer, protocol)
-        for group in {"all", modality_group(event) or "all"}:
-            found, wanted = groups[group]
-            found.append(span and span.seconds(annotation.duration))
-            wanted.append((event.start, event.end))
+        span = read_span(answer.answer, annotation.duration, protocol)
+        wanted = read_span([event.start, event.end], annotation.duration)
+        by_video.setdefault(answer.video_id, ([], []))
+        for pair in (*(groups[g] for g in {"all", modality_group(event) or "all"}), by_video[answer.video_id]):
+            pair[0].append(span)
+            pair[1].append(wanted)
     scores = {group: score_grounding(*pairs, protocol=protocol) for group, pairs in groups.items() if pairs[0]}
     overall = scores.pop("all")
-    return {**overall, "by_modality": scores} if scores else overall
+    videos = {video_id: score_grounding(*pairs, protocol=protocol) for video_id, pairs in by_video.items()}
+    return {**overall, "by_modality": scores} if scores else overall, videos
 
 
 def _score_dense_captioning(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> dict[str, Any]:
-    found, wanted = [], []
-    for answer in answers:
-        annotation = annotations[answer.video_id]
-        spans = parse_events(answer.answer, protocol)
-        found.append([(*span.seconds(annotation.duration), span.caption) for span in spans])
-        wanted.append([(event.start, event.end, event.caption) for event in annotation.events])
-    return score_dense_captioning(found, wanted)
+) -> tuple[Scores, ByVideo]:
+    keys = [(answer.video_id, answer.query_id) for answer in answers]
+    videos = [annotations[answer.video_id] for answer in answers]
+    found = [read_events(a.answer, video.duration, protocol) for a, video in zip(answers, videos, strict=True)]
+    wanted = [[(event.start, event.end, event.caption) for event in video.events] for video in videos]
+    overall, each = score_videos(found, wanted, protocol=protocol)
+    return overall, _means_by_video(keys, each)
 
 
 def _score_segment_captioning(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> dict[str, Any]:
-    def event(answer: Prediction) -> Event:
-        return annotations[answer.video_id].events[answer.sentence_id]
-
+) -> tuple[Scores, ByVideo]:
     keys = [(answer.video_id, answer.sentence_id, answer.query_id) for answer in answers]
-    return score_segment_captioning(
-        {key: answer.answer for key, answer in zip(keys, answers, strict=True)},
-        {key: event(answer).caption for key, answer in zip(keys, answers, strict=True)},
-    )
+    found = {key: answer.answer for key, answer in zip(keys, answers, strict=True)}
+    wanted = {key: annotations[key[0]].events[key[1]].caption for key in keys}
+    overall, each = score_segments(found, wanted, protocol=protocol)
+    return overall, _means_by_video(keys, [each[key] for key in keys])
+
+
+def _means_by_video(keys: Sequence[tuple], scores: Sequence[Mapping[str, float]]) -> ByVideo:
+    """Mean scores of each video, and of how many answers; the video's id is the first of each key."""
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    for key, row in zip(keys, scores, strict=True):
+        rows.setdefault(key[0], []).append(row)
+    return {
+        video_id: {**{name: sum(row[name] for row in some) / len(some) for name in some[0]}, "count": len(some)}
+        for video_id, some in rows.items()
+    }
 
 
 _SCORERS = {
@@ -226,13 +243,14 @@ def format_scores(scores: Mapping[str, Any]) -> str:
 
     Example:
         >>> print(format_scores(
-        ...     {"protocol": "strict", "tokenizer": "simple",
-        ...      "counts": {"grounding": {"questions": 4, "answers": 4, "missing": 0, "parsed_share": 0.75}},
+        ...     {"protocol": "strict",
+        ...      "counts": {"grounding": {"questions": 4, "missing": 0, "repeated": 0, "unknown": 0, "events": 4,
+        ...                               "parsed_share": 0.75}},
         ...      "grounding": {"mIoU": 0.5, "R@0.3": 0.75, "R@0.5": 0.5, "R@0.7": 0.25}}))
         grounding             mIoU  R@0.3  R@0.5  R@0.7
                              50.00  75.00  50.00  25.00
-                            4 of 4 questions answered, 75.0% parsed
-        protocol strict, tokenizer simple; scores times 100
+                            4 of 4 questions answered, 75.0% parsed; 0 missing, 0 repeated, 0 unknown; 4 events
+        protocol strict; scores times 100
     """
     lines = []
     for task in (task for task in TASKS if task in scores):
@@ -241,14 +259,18 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         lines.append(f"{task:<18} " + "".join(f"{n:>{w + 2}}" for n, w in zip(names, widths, strict=True)).rstrip())
         lines += [f"{label:<18} " + _format_row(row, names, widths) for label, row in _rows(scores[task])]
         lines.append(f"{'':<18}  {format_counts(scores['counts'][task])}")
-    lines.append(f"protocol {scores['protocol']}, tokenizer {scores['tokenizer']}; scores times 100")
+    lines.append(f"protocol {scores['protocol']}; scores times 100")
     return "\n".join(lines)
 
 
 def format_counts(counts: Mapping[str, Any]) -> str:
-    """How many questions were answered, and the share of answers that parsed, in one line."""
+    """How many questions were answered, the share of answers that parsed, and what did not fit, in one line."""
     answered = counts["questions"] - counts["missing"]
-    return f"{answered} of {counts['questions']} questions answered, {counts['parsed_share']:.1%} parsed"
+    return (
+        f"{answered} of {counts['questions']} questions answered, {counts['parsed_share']:.1%} parsed; "
+        f"{counts['missing']} missing, {counts['repeated']} repeated, {counts['unknown']} unknown; "
+        f"{counts['events']} events"
+    )
 
 
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

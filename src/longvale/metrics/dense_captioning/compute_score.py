@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from longvale.metrics.grounding.compute_score import iou
-from longvale.metrics.text.captions import score_captions
+from longvale.metrics.grounding.compute_score import iou_matrix
+from longvale.metrics.quirks import Quirks, quirks_of
+from longvale.metrics.text.captions import NAMES, CaptionScorer, Pair, tokenize
+from longvale.timecodes import Protocol
 
-#: Start and end in one unit for predictions and references, and the caption.
-CaptionedInterval: TypeAlias = tuple[float, float, str]
+from . import soda
+from .soda import CaptionedInterval
 
 #: An event counts as found when its temporal IoU reaches the threshold (the four of the published scorer).
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+
+#: An event's start counts as found within so many seconds (Yang et al., "VidChapters-7M", NeurIPS 2023, section 4).
+DISTANCES = (1, 3, 5)
+
+#: What unmatched predictions are compared with under `Quirks.garbage`; published: 10 to 20 random letters.
+GARBAGE = "x" * 15
+
+#: Texts of a pair as written: a caption and the one that it is compared with.
+RawPair: TypeAlias = tuple[str, str]
 
 
 def match(
@@ -31,72 +42,261 @@ def match(
         >>> match([(0, 10, ""), (1, 10, "")], [(0, 10, "a bell rings")], 0.5)
         [(0, 0)]
     """
-    from scipy.optimize import linear_sum_assignment
-
-    if not predictions or not references:
-        return []
-    ious = np.array([[iou(p[:2], r[:2]) for r in references] for p in predictions])  # [predictions, references]
-    # One more pair outweighs any sum of IoU, which is at most the number of pairs.
-    worth = np.where(ious >= threshold, ious + min(ious.shape) + 1, 0.0)
-    rows, columns = linear_sum_assignment(worth, maximize=True)
-    return [(int(row), int(col)) for row, col in zip(rows, columns, strict=True) if ious[row, col] >= threshold]
+    ious = iou_matrix([event[:2] for event in predictions], [event[:2] for event in references])
+    return _match(ious, ious >= threshold)
 
 
 def compute_score(
-    predictions: Sequence[Sequence[CaptionedInterval]], references: Sequence[Sequence[CaptionedInterval]]
+    predictions: Sequence[Sequence[CaptionedInterval]],
+    references: Sequence[Sequence[CaptionedInterval]],
+    *,
+    protocol: Protocol = "strict",
+    quirks: Quirks | None = None,
 ) -> dict[str, float | int]:
-    """Precision, recall and F1 of the events, and CIDEr, BLEU-4 and ROUGE-L of their captions (the strict protocol).
+    """SODA, and precision, recall, F1 and the captions' METEOR, CIDEr, ROUGE-L and BLEU at IoUs of .3, .5, .7 and .9.
 
-    At each threshold .3, .5, .7 and .9 events are paired by [`match`]. Precision is the share of all predicted events
-    that are paired, recall that of all reference events, over the whole corpus. Each reference event's caption is
-    compared with that of its pair, or with an empty one: an event that is not found scores 0, and CIDEr's document
-    frequencies are the same for every model. Each score without a threshold in its name is the mean over the four.
+    `strict`: events are paired by [`match`]. Precision is the share of all predicted events that are paired, recall
+    that of all reference events, over the whole corpus. Each reference event's caption is compared with that of its
+    pair, or with an empty one: an event that is not found scores 0, and CIDEr's document frequencies are the same for
+    every model. `official`: see [`longvale.metrics.quirks.Quirks`].
+
+    Each score without a threshold in its name is the mean over the four. SODA is that of variant c with METEOR, the
+    mean over the videos. Starts within 1, 3 and 5 s of one another, whatever the ends, give `precision@1s` and so on.
 
     Args:
-        predictions: the events of each video; a video may have none.
-        references: the events of each video, in the same unit and order of videos.
+        predictions: the events of each video, in seconds; a video may have none.
+        references: the events of each video, in the same order of videos.
+        protocol: gives the default of `quirks`.
+        quirks: all but `rounded_iou` and `paired_by_order` are in question.
 
     Returns:
-        `CIDEr` (up to 10), `BLEU_4`, `ROUGE_L`, `precision`, `recall`, `F1` as fractions, each also with `@0.3`,
-        `@0.5`, `@0.7`, `@0.9`; `count` of videos, `reference_events`, `predicted_events`.
+        `soda_c`, `METEOR`, `ROUGE_L`, `BLEU_1` to `BLEU_4`, `precision`, `recall`, `F1` as fractions and `CIDEr` (up to
+        10), each but `soda_c` also with `@0.3`, `@0.5`, `@0.7`, `@0.9`; `soda_c_precision`, `soda_c_recall`;
+        `precision@1s` and so on; `count` of videos, `reference_events`, `predicted_events`.
 
     Raises:
-        ValueError: if there is no reference event, or the numbers of videos differ.
+        ValueError: if there is no reference event, the numbers of videos differ, or the protocol is unknown.
 
     Example:
         >>> scores = compute_score([[(0, 10, "a bell rings"), (30, 60, "a dog barks")]], [[(0, 12, "A bell rings.")]])
         >>> scores["precision@0.5"], scores["recall@0.5"], scores["recall"], scores["ROUGE_L@0.7"]
         (0.5, 1.0, 0.75, 1.0)
     """
+    return score_videos(predictions, references, protocol=protocol, quirks=quirks)[0]
+
+
+def score_videos(
+    predictions: Sequence[Sequence[CaptionedInterval]],
+    references: Sequence[Sequence[CaptionedInterval]],
+    *,
+    protocol: Protocol = "strict",
+    quirks: Quirks | None = None,
+) -> tuple[dict[str, float | int], list[dict[str, float | int]]]:
+    """What [`compute_score`] gives, and the same of each video by itself.
+
+    Under `Quirks.video_means` the first is the mean of the second, but for F1, which is that of the mean precision and
+    recall.
+
+    Example:
+        >>> overall, (first, second) = score_videos([[(0, 9, "a bell")], []], [[(0, 9, "a bell")], [(0, 9, "a dog")]])
+        >>> first["recall"], second["recall"], overall["recall"]
+        (1.0, 0.0, 0.5)
+    """
+    quirks = quirks_of(protocol) if quirks is None else quirks
     if len(predictions) != len(references):
         raise ValueError(f"predictions of {len(predictions)} videos but references of {len(references)}; give both")
     if not any(references):
         raise ValueError("no event to score: the references are empty")
-    by_threshold = {t: _score_at(t, predictions, references) for t in THRESHOLDS}
-    names = next(iter(by_threshold.values()))
+    captions = _Captions(predictions, references, quirks)
+    found = _Found(predictions, references, quirks)
+    stories = soda.score_videos(predictions, references, quirks=quirks)
+    videos = [
+        {**_soda_names(story), **captions.video(place), **found.videos([place])} for place, story in enumerate(stories)
+    ]
+    texts = _means(captions.video(place) for place in range(len(videos))) if quirks.video_means else captions.corpus()
+    overall = {**_means(map(_soda_names, stories)), **texts, **found.videos(range(len(videos)))}
+    return overall, videos
+
+
+class _Found:
+    """How many events of each video are found, by threshold of the IoU and by distance of the starts."""
+
+    def __init__(
+        self,
+        predictions: Sequence[Sequence[CaptionedInterval]],
+        references: Sequence[Sequence[CaptionedInterval]],
+        quirks: Quirks,
+    ) -> None:
+        self._averaged = quirks.video_means
+        self._sizes = np.array(
+            [[len(found), len(wanted)] for found, wanted in zip(predictions, references, strict=True)]
+        )
+        self._hits: dict[str, np.ndarray] = {}  # predicted and reference events that are found, [videos, 2]
+        ious = [_ious(found, wanted, quirks) for found, wanted in zip(predictions, references, strict=True)]
+        for threshold in THRESHOLDS:
+            allowed = [grid > threshold if quirks.strictly_above else grid >= threshold for grid in ious]
+            self._hits[f"@{threshold}"] = np.array([_hits(*pair, quirks) for pair in zip(ious, allowed, strict=True)])
+        apart = [_start_distances(*pair) for pair in zip(predictions, references, strict=True)]
+        for distance in DISTANCES:
+            self._hits[f"@{distance}s"] = np.array([_hits(-grid, grid <= distance, quirks) for grid in apart])
+
+    def videos(self, places: Sequence[int]) -> dict[str, float | int]:
+        """Precision, recall and F1 of these videos together, and how many there are of what."""
+        sizes = self._sizes[list(places)]
+        scores = {suffix: self._score(hits[list(places)], sizes) for suffix, hits in self._hits.items()}
+        names = ("precision", "recall", "F1")
+        return {
+            **{name: sum(scores[f"@{t}"][k] for t in THRESHOLDS) / len(THRESHOLDS) for k, name in enumerate(names)},
+            **{f"{name}{suffix}": values[k] for k, name in enumerate(names) for suffix, values in scores.items()},
+            "count": len(sizes),
+            "reference_events": int(sizes[:, 1].sum()),
+            "predicted_events": int(sizes[:, 0].sum()),
+        }
+
+    def _score(self, hits: np.ndarray, sizes: np.ndarray) -> tuple[float, float, float]:
+        if not self._averaged:
+            hits, sizes = hits.sum(axis=0, keepdims=True), sizes.sum(axis=0, keepdims=True)
+        precision, recall = (hits / np.maximum(sizes, 1)).mean(axis=0).tolist()
+        return precision, recall, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+class _Captions:
+    """Scores of the captions of each video and of all, by threshold of the IoU."""
+
+    def __init__(
+        self,
+        predictions: Sequence[Sequence[CaptionedInterval]],
+        references: Sequence[Sequence[CaptionedInterval]],
+        quirks: Quirks,
+    ) -> None:
+        self._quirks = quirks
+        self._pairs = _tokenized_pairs(predictions, references, quirks)  # by threshold and video
+        documents: list[str] = []
+        if not quirks.own_frequencies:
+            documents = [caption for events in references for _, _, caption in events]
+            documents = tokenize(documents, one_batch=quirks.one_batch, ascii_only=quirks.ascii_only)
+        self._scorer = CaptionScorer(
+            (pair for videos in self._pairs.values() for pairs in videos for pair in pairs),
+            further_texts=documents,
+            empty_alike=quirks.empty_alike,
+        )
+        self._known = None if quirks.own_frequencies else self._scorer.frequencies([[text] for text in documents])
+        self._videos = {
+            threshold: [self._scorer.corpus(pairs, self._known) for pairs in videos]
+            for threshold, videos in self._pairs.items()
+        }
+
+    def video(self, place: int) -> dict[str, float]:
+        """Scores of one video by itself."""
+        return _by_threshold({threshold: videos[place] for threshold, videos in self._videos.items()})
+
+    def corpus(self) -> dict[str, float]:
+        """Scores of the pairs of all videos together."""
+        return _by_threshold({threshold: self._together(threshold) for threshold in THRESHOLDS})
+
+    def _together(self, threshold: float) -> dict[str, float]:
+        pairs = [pair for video in self._pairs[threshold] for pair in video]
+        scores = self._scorer.corpus(pairs, self._known)
+        if self._quirks.own_frequencies and pairs:
+            sums = zip(self._videos[threshold], self._pairs[threshold], strict=True)
+            scores["CIDEr"] = sum(video["CIDEr"] * len(own) for video, own in sums) / len(pairs)
+        return scores
+
+
+def _tokenized_pairs(
+    predictions: Sequence[Sequence[CaptionedInterval]],
+    references: Sequence[Sequence[CaptionedInterval]],
+    quirks: Quirks,
+) -> dict[float, list[list[Pair]]]:
+    """The pairs of texts to compare, by threshold and video."""
+    videos = list(zip(predictions, references, strict=True))
+    ious = [_ious(found, wanted, quirks) for found, wanted in videos]
+    raw = {
+        threshold: [_raw_pairs(*video, grid, threshold, quirks) for video, grid in zip(videos, ious, strict=True)]
+        for threshold in THRESHOLDS
+    }
+    # One batch is the predictions, or the references, of all videos at one threshold.
+    batches = [(threshold,) for threshold in THRESHOLDS] if quirks.one_batch else [THRESHOLDS]
+    words: list[Iterator[str]] = []
+    for side in (0, 1):
+        texts = [[pair[side] for threshold in batch for pairs in raw[threshold] for pair in pairs] for batch in batches]
+        tokenized = [tokenize(batch, one_batch=quirks.one_batch, ascii_only=quirks.ascii_only) for batch in texts]
+        words.append(iter([text for batch in tokenized for text in batch]))
+    found, wanted = words
     return {
-        **{name: sum(scores[name] for scores in by_threshold.values()) / len(THRESHOLDS) for name in names},
-        **{f"{name}@{t}": by_threshold[t][name] for name in names for t in THRESHOLDS},
-        "count": len(references),
-        "reference_events": sum(map(len, references)),
-        "predicted_events": sum(map(len, predictions)),
+        threshold: [[(next(found), (next(wanted),)) for _ in pairs] for pairs in raw[threshold]]
+        for threshold in THRESHOLDS
     }
 
 
-def _score_at(
+def _raw_pairs(
+    found: Sequence[CaptionedInterval],
+    wanted: Sequence[CaptionedInterval],
+    ious: np.ndarray,
     threshold: float,
-    predictions: Sequence[Sequence[CaptionedInterval]],
-    references: Sequence[Sequence[CaptionedInterval]],
-) -> dict[str, float]:
-    captions: list[str] = []  # one a reference event
-    paired = 0
-    for found, wanted in zip(predictions, references, strict=True):
-        caption_of = {reference: found[prediction][2] for prediction, reference in match(found, wanted, threshold)}
-        captions += [caption_of.get(index, "") for index in range(len(wanted))]
-        paired += len(caption_of)
-    predicted = sum(map(len, predictions))
-    precision = paired / predicted if predicted else 0.0
-    recall = paired / len(captions)
-    f1 = 2 * precision * recall / (precision + recall) if paired else 0.0
-    text = score_captions(captions, [event[2] for wanted in references for event in wanted])
-    return {**text, "precision": precision, "recall": recall, "F1": f1}
+    quirks: Quirks,
+) -> list[RawPair]:
+    """Captions of a video to compare, before they are tokenized; `ious` are [predictions, references]."""
+    allowed = ious >= threshold
+    pairs = [(p, r) for p, r in np.argwhere(allowed)] if quirks.every_pair else _match(ious, allowed)
+    texts = [(p, r, (found[p][2], wanted[r][2])) for p, r in pairs]
+    if quirks.garbage:
+        lonely = set(range(len(found))) - {p for p, _ in pairs}
+        texts += [(p, 0, (found[p][2], GARBAGE)) for p in lonely]
+        return [text for _, _, text in sorted(texts)]
+    lonely = set(range(len(wanted))) - {r for _, r in pairs}
+    texts += [(0, r, ("", wanted[r][2])) for r in lonely]
+    return [text for _, _, text in sorted(texts, key=lambda entry: entry[1::-1])]
+
+
+def _ious(found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval], quirks: Quirks) -> np.ndarray:
+    """[predictions, references]"""
+    return iou_matrix(
+        [event[:2] for event in found], [event[:2] for event in wanted], rounded_union=quirks.rounded_union
+    )
+
+
+def _start_distances(found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval]) -> np.ndarray:
+    """Seconds between the starts, [predictions, references]."""
+    starts = [np.array([event[0] for event in events], dtype=float) for events in (found, wanted)]
+    return np.abs(starts[0][:, None] - starts[1][None])
+
+
+def _hits(worth: np.ndarray, allowed: np.ndarray, quirks: Quirks) -> tuple[int, int]:
+    """How many predictions and how many references have a pair among the allowed, [predictions, references] both."""
+    if quirks.every_pair:
+        return int(allowed.any(axis=1).sum()), int(allowed.any(axis=0).sum())
+    pairs = len(_match(worth, allowed))
+    return pairs, pairs
+
+
+def _match(worth: np.ndarray, allowed: np.ndarray) -> list[tuple[int, int]]:
+    """As many one-to-one pairs as possible of those allowed, and among those ways the one that is worth most.
+
+    Args:
+        worth, allowed: of each pair, [rows, columns].
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if not allowed.any():
+        return []
+    # One more pair outweighs any sum: scaled to 0 to 1 each, the worth of all pairs is at most their number.
+    low, high = worth[allowed].min(), worth[allowed].max()
+    scaled = (worth - low) / (high - low) if high > low else np.zeros_like(worth)
+    rows, columns = linear_sum_assignment(np.where(allowed, scaled + min(worth.shape) + 1, 0.0), maximize=True)
+    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if allowed[row, column]]
+
+
+def _soda_names(story: dict[str, float]) -> dict[str, float]:
+    return {"soda_c": story["F1"], "soda_c_precision": story["precision"], "soda_c_recall": story["recall"]}
+
+
+def _by_threshold(scores: dict[float, dict[str, float]]) -> dict[str, float]:
+    """`NAME@threshold` of each, and `NAME`, the mean over the thresholds."""
+    means = {name: sum(scores[t][name] for t in THRESHOLDS) / len(THRESHOLDS) for name in NAMES}
+    return {**means, **{f"{name}@{t}": scores[t][name] for name in NAMES for t in THRESHOLDS}}
+
+
+def _means(scores: Iterable[dict[str, float]]) -> dict[str, float]:
+    scores = list(scores)
+    return {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}

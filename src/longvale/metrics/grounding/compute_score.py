@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from longvale.timecodes import PROTOCOLS, Protocol
+import numpy as np
+
+from longvale.metrics.quirks import Quirks, quirks_of
+from longvale.timecodes import Protocol
 
 #: Start and end, in one unit for predictions and references: seconds, percent, ...
 Interval: TypeAlias = tuple[float, float]
 
+#: What an answer names: an interval, several candidates (the surest first), or nothing.
+Prediction: TypeAlias = Interval | Sequence[Interval] | None
+
 #: Recall is reported at these IoU thresholds (table 2 of the paper).
 THRESHOLDS = (0.3, 0.5, 0.7)
+
+#: What the published dense captioning scorer adds to a union so as not to divide by 0.
+_UNION_ROUNDING = 1e-8
 
 
 def iou(first: Interval, second: Interval) -> float:
@@ -28,45 +37,98 @@ def iou(first: Interval, second: Interval) -> float:
     return shared / (max(first[1], second[1]) - min(first[0], second[0]))
 
 
-def compute_score(
-    predictions: Sequence[Interval | None],
+def iou_matrix(first: Sequence[Interval], second: Sequence[Interval], *, rounded_union: bool = False) -> np.ndarray:
+    """[`iou`] of all pairs, [first, second]; for `rounded_union` see [`longvale.metrics.quirks.Quirks`].
+
+    Example:
+        >>> iou_matrix([(0, 10)], [(5, 20), (10, 20)])
+        array([[0.25, 0.  ]])
+    """
+    one, other = np.array(first, dtype=float).reshape(-1, 1, 2), np.array(second, dtype=float).reshape(1, -1, 2)
+    shared = np.minimum(one[..., 1], other[..., 1]) - np.maximum(one[..., 0], other[..., 0])
+    hull = np.maximum(one[..., 1], other[..., 1]) - np.minimum(one[..., 0], other[..., 0])
+    hull = hull + _UNION_ROUNDING if rounded_union else hull
+    return np.divide(shared, hull, out=np.zeros(shared.shape), where=shared > 0)
+
+
+def score_questions(
+    predictions: Sequence[Prediction],
     references: Sequence[Interval],
     *,
     protocol: Protocol = "strict",
-) -> dict[str, float | int]:
-    """Mean IoU, and the share of questions whose IoU reaches .3, .5 and .7.
+    quirks: Quirks | None = None,
+) -> list[list[float]]:
+    """IoU of each candidate of each question, in the order of the candidates; none where an answer names none.
 
-    Args:
-        predictions: one interval a question, None where the answer named none: its IoU is 0 and it stays in the
-            denominator.
-        references: one interval a question, in the same unit and order.
-        protocol: `official` rounds each IoU to two decimals first, as the published scorer does, so that .295 counts
-            at .3; `strict` does not round.
-
-    Returns:
-        `mIoU` and `R@0.3`, `R@0.5`, `R@0.7` as fractions, `count` of questions, `parsed` of them with an interval.
-
-    Raises:
-        ValueError: if there is no question, the lengths differ, or the protocol is unknown.
+    Arguments and errors are those of [`compute_score`].
 
     Example:
-        >>> compute_score([(0, 10), None], [(0, 20), (5, 10)])
-        {'mIoU': 0.25, 'R@0.3': 0.5, 'R@0.5': 0.5, 'R@0.7': 0.0, 'count': 2, 'parsed': 1}
+        >>> score_questions([[(5, 10), (0, 10)], None], [(0, 20), (5, 10)])
+        [[0.25, 0.5], []]
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    quirks = quirks_of(protocol) if quirks is None else quirks
     if len(predictions) != len(references):
         raise ValueError(
             f"{len(predictions)} predictions but {len(references)} references; give one of both a question"
         )
-    if not references:
+    ious = [[iou(one, wanted) for one in _candidates(p)] for p, wanted in zip(predictions, references, strict=True)]
+    return [[round(value, 2) for value in values] for values in ious] if quirks.rounded_iou else ious
+
+
+def compute_score(
+    predictions: Sequence[Prediction],
+    references: Sequence[Interval],
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    candidates: Sequence[int] = (1,),
+    protocol: Protocol = "strict",
+    quirks: Quirks | None = None,
+) -> dict[str, float | int]:
+    """Mean IoU, and the share of questions whose IoU reaches each threshold.
+
+    Args:
+        predictions: one interval a question, or several candidates, the surest first; None where the answer named none:
+            its IoU is 0 and it stays in the denominator.
+        references: one interval a question, in the same order and unit; for published numbers, fractions of the video's
+            duration.
+        thresholds: of the IoU, above 0 to 1.
+        candidates: each n of "R@n": the best of the first n candidates counts. The first alone gives the mean IoU.
+        protocol: gives the default of `quirks`: `official` rounds each IoU to two decimals first, as the published
+            scorer does, so that .295 counts at .3; `strict` does not round.
+        quirks: the option in question is `rounded_iou`.
+
+    Returns:
+        `mIoU` and `R@0.3`, `R@0.5`, `R@0.7` as fractions (of the first candidate; for n above 1 `R5@0.3`, ...), `count`
+        of questions, `parsed` of them with an interval.
+
+    Raises:
+        ValueError: if there is no question, the lengths differ, a threshold or n cannot be, or the protocol is unknown.
+
+    Example:
+        >>> compute_score([(0, 10), None], [(0, 20), (5, 10)])
+        {'mIoU': 0.25, 'R@0.3': 0.5, 'R@0.5': 0.5, 'R@0.7': 0.0, 'count': 2, 'parsed': 1}
+        >>> compute_score([[(5, 10), (0, 10)]], [(0, 20)], thresholds=[0.5], candidates=[1, 5])
+        {'mIoU': 0.25, 'R@0.5': 0.0, 'R5@0.5': 1.0, 'count': 1, 'parsed': 1}
+    """
+    if any(not 0 < threshold <= 1 for threshold in thresholds) or any(n < 1 for n in candidates):
+        raise ValueError(f"thresholds must be above 0 to 1 and candidates 1 or more, not {thresholds} and {candidates}")
+    ious = score_questions(predictions, references, protocol=protocol, quirks=quirks)
+    if not ious:
         raise ValueError("no question to score: predictions and references are empty")
-    ious = [0.0 if p is None else iou(p, r) for p, r in zip(predictions, references, strict=True)]
-    if protocol == "official":
-        ious = [round(value, 2) for value in ious]
+    best = {n: [max(values[:n], default=0.0) for values in ious] for n in {1, *candidates}}
     return {
-        "mIoU": sum(ious) / len(ious),
-        **{f"R@{t}": sum(value >= t for value in ious) / len(ious) for t in THRESHOLDS},
+        "mIoU": sum(best[1]) / len(ious),
+        **{
+            f"R{'' if n == 1 else n}@{threshold}": sum(value >= threshold for value in best[n]) / len(ious)
+            for n in candidates
+            for threshold in thresholds
+        },
         "count": len(ious),
-        "parsed": sum(p is not None for p in predictions),
+        "parsed": sum(bool(values) for values in ious),
     }
+
+
+def _candidates(prediction: Prediction) -> Sequence[Interval]:
+    if prediction is None:
+        return ()
+    return (prediction,) if len(prediction) and not np.ndim(prediction[0]) else prediction

@@ -4,31 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+from longvale.metrics.quirks import Quirks, quirks_of
 from longvale.metrics.text.captions import score_captions
+from longvale.timecodes import Protocol
 
 
-def compute_score(predictions: Mapping[Hashable, str], references: Mapping[Hashable, str]) -> dict[str, float | int]:
-    """CIDEr, BLEU-4 and ROUGE-L of captions paired by what they are about.
+def compute_score(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, str],
+    *,
+    protocol: Protocol = "strict",
+    quirks: Quirks | None = None,
+) -> dict[str, float | int]:
+    """BLEU, METEOR, ROUGE-L and CIDEr of captions paired by what they are about.
 
     Pairs by key, not by order: in the published scorer one missing line shifts all that follow.
 
     Args:
         predictions: captions by (video id, sentence id), or by any other key.
         references: captions by the same keys.
+        protocol: gives the default of `quirks`.
+        quirks: the options in question are `paired_by_order`, `one_batch` and `empty_alike`.
 
     Returns:
-        `BLEU_4`, `ROUGE_L` as fractions, `CIDEr` (up to 10), `count` of pairs.
+        `METEOR`, `ROUGE_L`, `BLEU_1` to `BLEU_4` as fractions, `CIDEr` (up to 10), `count` of pairs.
 
     Raises:
-        ValueError: if a key stands on one side only, or there is none.
+        ValueError: if a key stands on one side only, or there is none, or the protocol is unknown.
 
     Example:
         >>> compute_score({("abc", 0): "A bell rings."}, {("abc", 0): "A bell rings."})["ROUGE_L"]
         1.0
     """
+    return score_segments(predictions, references, protocol=protocol, quirks=quirks)[0]
+
+
+def score_segments(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, str],
+    *,
+    protocol: Protocol = "strict",
+    quirks: Quirks | None = None,
+) -> tuple[dict[str, float | int], dict[Hashable, dict[str, float]]]:
+    """What [`compute_score`] gives, and the same of each reference by its key (CIDEr with the frequencies of all).
+
+    Example:
+        >>> overall, each = score_segments({"a": "a dog", "b": "a bell"}, {"a": "a dog", "b": "a cat"})
+        >>> each["a"]["ROUGE_L"], each["b"]["ROUGE_L"], overall["count"]
+        (1.0, 0.5, 2)
+    """
+    quirks = quirks_of(protocol) if quirks is None else quirks
+    keys = list(references)
+    if quirks.paired_by_order:
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} captions but {len(references)} references cannot be paired by order")
+        found = list(predictions.values())
+    else:
+        _check_keys(predictions, references)
+        found = [predictions[key] for key in keys]
+    scores = score_captions(
+        found, list(references.values()), one_batch=quirks.one_batch, empty_alike=quirks.empty_alike
+    )
+    each = {key: {name: values[place] for name, values in scores.pairs.items()} for place, key in enumerate(keys)}
+    return {**scores.corpus, "count": len(keys)}, each
+
+
+def _check_keys(predictions: Mapping[Hashable, str], references: Mapping[Hashable, str]) -> None:
     for name, keys in (("prediction", references.keys() - predictions), ("reference", predictions.keys() - references)):
         if keys:
             raise ValueError(f"{len(keys)} captions have no {name}, for instance that of {min(keys, key=repr)!r}")
-    pairs = [(predictions[key], caption) for key, caption in references.items()]
-    scores = score_captions([found for found, _ in pairs], [wanted for _, wanted in pairs])
-    return {name: scores[name] for name in ("BLEU_4", "ROUGE_L", "CIDEr")} | {"count": len(pairs)}

@@ -1,78 +1,158 @@
-"""CIDEr, BLEU-4 and ROUGE-L of captions, by the pure-Python scorers of pycocoevalcap.
-
-The words are found by [`tokenize`], not by the Stanford tokenizer of the published evaluation: scores are comparable
-with each other, not with published ones.
-"""
+"""METEOR, CIDEr, ROUGE-L and BLEU of captions in one go; what a text pair gives is computed once."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:['’-]\w+)*")
+import numpy as np
+
+from . import bleu, cider, meteor, ptb, rouge
+from .ngrams import ORDERS, NgramTable
+from .references import References, as_lists
+
+#: The scores, in the order of tables.
+NAMES = ("METEOR", "CIDEr", "ROUGE_L", *(f"BLEU_{order + 1}" for order in range(ORDERS)))
+
+#: A tokenized text and its tokenized references, one or more.
+Pair: TypeAlias = tuple[str, tuple[str, ...]]
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
-def tokenize(text: str) -> list[str]:
-    """Lower-cased words and numbers, without punctuation; apostrophes and hyphens inside a word and points inside a
-    number stay.
+@dataclass(frozen=True)
+class CaptionScores:
+    """Scores of pairs of texts.
 
-    Example:
-        >>> tokenize("A dog barks -- it's LOUD, 2.5 m away.")
-        ['a', 'dog', 'barks', "it's", 'loud', '2.5', 'm', 'away']
+    Args:
+        corpus: of all pairs together, by name of [`NAMES`]: METEOR's aggregate, corpus BLEU, the means of the others.
+        pairs: of each pair by itself, but for CIDEr's document frequencies, which are those of all.
     """
-    return _WORD.findall(text.lower())
+
+    corpus: dict[str, float]
+    pairs: dict[str, list[float]]
 
 
-def score_captions(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Score captions against one reference each, over the whole corpus.
+def score_captions(
+    predictions: Sequence[str],
+    references: Sequence[References],
+    *,
+    one_batch: bool = False,
+    empty_alike: bool = False,
+) -> CaptionScores:
+    """Score captions against their references, tokenized as coco-caption does.
 
-    CIDEr takes its document frequencies from all references given and reaches 10; BLEU-4 is the corpus BLEU with its
-    brevity penalty; CIDEr and ROUGE-L are means over the pairs. An empty prediction scores 0 and stays in the mean.
+    CIDEr takes its document frequencies from all the references and reaches 10, the others 1. An empty prediction
+    scores 0 and stays in the mean.
 
     Args:
         predictions: one text a pair, may be empty.
-        references: one text a pair, in the same order.
-
-    Returns:
-        `CIDEr`, `BLEU_4`, `ROUGE_L`.
+        references: one text, or several, a pair, in the same order.
+        one_batch, empty_alike: see [`longvale.metrics.quirks.Quirks`].
 
     Raises:
-        ValueError: if there is no pair or the lengths differ.
+        ValueError: if there is no pair, the lengths differ, or a prediction has no reference.
 
     Example:
-        >>> scores = score_captions(["a dog barks at a cat"] * 2, ["a dog barks at a cat", "a bell rings"])
-        >>> round(scores["ROUGE_L"], 3)
-        0.618
+        >>> scores = score_captions(["A dog barks at a cat."] * 2, ["a dog barks at a cat", "a bell rings"])
+        >>> round(scores.corpus["ROUGE_L"], 3), scores.pairs["ROUGE_L"][0]
+        (0.618, 1.0)
     """
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} captions but {len(references)} references; give one of both a pair")
-    if not references:
+    lists = as_lists(predictions, references)
+    if not lists:
         raise ValueError("no caption to score: predictions and references are empty")
-    # pycocoevalcap takes {id: [text]}, the words joined by one space.
-    found = {index: [" ".join(tokenize(text))] for index, text in enumerate(predictions)}
-    wanted = {index: [" ".join(tokenize(text))] for index, text in enumerate(references)}
-    return {"CIDEr": _cider(found, wanted), "BLEU_4": _bleu_4(found, wanted), "ROUGE_L": _rouge_l(found, wanted)}
+    found = tokenize(predictions, one_batch=one_batch)
+    wanted = iter(tokenize([text for given in lists for text in given], one_batch=one_batch))
+    pairs = [(text, tuple(next(wanted) for _ in given)) for text, given in zip(found, lists, strict=True)]
+    scorer = CaptionScorer(pairs, empty_alike=empty_alike)
+    return CaptionScores(scorer.corpus(pairs), scorer.each(pairs))
 
 
-def _cider(found: dict[int, list[str]], wanted: dict[int, list[str]]) -> float:
-    from pycocoevalcap.cider.cider import Cider
+def tokenize(texts: Sequence[str], *, one_batch: bool = False, ascii_only: bool = False) -> list[str]:
+    """Texts as their words, lower-cased and without punctuation, joined by spaces; a text given twice is read once.
 
-    if not any(text for (text,) in wanted.values()):
-        return 0.0  # without a single word there are no document frequencies
-    return float(Cider().compute_score(wanted, found)[0])
+    Args:
+        texts: as written.
+        one_batch, ascii_only: see [`longvale.metrics.quirks.Quirks`].
+
+    Example:
+        >>> tokenize(["A dog barks, it's LOUD!", "Où?"], ascii_only=True)
+        ["a dog barks it 's loud", 'o']
+    """
+    if ascii_only:
+        texts = [_NOT_ASCII.sub(" ", text) for text in texts]
+    if one_batch:
+        return ptb.tokenize(texts, official_batch=True)
+    distinct = list(dict.fromkeys(texts))
+    words = dict(zip(distinct, ptb.tokenize(distinct), strict=True))
+    return [words[text] for text in texts]
 
 
-def _bleu_4(found: dict[int, list[str]], wanted: dict[int, list[str]]) -> float:
-    from pycocoevalcap.bleu.bleu import Bleu
+class CaptionScorer:
+    """Scores any selections of pairs of texts; each pair is counted, aligned and compared once.
 
-    if not any(text for (text,) in found.values()):
-        return 0.0  # the scorer's smoothing would divide 0 by 0 into a tiny number
-    return float(Bleu(4).compute_score(wanted, found, verbose=0)[0][3])
+    Args:
+        pairs: all the pairs that may be asked for.
+        further_texts: tokenized; texts that [`CaptionScorer.frequencies`] may be asked for and no pair has.
+        empty_alike: see [`longvale.metrics.quirks.Quirks`].
+    """
+
+    def __init__(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        further_texts: Iterable[str] = (),
+        empty_alike: bool = False,
+    ) -> None:
+        self._number = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+        of_pairs = (text for found, wanted in self._number for text in (found, *wanted))
+        self._table = NgramTable(itertools.chain(of_pairs, further_texts))
+        self._found = self._table.rows([found for found, _ in self._number])
+        self._wanted = [self._table.rows(wanted) for _, wanted in self._number]
+        self._bleu = bleu.count_rows(self._table, self._found, self._wanted)  # [pairs, 9]
+        self._rouge = np.array([rouge.score(*pair) if empty_alike or pair[0] else 0.0 for pair in self._number])
+        self._meteor = [meteor.statistics(*pair) for pair in self._number]
+
+    def frequencies(self, references: Sequence[Sequence[str]]) -> cider.Frequencies:
+        """Document frequencies for CIDEr of references that the scorer was made with, one or more a document."""
+        return cider.frequencies(self._table, [self._table.rows(given) for given in references])
+
+    def corpus(self, pairs: Sequence[Pair], known: cider.Frequencies | None = None) -> dict[str, float]:
+        """Scores of the pairs together; all are 0 if there is no pair.
+
+        Args:
+            pairs: a selection, with repetitions, of those that the scorer was made of.
+            known: CIDEr's document frequencies; by default those of the pairs' references.
+        """
+        if not pairs:
+            return dict.fromkeys(NAMES, 0.0)
+        numbers = [self._number[pair] for pair in pairs]
+        scores = {
+            "METEOR": meteor.aggregate(self._meteor[number] for number in numbers),
+            "CIDEr": self._cider(numbers, known).mean(),
+            "ROUGE_L": self._rouge[numbers].mean(),
+            **_by_order(bleu.of_counts(self._bleu[numbers].sum(axis=0))),
+        }
+        return {name: float(score) for name, score in scores.items()}
+
+    def each(self, pairs: Sequence[Pair], known: cider.Frequencies | None = None) -> dict[str, list[float]]:
+        """Scores of each of the pairs; arguments as those of [`CaptionScorer.corpus`]."""
+        numbers = [self._number[pair] for pair in pairs]
+        return {
+            "METEOR": [meteor.score_of(self._meteor[number]) for number in numbers],
+            "CIDEr": self._cider(numbers, known).tolist(),
+            "ROUGE_L": self._rouge[numbers].tolist(),
+            **{name: values.tolist() for name, values in _by_order(bleu.of_counts(self._bleu[numbers])).items()},
+        }
+
+    def _cider(self, numbers: list[int], known: cider.Frequencies | None) -> np.ndarray:
+        wanted = [self._wanted[number] for number in numbers]
+        known = cider.frequencies(self._table, wanted) if known is None else known
+        return cider.score_rows(self._table, self._found[numbers], wanted, known)
 
 
-def _rouge_l(found: dict[int, list[str]], wanted: dict[int, list[str]]) -> float:
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    rouge = Rouge()
-    # The scorer splits "" into one empty word, which would match that of an empty reference.
-    return sum(float(rouge.calc_score(found[i], wanted[i])) for i in wanted if found[i] != [""]) / len(wanted)
+def _by_order(scores: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"BLEU_{order + 1}": scores[..., order] for order in range(ORDERS)}

@@ -1,0 +1,75 @@
+"""What a metric compares, out of what a model answers: a text, or times in seconds as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from longvale.events import Seconds
+from longvale.timecodes import Protocol, parse_events, parse_span
+
+from .dense_captioning.soda import CaptionedInterval
+from .grounding.compute_score import Interval
+
+
+def read_span(answer: str | Sequence[Seconds], duration: Seconds, protocol: Protocol = "strict") -> Interval | None:
+    """Start and end as fractions of the duration, or None where an answer names none.
+
+    Args:
+        answer: a text with two timecodes, or start and end in seconds, or nothing of these.
+        duration: of the video.
+        protocol: how a text is read, see [`longvale.timecodes.parse_span`].
+
+    Raises:
+        ValueError: if times are not two finite ones from 0 on, or the duration is not above 0.
+
+    Example:
+        >>> read_span("From 05 to 25.", 60.0), read_span([3, 15], 60.0), read_span("Never.", 60.0)
+        ((0.05, 0.25), (0.05, 0.25), None)
+    """
+    _check_duration(duration)
+    if isinstance(answer, str):
+        span = parse_span(answer, protocol)
+        return None if span is None else (span.start / 100, span.end / 100)
+    if not answer:
+        return None
+    if len(answer) != 2:
+        raise ValueError(f"a prediction must be a text, or start and end in seconds, not {list(answer)!r}")
+    start, end = _check_times(*answer)
+    return start / duration, end / duration
+
+
+def read_events(
+    answer: str | Sequence[Mapping], duration: Seconds, protocol: Protocol = "strict"
+) -> list[CaptionedInterval]:
+    """Start and end in seconds and caption of each event of an answer.
+
+    Args:
+        answer: a text of lines such as "From 05 to 25, a dog barks.", or dicts with start, end and caption.
+        duration: of the video.
+        protocol: how a text is read, see [`longvale.timecodes.parse_events`].
+
+    Raises:
+        ValueError: if an event's times are not finite ones from 0 on, or the duration is not above 0.
+
+    Example:
+        >>> read_events("From 05 to 25, a dog barks.", 60.0)
+        [(3.0, 15.0, 'a dog barks.')]
+        >>> read_events([{"start": 3, "end": 15, "caption": "a dog barks."}], 60.0)
+        [(3, 15, 'a dog barks.')]
+    """
+    _check_duration(duration)
+    if isinstance(answer, str):
+        return [(*span.seconds(duration), span.caption) for span in parse_events(answer, protocol)]
+    return [(*_check_times(event["start"], event["end"]), event["caption"]) for event in answer]
+
+
+def _check_duration(duration: Seconds) -> None:
+    if not 0 < duration < float("inf"):
+        raise ValueError(f"the duration must be a number of seconds above 0, not {duration}")
+
+
+def _check_times(start: Seconds, end: Seconds) -> Interval:
+    for name, time in (("start", start), ("end", end)):
+        if not 0 <= time < float("inf"):
+            raise ValueError(f"the {name} must be a number of seconds, 0 or more, not {time}")
+    return start, end

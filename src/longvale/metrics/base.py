@@ -1,0 +1,82 @@
+"""What the three metrics of `evaluate` share: rows of the data set are references as they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import datasets
+import evaluate
+
+from .citation import CITATION
+
+
+class TaskMetric(evaluate.Metric, ABC):
+    """A metric whose references may have more fields than it needs.
+
+    It is abstract, for `evaluate.load` takes the first class of a module that is not.
+    """
+
+    #: What is shown of the metric, and how it is called, with an example.
+    about: str
+    usage: str
+    #: The forms that a prediction may have, and those of a reference.
+    prediction_forms: tuple[Any, ...]
+    reference_forms: tuple[Any, ...]
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.about,
+            citation=CITATION,
+            inputs_description=self.usage,
+            features=[
+                datasets.Features({"predictions": prediction, "references": reference})
+                for prediction in self.prediction_forms
+                for reference in self.reference_forms
+            ],
+            reference_urls=["https://arxiv.org/abs/2411.19772"],
+        )
+
+    @abstractmethod
+    def _compute(self, predictions: list, references: list, **options: Any) -> dict[str, float]: ...
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **others: Any) -> None:
+        """Take in one prediction with its reference; see `evaluate.Metric.add`."""
+        super().add(prediction=prediction, reference=self._needed(reference), **others)
+
+    def add_batch(self, *, predictions: Any = None, references: Iterable | None = None, **others: Any) -> None:
+        """Take in some predictions with their references; see `evaluate.Metric.add_batch`."""
+        if predictions is None or references is None:
+            raise ValueError("give both predictions and references")
+        needed = [self._needed(reference) for reference in references]
+        super().add_batch(predictions=list(predictions), references=needed, **others)
+
+    def _needed(self, reference: Any) -> Any:
+        form = next(
+            (form for form in self.reference_forms if isinstance(form, dict) == isinstance(reference, Mapping)), None
+        )
+        if form is None:
+            raise ValueError(
+                f"a reference must be a dict with {', '.join(self.reference_forms[-1])}, not {reference!r}"
+            )
+        return pick(form, reference)
+
+
+def pick(form: Any, value: Any) -> Any:
+    """The fields of `value` that the form has.
+
+    Raises:
+        ValueError: naming a field that is not there.
+
+    Example:
+        >>> pick({"start": datasets.Value("float64")}, {"start": 3.0, "video_id": "abc"})
+        {'start': 3.0}
+    """
+    if isinstance(form, dict) and isinstance(value, Mapping):
+        if lacking := [name for name in form if name not in value]:
+            raise ValueError(f"a reference lacks {lacking[0]!r}; it has {', '.join(map(str, value)) or 'nothing'}")
+        return {name: pick(part, value[name]) for name, part in form.items()}
+    if isinstance(form, datasets.List) and isinstance(value, list):
+        return [pick(form.feature, part) for part in value]
+    return value

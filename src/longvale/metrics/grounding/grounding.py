@@ -1,0 +1,51 @@
+"""Temporal grounding as a metric of `evaluate`."""
+
+import datasets
+
+from longvale.metrics.answers import read_span
+from longvale.metrics.base import TaskMetric
+from longvale.metrics.grounding.compute_score import THRESHOLDS, compute_score
+
+_DESCRIPTION = """\
+Temporal grounding: how well the interval that a model names meets that of the event it was asked for. Mean IoU, and the
+share of questions whose IoU reaches each threshold.
+"""
+
+_INPUTS = """
+Args:
+    predictions: an answer a question: a text that holds timecodes (percent of the duration), such as
+        "From 05 to 25.", or start and end in seconds, [3.0, 15.0], or [] for none.
+    references: a dict a question with start, end and duration in seconds: rows of
+        `load_dataset("longvale", "grounding")` as they are.
+    protocol: "strict" (default), or "official", which reads and rounds as the published scorer does.
+    thresholds: of the IoU, (0.3, 0.5, 0.7) by default.
+
+Returns:
+    mIoU, R@0.3, R@0.5, R@0.7 as fractions, count of questions, parsed: how many answers named an interval.
+
+Example:
+    >>> import evaluate, longvale
+    >>> metric = evaluate.load(longvale.metrics.path("grounding"))
+    >>> references = [{"start": 0, "end": 30, "duration": 60}, {"start": 30, "end": 60, "duration": 60}]
+    >>> metric.compute(predictions=["From 00 to 50.", "I do not know."], references=references)
+    {'mIoU': 0.5, 'R@0.3': 0.5, 'R@0.5': 0.5, 'R@0.7': 0.5, 'count': 2, 'parsed': 1}
+"""
+
+_SECONDS = datasets.Value("float64")
+
+
+class Grounding(TaskMetric):
+    """The metric; `evaluate.load(longvale.metrics.path("grounding"))` makes it."""
+
+    about, usage = _DESCRIPTION, _INPUTS
+    prediction_forms = (datasets.Value("string"), datasets.List(_SECONDS))
+    reference_forms = ({"start": _SECONDS, "end": _SECONDS, "duration": _SECONDS},)
+
+    def _compute(self, predictions, references, protocol="strict", thresholds=THRESHOLDS):
+        pairs = list(zip(predictions, references, strict=True))
+        return compute_score(
+            [read_span(answer, row["duration"], protocol) for answer, row in pairs],
+            [read_span([row["start"], row["end"]], row["duration"]) for row in references],
+            thresholds=thresholds,
+            protocol=protocol,
+        )

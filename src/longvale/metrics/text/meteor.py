@@ -1,0 +1,371 @@
+"""METEOR 1.5 for English, without Java: what `meteor-1.5.jar - - -stdio -l en -norm` gives as pycocoevalcap calls it.
+
+Sources: Denkowski and Lavie, "Meteor Universal" (WMT 2014), for the score and its parameters; the published scorer's
+behaviour for everything that decides between equals. Words match exactly, by stem, by WordNet synset or by a table of
+paraphrases; the table and the lists are those that pycocoevalcap installs (`longvale.metrics.text.meteor_data`).
+
+Sentences are strings of tokens with spaces between them, as the PTB tokenizer gives; they are normalised once more, as
+the option -norm asks. Any text has a score. A line break inside a sentence counts as a space.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import zip_longest
+from typing import TypeAlias
+
+import numpy as np
+
+from longvale.metrics.text import meteor_align
+from longvale.metrics.text.meteor_data import (
+    ParaphraseTable,
+    WordLists,
+    find_package,
+    load_table,
+    load_word_lists,
+)
+from longvale.metrics.text.porter2 import stem
+
+#: 23 counts, see [`meteor_align.statistics`].
+Statistics: TypeAlias = tuple[int, ...]
+
+# The parameters of the task "rank" for English (Meteor Universal, table 1).
+_ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
+_MODULE_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
+
+_CHUNKS, _HYP_MATCHED, _REF_MATCHED = 20, 21, 22
+#: What lies between the fields of a line of the published scorer.
+_FIELD_MARK = "|||"
+
+#: Results and prepared sentences that are kept: more than the pairs of the benchmark's test split.
+_KEPT_PAIRS, _KEPT_SENTENCES, _KEPT_WORDS = 1 << 19, 1 << 16, 1 << 18
+
+
+def scores(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[float]:
+    """METEOR of each hypothesis, 0 to 1.
+
+    Args:
+        hypotheses: tokenized text.
+        references: for each hypothesis one reference or several; of several the best counts.
+
+    Raises:
+        ValueError: if there are not as many references as hypotheses, or a hypothesis has none.
+        ModuleNotFoundError: if pycocoevalcap is not installed.
+
+    Example:
+        >>> scores(["it's a dog", "cat mouse"], ["it 's a dog", ["a bird", "mouse cat"]])
+        [0.3260841263583675, 0.4]
+    """
+    return [score_of(counts) for counts in batch_statistics(hypotheses, references)]
+
+
+def statistics(hypothesis: str, references: str | Sequence[str]) -> Statistics:
+    """The 23 counts of a hypothesis and its best reference, see [`Meteor.statistics`]."""
+    return _shared().statistics(hypothesis, references)
+
+
+def batch_statistics(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[Statistics]:
+    """[`statistics`] of each hypothesis and its references.
+
+    Raises:
+        ValueError: if there are not as many references as hypotheses, or a hypothesis has none.
+    """
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{len(hypotheses)} hypotheses but {len(references)} references: one entry each, please")
+    return [_shared().statistics(*pair) for pair in zip(hypotheses, references, strict=True)]
+
+
+def score_of(statistics: Sequence[float]) -> float:
+    """The score that 23 counts give, 0 to 1.
+
+    Weighted precision P and recall R (content words .75, function words .25) give F = 1 / (.15 / P + .85 / R), which is
+    cut by .6 * fragmentation ** .2.
+
+    Args:
+        statistics: of a pair, or sums of them.
+    """
+    counts = [float(count) for count in statistics]
+    hyp_length, ref_length, hyp_function, ref_function = counts[:4]
+    precision = _weigh(counts[4:20:4], counts[6:20:4], hyp_length, hyp_function)
+    recall = _weigh(counts[5:20:4], counts[7:20:4], ref_length, ref_function)
+    if not precision or not recall:
+        return 0.0
+    f_mean = 1.0 / ((1.0 - _ALPHA) / precision + _ALPHA / recall)
+    matched = (counts[_HYP_MATCHED] + counts[_REF_MATCHED]) / 2
+    fragmentation = 0.0 if _is_perfect(counts) else counts[_CHUNKS] / matched
+    return max(0.0, f_mean * (1.0 - _GAMMA * math.pow(fragmentation, _BETA)))
+
+
+def _weigh(content: Sequence[float], function: Sequence[float], length: float, function_words: float) -> float:
+    """The share of a side's words that are matched, weighted; 0 for an empty side."""
+    total = _DELTA * (length - function_words) + (1.0 - _DELTA) * function_words
+    if not total:
+        return 0.0
+    matched = 0.0  # in the published scorer's order, for the last bits
+    for counts, share in ((content, _DELTA), (function, 1.0 - _DELTA)):
+        for weight, count in zip(_MODULE_WEIGHTS, counts, strict=True):
+            matched += weight * count * share
+    return matched / total
+
+
+def _is_perfect(counts: Sequence[float]) -> bool:
+    return counts[_HYP_MATCHED] == counts[0] and counts[_REF_MATCHED] == counts[1] and counts[_CHUNKS] == 1
+
+
+def aggregate(statistics_list: Iterable[Sequence[float]]) -> float:
+    """METEOR of a corpus: the score of the summed counts. The chunk of a perfect pair is not counted.
+
+    Args:
+        statistics_list: 23 counts a pair; none at all score 0.
+
+    Example:
+        >>> aggregate([statistics("a dog", "a dog"), statistics("cat mouse", "mouse cat")])
+        0.4776696620223255
+    """
+    total = [0.0] * meteor_align.STATISTICS
+    for counts in statistics_list:
+        perfect = _is_perfect(counts)
+        for place, count in enumerate(counts):
+            if not (perfect and place == _CHUNKS):
+                total[place] += count
+    return score_of(total)
+
+
+# --- a scorer that remembers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence as [`meteor_align`] takes it.
+
+    Args:
+        words: int32 [n, 3], a word's key, its stem's key, and 1 if it is a function word.
+        synsets: int32 [m, 2], a synset and the position of a word in it, ascending.
+        phrases: int32 [n, 7], the paraphrase table's nodes of the 1 to 7 words from here, or -1.
+    """
+
+    words: np.ndarray
+    synsets: np.ndarray
+    phrases: np.ndarray
+
+
+class Meteor:
+    """A scorer that prepares each sentence once and remembers each pair.
+
+    Args:
+        lists: METEOR's word lists; None reads those of the installed pycocoevalcap.
+        table: the paraphrase table; None loads that of the installed pycocoevalcap, which takes half a minute the first
+            time and is kept in the user's cache folder.
+
+    Raises:
+        ModuleNotFoundError: if pycocoevalcap is not installed.
+        FileNotFoundError: if one of its files is missing.
+        ValueError: if one of them is damaged or another version's.
+
+    Example:
+        >>> meteor = Meteor()
+        >>> score_of(meteor.pair("to win a game", "in order to win games"))
+        0.29616963021814857
+    """
+
+    def __init__(self, lists: WordLists | None = None, table: ParaphraseTable | None = None) -> None:
+        self.lists = load_word_lists(find_package()) if lists is None else lists
+        self.table = load_table(find_package()) if table is None else table
+        self._pair = lru_cache(_KEPT_PAIRS)(self._align)
+        self._prepared = lru_cache(_KEPT_SENTENCES)(self._prepare)
+        self._word = lru_cache(_KEPT_WORDS)(self._look_up)
+
+    def pair(self, hypothesis: str, reference: str) -> Statistics:
+        """The 23 counts of a hypothesis and one reference.
+
+        As in the published scorer, a `|||` is dropped from the hypothesis, but one in the reference parts it into
+        several references, of which the best counts.
+        """
+        return self._pair(hypothesis, reference)
+
+    def statistics(self, hypothesis: str, references: str | Sequence[str]) -> Statistics:
+        """The 23 counts of a hypothesis and that one of its references which scores best, the first of equals.
+
+        Raises:
+            ValueError: if there is no reference.
+        """
+        if isinstance(references, str):
+            return self.pair(hypothesis, references)
+        if not references:
+            raise ValueError(f"hypothesis {hypothesis!r} has no reference, give one or more")
+        return _best([self.pair(hypothesis, reference) for reference in references])
+
+    def prepare(self, text: str) -> Sentence:
+        """A sentence as the alignment takes it."""
+        return self._prepared(text.strip(_CONTROLS))
+
+    def _align(self, hypothesis: str, reference: str) -> Statistics:
+        hyp = self.prepare(hypothesis.replace(_FIELD_MARK, "").replace("  ", " "))
+        refs = [self.prepare(part) for part in reference.split(_FIELD_MARK)]
+        return _best([self._count(hyp, ref) for ref in refs])
+
+    def _count(self, hyp: Sentence, ref: Sentence) -> Statistics:
+        table = self.table
+        counts = meteor_align.statistics(
+            hyp.words, hyp.synsets, hyp.phrases, ref.words, ref.synsets, ref.phrases, table.row_starts, table.rows
+        )
+        return tuple(counts.tolist())
+
+    def _prepare(self, text: str) -> Sentence:
+        words = normalise(text, self.lists)
+        known = [self._word(word) for word in words]
+        synsets = sorted((synset, place) for place, (_, ids) in enumerate(known) for synset in ids)
+        return Sentence(
+            np.array([numbers for numbers, _ in known], np.int32).reshape(-1, 3),
+            np.array(synsets, np.int32).reshape(-1, 2),
+            self.table.phrases(words),
+        )
+
+    def _look_up(self, word: str) -> tuple[tuple[int, int, int], frozenset[int]]:
+        """A word's row of [`Sentence.words`] and its synsets."""
+        numbers = key_of(word), key_of(stem(word)), int(word in self.lists.function_words)
+        return numbers, synsets_of(word, self.lists)
+
+
+@cache
+def _shared() -> Meteor:
+    return Meteor()
+
+
+def _best(candidates: Sequence[Statistics]) -> Statistics:
+    return candidates[0] if len(candidates) == 1 else max(candidates, key=score_of)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def key_of(word: str) -> int:
+    """The number that stands for a word where words are compared, as a signed 32-bit integer.
+
+    The polynomial over UTF-16 units with base 31: some words collide, and then they match.
+
+    Example:
+        >>> key_of("as") == key_of("c5"), key_of("dog") == key_of("dogs")
+        (True, False)
+    """
+    encoded = word.encode("utf-16-le", "surrogatepass")
+    key = 0
+    for low, high in zip(encoded[::2], encoded[1::2], strict=True):
+        key = (31 * key + low + 256 * high) & 0xFFFFFFFF
+    return key - (key >> 31 << 32)
+
+
+#: WordNet's rules of detachment, in the order in which they are tried: ending, what it becomes.
+_DETACHMENTS = [
+    tuple(rule.split(">"))
+    for rule in (
+        "s>", "ses>s", "xes>x", "zes>z", "ches>ch", "shes>sh", "men>man", "ies>y", "s>", "ies>y", "es>e", "es>",
+        "ed>e", "ed>", "ing>e", "ing>", "er>", "est>", "er>e", "est>e",
+    )
+]  # fmt: skip
+
+
+def synsets_of(word: str, lists: WordLists) -> frozenset[int]:
+    """The WordNet synsets of a word and of its base form.
+
+    The bases of an irregular form are listed; otherwise the first rule counts that leads to a listed word.
+    """
+    ids = _listed(word, lists)
+    if word in lists.bases:
+        return ids.union(*(_listed(base, lists) for base in lists.bases[word]))
+    if word.endswith("ss") or len(word) <= 2:
+        return ids
+    for ending, replacement in _DETACHMENTS:
+        base = word[: len(word) - len(ending)] + replacement
+        if word.endswith(ending) and base in lists.synset_ids:
+            return ids | _listed(base, lists)
+    return ids
+
+
+def _listed(word: str, lists: WordLists) -> frozenset[int]:
+    return frozenset(map(int, lists.synset_ids.get(word, "").split()))
+
+
+# --- normalisation ----------------------------------------------------------------------------------------------------
+
+# Explicit classes: the published scorer knows these letters, ASCII digits and five blanks, and no others.
+_L = (
+    "A-Za-z\u0160\u0161\u017d\u017e\u0178\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017e\u0400-\u0527\ua640-\ua66e\ua67e-\ua697"
+    "\u1d00-\u1d7f"
+)
+_D = "0-9"
+_W = _L + _D
+_BLANK = " \t\n\r\f"
+
+_SYMBOL = re.compile(rf"([^{_W}{_BLANK}\v.'`,‘’-])")
+_DOTS = re.compile(r"\.{2,}")
+#: Substitutions in their order, each one sweep from left to right.
+_SWEEPS: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (rf"([^{_D}]),([^{_D}])", r"\1 , \2"),
+        (rf"([{_D}]),([^{_D}])", r"\1 , \2"),
+        (rf"([^{_D}]),([{_D}])", r"\1 , \2"),
+        (r"[`‘’]", "'"),
+        (r"[“”]|''", ' " '),
+        (r"–", "-"),
+        (r"--", "-"),
+        (rf"([{_W}.])-([{_W}])", r"\1 \2"),
+        (rf"([^{_L}])'([^{_L}])", r"\1 ' \2"),
+        (rf"([^{_W}])'([{_L}])", r"\1 ' \2"),
+        (rf"([{_L}])'([^{_L}])", r"\1 ' \2"),
+        (rf"([{_L}])'([{_L}])", r"\1 '\2"),
+        (rf"([{_D}])'(s)", r"\1 '\2"),
+    )
+]
+_MARKED_DOTS = re.compile(r"((?:DOT)+)MULTI")
+_BLANKS = re.compile(rf"[{_BLANK}]+")
+_SPACES = re.compile("[ \u2000-\u200a\u202f\u205f\u3000\u00a0]+")
+_LETTER = re.compile(f"[{_L}]")
+_SMALL_LETTER, _DIGIT = re.compile("[a-z]"), re.compile(f"[{_D}]")
+_CONTROLS = "".join(map(chr, range(0x21)))
+
+
+def normalise(text: str, lists: WordLists) -> list[str]:
+    """The words of a text, lower-cased, as the option -norm gives them.
+
+    Hyphenated words fall apart, symbols stand alone, a dot stands alone unless it belongs to an abbreviation.
+
+    Example:
+        >>> normalise("U.S.-based firms lost $1,000.50, Mr. Lee's ...", load_word_lists(find_package()))
+        ['us', 'based', 'firms', 'lost', '$', '1,000.50', ',', 'mr.', 'lee', "'s", '...']
+    """
+    line = _SYMBOL.sub(r" \1 ", f" {text} ")
+    line = _DOTS.sub(lambda dots: f" {'DOT' * len(dots[0])}MULTI ", line)  # as a word that ends in no dot
+    for pattern, replacement in _SWEEPS:
+        line = pattern.sub(replacement, line)
+    line = " ".join(_split_final_dots(_split(line), lists))
+    line = _MARKED_DOTS.sub(lambda marks: "." * (len(marks[1]) // len("DOT")), line)
+    return _split(_SPACES.sub(" ", line).strip(_CONTROLS).lower())
+
+
+def _split(line: str) -> list[str]:
+    return [token for token in _BLANKS.split(line) if token]
+
+
+def _split_final_dots(tokens: Sequence[str], lists: WordLists) -> Iterator[str]:
+    """Part the dot from each token that it does not abbreviate; of U.S. and the like take the dots."""
+    for token, after in zip_longest(tokens, tokens[1:], fillvalue=""):
+        prefix = token[:-1]
+        if not prefix or token[-1] != ".":
+            yield token
+        elif "." in prefix and _LETTER.search(prefix):
+            yield token.replace(".", "")
+        elif (
+            prefix in lists.prefixes
+            or _SMALL_LETTER.match(after)
+            or (prefix in lists.numeric_prefixes and _DIGIT.match(after))
+        ):
+            yield token
+        else:
+            yield prefix
+            yield "."

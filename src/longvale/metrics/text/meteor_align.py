@@ -1,0 +1,416 @@
+"""METEOR's alignment of two sentences, over integer arrays.
+
+A candidate is a match of a reference phrase and a hypothesis phrase; an alignment is a choice of candidates that share
+no word, found by a beam search from left to right through the reference. The published scorer's order of candidates
+and paths decides between equals, so every loop here keeps it.
+
+The functions are compiled by numba and kept on disk; without numba, or with the environment variable LONGVALE_NO_NUMBA
+set, they run as they stand and give the same numbers.
+
+Arrays of a sentence of n words:
+    words: int32 [n, 3], a word's key, its stem's key, and 1 if it is a function word
+    synsets: int32 [m, 2], a synset and the position of a word in it, ascending
+    phrases: int32 [n, 7], paraphrase table's nodes of the 1 to 7 words from here, -1 where it has none
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+
+BEAM = 40
+MODULES = 4
+STATISTICS = 23
+
+_EXACT, _STEM, _SYNONYM, _PARAPHRASE = range(MODULES)
+#: Columns of a candidate.
+_REF, _REF_LENGTH, _HYP, _HYP_LENGTH, _MODULE = range(5)
+#: Columns of a path: gain, closed chunks, distance, next reference position, end in the hypothesis of the open chunk or
+#: -1, the path it came from and the candidate it took or -1.
+_GAIN, _CHUNKS, _DISTANCE, _NEXT, _END, _PARENT, _TAKEN = range(7)
+_HASH_SLOTS = 2048
+#: Bits of an int64 in use, few enough to stay clear of its sign.
+_BITS = 32
+
+
+def _load_numba() -> ModuleType | None:
+    if os.environ.get("LONGVALE_NO_NUMBA"):
+        return None
+    try:
+        import numba
+    except ImportError:
+        return None
+    return numba
+
+
+_NUMBA = _load_numba()
+
+
+def _compiled(function: Callable) -> Callable:
+    return _NUMBA.njit(function) if _NUMBA else function
+
+
+def _inlined(function: Callable) -> Callable:
+    """Compiled into its callers, for the innermost steps: a call would count references to every array."""
+    return _NUMBA.njit(inline="always")(function) if _NUMBA else function
+
+
+def _compiled_once(function: Callable) -> Callable:
+    """Compiled, together with all that it calls, and kept on disk."""
+    if not _NUMBA:
+        return function
+    try:
+        return _NUMBA.njit(cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return _NUMBA.njit(function)
+
+
+@_compiled_once
+def statistics(
+    hyp_words: np.ndarray,
+    hyp_synsets: np.ndarray,
+    hyp_phrases: np.ndarray,
+    ref_words: np.ndarray,
+    ref_synsets: np.ndarray,
+    ref_phrases: np.ndarray,
+    row_starts: np.ndarray,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Align two sentences and count.
+
+    Args:
+        hyp_words, hyp_synsets, hyp_phrases: the hypothesis.
+        ref_words, ref_synsets, ref_phrases: the reference.
+        row_starts, rows: of the paraphrase table.
+
+    Returns:
+        int64 [23]: words of the hypothesis and the reference; function words of both; then for each of exact, stem,
+        synonym and paraphrase the content words matched in both and the function words matched in both; chunks; all
+        words matched in both.
+    """
+    flat = _find_candidates(hyp_words, hyp_synsets, hyp_phrases, ref_words, ref_synsets, ref_phrases, row_starts, rows)
+    candidates, starts = _by_reference_word(flat, len(ref_words))
+    chosen, chunks = _search(candidates, starts, len(hyp_words), len(ref_words))
+    counts = np.zeros(STATISTICS, np.int64)
+    counts[0], counts[1], counts[20] = len(hyp_words), len(ref_words), chunks
+    for i in range(len(hyp_words)):
+        counts[2] += hyp_words[i, 2]
+    for j in range(len(ref_words)):
+        counts[3] += ref_words[j, 2]
+    for c in chosen:
+        module = 4 + 4 * candidates[c, _MODULE]
+        first, length = candidates[c, _HYP], candidates[c, _HYP_LENGTH]
+        for i in range(first, first + length):
+            counts[module + 2 * hyp_words[i, 2]] += 1
+        counts[21] += length
+        first, length = candidates[c, _REF], candidates[c, _REF_LENGTH]
+        for j in range(first, first + length):
+            counts[module + 1 + 2 * ref_words[j, 2]] += 1
+        counts[22] += length
+    return counts
+
+
+# --- candidates -------------------------------------------------------------------------------------------------------
+
+
+@_compiled
+def _find_candidates(
+    hyp_words, hyp_synsets, hyp_phrases, ref_words, ref_synsets, ref_phrases, row_starts, rows
+):  # fmt: skip
+    """All candidates, int32 [n, 5], in the order of the published scorer's modules."""
+    found = np.empty((64 + 2 * (len(hyp_words) + len(ref_words)), 5), np.int32)
+    count = 0
+    for j in range(len(ref_words)):
+        for i in range(len(hyp_words)):
+            if ref_words[j, 0] == hyp_words[i, 0]:
+                found = _room(found, count)
+                count = _put(found, count, j, 1, i, 1, _EXACT)
+    if _same(hyp_words, ref_words):
+        return found[:count]
+    for j in range(len(ref_words)):
+        for i in range(len(hyp_words)):
+            if ref_words[j, 1] == hyp_words[i, 1] and ref_words[j, 0] != hyp_words[i, 0]:
+                found = _room(found, count)
+                count = _put(found, count, j, 1, i, 1, _STEM)
+    synonyms = _share_synset(hyp_synsets, ref_synsets, len(hyp_words), len(ref_words))
+    for j in range(len(ref_words)):
+        for i in range(len(hyp_words)):
+            if synonyms[j, i] and ref_words[j, 0] != hyp_words[i, 0]:
+                found = _room(found, count)
+                count = _put(found, count, j, 1, i, 1, _SYNONYM)
+    found, count = _find_paraphrases(found, count, ref_phrases, hyp_phrases, row_starts, rows, True)
+    found, count = _find_paraphrases(found, count, hyp_phrases, ref_phrases, row_starts, rows, False)
+    return found[:count]
+
+
+@_compiled
+def _room(found, count):
+    """The array, twice as long if it is full."""
+    if count < len(found):
+        return found
+    longer = np.empty((2 * len(found), 5), np.int32)
+    longer[:count] = found
+    return longer
+
+
+@_compiled
+def _put(found, count, j, ref_length, i, hyp_length, module):
+    found[count, _REF] = j
+    found[count, _REF_LENGTH] = ref_length
+    found[count, _HYP] = i
+    found[count, _HYP_LENGTH] = hyp_length
+    found[count, _MODULE] = module
+    return count + 1
+
+
+@_compiled
+def _same(hyp_words, ref_words):
+    if len(hyp_words) != len(ref_words):
+        return False
+    for i in range(len(hyp_words)):  # noqa: SIM110 - numba compiles no generator expression
+        if hyp_words[i, 0] != ref_words[i, 0]:
+            return False
+    return True
+
+
+@_compiled
+def _share_synset(hyp_synsets, ref_synsets, hyp_length, ref_length):
+    """uint8 [reference words, hypothesis words], 1 where two words have a synset in common: a merge of sorted lists."""
+    share = np.zeros((ref_length, hyp_length), np.uint8)
+    h = r = 0
+    while h < len(hyp_synsets) and r < len(ref_synsets):
+        synset = hyp_synsets[h, 0]
+        if synset < ref_synsets[r, 0]:
+            h += 1
+        elif synset > ref_synsets[r, 0]:
+            r += 1
+        else:
+            first = h
+            while r < len(ref_synsets) and ref_synsets[r, 0] == synset:
+                h = first
+                while h < len(hyp_synsets) and hyp_synsets[h, 0] == synset:
+                    share[ref_synsets[r, 1], hyp_synsets[h, 1]] = 1
+                    h += 1
+                r += 1
+    return share
+
+
+@_compiled
+def _find_paraphrases(found, count, phrases, others, row_starts, rows, from_reference):
+    """Add each phrase of one sentence whose paraphrase occurs in the other sentence.
+
+    The other sentence's nodes stand in a chained hash table whose chains run from left to right through the sentence.
+    """
+    columns = others.shape[1]
+    first = np.full(_HASH_SLOTS, -1, np.int32)
+    following = np.empty(others.size, np.int32)
+    for place in range(others.size - 1, -1, -1):
+        node = others[place // columns, place % columns]
+        if node >= 0:
+            following[place] = first[node % _HASH_SLOTS]
+            first[node % _HASH_SLOTS] = place
+    for start in range(len(phrases)):
+        for column in range(columns):
+            node = phrases[start, column]
+            if node < 0:  # nor is there a longer phrase
+                break
+            for entry in range(row_starts[node], row_starts[node + 1]):
+                paraphrase = rows[entry]
+                place = first[paraphrase % _HASH_SLOTS]
+                while place >= 0:
+                    other, length = place // columns, place % columns
+                    if others[other, length] == paraphrase:
+                        found = _room(found, count)
+                        if from_reference:
+                            count = _put(found, count, start, column + 1, other, length + 1, _PARAPHRASE)
+                        else:
+                            count = _put(found, count, other, length + 1, start, column + 1, _PARAPHRASE)
+                    place = following[place]
+    return found, count
+
+
+@_compiled
+def _by_reference_word(found, ref_length):
+    """The candidates grouped by the reference word they begin at, in order otherwise, and where each group starts."""
+    starts = np.zeros(ref_length + 1, np.int32)
+    for c in range(len(found)):
+        starts[found[c, _REF] + 1] += 1
+    for j in range(ref_length):
+        starts[j + 1] += starts[j]
+    place = starts.copy()
+    grouped = np.empty_like(found)
+    for c in range(len(found)):
+        j = found[c, _REF]
+        grouped[place[j]] = found[c]
+        place[j] += 1
+    return grouped, starts
+
+
+# --- beam search ------------------------------------------------------------------------------------------------------
+
+
+@_compiled
+def _fixed_candidates(candidates, starts, hyp_length, ref_length):
+    """For each reference word the candidate that is beyond dispute: it alone begins here and alone covers its words.
+
+    Returns:
+        int32 [reference words]: the candidate; -1 if there is none; -2 inside a phrase of one.
+    """
+    ref_cover = np.zeros(ref_length, np.int32)
+    hyp_cover = np.zeros(hyp_length, np.int32)
+    for c in range(len(candidates)):
+        j, i = candidates[c, _REF], candidates[c, _HYP]
+        for word in range(j, j + candidates[c, _REF_LENGTH]):
+            ref_cover[word] += 1
+        for word in range(i, i + candidates[c, _HYP_LENGTH]):
+            hyp_cover[word] += 1
+    fixed = np.full(ref_length, -1, np.int32)
+    for j in range(ref_length):
+        c = starts[j]
+        if starts[j + 1] - c != 1:
+            continue
+        ref_end, i = j + candidates[c, _REF_LENGTH], candidates[c, _HYP]
+        alone = True
+        for word in range(j, ref_end):
+            alone = alone and ref_cover[word] == 1
+        for word in range(i, i + candidates[c, _HYP_LENGTH]):
+            alone = alone and hyp_cover[word] == 1
+        if alone:
+            fixed[j] = c
+            for word in range(j + 1, ref_end):
+                fixed[word] = -2
+    return fixed
+
+
+@_compiled
+def _search(candidates, starts, hyp_length, ref_length):
+    """The candidates of the best path, from the last to the first, and its chunks.
+
+    Only the used words of the hypothesis are kept, in bits: a reference word is used if it lies before the path's next
+    position or belongs to a fixed candidate, and no other candidate covers a fixed one's words.
+    """
+    fixed = _fixed_candidates(candidates, starts, hyp_length, ref_length)
+    numbers = hyp_length // _BITS + 1
+    paths, children = np.zeros((BEAM, 7), np.int64), np.zeros((BEAM, 7), np.int64)
+    order, children_order = np.zeros(BEAM, np.int32), np.zeros(BEAM, np.int32)
+    used, children_used = np.zeros((BEAM, numbers), np.int64), np.zeros((BEAM, numbers), np.int64)
+    last, children_last = np.full(BEAM, -1, np.int32), np.full(BEAM, -1, np.int32)
+    links = np.empty((1 + BEAM * ref_length, 2), np.int32)  # a candidate taken and the link before
+    link_count = 0
+    paths[0, _END] = -1
+    width = 1
+    for j in range(ref_length):
+        count = 0
+        for p in order[:width]:
+            count = _expand(children, children_order, count, paths, p, j, fixed[j], candidates, starts, used)
+        for child in range(count):
+            parent, taken = children[child, _PARENT], children[child, _TAKEN]
+            for n in range(numbers):
+                children_used[child, n] = used[parent, n]
+            children_last[child] = last[parent]
+            if taken >= 0:
+                links[link_count, 0], links[link_count, 1] = taken, last[parent]
+                children_last[child] = link_count
+                link_count += 1
+                i = candidates[taken, _HYP]
+                for word in range(i, i + candidates[taken, _HYP_LENGTH]):
+                    children_used[child, word // _BITS] |= 1 << word % _BITS
+        paths, children = children, paths
+        order, children_order = children_order, order
+        used, children_used = children_used, used
+        last, children_last = children_last, last
+        width = count
+    best = _best(paths, order[:width])
+    chosen = np.empty(ref_length, np.int32)
+    count = 0
+    link = last[best]
+    while link >= 0:
+        chosen[count] = links[link, 0]
+        count += 1
+        link = links[link, 1]
+    return chosen[:count], paths[best, _CHUNKS]
+
+
+@_inlined
+def _expand(children, order, count, paths, p, j, fixed, candidates, starts, used):
+    """Add what path p becomes at reference word j: with each candidate that is free, and without."""
+    gain, chunks, distance = paths[p, _GAIN], paths[p, _CHUNKS], paths[p, _DISTANCE]
+    following, end = paths[p, _NEXT], paths[p, _END]
+    if j < following:
+        return _insert(children, order, count, gain, chunks, distance, following, end, p, -1)
+    if fixed >= 0:
+        return _take(children, order, count, gain, chunks, distance, end, p, fixed, candidates)
+    for c in range(starts[j], starts[j + 1]):
+        i = candidates[c, _HYP]
+        free = True
+        for word in range(i, i + candidates[c, _HYP_LENGTH]):
+            free = free and not used[p, word // _BITS] >> word % _BITS & 1
+        if free:
+            count = _take(children, order, count, gain, chunks, distance, end, p, c, candidates)
+            # The published scorer adds the distance to the parent, so that later siblings inherit it.
+            distance += abs(j - i)
+    if end != -1:
+        chunks += 1
+    return _insert(children, order, count, gain, chunks, distance, following + 1, -1, p, -1)
+
+
+@_inlined
+def _take(children, order, count, gain, chunks, distance, end, p, c, candidates):
+    """Add path p with candidate c; the words of an inexact match count half, each side's sum rounded down."""
+    i, ref_length, hyp_length = candidates[c, _HYP], candidates[c, _REF_LENGTH], candidates[c, _HYP_LENGTH]
+    if candidates[c, _MODULE] == _EXACT:
+        gain += ref_length + hyp_length
+    else:
+        gain += ref_length // 2 + hyp_length // 2
+    if end != -1 and end != i:
+        chunks += 1
+    following = candidates[c, _REF] + ref_length
+    return _insert(children, order, count, gain, chunks, distance, following, i + hyp_length, p, c)
+
+
+@_inlined
+def _insert(children, order, count, gain, chunks, distance, following, end, p, taken):
+    """Put a path among the best 40, after its equals; `order` lists the rows of `children`, the best first."""
+    slot = count
+    if count == BEAM:
+        slot = order[BEAM - 1]
+        if not _beats(gain, chunks, distance, children, slot):
+            return count
+        count -= 1
+    place = count
+    while place > 0 and _beats(gain, chunks, distance, children, order[place - 1]):
+        order[place] = order[place - 1]
+        place -= 1
+    order[place] = slot
+    children[slot, _GAIN] = gain
+    children[slot, _CHUNKS] = chunks
+    children[slot, _DISTANCE] = distance
+    children[slot, _NEXT] = following
+    children[slot, _END] = end
+    children[slot, _PARENT] = p
+    children[slot, _TAKEN] = taken
+    return count + 1
+
+
+@_inlined
+def _beats(gain, chunks, distance, paths, p):
+    if gain != paths[p, _GAIN]:
+        return gain > paths[p, _GAIN]
+    if chunks != paths[p, _CHUNKS]:
+        return chunks < paths[p, _CHUNKS]
+    return distance < paths[p, _DISTANCE]
+
+
+@_compiled
+def _best(paths, order):
+    """The first of the best paths once the open chunks are closed."""
+    best = order[0]
+    for p in order:
+        if paths[p, _END] != -1:
+            paths[p, _CHUNKS] += 1
+        if _beats(paths[p, _GAIN], paths[p, _CHUNKS], paths[p, _DISTANCE], paths, best):
+            best = p
+    return best
