@@ -26,12 +26,12 @@ class Processor:
     def media_kwargs(self):
         return {"num_frames": 4, "size": 32, "sampling_rate": 8_000, "decode": "strict"}
 
-    def __call__(self, videos):
-        inputs = {}
-        if videos.frames is not None:
-            inputs["pixel_values_videos"] = torch.tensor(videos.frames / 255).mean((1, 2))[None]  # [1, F, 3]
-        if videos.waveform is not None:
-            windows = torch.tensor(videos.waveform[: len(videos.waveform) // 4000 * 4000]).reshape(1, -1, 4000)
+    def __call__(self, videos, return_tensors):
+        (video,), inputs = videos, {}
+        if video.frames is not None:
+            inputs["pixel_values_videos"] = torch.tensor(video.frames / 255).mean((1, 2))[None]  # [1, F, 3]
+        if video.waveform is not None:
+            windows = torch.tensor(video.waveform[: len(video.waveform) // 4000 * 4000]).reshape(1, -1, 4000)
             inputs["input_values"] = inputs["input_features"] = windows
         return BatchFeature(inputs)
 

@@ -201,7 +201,7 @@ def encode_video(model: Any, processor: Any, video: str | os.PathLike | Media) -
     """
     import torch
 
-    inputs = processor(videos=video).to(model.device)
+    inputs = processor(videos=[video], return_tensors="pt").to(model.device)
     with torch.inference_mode():
         encoded = model.encode(**inputs)  # {modality: (features [1, n, width], mask [1, n])}
     features: dict[Modality, np.ndarray | None] = dict.fromkeys(MODALITIES)

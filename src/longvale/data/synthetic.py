@@ -31,6 +31,7 @@ from .instructions import instruction_dialogue
 from .planning import Piece, Plan, SyntheticOptions, plan_video
 from .rendering import Renderer
 from .sounds import render_sound, require_espeak
+from .sources import ANNOTATION_FILES, EVENTS_FILE
 
 __all__ = [
     "EventRecord",
@@ -48,8 +49,6 @@ __all__ = [
 FORMAT_VERSION = 1
 
 SETTINGS_FILE = "synthetic.json"
-EVENTS_FILE = "events.jsonl"
-ANNOTATION_FILES = {"train": "longvale-annotations-training.json", "test": "longvale-annotations-eval.json"}
 DIALOGUE_FILES = {"boundary_perception": "longvale-sft-bp.json", "instruction": "longvale-sft-it.json"}
 
 #: Dialogues a training video, near the published ratios (7K and 25K for 7.2K videos).

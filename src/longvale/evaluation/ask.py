@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..data.extraction import encode_video
 from ..events import Event, Seconds
 from ..tasks import TASKS, VIDEO_TOKEN, Task
 from ..timecodes import parse_events, parse_span
-from .model import MAX_NEW_TOKENS, ModelLike, answer_batch, encode_video, load_model
+from .model import MAX_NEW_TOKENS, ModelLike, answer_batch, load_model
 
 if TYPE_CHECKING:
     from ..models.media import Media

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import load_videos
-from ..tasks import load_predictions
+from ..tasks import check_tasks, load_predictions
 from .ablation import ablation
 from .generate import Split, annotations_path, generate
 from .model import ModelLike, load_model
@@ -53,7 +53,9 @@ def evaluate(
         FileNotFoundError, ValueError: as [`generate`] and [`score`] do.
     """
     output, references = Path(output), annotations_path(data, split)
-    annotations = {annotation.video_id: annotation for annotation in load_videos(references)}  # before the model
+    # Before the model is loaded, which may take minutes.
+    check_tasks(options.get("tasks", ["all"]))
+    annotations = {annotation.video_id: annotation for annotation in load_videos(references)}
     pair = load_model(model, device)
     log = generate(pair, data, output / "predictions.jsonl", split=split, **options)
     partial = options.get("limit") is not None or options.get("skip_missing", False)

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..data.extraction import encode_video
 from ..data.features import FOLDERS, FeatureStore, feature_path
 from ..data.sources import index_videos
 from ..events import MODALITIES, Modality
-from .model import Features, encode_video
+from .model import Features
 
 logger = logging.getLogger(__name__)
 

@@ -56,24 +56,6 @@ def token_limits(max_new_tokens: int | Mapping[Task, int] | None = None) -> dict
     return MAX_NEW_TOKENS | given
 
 
-def encode_video(model: Any, processor: Any, video: Any) -> Features:
-    """Run the towers over one video.
-
-    Args:
-        video: whatever the processor takes as one of `videos`.
-    """
-    import torch
-
-    inputs = processor(videos=[video], return_tensors="pt").to(model.device)
-    with torch.inference_mode():
-        encoded = model.encode(**inputs)  # {modality: (features [1, n, width], mask [1, n])}
-    features: dict[Modality, np.ndarray | None] = dict.fromkeys(MODALITIES)
-    for modality, (values, mask) in encoded.items():
-        if mask.any():
-            features[modality] = values[0][mask[0].bool()].float().cpu().numpy()
-    return features
-
-
 def build_prompt(processor: Any, question: str) -> str:
     """The conversation up to the model's turn. Only the first `<video>` of a question stands for the video."""
     before, token, after = question.partition(VIDEO_TOKEN)

@@ -26,7 +26,8 @@ from longvale.data.dialogues import boundary_dialogue, fill_timecodes
 from longvale.data.features import FeatureStore
 from longvale.data.instructions import instruction_dialogue
 from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, Piece, Plan, SyntheticOptions, plan_video
-from longvale.data.synthetic import ANNOTATION_FILES, SETTINGS_FILE, load_events
+from longvale.data.sources import ANNOTATION_FILES
+from longvale.data.synthetic import SETTINGS_FILE, load_events
 from longvale.events import MODALITIES, Modality, Seconds, load_annotations, load_json
 
 if TYPE_CHECKING:
