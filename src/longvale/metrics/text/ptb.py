@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .ptb_parts import DATA, LINE_END, SPACE, compiled
+from .ptb_parts import DATA, LINE_END, SPACE, SPACE_OR_LINE_END, compiled
 from .ptb_rules import ABBREVIATION, NEW_LINE, SPLIT_WORD, rules_for
 from .ptb_runs import Source
 
@@ -25,6 +25,10 @@ _STRETCH = rf"(?: {SPACE}*+)?+((?:[^ \n]{{1,64}}+(?=[ \n]|\Z)(?! \.))?)"
 _PLAIN = rf"(?!{SPLIT_WORD}(?![A-Za-z]))(?:([A-Za-z]+)([,;:?!]?)|(?!{ABBREVIATION})([A-Za-z]{{2,}})(\.))"
 #: ... and what the rules have to read.
 _INDEPENDENT = r"[A-Za-z'\"(),;:?!\-/\u2019\u201c\u201d]+"
+
+#: How tokens begin that may span lines: tags and a face.
+_SPANNING = r"<|\.\[\^"
+_NEXT_WORD = rf"{SPACE_OR_LINE_END}*+(?:(?!{SPACE_OR_LINE_END})[\s\S])*+{SPACE_OR_LINE_END}?+"
 
 _JAVA_LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff][\u0300-\u036f\u200d]*+"
 _JAVA_WORD = rf"(?:{_JAVA_LETTER}(?:[-'._\u2010-\u2015\u2027\xad](?={_JAVA_LETTER}))?+|[\d\u0300-\u036f\u200d])++"
@@ -68,33 +72,73 @@ def tokenize(sentences: Iterable[str], official_batch: bool = False) -> list[str
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a text, tokenized."""
+    """The lines of a text, tokenized; each is read once for all the times that it occurs."""
+    source, pieces, pos = Source(text), [], 0
+    while pos < len(text):
+        end = text.find("\n", pos) + 1 or len(text)
+        line, following = text[pos:end], _following(text, pos, end)
+        if compiled(_SPANNING).search(line + following):
+            tokens, pos = _tokens(source, pos, end)
+            pieces.append(_written(tokens))
+        else:
+            pieces.append(_line_before(line, following))
+            pos = end
+    return "".join(pieces).split("\n")
+
+
+def _following(text: str, pos: int, end: int) -> str:
+    """What of the text after a line, from `pos` to `end`, may change its tokens.
+
+    Only the rules of abbreviations look past a line feed (but for [`_SPANNING`]): at the next word and at one character
+    behind it. All of them end in a letter and a period.
+    """
+    words = text[pos:end].rstrip()
+    if not words.endswith(".") or not words[-2:-1].isalpha():
+        return ""
+    if compiled(_PLAIN).fullmatch(words, words.rfind(" ") + 1):
+        return ""
+    return compiled(_NEXT_WORD).match(text, end)[0]
+
+
+@lru_cache(maxsize=2**16)
+def _line_before(line: str, following: str) -> str:
+    """A line, tokenized, before the beginning of another."""
+    return _written(_tokens(Source(line + following), 0, len(line))[0])
+
+
+def _written(tokens: Iterable[str]) -> str:
+    """The words of tokens with a space between them, a line feed at the end of each line."""
     lines: list[list[str]] = [[]]
-    for token in _tokens(text):
+    for token in tokens:
         if token == NEW_LINE:
             lines.append([])
         else:
             lines[-1].append(token)
     # A tag may span lines: a line feed in it counts as any other.
-    return [_without_punctuation(line) for line in "\n".join(" ".join(line) for line in lines).split("\n")]
+    return "\n".join(_without_punctuation(line) for words in lines for line in " ".join(words).split("\n"))
 
 
-def _tokens(text: str) -> list[str]:
-    """All tokens of a text in lower case, punctuation and line ends (`NEW_LINE`) included."""
-    source, tokens, pos = Source(text), [], 0
+def _tokens(source: Source, pos: int, end: int) -> tuple[list[str], int]:
+    """The tokens in lower case from one place to another, punctuation and line ends (`NEW_LINE`) included.
+
+    Both places are beginnings of lines or the text's end; a tag that spans lines moves the latter. The second result is
+    where it came to lie.
+    """
+    text, tokens = source.text, []
     stretch_at = compiled(_STRETCH).match
-    while True:
+    while pos < end or (pos < len(text) and text[pos - 1] != "\n"):
         stretch = stretch_at(text, pos)
         remembered = _tokens_of_stretch(stretch[1], stretch.end() == len(text)) if stretch[1] else None
         if remembered is not None:
             tokens += remembered
             pos = stretch.end()
         elif stretch.end() == len(text):
-            return tokens
+            pos = len(text)
         else:
             token, pos = _next_token(source, stretch.start(1))
             if token:
                 tokens.append(token)
+    return tokens, pos
 
 
 @lru_cache(maxsize=2**16)
