@@ -127,7 +127,7 @@ def test_perfect_pairs_add_no_chunk():
 
 
 def test_mismatched_arguments():
-    with pytest.raises(ValueError, match="2 hypotheses but 1 references"):
+    with pytest.raises(ValueError, match="2 captions but 1 references"):
         scores(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="has no reference"):
         scores(["a"], [[]])
@@ -135,8 +135,29 @@ def test_mismatched_arguments():
 
 def test_pairs_are_remembered(small, monkeypatch):
     first = small.pair("a remembered dog", "the remembered dog")
-    monkeypatch.setattr(module.meteor_align, "statistics", None)  # another alignment would fail
+    monkeypatch.setattr(module.meteor_align, "batch", None)  # another alignment would fail
     assert small.pair("a remembered dog", "the remembered dog") == first
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(hostile, st.lists(hostile, min_size=1, max_size=3)), max_size=5))
+def test_a_batch_gives_what_its_pairs_give(lists, pairs):
+    table = build_table([("1", "to win", "in order to win"), ("1", "a", "the")])
+    batch = Meteor(lists, table).batch([hypothesis for hypothesis, _ in pairs], [given for _, given in pairs])
+    one = Meteor(lists, table)
+    assert batch == [one.statistics(hypothesis, given) for hypothesis, given in pairs]
+
+
+def test_blocks_and_forgetting_change_nothing(lists, monkeypatch):
+    texts = [f"the dog {place} ran {'away ' * (place % 4)}" for place in range(40)]
+    table = build_table([("1", "ran away", "fled")])
+    expected = Meteor(lists, table).batch(texts, texts[::-1])
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(module, "_KEPT_PAIRS", 5)
+    monkeypatch.setattr(module, "_KEPT_SENTENCES", 3)
+    small = Meteor(lists, table)
+    assert small.batch(texts, texts[::-1]) == small.batch(texts, texts[::-1]) == expected
+    assert len(small._pairs) == 5 and len(small._sentences) == 3
 
 
 @settings(deadline=None, max_examples=200)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longvale.metrics.text import meteor as module
 from longvale.metrics.text import meteor_align
 from longvale.metrics.text.meteor import Meteor, score_of
 from longvale.metrics.text.meteor_data import WordLists, build_table
@@ -69,7 +70,17 @@ def test_plain_and_compiled_give_the_same(meteor, plain, hypothesis, reference):
 
 
 def test_numba_is_in_use():
-    assert hasattr(meteor_align.statistics, "py_func")
+    assert hasattr(meteor_align.batch, "py_func") and hasattr(meteor_align.statistics, "py_func")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(sentences, sentences), min_size=1, max_size=6))
+def test_a_batch_without_numba(meteor, plain, pairs):
+    hypotheses, references = zip(*pairs, strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "meteor_align", plain)
+        expected = Meteor(LISTS, TABLE).batch(hypotheses, references)
+    assert meteor.batch(hypotheses, references) == expected
 
 
 @settings(deadline=None, max_examples=150)

@@ -217,6 +217,15 @@ def test_missing_files(tmp_path):
         load_word_lists(tmp_path)
 
 
+def test_phrases_do_not_run_from_one_sentence_into_the_next():
+    table = build_table([("0.5", "ran away", "fled"), ("0.5", "away from", "off")])
+    texts = [["he", "ran"], [], ["away", "from", "ran"], ["away"], ["ran", "away"]]
+    numbers = table.numbers([word for words in texts for word in words])
+    nodes = table.phrase_nodes(numbers, np.array([len(words) for words in texts]))
+    np.testing.assert_array_equal(nodes, np.concatenate([table.phrases(words) for words in texts]))
+    assert (nodes[:, 1] >= 0).tolist() == [False, False, True, False, False, False, True, False]
+
+
 def test_wrong_jar(tmp_path):
     jar = tmp_path / "meteor" / "meteor-1.5.jar"
     jar.parent.mkdir()

@@ -139,7 +139,39 @@ def test_what_is_remembered_changes_nothing(sentence):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ptb, "_tokens_of_stretch", lambda stretch, is_last: None)
             patch.setattr(ptb, "_STRETCH", rf"(?: {ptb.SPACE}*+)?+()")
+            patch.setattr(ptb, "_line_before", ptb._line_before.__wrapped__)
             assert tokenize([f"{long} {sentence}{following}"]) == glued
+
+
+def read_at_once(text):
+    """The lines of a text of which no line is read by itself."""
+    return ptb._written(ptb._tokens(ptb.Source(text), 0, len(text))[0]).split("\n")
+
+
+#: How a line may end whose tokens depend on the next one, and how that may begin.
+EDGES = [
+    "Vitamin C.", "U.S. ", "Inc.\t", "no.", "(Fig.", "Miss.", "etc. \u3000", "a.k.a.", "x.\x85", "T-shirt.", "J.\r",
+    "Co.", "The end", "Mr. X", "5", "<b> x", "x", "", " ", "\xa0", "<a b='", "'>y", "x.[^x=", "<>]", "Ltd.", "'90",
+    "A.\u2028", "\x85",
+]  # fmt: skip
+
+
+@quick
+@given(st.lists(st.sampled_from(EDGES) | st.sampled_from(PIECES) | hostile, max_size=12))
+@example(["Vitamin C.", " ", "", "The", "Vitamin C.", "the"])
+@example(["<a b='", "C.", "'> The"])
+def test_lines_read_by_themselves_give_what_the_whole_text_gives(lines):
+    text = "\n".join(lines)
+    assert ptb._lines(text) == read_at_once(text)
+
+
+def test_lines_of_many_texts_in_any_order():
+    rng = random.Random(8)
+    lines = [sentence.replace("\n", " ") for batch in BATCHES for sentence in batch["sentences"]] + EDGES * 40
+    for _ in range(3):
+        rng.shuffle(lines)
+        text = "\n".join(lines).encode("utf-8", "replace").decode()
+        assert ptb._lines(text) == read_at_once(text)
 
 
 @quick

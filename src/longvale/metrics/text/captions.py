@@ -114,7 +114,9 @@ class CaptionScorer:
         self._wanted = [self._table.rows(wanted) for _, wanted in self._number]
         self._bleu = bleu.count_rows(self._table, self._found, self._wanted)  # [pairs, 9]
         self._rouge = np.array([rouge.score(*pair) if empty_alike or pair[0] else 0.0 for pair in self._number])
-        self._meteor = [meteor.statistics(*pair) for pair in self._number]
+        self._meteor = np.array(  # [pairs, 23]
+            meteor.batch_statistics([found for found, _ in self._number], [wanted for _, wanted in self._number])
+        )
 
     def frequencies(self, references: Sequence[Sequence[str]]) -> cider.Frequencies:
         """Document frequencies for CIDEr of references that the scorer was made with, one or more a document."""
@@ -131,7 +133,7 @@ class CaptionScorer:
             return dict.fromkeys(NAMES, 0.0)
         numbers = [self._number[pair] for pair in pairs]
         scores = {
-            "METEOR": meteor.aggregate(self._meteor[number] for number in numbers),
+            "METEOR": meteor.aggregate(self._meteor[numbers]),
             "CIDEr": self._cider(numbers, known).mean(),
             "ROUGE_L": self._rouge[numbers].mean(),
             **_by_order(bleu.of_counts(self._bleu[numbers].sum(axis=0))),
@@ -142,7 +144,7 @@ class CaptionScorer:
         """Scores of each of the pairs; arguments as those of [`CaptionScorer.corpus`]."""
         numbers = [self._number[pair] for pair in pairs]
         return {
-            "METEOR": [meteor.score_of(self._meteor[number]) for number in numbers],
+            "METEOR": [meteor.score_of(counts) for counts in self._meteor[numbers].tolist()],
             "CIDEr": self._cider(numbers, known).tolist(),
             "ROUGE_L": self._rouge[numbers].tolist(),
             **{name: values.tolist() for name, values in _by_order(bleu.of_counts(self._bleu[numbers])).items()},

@@ -10,6 +10,7 @@ the option -norm asks. Any text has a score. A line break inside a sentence coun
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from longvale.metrics.text.meteor_data import (
     load_word_lists,
 )
 from longvale.metrics.text.porter2 import stem
+from longvale.metrics.text.references import as_lists
 
 #: 23 counts, see [`meteor_align.statistics`].
 Statistics: TypeAlias = tuple[int, ...]
@@ -43,6 +45,7 @@ _FIELD_MARK = "|||"
 
 #: Results and prepared sentences that are kept: more than the pairs of the benchmark's test split.
 _KEPT_PAIRS, _KEPT_SENTENCES, _KEPT_WORDS = 1 << 19, 1 << 16, 1 << 18
+_BLOCK = 4096  # pairs that are prepared and aligned together: bounds the memory
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[float]:
@@ -74,9 +77,7 @@ def batch_statistics(hypotheses: Sequence[str], references: Sequence[str | Seque
     Raises:
         ValueError: if there are not as many references as hypotheses, or a hypothesis has none.
     """
-    if len(hypotheses) != len(references):
-        raise ValueError(f"{len(hypotheses)} hypotheses but {len(references)} references: one entry each, please")
-    return [_shared().statistics(*pair) for pair in zip(hypotheses, references, strict=True)]
+    return _shared().batch(hypotheses, references)
 
 
 def score_of(statistics: Sequence[float]) -> float:
@@ -126,13 +127,10 @@ def aggregate(statistics_list: Iterable[Sequence[float]]) -> float:
         >>> aggregate([statistics("a dog", "a dog"), statistics("cat mouse", "mouse cat")])
         0.4776696620223255
     """
-    total = [0.0] * meteor_align.STATISTICS
-    for counts in statistics_list:
-        perfect = _is_perfect(counts)
-        for place, count in enumerate(counts):
-            if not (perfect and place == _CHUNKS):
-                total[place] += count
-    return score_of(total)
+    counts = np.array(list(statistics_list), float).reshape(-1, meteor_align.STATISTICS)
+    matched = counts[:, [_HYP_MATCHED, _REF_MATCHED]] == counts[:, :2]
+    counts[matched.all(axis=1) & (counts[:, _CHUNKS] == 1), _CHUNKS] = 0
+    return score_of(counts.sum(axis=0).tolist())
 
 
 # --- a scorer that remembers ------------------------------------------------------------------------------------------
@@ -175,9 +173,10 @@ class Meteor:
     def __init__(self, lists: WordLists | None = None, table: ParaphraseTable | None = None) -> None:
         self.lists = load_word_lists(find_package()) if lists is None else lists
         self.table = load_table(find_package()) if table is None else table
-        self._pair = lru_cache(_KEPT_PAIRS)(self._align)
-        self._prepared = lru_cache(_KEPT_SENTENCES)(self._prepare)
+        self._pairs: dict[tuple[str, str], Statistics] = {}
+        self._sentences: dict[str, Sentence] = {}
         self._word = lru_cache(_KEPT_WORDS)(self._look_up)
+        self._synset_numbers: dict[int, int] = {}
 
     def pair(self, hypothesis: str, reference: str) -> Statistics:
         """The 23 counts of a hypothesis and one reference.
@@ -185,7 +184,7 @@ class Meteor:
         As in the published scorer, a `|||` is dropped from the hypothesis, but one in the reference parts it into
         several references, of which the best counts.
         """
-        return self._pair(hypothesis, reference)
+        return self.batch([hypothesis], [reference])[0]
 
     def statistics(self, hypothesis: str, references: str | Sequence[str]) -> Statistics:
         """The 23 counts of a hypothesis and that one of its references which scores best, the first of equals.
@@ -193,42 +192,114 @@ class Meteor:
         Raises:
             ValueError: if there is no reference.
         """
-        if isinstance(references, str):
-            return self.pair(hypothesis, references)
-        if not references:
-            raise ValueError(f"hypothesis {hypothesis!r} has no reference, give one or more")
-        return _best([self.pair(hypothesis, reference) for reference in references])
+        return self.batch([hypothesis], [references])[0]
+
+    def batch(self, hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[Statistics]:
+        """[`Meteor.statistics`] of each hypothesis and its references: much faster than one after another.
+
+        Raises:
+            ValueError: if there are not as many references as hypotheses, or a hypothesis has none.
+        """
+        lists = as_lists(hypotheses, references)
+        asked = [[(text, reference) for reference in given] for text, given in zip(hypotheses, lists, strict=True)]
+        known = {pair: self._pairs.get(pair) for pairs in asked for pair in pairs}
+        new = [pair for pair, counts in known.items() if counts is None]
+        for start in range(0, len(new), _BLOCK):
+            block = new[start : start + _BLOCK]
+            known.update(zip(block, self._align(block), strict=True))
+        _keep(self._pairs, known, _KEPT_PAIRS)
+        return [_best([known[pair] for pair in pairs]) for pairs in asked]
 
     def prepare(self, text: str) -> Sentence:
         """A sentence as the alignment takes it."""
-        return self._prepared(text.strip(_CONTROLS))
+        return self._prepare([text])[0]
 
-    def _align(self, hypothesis: str, reference: str) -> Statistics:
-        hyp = self.prepare(hypothesis.replace(_FIELD_MARK, "").replace("  ", " "))
-        refs = [self.prepare(part) for part in reference.split(_FIELD_MARK)]
-        return _best([self._count(hyp, ref) for ref in refs])
+    def _align(self, pairs: Sequence[tuple[str, str]]) -> list[Statistics]:
+        hypotheses = [hypothesis.replace(_FIELD_MARK, "").replace("  ", " ") for hypothesis, _ in pairs]
+        references = [reference.split(_FIELD_MARK) for _, reference in pairs]
+        number: dict[str, int] = {}
+        numbers = [
+            (number.setdefault(text, len(number)), number.setdefault(part, len(number)))
+            for text, parts in zip(hypotheses, references, strict=True)
+            for part in parts
+        ]
+        counts = iter(map(tuple, self._count(np.array(numbers), self._prepare(list(number))).tolist()))
+        return [_best(list(itertools.islice(counts, len(parts)))) for parts in references]
 
-    def _count(self, hyp: Sentence, ref: Sentence) -> Statistics:
-        table = self.table
-        counts = meteor_align.statistics(
-            hyp.words, hyp.synsets, hyp.phrases, ref.words, ref.synsets, ref.phrases, table.row_starts, table.rows
+    def _count(self, pairs: np.ndarray, sentences: Sequence[Sentence]) -> np.ndarray:
+        """Counts, [pairs, 23], of the hypothesis and the reference in each row of `pairs`, [pairs, 2]."""
+        ends = [[len(sentence.words), len(sentence.synsets)] for sentence in sentences]
+        return meteor_align.batch(
+            pairs,
+            np.cumsum([[0, 0], *ends], axis=0),
+            np.concatenate([sentence.words for sentence in sentences]),
+            np.concatenate([sentence.synsets for sentence in sentences]),
+            np.concatenate([sentence.phrases for sentence in sentences]),
+            self.table.row_starts,
+            self.table.rows,
         )
-        return tuple(counts.tolist())
 
-    def _prepare(self, text: str) -> Sentence:
-        words = normalise(text, self.lists)
-        known = [self._word(word) for word in words]
-        synsets = sorted((synset, place) for place, (_, ids) in enumerate(known) for synset in ids)
-        return Sentence(
-            np.array([numbers for numbers, _ in known], np.int32).reshape(-1, 3),
-            np.array(synsets, np.int32).reshape(-1, 2),
-            self.table.phrases(words),
-        )
+    def _prepare(self, texts: Sequence[str]) -> list[Sentence]:
+        texts = [text.strip(_CONTROLS) for text in texts]
+        known = {text: self._sentences.get(text) for text in texts}
+        new = [text for text, sentence in known.items() if sentence is None]
+        if new:
+            known.update(zip(new, self._read([normalise(text, self.lists) for text in new]), strict=True))
+        _keep(self._sentences, known, _KEPT_SENTENCES)
+        return [known[text] for text in texts]
 
-    def _look_up(self, word: str) -> tuple[tuple[int, int, int], frozenset[int]]:
-        """A word's row of [`Sentence.words`] and its synsets."""
+    def _read(self, texts: Sequence[Sequence[str]]) -> Iterator[Sentence]:
+        """Sentences of normalised words."""
+        number: dict[str, int] = {}
+        codes = np.array([number.setdefault(word, len(number)) for words in texts for word in words], np.int64)
+        lengths = np.array([len(words) for words in texts], np.int64)
+        known = [self._word(word) for word in number]
+        words = np.array([numbers for numbers, _ in known], np.int32).reshape(-1, 3)[codes]
+        phrases = self.table.phrase_nodes(self.table.numbers(list(number))[codes], lengths)
+        synsets, sizes = _sorted_synsets([ids for _, ids in known], codes, lengths)
+        word_ends, synset_ends = np.cumsum(lengths)[:-1], np.cumsum(sizes)[:-1]
+        parts = np.split(words, word_ends), np.split(synsets, synset_ends), np.split(phrases, word_ends)
+        return map(Sentence, *parts)
+
+    def _look_up(self, word: str) -> tuple[tuple[int, int, int], np.ndarray]:
+        """A word's row of [`Sentence.words`] and its synsets, numbered in the order of appearance."""
         numbers = key_of(word), key_of(stem(word)), int(word in self.lists.function_words)
-        return numbers, synsets_of(word, self.lists)
+        ids = [
+            self._synset_numbers.setdefault(synset, len(self._synset_numbers))
+            for synset in synsets_of(word, self.lists)
+        ]
+        return numbers, np.array(ids, np.int64)
+
+
+def _sorted_synsets(
+    synsets: Sequence[np.ndarray], codes: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """[`Sentence.synsets`] of sentences that follow one another, and how many rows each has.
+
+    Args:
+        synsets: of each distinct word.
+        codes: which of these words stands at each place.
+        lengths: words of each sentence.
+    """
+    sizes = np.array([len(ids) for ids in synsets], np.int64)
+    flat, starts = np.concatenate([*synsets, np.zeros(0, np.int64)]), np.cumsum(sizes) - sizes
+    counts = sizes[codes]  # [places]
+    entry = np.arange(counts.sum()) + np.repeat(starts[codes] - np.cumsum(counts) + counts, counts)
+    sentence = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    kinds, longest = flat.max(initial=0) + 1, lengths.max(initial=0) + 1
+    keys = (np.repeat(sentence, counts) * kinds + flat[entry]) * longest + np.repeat(place, counts)
+    keys.sort()
+    rest, places = np.divmod(keys, longest)
+    rows = np.column_stack([rest % kinds, places]).astype(np.int32)
+    return rows, np.bincount(rest // kinds, minlength=len(lengths))
+
+
+def _keep(kept: dict, known: dict, limit: int) -> None:
+    """Add what is known, and forget the oldest beyond the limit."""
+    kept.update(known)
+    for key in list(itertools.islice(kept, max(0, len(kept) - limit))):
+        del kept[key]
 
 
 @cache
@@ -303,23 +374,24 @@ _BLANK = " \t\n\r\f"
 
 _SYMBOL = re.compile(rf"([^{_W}{_BLANK}\v.'`,‘’-])")
 _DOTS = re.compile(r"\.{2,}")
-#: Substitutions in their order, each one sweep from left to right.
-_SWEEPS: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (rf"([^{_D}]),([^{_D}])", r"\1 , \2"),
-        (rf"([{_D}]),([^{_D}])", r"\1 , \2"),
-        (rf"([^{_D}]),([{_D}])", r"\1 , \2"),
-        (r"[`‘’]", "'"),
-        (r"[“”]|''", ' " '),
-        (r"–", "-"),
-        (r"--", "-"),
-        (rf"([{_W}.])-([{_W}])", r"\1 \2"),
-        (rf"([^{_L}])'([^{_L}])", r"\1 ' \2"),
-        (rf"([^{_W}])'([{_L}])", r"\1 ' \2"),
-        (rf"([{_L}])'([^{_L}])", r"\1 ' \2"),
-        (rf"([{_L}])'([{_L}])", r"\1 '\2"),
-        (rf"([{_D}])'(s)", r"\1 '\2"),
+#: Substitutions in their order, each one sweep from left to right: a sign without which there is nothing to do, the
+#: pattern, its replacement.
+_SWEEPS: list[tuple[str, re.Pattern[str], str]] = [
+    (sign, re.compile(pattern), replacement)
+    for sign, pattern, replacement in (
+        (",", rf"([^{_D}]),([^{_D}])", r"\1 , \2"),
+        (",", rf"([{_D}]),([^{_D}])", r"\1 , \2"),
+        (",", rf"([^{_D}]),([{_D}])", r"\1 , \2"),
+        ("", r"[`‘’]", "'"),
+        ("", r"[“”]|''", ' " '),
+        ("–", r"–", "-"),
+        ("--", r"--", "-"),
+        ("-", rf"([{_W}.])-([{_W}])", r"\1 \2"),
+        ("'", rf"([^{_L}])'([^{_L}])", r"\1 ' \2"),
+        ("'", rf"([^{_W}])'([{_L}])", r"\1 ' \2"),
+        ("'", rf"([{_L}])'([^{_L}])", r"\1 ' \2"),
+        ("'", rf"([{_L}])'([{_L}])", r"\1 '\2"),
+        ("'", rf"([{_D}])'(s)", r"\1 '\2"),
     )
 ]
 _MARKED_DOTS = re.compile(r"((?:DOT)+)MULTI")
@@ -341,10 +413,13 @@ def normalise(text: str, lists: WordLists) -> list[str]:
     """
     line = _SYMBOL.sub(r" \1 ", f" {text} ")
     line = _DOTS.sub(lambda dots: f" {'DOT' * len(dots[0])}MULTI ", line)  # as a word that ends in no dot
-    for pattern, replacement in _SWEEPS:
-        line = pattern.sub(replacement, line)
-    line = " ".join(_split_final_dots(_split(line), lists))
-    line = _MARKED_DOTS.sub(lambda marks: "." * (len(marks[1]) // len("DOT")), line)
+    for sign, pattern, replacement in _SWEEPS:
+        if sign in line:
+            line = pattern.sub(replacement, line)
+    words = _split(line)
+    if "." in line:
+        words = _split_final_dots(words, lists)
+    line = _MARKED_DOTS.sub(lambda marks: "." * (len(marks[1]) // len("DOT")), " ".join(words))
     return _split(_SPACES.sub(" ", line).strip(_CONTROLS).lower())
 
 

@@ -69,6 +69,43 @@ def _compiled_once(function: Callable) -> Callable:
 
 
 @_compiled_once
+def batch(
+    pairs: np.ndarray,
+    starts: np.ndarray,
+    words: np.ndarray,
+    synsets: np.ndarray,
+    phrases: np.ndarray,
+    row_starts: np.ndarray,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """[`statistics`] of many pairs of sentences.
+
+    Args:
+        pairs: int64 [n, 2], the sentences to compare, hypothesis and reference.
+        starts: int64 [sentences + 1, 2], where the words and the synsets of each sentence start; then where all end.
+        words, synsets, phrases: of the sentences, one after another.
+        row_starts, rows: of the paraphrase table.
+
+    Returns:
+        int64 [n, 23]
+    """
+    counts = np.empty((len(pairs), STATISTICS), np.int64)
+    for pair in range(len(pairs)):
+        hyp, ref = pairs[pair, 0], pairs[pair, 1]
+        counts[pair] = statistics(
+            words[starts[hyp, 0] : starts[hyp + 1, 0]],
+            synsets[starts[hyp, 1] : starts[hyp + 1, 1]],
+            phrases[starts[hyp, 0] : starts[hyp + 1, 0]],
+            words[starts[ref, 0] : starts[ref + 1, 0]],
+            synsets[starts[ref, 1] : starts[ref + 1, 1]],
+            phrases[starts[ref, 0] : starts[ref + 1, 0]],
+            row_starts,
+            rows,
+        )
+    return counts
+
+
+@_compiled
 def statistics(
     hyp_words: np.ndarray,
     hyp_synsets: np.ndarray,

@@ -109,17 +109,35 @@ class ParaphraseTable:
         Returns:
             int32 [words, 7], the node of the n words from here in column n - 1, or -1 where the table has none.
         """
-        ids = np.array([self.word_ids.get(word, -1) for word in words], np.int64)
-        nodes = np.full((len(words), MAX_PHRASE_WORDS), -1, np.int32)
-        starts = np.flatnonzero(ids >= 0)
+        return self.phrase_nodes(self.numbers(words), np.array([len(words)]))
+
+    def numbers(self, words: Sequence[str]) -> np.ndarray:
+        """The numbers of words, int64, -1 for one that is in no phrase."""
+        return np.array([self.word_ids.get(word, -1) for word in words], np.int64)
+
+    def phrase_nodes(self, numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """[`ParaphraseTable.phrases`] of sentences that follow one another.
+
+        Args:
+            numbers: of the words of all sentences, [words].
+            lengths: words of each sentence.
+
+        Returns:
+            int32 [words, 7]
+        """
+        ends = np.repeat(np.cumsum(lengths), lengths)
+        nodes = np.full((len(numbers), MAX_PHRASE_WORDS), -1, np.int32)
+        starts = np.flatnonzero(numbers >= 0)
         parents = np.full(len(starts), -1)
         for column in range(MAX_PHRASE_WORDS):
-            inside = starts + column < len(words)
+            inside = starts + column < ends[starts]
             starts, parents = starts[inside], parents[inside]
-            keys = _key(parents, ids[starts + column])
+            # Each distinct key is looked up once, in ascending order: neighbours in the table stay in the cache.
+            keys, place = np.unique(_key(parents, numbers[starts + column]), return_inverse=True)
             found = np.searchsorted(self.keys, keys)
             known = found < len(self.keys)
             known[known] = self.keys[found[known]] == keys[known]
+            known, found = known[place], found[place]
             starts, parents = starts[known], found[known]
             if not len(starts):
                 break

@@ -134,6 +134,9 @@ def _tokens(source: Source, pos: int, end: int) -> tuple[list[str], int]:
             pos = stretch.end()
         elif stretch.end() == len(text):
             pos = len(text)
+        elif not stretch[1] and text[stretch.end()] == "\n":
+            tokens.append(NEW_LINE)
+            pos = stretch.end() + 1
         else:
             token, pos = _next_token(source, stretch.start(1))
             if token:
