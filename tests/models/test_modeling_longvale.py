@@ -330,7 +330,7 @@ def test_questions_share_the_prefix_of_a_video(model, processor, features):
     video = processor(text=QUESTIONS[0], **row_of(features, 0))
     video["input_ids"], video["attention_mask"] = (video[name][:, :shared] for name in ("input_ids", "attention_mask"))
     with torch.no_grad():
-        cache = model(**video, use_cache=True).past_key_values
+        cache = model(**video, use_cache=True).cache
     longest = max(len(row) for row in ids)
     suffixes = torch.zeros(2, longest, dtype=torch.long)
     mask = torch.zeros(2, longest, dtype=torch.long)
@@ -340,7 +340,7 @@ def test_questions_share_the_prefix_of_a_video(model, processor, features):
         mask[row] = torch.cat([torch.ones(shared), torch.zeros(padding), torch.ones(len(tokens) - shared)])
     shared_cache = copy.deepcopy(cache)
     shared_cache.batch_repeat_interleave(2)
-    answers = generate(model, {"input_ids": suffixes, "attention_mask": mask}, past_key_values=shared_cache)
+    answers = generate(model, {"input_ids": suffixes, "attention_mask": mask}, cache=shared_cache)
     assert cache.get_seq_length() == shared
     assert torch.equal(answers, torch.stack(expected))
 

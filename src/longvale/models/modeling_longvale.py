@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_longvale import MODALITIES, LongVALEConfig
 from .modeling_beats import BeatsModel, pool_windows
@@ -63,7 +64,7 @@ class LongVALEPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("video", "audio", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("cache",)
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -224,12 +225,13 @@ class LongVALEModel(LongVALEPreTrainedModel):
         return placeholders
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         visual_features: torch.FloatTensor | None = None,
         audio_features: torch.FloatTensor | None = None,
@@ -292,12 +294,12 @@ class LongVALEModel(LongVALEPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             **kwargs,
         )
         return LongVALEModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             video_hidden_states=video_embeddings,
@@ -402,12 +404,13 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         return self.model.encode(**inputs)
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         visual_features: torch.FloatTensor | None = None,
         audio_features: torch.FloatTensor | None = None,
@@ -435,7 +438,7 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             visual_features=visual_features,
             audio_features=audio_features,
@@ -461,7 +464,7 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         return LongVALECausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             video_hidden_states=outputs.video_hidden_states,
@@ -469,7 +472,7 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if is_first_iteration or inputs.get("past_key_values") is None:
+        if is_first_iteration or inputs.get("cache") is None:
             return inputs
         # The cache holds the video already: in later steps there are no placeholders left to fill.
         return {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
