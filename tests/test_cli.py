@@ -77,7 +77,7 @@ def test_version(longvale):
 
 
 def test_usage_errors_are_bad_input(longvale):
-    for arguments in (["sing"], ["score"], ["synthesize", "x", "--videos", "many"], ["ask", "--nonsense"]):
+    for arguments in (["sing"], ["evaluate"], ["synthesize", "x", "--videos", "many"], ["ask", "--nonsense"]):
         result = longvale(*arguments)
         assert result.exit_code == 2
         assert result.stdout == "" and "Usage: longvale" in result.stderr and "Error: " in result.stderr
