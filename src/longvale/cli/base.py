@@ -1,0 +1,75 @@
+"""The command `longvale` itself: its name, its errors, its exit codes."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from longvale import __version__
+
+#: Exit code of bad input, as of errors in the command line itself; of Ctrl-C, as shells have it.
+BAD_INPUT, INTERRUPTED = 2, 130
+
+#: Set unless the user has: idle threads of torch that spin make small machines many times slower, and what transformers
+#: notes while it loads is checked by us.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+class _Group(TyperGroup):
+    """Turns what a command raises about its input into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read our output has gone, as `| head` does
+            raise
+        except (ValueError, OSError) as error:
+            if os.environ.get("LONGVALE_DEBUG"):
+                traceback.print_exc()
+            typer.echo(f"longvale: error: {_one_line(error)}", err=True)
+            raise typer.Exit(BAD_INPUT) from None
+        except KeyboardInterrupt:
+            typer.echo("\nlongvale: interrupted; finished work is kept, the same command goes on from there", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _one_line(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point of `longvale` and of `python -m longvale`."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    app(prog_name="longvale")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"longvale {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="LONGVALE_DEBUG=1 shows where an error comes from.")
+def _longvale(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Videos that are seen, heard and spoken: data, features, answers and scores of LongVALE."""

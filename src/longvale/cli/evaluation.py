@@ -1,0 +1,190 @@
+"""Commands about answers: generate, score, evaluate, ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import app
+from .options import (
+    BatchSize,
+    Data,
+    Device,
+    Features,
+    Limit,
+    MaxNewTokens,
+    Model,
+    Overwrite,
+    Quiet,
+    SkipMissing,
+    Split,
+    Tasks,
+    Videos,
+)
+
+
+@app.command(epilog="Example: longvale generate demo/model --data demo/corpus --output predictions.jsonl")
+def generate(
+    model: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option(help="Log of answers to write, or to go on with.")],
+    tasks: Tasks = "all",
+    split: Split = "test",
+    features: Features = None,
+    videos: Videos = None,
+    modalities: Annotated[str, typer.Option(help="What the model is given of a video.")] = "visual,audio,speech",
+    batch_size: BatchSize = 16,
+    max_new_tokens: MaxNewTokens = None,
+    limit: Limit = None,
+    skip_missing: SkipMissing = False,
+    overwrite: Overwrite = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Let a model answer a benchmark's questions.
+
+    Answers are on disk as soon as their batch is done, and are not asked for again.
+    """
+    from longvale.evaluation.generate import generate as run
+
+    log = run(
+        model,
+        data,
+        output,
+        tasks=tasks.split(","),
+        split=split,
+        features=features,
+        videos=videos,
+        modalities=modalities.split(","),
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+        skip_missing=skip_missing,
+        overwrite=overwrite,
+        device=device,
+        progress=not quiet,
+    )
+    typer.echo(f"answers: {log}")
+
+
+@app.command(
+    epilog="Example: longvale score predictions.jsonl --references demo/corpus/longvale-annotations-eval.json "
+    "--output scores.json"
+)
+def score(
+    predictions: Annotated[
+        Path | None, typer.Argument(metavar="PREDICTIONS", help="Log of answers (JSONL).", show_default=False)
+    ] = None,
+    references: Annotated[Path | None, typer.Option(help="Annotations (JSON).", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write.", show_default="none, only the table")] = None,
+    per_video: Annotated[
+        Path | None, typer.Option(help="File to write with the scores of each video too.", show_default="none")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks with commas between, or all.", show_default="those answered")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
+    partial: Annotated[bool, typer.Option("--partial", help="Leave out questions without an answer.")] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Instead, compare two files of --per-video.", show_default=False),
+    ] = None,
+) -> None:
+    """Score a log of answers against annotations.
+
+    Or, with --compare, tell how sure the difference of two is: a paired bootstrap over the videos.
+    """
+    from longvale.evaluation.compare import compare_files, format_comparison
+    from longvale.evaluation.score import format_scores, save_scores
+    from longvale.evaluation.score import score as run
+
+    if compare is not None:
+        if predictions is not None or references is not None:
+            raise ValueError("--compare stands alone: it takes two files that --per-video wrote")
+        typer.echo(format_comparison(compare_files(*compare), [str(path) for path in compare]))
+        return
+    if predictions is None or references is None:
+        raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
+    names = None if tasks is None else tasks.split(",")
+    scores = run(predictions, references, tasks=names, protocol=protocol, partial=partial)
+    for path, by_video in ((output, False), (per_video, True)):
+        if path is not None:
+            save_scores(scores, path, by_video=by_video)
+    typer.echo(format_scores(scores))
+
+
+@app.command(epilog="Example: longvale evaluate demo/model --data demo/corpus --output evaluation")
+def evaluate(
+    model: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option(help="Folder for answers, scores and report, or to go on with.")],
+    tasks: Tasks = "all",
+    split: Split = "test",
+    features: Features = None,
+    videos: Videos = None,
+    batch_size: BatchSize = 16,
+    max_new_tokens: MaxNewTokens = None,
+    limit: Limit = None,
+    skip_missing: SkipMissing = False,
+    ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
+    overwrite: Overwrite = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Generate, score and report.
+
+    Leaves predictions.jsonl, scores.json and report.html, and ablation.json if asked for.
+    """
+    from longvale.evaluation.ablation import format_ablation
+    from longvale.evaluation.evaluate import evaluate as run
+    from longvale.evaluation.score import format_scores
+    from longvale.events import load_json
+
+    scores = run(
+        model,
+        data,
+        output,
+        tasks=tasks.split(","),
+        split=split,
+        features=features,
+        videos=videos,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+        skip_missing=skip_missing,
+        with_ablation=ablation,
+        overwrite=overwrite,
+        device=device,
+        progress=not quiet,
+    )
+    typer.echo(format_scores(scores))
+    if ablation:
+        typer.echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
+    typer.echo(f"report: {output / 'report.html'}")
+
+
+@app.command(epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 "When does the bell ring?"')
+def ask(
+    model: Model,
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="About the video.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="How to read the answer: grounding, dense_captioning or segment_captioning.",
+            show_default="by what it says",
+        ),
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    device: Device = None,
+) -> None:
+    """Ask a model one question about a video.
+
+    Events that the answer names are drawn on a timeline.
+    """
+    from longvale.evaluation.ask import ask as run
+    from longvale.evaluation.ask import format_answer
+
+    typer.echo(format_answer(run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)))

@@ -1,0 +1,35 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Checkpoint: a folder written by save_pretrained, or a Hub id.")
+]
+Device = Annotated[
+    str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="an accelerator if there is one")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")]
+
+Data = Annotated[Path, typer.Option(help="Folder that holds longvale-annotations-eval.json.")]
+Tasks = Annotated[
+    str, typer.Option(help="all, or some of grounding,dense_captioning,segment_captioning with commas between.")
+]
+Split = Annotated[str, typer.Option(help="test or train.")]
+Features = Annotated[
+    Path | None, typer.Option(help="Folder of stored features.", show_default="DATA/features, if it exists")
+]
+Videos = Annotated[
+    Path | None, typer.Option(help="Folder of videos, if not features.", show_default="DATA/videos, without features")
+]
+BatchSize = Annotated[int, typer.Option(help="Questions answered together.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Longest answer in tokens.", show_default="enough for each task")
+]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many videos.", show_default="all")]
+SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave out videos that have no file.")]
