@@ -1,4 +1,4 @@
-"""Commands about checkpoints: convert."""
+"""Commands about checkpoints: init, convert, push-model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,31 @@ import typer
 from .base import app
 
 
-@app.command(epilog="Example: longvale convert longvalellm-vicuna-v1-5-7b --base vicuna-7b-v1.5 --output longvale-7b")
+@app.command(
+    epilog="Example: longvale convert longvalellm-vicuna-v1-5-7b --base vicuna-7b-v1.5 --output longvale-7b "
+    "--towers clip=openai/clip-vit-large-patch14 beats=BEATs_iter3_plus_AS20K.pt whisper=openai/whisper-large-v2"
+)
 def convert(
     folder: Annotated[Path, typer.Argument(metavar="OFFICIAL_DIR", help="Folder that holds the parts, at any depth.")],
     output: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    more_towers: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
+    towers: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH...",
+            help="Towers to include: clip and whisper (folders or Hub ids), beats (.pt file).",
+            show_default="none: the model reads stored features",
+        ),
+    ] = None,
+    keep_adapters: Annotated[
+        bool,
+        typer.Option(
+            "--keep-adapters", help="Also write base/, the model before its stages, and adapters/, each stage for peft."
+        ),
+    ] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="The way back: OFFICIAL_DIR is an adapter of ours; write it as published.")
+    ] = False,
     base: Annotated[
         Path | None, typer.Option(help="Folder of the language model.", show_default="found in OFFICIAL_DIR")
     ] = None,
@@ -31,20 +52,37 @@ def convert(
 ) -> None:
     """Turn the published checkpoint into one of ours.
 
-    Merges both adapters into the base model. The towers are not included: the model reads stored features.
+    Merges both adapters into the base model, and writes a model card.
     """
+    parts = {"base": base, "visual_projector": visual_projector, "stage2": stage2, "stage3": stage3}
+    named = [*(towers or []), *(more_towers or [])]
+    if back:
+        if named or keep_adapters or any(parts.values()):
+            raise ValueError("--back takes an adapter and --output alone")
+        from longvale.checkpoints.adapters import convert_back
+
+        convert_back(folder, output)
+        typer.echo(f"adapter in the published layout: {output}")
+        return
     from longvale.checkpoints.conversion import convert as run
 
-    parts = run(
+    used = run(
         folder,
         output,
+        towers=_read_pairs(named),
+        keep_adapters=keep_adapters,
         merge_dtype=merge_dtype,
         max_shard_size=max_shard_size,
-        base=base,
-        visual_projector=visual_projector,
-        stage2=stage2,
-        stage3=stage3,
+        **parts,
     )
-    for part, path in vars(parts).items():
+    for part, path in vars(used).items():
         typer.echo(f"{part.replace('_', ' ')}: {path}")
     typer.echo(f"checkpoint: {output}")
+
+
+def _read_pairs(values: list[str]) -> dict[str, str]:
+    pairs = dict(value.split("=", 1) if "=" in value else (value, "") for value in values)
+    for name, path in pairs.items():
+        if not path:
+            raise ValueError(f"--towers {name}: must be NAME=PATH, as clip=openai/clip-vit-large-patch14")
+    return pairs
