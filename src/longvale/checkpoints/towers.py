@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,14 +61,19 @@ def load_towers(paths: Mapping[str, str | os.PathLike], dtype: str) -> dict[str,
         if modality not in paths:
             continue
         path = str(paths[modality])
-        module, config, width, preprocessor = _explain(loaders[modality], path)
+        module, config, width, preprocessor = explain(loaders[modality], path)
         module.to(getattr(_torch(), dtype)).eval()
         towers[modality] = Tower(path, module, config, _CONFIG_NAMES[modality], width, preprocessor)
     return towers
 
 
-def _explain(load: Any, path: str) -> tuple[nn.Module, PreTrainedConfig, int, Any]:
-    """Load, and tell in a line that begins with the path what is wrong."""
+def explain(load: Callable[[str], Any], path: str) -> Any:
+    """What `load(path)` gives; if it raises, the line that tells why begins with the path.
+
+    Raises:
+        FileNotFoundError: if there is nothing to load.
+        ValueError: if it is damaged or of another kind.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -91,7 +96,7 @@ def _load_visual(path: str) -> tuple[nn.Module, PreTrainedConfig, int, Any]:
         config = config.vision_config
         if isinstance(config, CLIPVisionConfig):
             config.projection_dim = projection
-    model_class = ClipTower if isinstance(config, CLIPVisionConfig) else MODEL_MAPPING.get(type(config))
+    model_class = ClipTower if isinstance(config, CLIPVisionConfig) else MODEL_MAPPING.get(type(config), None)
     if model_class is None:
         raise ValueError(f"{path}: transformers has no vision model of type {config.model_type!r}")
     module = _load_whole(model_class, path, config=config)

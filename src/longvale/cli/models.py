@@ -11,6 +11,53 @@ from .base import app
 
 
 @app.command(
+    epilog="Example: longvale init --llm Qwen/Qwen3-0.6B --vision openai/clip-vit-large-patch14 "
+    "--audio BEATs_iter3_plus_AS20K.pt --speech openai/whisper-base --output untrained"
+)
+def init(
+    llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    vision: Annotated[
+        str | None, typer.Option(help="Vision model: a folder or a Hub id.", show_default="none, stored features")
+    ] = None,
+    audio: Annotated[
+        str | None, typer.Option(help="BEATs: a .pt file as published, or a folder.", show_default="likewise")
+    ] = None,
+    speech: Annotated[str | None, typer.Option(help="Whisper: a folder or a Hub id.", show_default="likewise")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, to store in.")] = "float32",
+    preprocessing: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
+    seed: Annotated[int, typer.Option(help="Of the projectors.")] = 0,
+    max_shard_size: Annotated[str, typer.Option(help="Of a file of weights.")] = "5GB",
+) -> None:
+    """Put an untrained model together from a language model and towers.
+
+    The projectors are drawn from the seed; recipes/sft.py tunes them.
+    """
+    from longvale.checkpoints.initialization import initialize
+
+    made = initialize(
+        output,
+        llm=llm,
+        vision=vision,
+        audio=audio,
+        speech=speech,
+        dtype=dtype,
+        preprocessing=preprocessing,
+        seed=seed,
+        max_shard_size=max_shard_size,
+    )
+    for name, width in made.model.config.feature_sizes.items():
+        tower = getattr(made.model.model, f"{name}_tower")
+        typer.echo(f"{name}: {type(tower).__name__ if tower is not None else 'stored features'}, {width} wide")
+    if not made.marks:
+        typer.echo(
+            "note: the chat template does not mark what to train on; put {% generation %} marks into "
+            f"{output / 'chat_template.jinja'} before tuning"
+        )
+    typer.echo(f"checkpoint: {output}")
+
+
+@app.command(
     epilog="Example: longvale convert longvalellm-vicuna-v1-5-7b --base vicuna-7b-v1.5 --output longvale-7b "
     "--towers clip=openai/clip-vit-large-patch14 beats=BEATs_iter3_plus_AS20K.pt whisper=openai/whisper-large-v2"
 )
