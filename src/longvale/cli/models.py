@@ -133,3 +133,23 @@ def _read_pairs(values: list[str]) -> dict[str, str]:
         if not path:
             raise ValueError(f"--towers {name}: must be NAME=PATH, as clip=openai/clip-vit-large-patch14")
     return pairs
+
+
+@app.command("push-model", epilog="Example: longvale push-model longvale-7b user/longvale-7b --dry-run")
+def push_model(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Checkpoint with a model card.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Repository of the Hub, USER/NAME; made if need be.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Send a checkpoint to the Hub.
+
+    Only what belongs to the checkpoint goes. `hf auth login` tells the Hub who you are.
+    """
+    from longvale.checkpoints.push import push_model as run
+
+    pushed = run(folder, repo, private=private, dry_run=dry_run)
+    for name, size in pushed.files:
+        typer.echo(f"{size:>15,}  {name}")
+    total = f"{sum(size for _, size in pushed.files):,} bytes in {len(pushed.files)} files"
+    typer.echo(f"{total} would go to {repo}" if dry_run else f"{total}: {pushed.url}")
