@@ -129,6 +129,9 @@ def evaluate(
     limit: Limit = None,
     skip_missing: SkipMissing = False,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
+    card: Annotated[
+        Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -163,6 +166,12 @@ def evaluate(
     if ablation:
         typer.echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
     typer.echo(f"report: {output / 'report.html'}")
+    if card is not None:
+        from longvale.checkpoints.card import fill_evaluation
+        from longvale.evaluation.score import TABLE
+
+        fill_evaluation(card, scores, TABLE, f"{data.name}, {split} split")
+        typer.echo(f"card: {card}")
 
 
 @app.command(epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 "When does the bell ring?"')
