@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .events import Modality, atomic_write
 
@@ -40,7 +40,7 @@ WIDTH_IN, DPI = 9.0, 150
 _GRID, _TITLE_SIZE, _TEXT_SIZE = "#DDDDDD", 9, 8
 
 
-def frame(axes: Axes, title: str, grid: str = "x") -> None:
+def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None:
     """Title at the left, a light grid behind what is drawn, no box around it.
 
     Args:
@@ -53,7 +53,7 @@ def frame(axes: Axes, title: str, grid: str = "x") -> None:
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=_TEXT_SIZE)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_size(_TEXT_SIZE)
+        axis.label.set_fontsize(_TEXT_SIZE)
     axes.spines[["top", "right"]].set_visible(False)
 
 

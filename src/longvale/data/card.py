@@ -11,7 +11,7 @@ from ..events import atomic_write
 from .shards import Written
 
 if TYPE_CHECKING:
-    from huggingface_hub import DatasetCardData
+    from huggingface_hub import CardData
 
 #: The configuration that `load_dataset(folder)` gives without a name.
 DEFAULT = "events"
@@ -69,7 +69,7 @@ def write_card(
 
 
 def fill_metadata(
-    metadata: DatasetCardData,
+    metadata: CardData,
     written: Mapping[str, Mapping[str, Written | None]],
     columns: Callable[[str], Mapping[str, Any]],
 ) -> None:

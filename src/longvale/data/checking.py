@@ -131,7 +131,7 @@ def check_training_dialogue(index: int, dialogue: Any, file: str, test_ids: Coll
 
 def _check_whole(video_id: str, value: Any) -> None:
     """Refuse what is wrong with a video apart from single events."""
-    lists = isinstance(value, Mapping) and [value.get(name) for name in ("timestamps", "sentences")]
-    if not lists or not all(isinstance(items, list) for items in lists) or len(lists[0]) != len(lists[1]):
-        Annotation.from_official(video_id, value)
+    times, sentences = (value.get(n) if isinstance(value, Mapping) else None for n in ("timestamps", "sentences"))
+    if not isinstance(times, list) or not isinstance(sentences, list) or len(times) != len(sentences):
+        Annotation.from_official(video_id, value)  # which says what is wrong
     Annotation.from_official(video_id, {**value, "timestamps": [], "sentences": []})

@@ -19,7 +19,7 @@ import datasets
 from datasets import List, Value
 from tqdm import tqdm
 
-from ..events import atomic_folder, atomic_write, load_json, parse_json
+from ..events import Annotation, atomic_folder, atomic_write, load_json, parse_json
 from ..tasks import TASKS
 from .builder import COLUMNS, event_rows, rows
 from .card import write_card
@@ -124,8 +124,7 @@ def prepare(
                 bar = tqdm(_chosen(checked, invalid), desc=f"{name}/{split}", unit=" videos", disable=not progress)
                 write(name, split, (row for video in bar for row in _video_rows(name, video, invalid == "keep")))
         for name, chosen in dialogues.items():
-            bar = tqdm(chosen, desc=name, unit=" dialogues", disable=not progress)
-            write(name, "train", map(_dialogue_row, bar))
+            write(name, "train", map(_dialogue_row, tqdm(chosen, desc=name, unit=" dialogues", disable=not progress)))
         if result.problems:
             _write_problems(result.problems, invalid, folder / PROBLEMS_FILE)
         write_card(folder / "README.md", result.written, columns, template=card)
@@ -236,28 +235,31 @@ def _read_dialogues(
 
 
 def _chosen(videos: Sequence[CheckedVideo], invalid: Invalid) -> list[CheckedVideo]:
-    return [video for video in videos if video.annotation and not (video.in_test and invalid == "drop")]
+    return [video for video in videos if not (video.in_test and invalid == "drop")]
 
 
 def _video_rows(name: str, video: CheckedVideo, keep: bool) -> Iterator[dict[str, Any]]:
     """Rows of a video in a configuration; if wrong events are kept, events bear their number in the file."""
+    annotation = video.annotation
+    if annotation is None:  # refused as a whole
+        return
     if name in TASKS:
-        for row in rows(name, video.annotation):
+        for row in rows(name, annotation):
             yield _renumber(row, video.places) if keep else row
         return
-    events = _kept_events(video) if keep else event_rows(video.annotation)
+    events = _kept_events(video, annotation) if keep else event_rows(annotation)
     if name == "events":
         for event in events:
-            yield {"video_id": video.video_id, **event, "duration": video.annotation.duration}
+            yield {"video_id": video.video_id, **event, "duration": annotation.duration}
         return
-    row = storable({"video_id": video.video_id, "duration": video.annotation.duration, "events": events})
+    row = storable({"video_id": video.video_id, "duration": annotation.duration, "events": events})
     official = _official_value(video, events)
     yield row | {"original": None if _official_video({**row, "original": None}) == official else json.dumps(official)}
 
 
-def _kept_events(video: CheckedVideo) -> list[dict[str, Any]]:
+def _kept_events(video: CheckedVideo, annotation: Annotation) -> list[dict[str, Any]]:
     """The events of the file, right or wrong, as far as columns can hold them."""
-    right = dict(zip(video.places, event_rows(video.annotation), strict=True))
+    right = dict(zip(video.places, event_rows(annotation), strict=True))
     events = []
     for index, (times, caption) in enumerate(zip(video.value["timestamps"], video.value["sentences"], strict=True)):
         if index in right:

@@ -51,17 +51,17 @@ def write_shards(
 
     schema = features.arrow_schema
     paths: list[Path] = []
-    count, memory_bytes, in_shard, writer = 0, 0, 0, None
-    for batch in _batches(rows):
-        table = pyarrow.Table.from_pylist([storable(row) for row in batch], schema=schema)
-        if writer is None or in_shard >= max_bytes:
-            if writer is not None:
-                writer.close()
-            paths.append(folder / f"{split}-{len(paths):05d}.parquet")
-            writer, in_shard = pyarrow.parquet.ParquetWriter(paths[-1], schema), 0
-        writer.write_table(table)
-        count, memory_bytes, in_shard = count + len(batch), memory_bytes + table.nbytes, in_shard + table.nbytes
-    writer.close()
+    count, memory_bytes, batches = 0, 0, _batches(rows)
+    while (batch := next(batches, None)) is not None:
+        paths.append(folder / f"{split}-{len(paths):05d}.parquet")
+        in_shard = 0
+        with pyarrow.parquet.ParquetWriter(paths[-1], schema) as writer:
+            while batch is not None:
+                table = pyarrow.Table.from_pylist([storable(row) for row in batch], schema=schema)
+                writer.write_table(table)
+                count, in_shard = count + len(batch), in_shard + table.nbytes
+                batch = next(batches, None) if in_shard < max_bytes else None
+        memory_bytes += in_shard
     named = [path.rename(path.with_name(f"{path.stem}-of-{len(paths):05d}.parquet")) for path in paths]
     return Written(count, memory_bytes, sum(path.stat().st_size for path in named))
 

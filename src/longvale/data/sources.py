@@ -235,7 +235,7 @@ def _with_line(event: Event, number: int, line: Mapping[str, Any], path: Path) -
     try:
         if not isinstance(line["modalities"], list):
             raise ValueError(f"field 'modalities' must be a list, not {line['modalities']!r}")
-        told = Event(line["start"], line["end"], event.caption, line["modalities"], line.get("relation"))
+        told = Event(line["start"], line["end"], event.caption, tuple(line["modalities"]), line.get("relation"))
     except ValueError as error:
         raise ValueError(f"{path}: line {number}: {error}") from None
     if max(abs(told.start - event.start), abs(told.end - event.end)) > _SAME_TIME_S:

@@ -263,11 +263,12 @@ def _histogram(axes: Axes, series: Sequence[Sequence[float]], title: str, unit: 
     from matplotlib.ticker import MaxNLocator
 
     most = max((value for one in series for value in one), default=0)
-    edges = MaxNLocator(12, integer=True, steps=[1, 2, 5, 10]).tick_values(0, max(most, 1) + whole) - whole / 2
+    ticks = MaxNLocator(12, integer=True, steps=[1, 2, 5, 10]).tick_values(0, max(most, 1) + whole)
+    edges = [tick - whole / 2 for tick in ticks]
     shares = [[100 / max(len(one), 1)] * len(one) for one in series]
     colours = [colour for colour, _ in BAR_STYLES[: len(series)]]
-    _, _, bars = axes.hist(series, edges, weights=shares, color=colours, edgecolor="black", linewidth=0.8)
-    for container, (_, hatch) in zip(bars if len(series) > 1 else [bars], BAR_STYLES, strict=False):
+    axes.hist(list(series), edges, weights=shares, color=colours, edgecolor="black", linewidth=0.8)
+    for container, (_, hatch) in zip(axes.containers, BAR_STYLES, strict=False):
         for bar in container:
             bar.set_hatch(hatch)
     axes.set(xlabel=unit, ylabel="% of videos")
