@@ -187,6 +187,9 @@ def ask(
         ),
     ] = None,
     max_new_tokens: MaxNewTokens = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Name of a picture to draw them in, as PNG and SVG.", show_default="none")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Ask a model one question about a video.
@@ -196,4 +199,9 @@ def ask(
     from longvale.evaluation.ask import ask as run
     from longvale.evaluation.ask import format_answer
 
-    typer.echo(format_answer(run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)))
+    answer = run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)
+    typer.echo(format_answer(answer))
+    if plot is not None:
+        from longvale.evaluation.plot import plot_answer
+
+        typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))

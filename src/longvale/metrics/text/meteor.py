@@ -427,7 +427,7 @@ def normalise(text: str, lists: WordLists) -> list[str]:
             line = pattern.sub(replacement, line)
     words = _split(line)
     if "." in line:
-        words = _split_final_dots(words, lists)
+        words = list(_split_final_dots(words, lists))
     line = _MARKED_DOTS.sub(lambda marks: "." * (len(marks[1]) // len("DOT")), " ".join(words))
     return _split(_SPACES.sub(" ", line).strip(_CONTROLS).lower())
 

@@ -147,7 +147,8 @@ def _tokens(source: Source, pos: int, end: int) -> tuple[list[str], int]:
     Both places are beginnings of lines or the text's end; a tag that spans lines moves the latter. The second result is
     where it came to lie.
     """
-    text, tokens = source.text, []
+    text = source.text
+    tokens: list[str] = []
     stretch_at = compiled(_STRETCH).match
     while pos < end or (pos < len(text) and text[pos - 1] != "\n"):
         stretch = stretch_at(text, pos)
