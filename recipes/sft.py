@@ -28,7 +28,7 @@ from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import SFTStageConfig
 from longvale.training.data import load_training_set
 from longvale.training.profile import format_profile
-from longvale.training.stages import StageTrainer, merge_and_save
+from longvale.training.stages import StageTrainer, merge_and_save, trained_adapter
 from longvale.training.watch import GroundingWatch, load_grounding_set
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def main() -> None:
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    trainer.accelerator.wait_for_everyone()
+    model = trained_adapter(trainer)
     if trainer.is_world_process_zero():
-        merge_and_save(trainer.accelerator.unwrap_model(trainer.model), processor, args.output_dir)
+        merge_and_save(model, processor, args.output_dir)
         with atomic_write(Path(args.output_dir) / "log_history.json") as file:
             json.dump(trainer.state.log_history, file, indent=1)
         if args.profile:

@@ -8,7 +8,14 @@ from safetensors.torch import save_file
 from longvale.training.checkpoints import checkpoint_to_resume, find_checkpoint, find_fault, publish
 from longvale.training.config import SFTStageConfig
 
-FILES = ("manifest.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+FILES = (
+    "manifest.json",
+    "adapter_model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+)
 
 
 def write_checkpoint(checkpoint, processes=1):

@@ -62,13 +62,15 @@ def test_dialogues_with_some_features_are_kept_those_without_any_are_refused(sto
         folder = stored / "features" / f"{modality}_features"
         shutil.copy(folder / "whole.npy", folder / "none.npy")
     rows = load(stored, base)
-    assert len(rows) == 5 and "1 of 5 dialogues (20.0%) lack media" in caplog.text and "kept without them" in caplog.text
+    assert (
+        len(rows) == 5 and "1 of 5 dialogues (20.0%) lack media" in caplog.text and "kept without them" in caplog.text
+    )
     assert rows[1]["audio_features"] is None and rows[1]["visual_features"].shape == (3, 64)
 
 
 def test_without_any_features_there_is_nothing_to_train_on(stored, base):
     save_dialogues([{"id": "none", "conversations": TURNS}], stored / "longvale-sft-bp-7k.json")
-    with pytest.raises(ValueError, match="1 of 1 dialogues .* nothing is left to train on"):
+    with pytest.raises(ValueError, match=r"1 of 1 dialogues .* nothing is left to train on"):
         load(stored, base, missing_media="drop")
 
 
@@ -94,7 +96,10 @@ def test_raw_videos_are_rows_with_a_path(stored, base):
     (stored / "videos").mkdir()
     (stored / "videos" / "whole.mp4").touch()
     args = SFTStageConfig(
-        model=str(base), data_dir=str(stored), videos_dir=str(stored / "videos"), missing_media="drop",
+        model=str(base),
+        data_dir=str(stored),
+        videos_dir=str(stored / "videos"),
+        missing_media="drop",
         max_missing=0.8,
     )
     rows = load_training_set(args, LongVALEConfig.from_pretrained(base))
@@ -159,7 +164,9 @@ def test_a_mixture_of_sources_weights_and_feature_roots(mixed, base, processor):
 def test_what_a_mixture_lacks_is_counted_by_source(mixed, base):
     (mixed / "f" / "images" / "visual_features" / "im3.npy").unlink()
     (mixed / "f" / "longvale" / "audio_features" / "lv1.npy").unlink()
-    with pytest.raises(ValueError, match=r"2 of 18 dialogues \(11.1%\) lack media \(audio_features 1, visual_features 1"):
+    with pytest.raises(
+        ValueError, match=r"2 of 18 dialogues \(11.1%\) lack media \(audio_features 1, visual_features 1"
+    ):
         load_mixed(mixed, base)
     with pytest.raises(ValueError, match=r"mixed\.json: no dialogue has the source 'x'; there are longvale, vtimellm"):
         load_mixed(mixed, base, mixture=[MIXTURE[0] | {"source": "x"}])

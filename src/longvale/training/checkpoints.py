@@ -26,10 +26,10 @@ MANIFEST_FILE = "manifest.json"
 #: What `output_dir` was trained with.
 SETTINGS_FILE = "settings.json"
 _SHAPING = (
-    "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "mixture", "streaming", "missing_media", "dialogues", "dialogues_size",
-    "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout", "max_length", "learning_rate",
-    "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "num_train_epochs", "max_steps",
-    "seed",
+    "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "mixture", "streaming", "missing_media",
+    "dialogues", "dialogues_size", "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout",
+    "max_length", "learning_rate", "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
+    "num_train_epochs", "max_steps", "seed",
 )  # fmt: skip
 
 

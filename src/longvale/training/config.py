@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,8 +100,8 @@ class SFTStageConfig(SFTConfig):
     grounding_videos: int = field(
         default=0,
         metadata={
-            "help": "Videos of the test split of data_dir, the first ones, whose grounding questions are answered while "
-            "training; 0: none."
+            "help": "Videos of the test split of data_dir, the first ones, whose grounding questions are answered now "
+            "and then; 0: none."
         },
     )
     grounding_steps: int = field(
@@ -185,6 +186,12 @@ class SFTStageConfig(SFTConfig):
             if self.dialogues_size is not None:
                 raise ValueError("dialogues_size chooses a file of data_dir; with a mixture, name the file in it")
             parse_mixture(self.mixture)
+        sharded = [name for name in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]
+        if sharded and self.muon_learning_rate is not None:
+            raise ValueError(
+                f"muon_learning_rate: Muon needs whole matrices, which {sharded[0]} splits; leave it out, or launch "
+                "with another file of recipes/accelerate"
+            )
         if self.streaming and self.mosaic:
             raise ValueError("a mosaic is composed while training already; leave out streaming")
         if not 0 <= self.max_missing <= 1:

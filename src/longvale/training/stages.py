@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from torch import nn
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import SFTTrainer
 
+from longvale.data.checkpoint import load_checkpoint
+from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length, row_names
 from longvale.training.checkpoints import publish
 from longvale.training.collator import DialogueCollator
@@ -31,9 +34,7 @@ from longvale.training.profile import OptimizerPart, StepProfile
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from peft import PeftModel
 
-    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
     from longvale.models.processing_longvale import LongVALEProcessor
 
 #: Trained in full; the visual projector comes aligned with the base model.
@@ -215,6 +216,27 @@ def keep_trained_weights_in_float32(model: PeftModel) -> None:
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in TRAINED_PROJECTORS:
             module.float()  # the untrained original too: inputs are cast to its type
+
+
+def trained_adapter(trainer: StageTrainer) -> PeftModel:
+    """The trained adapter with its base, in the first process whole and not wrapped; every process must ask for it.
+
+    ZeRO-3 and FSDP leave a process with a part of each weight: there the adapter is gathered into
+    `output_dir/.unfinished`, and put on the base model anew.
+    """
+    accelerator, args = trainer.accelerator, trainer.args
+    accelerator.wait_for_everyone()
+    deepspeed = accelerator.state.deepspeed_plugin
+    if not (trainer.is_fsdp_enabled or (deepspeed is not None and deepspeed.zero_stage == 3)):
+        return accelerator.unwrap_model(trainer.model)
+    folder = Path(args.output_dir) / UNFINISHED / "gathered"
+    trainer.save_model(str(folder), _internal_call=True)
+    accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return trainer.model
+    unset_hf_deepspeed_config()  # while it is set, whatever is loaded is split
+    base, _ = load_checkpoint(args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype)
+    return PeftModel.from_pretrained(base, folder)
 
 
 def merge_and_save(
