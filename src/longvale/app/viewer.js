@@ -226,6 +226,7 @@ function draw() {
   const value = props.value || {};
   alertBox.hidden = !value.error;
   alertBox.textContent = value.error || "";
+  const begins = stage.hidden && value.stage;
   stage.hidden = !value.stage;
   if (value.stage) {
     stageText.textContent = value.stage.text;
@@ -240,6 +241,8 @@ function draw() {
   if (newVideo) drawVideo(shown.video);
   if (newVideo || newAnswer) drawAnswer(shown.answer);
   empty.hidden = Boolean(shown.video || value.stage);
+  // On a narrow screen the form stands above.
+  if (begins && root.getBoundingClientRect().top > innerHeight / 2) root.scrollIntoView({block: "start"});
 }
 
 watch("value", draw);

@@ -125,7 +125,8 @@ class _WatchedFile(NamedFile):
             raise Stopped
         data = self._file.read(size)
         self._bytes += len(data)
-        self._report(min((min(self._walk, 2) - 1 + self._bytes / self._size) / 2, 0.99))
+        share = min(self._bytes / self._size, 1)  # some parts are read again
+        self._report(min((min(self._walk, 2) - 1 + share) / 2, 0.99))
         return data
 
 
@@ -178,12 +179,8 @@ def answer(
         Stopped: if `stop` was set before the first word.
     """
     text = ""
-    ended = threading.Event()
-    words = stream_answer(model, processor, question, features, max_new_tokens, ended)
-    for text in words:
+    for text in stream_answer(model, processor, question, features, max_new_tokens, stop):
         report(text)
-        if stop.is_set():
-            ended.set()
     if stop.is_set() and not text:
         raise Stopped
     return text

@@ -121,11 +121,12 @@ def _log_probabilities(
         model, processor, [question], [features], answers=[answer], return_offsets_mapping=True
     )
     offsets = inputs.pop("offset_mapping")[0]  # [L, 2]
-    begins = offsets[:, 0] - (offsets[-1, 1] - len(answer))  # of each token, in characters of the answer
-    first = int((begins >= 0).nonzero()[0])
+    # Where each token ends, in characters of the answer: the first one may begin with the space before it.
+    ends = offsets[:, 1] - (offsets[-1, 1] - len(answer))
+    first = int((ends > 0).nonzero()[0])
     with torch.inference_mode():
         logits = model(**inputs, logits_to_keep=inputs["input_ids"].shape[1] - first + 1).logits[0, :-1]  # [n, vocab]
     wanted = inputs["input_ids"][0, first:]
     log_probabilities = logits.float().log_softmax(-1).gather(1, wanted[:, None])[:, 0].cpu()
-    begins = begins[first:].cpu()
-    return [float(log_probabilities[(begins >= a) & (begins < b)].sum()) for a, b in spans]
+    ends = ends[first:].cpu()
+    return [float(log_probabilities[(ends > a) & (ends <= b)].sum()) for a, b in spans]
