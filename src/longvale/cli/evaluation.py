@@ -165,6 +165,30 @@ def evaluate(
     typer.echo(f"report: {output / 'report.html'}")
 
 
+@app.command(
+    epilog="Example: longvale report base tuned --references demo/corpus/longvale-annotations-eval.json "
+    "--output report.html"
+)
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Logs of answers, or folders of longvale evaluate.")
+    ],
+    references: Annotated[Path, typer.Option(help="Annotations (JSON).")],
+    output: Annotated[Path, typer.Option(help="Page to write (HTML).")],
+    protocol: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
+    partial: Annotated[bool, typer.Option("--partial", help="Compare the questions that all runs answered.")] = False,
+    videos: Annotated[int, typer.Option(help="How many of the best, worst and most different videos to show.")] = 2,
+) -> None:
+    """Compare runs on one page: scores with intervals, what they depend on, timelines.
+
+    The runs have answered the same questions; the others are compared with the first.
+    """
+    from longvale.evaluation.run_report import write_run_report
+
+    page = write_run_report(runs, references, output, protocol=protocol, partial=partial, videos=videos)
+    typer.echo(f"report: {page}")
+
+
 @app.command(epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 "When does the bell ring?"')
 def ask(
     model: Model,

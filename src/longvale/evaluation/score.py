@@ -28,9 +28,9 @@ TABLE: dict[Task, tuple[str, ...]] = {
     "segment_captioning": ("METEOR", "CIDEr", "BLEU_4", "ROUGE_L"),
 }
 
-#: Scores by name, of one task; and those of each video by its id.
+#: Scores of all answers of a task by name; and those of each answer, in the order of the answers.
 Scores: TypeAlias = dict[str, Any]
-ByVideo: TypeAlias = dict[str, dict[str, float]]
+Rows: TypeAlias = list[dict[str, float]]
 
 
 def score(
@@ -113,12 +113,10 @@ def score_predictions(
     videos: dict[str, dict[Task, dict[str, float]]] = {}
     for task in tasks:
         answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
-        counts = _check_answers(task, answers, annotations, partial)
-        scores[task], by_video = _SCORERS[task](answers, annotations, protocol)
-        for video_id, values in by_video.items():
+        scores["counts"][task] = count_answers(task, answers, annotations, protocol=protocol, partial=partial)
+        scores[task], rows = score_answers(task, answers, annotations, protocol)
+        for video_id, values in _means_by_video(answers, rows).items():
             videos.setdefault(video_id, {})[task] = values
-        parsed = sum(_is_parsed(p, protocol) for p in answers)
-        scores["counts"][task] = {**counts, "parsed": parsed, "parsed_share": parsed / len(answers)}
     if not tasks:
         raise ValueError("holds no answer to score")
     return {**scores, "videos": videos}
@@ -136,10 +134,19 @@ def modality_group(event: Event) -> str | None:
     return event.modalities[0] if len(event.modalities) == 1 else "joint"
 
 
-def _check_answers(
-    task: Task, answers: Sequence[Prediction], annotations: Mapping[str, Annotation], partial: bool
-) -> dict[str, int]:
-    """Compare answers with the questions that the annotations give; raises on the first kind of misfit."""
+def count_answers(
+    task: Task,
+    answers: Sequence[Prediction],
+    annotations: Mapping[str, Annotation],
+    *,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+) -> dict[str, Any]:
+    """Compare the answers of a task with the questions that the annotations give; see [`score_predictions`].
+
+    Raises:
+        ValueError: on the first kind of misfit.
+    """
     asked = {q.key: None for annotation in annotations.values() for q in questions(annotation, (task,))}
     times = Counter((p.key, p.query_id) for p in answers)
     unknown = [p.key for p in answers if p.key not in asked]
@@ -161,6 +168,7 @@ def _check_answers(
             raise ValueError(f"{len(keys)} {task} answers are {problem}, the first of {where}; {remedy}")
     if not answered:
         raise ValueError(f"holds no {task} answer, and the annotations ask no {task} question")
+    parsed = sum(_is_parsed(answer, protocol) for answer in answers)
     return {
         "questions": len(asked),
         "answers": len(answers),
@@ -168,6 +176,8 @@ def _check_answers(
         "repeated": len(repeated),
         "unknown": len(unknown),
         "events": sum(len(annotations[video_id].events) for video_id in {p.video_id for p in answers}),
+        "parsed": parsed,
+        "parsed_share": parsed / len(answers),
     }
 
 
@@ -179,55 +189,77 @@ def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
     return bool(prediction.answer.strip())
 
 
+def score_answers(
+    task: Task, answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol = "strict"
+) -> tuple[Scores, Rows]:
+    """Score the answers of one task, together and each by itself.
+
+    Args:
+        task: of all the answers.
+        answers: each about a video and event of the annotations, and none twice.
+        annotations: by video id.
+        protocol: `strict` or `official`.
+
+    Returns:
+        The scores of all, and a row an answer with the scores of [`TABLE`].
+
+    Example:
+        >>> video = Annotation("abc", 100.0, (Event(0, 20, "A bell."), Event(50, 60, "A dog.")))
+        >>> answers = [Prediction("abc", "grounding", text, i) for i, text in enumerate(["From 00 to 20.", "?"])]
+        >>> overall, rows = score_answers("grounding", answers, {"abc": video})
+        >>> overall["mIoU"], [row["mIoU"] for row in rows]
+        (0.5, [1.0, 0.0])
+    """
+    return _SCORERS[task](answers, annotations, protocol)
+
+
 def _score_grounding(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, ByVideo]:
+) -> tuple[Scores, Rows]:
     groups: dict[str, tuple[list, list]] = {group: ([], []) for group in ("all", *GROUPS)}
-    by_video: dict[str, tuple[list, list]] = {}
+    rows = []
     for answer in answers:
         annotation = annotations[answer.video_id]
         event = annotation.events[answer.sentence_id]
         span = read_span(answer.answer, annotation.duration, protocol)
         wanted = read_span([event.start, event.end], annotation.duration)
-        by_video.setdefault(answer.video_id, ([], []))
-        for pair in (*(groups[g] for g in {"all", modality_group(event) or "all"}), by_video[answer.video_id]):
-            pair[0].append(span)
-            pair[1].append(wanted)
+        for group in {"all", modality_group(event) or "all"}:
+            groups[group][0].append(span)
+            groups[group][1].append(wanted)
+        row = score_grounding([span], [wanted], protocol=protocol)
+        rows.append({name: row[name] for name in TABLE["grounding"]})
     scores = {group: score_grounding(*pairs, protocol=protocol) for group, pairs in groups.items() if pairs[0]}
     overall = scores.pop("all")
-    videos = {video_id: score_grounding(*pairs, protocol=protocol) for video_id, pairs in by_video.items()}
-    return {**overall, "by_modality": scores} if scores else overall, videos
+    return {**overall, "by_modality": scores} if scores else overall, rows
 
 
 def _score_dense_captioning(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, ByVideo]:
-    keys = [(answer.video_id, answer.query_id) for answer in answers]
+) -> tuple[Scores, Rows]:
     videos = [annotations[answer.video_id] for answer in answers]
     found = [read_events(a.answer, video.duration, protocol) for a, video in zip(answers, videos, strict=True)]
     wanted = [[(event.start, event.end, event.caption) for event in video.events] for video in videos]
-    overall, each = score_videos(found, wanted, protocol=protocol)
-    return overall, _means_by_video(keys, each)
+    return score_videos(found, wanted, protocol=protocol)
 
 
 def _score_segment_captioning(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, ByVideo]:
+) -> tuple[Scores, Rows]:
     keys = [(answer.video_id, answer.sentence_id, answer.query_id) for answer in answers]
     found = {key: answer.answer for key, answer in zip(keys, answers, strict=True)}
     wanted = {key: annotations[key[0]].events[key[1]].caption for key in keys}
     overall, each = score_segments(found, wanted, protocol=protocol)
-    return overall, _means_by_video(keys, [each[key] for key in keys])
+    return overall, [each[key] for key in keys]
 
 
-def _means_by_video(keys: Sequence[tuple], scores: Sequence[Mapping[str, float]]) -> ByVideo:
-    """Mean scores of each video, and of how many answers; the video's id is the first of each key."""
-    rows: dict[str, list[Mapping[str, float]]] = {}
-    for key, row in zip(keys, scores, strict=True):
-        rows.setdefault(key[0], []).append(row)
+def _means_by_video(answers: Sequence[Prediction], rows: Rows) -> dict[str, dict[str, float]]:
+    """Mean scores of each video by its id, and of how many answers."""
+    of_videos: dict[str, Rows] = {}
+    for answer, row in zip(answers, rows, strict=True):
+        of_videos.setdefault(answer.video_id, []).append(row)
     return {
         video_id: {**{name: sum(row[name] for row in some) / len(some) for name in some[0]}, "count": len(some)}
-        for video_id, some in rows.items()
+        for video_id, some in of_videos.items()
     }
 
 
