@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import BatchFeature
 
-from longvale.data.checkpoint import weights_digest
+from longvale.checkpoints.loading import weights_digest
 from longvale.data.extraction import ExtractionSummary, Manifest, encode_video, extract, extract_features, find_videos
 from longvale.data.features import FeatureStore
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fake_longvale import FakeModel, FakeProcessor
 
-from longvale.data.checkpoint import weights_digest
+from longvale.checkpoints.loading import weights_digest
 from longvale.data.features import save_features
 from longvale.evaluation.answer_log import AnswerLog
 from longvale.evaluation.generate import generate, task_batches, video_blocks

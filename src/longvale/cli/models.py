@@ -33,7 +33,7 @@ def convert(
 
     Merges both adapters into the base model. The towers are not included: the model reads stored features.
     """
-    from longvale.data.conversion import convert as run
+    from longvale.checkpoints.conversion import convert as run
 
     parts = run(
         folder,

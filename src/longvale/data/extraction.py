@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.loading import load_checkpoint, weights_digest
 from ..events import MODALITIES, Modality, atomic_write, check_video_id, parse_json
-from .checkpoint import load_checkpoint, weights_digest
 from .features import is_complete, remove_unfinished, save_features
 from .sources import VIDEO_SUFFIXES, index_videos
 

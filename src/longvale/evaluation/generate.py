@@ -10,7 +10,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from ..data.checkpoint import weights_digest
+from ..checkpoints.loading import weights_digest
 from ..data.sources import ANNOTATION_FILES
 from ..events import MODALITIES, Annotation, Modality, load_annotations
 from ..tasks import TASKS, Prediction, Question, Task, check_tasks, questions

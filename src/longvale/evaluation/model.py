@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..data.checkpoint import choose_device, load_checkpoint
+from ..checkpoints.loading import choose_device, load_checkpoint
 from ..events import MODALITIES, Modality
 from ..tasks import TASKS, VIDEO_TOKEN, Task
 

@@ -12,15 +12,13 @@ import json
 import os
 import pickle
 import re
-import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from ..events import load_json
+from ..events import atomic_folder, load_json
 
 if TYPE_CHECKING:
     import torch
@@ -133,7 +131,7 @@ def convert(
     weights = _read_base(parts.base) | _read_projectors(parts)
     processor = _build_processor(parts.base)
     config = _build_config(text_config, processor, weights, merge_dtype)
-    with _appearing_folder(output) as partial:
+    with atomic_folder(output) as partial:
         processor.save_pretrained(partial)
         expected = _save_code_and_config(config, processor, partial)
         _check_weights(weights, expected, parts)
@@ -539,17 +537,3 @@ def _save_shard(path: Path, expected: Tensors, make: Callable[[str], torch.Tenso
         file.write(len(head).to_bytes(8, "little") + head)
         for name in expected:
             file.write(memoryview(make(name).contiguous().view(torch.uint8).flatten().numpy()))
-
-
-@contextmanager
-def _appearing_folder(output: Path) -> Iterator[Path]:
-    """A folder to write into that takes its name when the block ends well, and is removed when it does not."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
-        yield partial
-        partial.rename(output)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
