@@ -13,9 +13,10 @@ from ..metrics.dense_captioning.compute_score import THRESHOLDS
 from ..metrics.grounding.compute_score import iou
 from ..tasks import TASKS, Prediction, Task
 from ..timecodes import parse_events, parse_span
+from .counting import format_counts
 from .figures import curves_figure, svg_uri, timeline_figure
 from .page import image, percent, table, times, write_page
-from .score import TABLE, format_counts
+from .score import TABLE
 
 TITLE = "LongVALE evaluation"
 

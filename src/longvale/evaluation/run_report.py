@@ -14,12 +14,13 @@ from ..metrics.grounding.compute_score import iou
 from ..tasks import Prediction, Task
 from ..timecodes import Protocol
 from .compare import Comparison, compare_rows
+from .counting import format_counts
 from .facets import facets
 from .figures import means_figure, runs_figure, svg_uri
 from .page import image, percent, table, times, write_page
 from .report import TASK_TITLES, dense_events, grounded
 from .runs import Mean, Run, TaskScores, choose_videos, load_runs, mean_of, rank_videos, score_runs
-from .score import TABLE, format_counts
+from .score import TABLE
 
 TITLE = "LongVALE runs compared"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,8 +14,11 @@ from ..metrics.answers import read_events, read_span
 from ..metrics.dense_captioning.compute_score import score_videos
 from ..metrics.grounding.compute_score import compute_score as score_grounding
 from ..metrics.segment_captioning.compute_score import score_segments
-from ..tasks import TASKS, Prediction, Task, check_tasks, load_predictions, questions
+from ..tasks import TASKS, ZERO_SHOT_TASKS, Prediction, Task, check_tasks, load_predictions, questions
 from ..timecodes import PROTOCOLS, Protocol, parse_events, parse_span
+from .counting import check_answers, format_counts, means_by_video
+from .zero_shot.judge import Judge
+from .zero_shot.scoring import format_zero_shot, score_zero_shot
 
 #: Groups of events in tables: those perceived in one modality only, and those in several.
 GROUPS = ("visual", "audio", "speech", "joint")
@@ -38,18 +40,23 @@ def score(
     references_path: str | os.PathLike,
     *,
     tasks: Iterable[str] | None = None,
-    protocol: Protocol = "strict",
+    protocol: str = "strict",
     partial: bool = False,
+    judge: Judge | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Score a log of answers.
 
     Args:
         predictions_path: official log (JSONL).
         references_path: official annotations (JSON). Where an `events.jsonl` beside them tells the events' modalities,
-            grounding is also scored a group of events.
+            grounding is also scored a group of events. For answers to a zero-shot task its official file.
         tasks: which tasks to score; by default those that have an answer in the log.
-        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`].
+        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`]; of MUSIC-AVQA one
+            of [`longvale.evaluation.zero_shot.music_avqa.PROTOCOLS`].
         partial: allow questions without an answer. They are left out of the scores and counted.
+        judge: lets a language model judge the answers to a zero-shot task too.
+        progress: show a progress bar while the judge works.
 
     Returns:
         What [`score_predictions`] returns.
@@ -58,8 +65,17 @@ def score(
         FileNotFoundError: if a file is missing.
         ValueError: if a file is refused, or the log does not fit the annotations; see [`score_predictions`].
     """
-    annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
     predictions = load_predictions(predictions_path)
+    answered = {prediction.task for prediction in predictions}
+    wanted = [task for task in (*TASKS, *ZERO_SHOT_TASKS) if task in answered] if tasks is None else check_tasks(tasks)
+    if zero_shot := [task for task in wanted if task in ZERO_SHOT_TASKS]:
+        if len(zero_shot) < len(wanted):
+            raise ValueError(f"{predictions_path}: holds answers of several benchmarks; name the tasks of one")
+        options = {"protocol": protocol, "partial": partial, "judge": judge, "progress": progress}
+        return score_zero_shot(predictions_path, predictions, references_path, zero_shot, **options)
+    if judge is not None:
+        raise ValueError("a judge is for answers to zero-shot tasks; those of LongVALE have metrics")
+    annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
     try:
         return score_predictions(predictions, annotations, tasks=tasks, protocol=protocol, partial=partial)
     except ValueError as error:
@@ -115,7 +131,7 @@ def score_predictions(
         answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
         scores["counts"][task] = count_answers(task, answers, annotations, protocol=protocol, partial=partial)
         scores[task], rows = score_answers(task, answers, annotations, protocol)
-        for video_id, values in _means_by_video(answers, rows).items():
+        for video_id, values in means_by_video(answers, rows).items():
             videos.setdefault(video_id, {})[task] = values
     if not tasks:
         raise ValueError("holds no answer to score")
@@ -147,34 +163,11 @@ def count_answers(
     Raises:
         ValueError: on the first kind of misfit.
     """
-    asked = {q.key: None for annotation in annotations.values() for q in questions(annotation, (task,))}
-    times = Counter((p.key, p.query_id) for p in answers)
-    unknown = [p.key for p in answers if p.key not in asked]
-    repeated = [key for (key, _), count in times.items() if count > 1]
-    answered = {p.key for p in answers}
-    missing = [key for key in asked if key not in answered]
-    for keys, problem, remedy in (
-        (
-            unknown,
-            "about a video or event that is not in the annotations",
-            "score with the annotations it was made for",
-        ),
-        (repeated, "given more than once", "keep one line a question"),
-        (missing if not partial or not answered else [], "missing", "finish the run, or ask for a partial score"),
-    ):
-        if keys:
-            video_id, _, sentence_id = keys[0]
-            where = f"video {video_id!r}" + ("" if sentence_id is None else f", sentence {sentence_id}")
-            raise ValueError(f"{len(keys)} {task} answers are {problem}, the first of {where}; {remedy}")
-    if not answered:
-        raise ValueError(f"holds no {task} answer, and the annotations ask no {task} question")
+    asked = [q.key for annotation in annotations.values() for q in questions(annotation, (task,))]
+    counts = check_answers(task, answers, asked, partial=partial)
     parsed = sum(_is_parsed(answer, protocol) for answer in answers)
     return {
-        "questions": len(asked),
-        "answers": len(answers),
-        "missing": len(missing),
-        "repeated": len(repeated),
-        "unknown": len(unknown),
+        **counts,
         "events": sum(len(annotations[video_id].events) for video_id in {p.video_id for p in answers}),
         "parsed": parsed,
         "parsed_share": parsed / len(answers),
@@ -252,17 +245,6 @@ def _score_segment_captioning(
     return overall, [each[key] for key in keys]
 
 
-def _means_by_video(answers: Sequence[Prediction], rows: Rows) -> dict[str, dict[str, float]]:
-    """Mean scores of each video by its id, and of how many answers."""
-    of_videos: dict[str, Rows] = {}
-    for answer, row in zip(answers, rows, strict=True):
-        of_videos.setdefault(answer.video_id, []).append(row)
-    return {
-        video_id: {**{name: sum(row[name] for row in some) / len(some) for name in some[0]}, "count": len(some)}
-        for video_id, some in of_videos.items()
-    }
-
-
 _SCORERS = {
     "grounding": _score_grounding,
     "dense_captioning": _score_dense_captioning,
@@ -291,18 +273,9 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         lines.append(f"{task:<18} " + "".join(f"{n:>{w + 2}}" for n, w in zip(names, widths, strict=True)).rstrip())
         lines += [f"{label:<18} " + _format_row(row, names, widths) for label, row in _rows(scores[task])]
         lines.append(f"{'':<18}  {format_counts(scores['counts'][task])}")
+    lines += format_zero_shot(scores)
     lines.append(f"protocol {scores['protocol']}; scores times 100")
     return "\n".join(lines)
-
-
-def format_counts(counts: Mapping[str, Any]) -> str:
-    """How many questions were answered, the share of answers that parsed, and what did not fit, in one line."""
-    answered = counts["questions"] - counts["missing"]
-    return (
-        f"{answered} of {counts['questions']} questions answered, {counts['parsed_share']:.1%} parsed; "
-        f"{counts['missing']} missing, {counts['repeated']} repeated, {counts['unknown']} unknown; "
-        f"{counts['events']} events"
-    )
 
 
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
