@@ -139,7 +139,7 @@ def test_names_of_tasks(names, expected):
 def test_names_of_no_task(names, named):
     with pytest.raises(ValueError) as error:
         check_tasks(names)
-    expected = "grounding, dense_captioning, segment_captioning, or all"
+    expected = "grounding, dense_captioning, segment_captioning, music_avqa, avsd, avsd_first, or all"
     assert str(error.value) == f"unknown task {named!r}; expected one of {expected}"
 
 

@@ -60,7 +60,7 @@ class AnswerLog:
     ) -> None:
         self.path = Path(path)
         self.part = part
-        self.run_path = self.path.with_name(f"{self.path.name}.run.json")
+        self.run_path = run_path(self.path)
         self.asked = [question.key for question in asked]
         self.done: dict[tuple, Prediction] = {}
         self._file: IO[str] | None = None
@@ -144,6 +144,11 @@ class AnswerLog:
             self._read()
         with atomic_write(self.path) as file:
             file.writelines(self.done[key].to_log() + "\n" for key in self.asked)
+
+
+def run_path(log: str | os.PathLike) -> Path:
+    """Where the manifest of a log stands."""
+    return Path(log).with_name(f"{Path(log).name}.run.json")
 
 
 def _whole_lines(path: Path) -> bytes:

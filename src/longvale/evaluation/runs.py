@@ -14,6 +14,7 @@ from ..data.sources import load_videos
 from ..events import Annotation, load_json
 from ..tasks import TASKS, Prediction, Task, load_predictions
 from ..timecodes import Protocol
+from .answer_log import run_path
 from .bootstrap import mean_intervals
 from .score import count_answers, score_answers
 
@@ -87,7 +88,7 @@ def load_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
 
 
 def _manifest(log: Path) -> Mapping[str, Any] | None:
-    path = log.with_name(f"{log.name}.run.json")
+    path = run_path(log)
     if not path.is_file():
         return None
     manifest = load_json(path)

@@ -179,3 +179,14 @@ def score_verdicts(replies: Sequence[Prediction], judge: Judge) -> tuple[dict[st
 def judge_log(predictions_path: str | os.PathLike, task: str) -> Path:
     """Where the replies about a log's answers to a task are kept."""
     return Path(f"{predictions_path}.judge.{task}.jsonl")
+
+
+def choose_judge(model: str | None, base_url: str | None) -> Judge | None:
+    """The judge that a command names, or none.
+
+    Raises:
+        ValueError: if there is a server and no model.
+    """
+    if model is None and base_url is not None:
+        raise ValueError(f"a judge's server is given ({base_url}) but no judge; name the model with --judge")
+    return None if model is None else Judge(model, base_url)
