@@ -116,13 +116,14 @@ def _bare(question: str) -> str:
 def _reply(client: Any, judge: Judge, text: str) -> str:
     """The judge's words; asked a second time if they cannot be read."""
     import httpx
+    from huggingface_hub.errors import HfHubHTTPError
 
     for words in (text, f"{text}\n{_AGAIN}"):
         try:
             output = client.chat_completion(
                 [{"role": "user", "content": words}], model=judge.model, max_tokens=_MAX_TOKENS, temperature=0
             )
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (HfHubHTTPError, httpx.HTTPError, TimeoutError) as error:
             where = judge.base_url or "Hugging Face's inference providers"
             reason = " ".join(str(error).split())[:300]
             raise ConnectionError(f"{where}: the judge {judge.model} does not answer ({reason})") from error
