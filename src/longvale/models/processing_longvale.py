@@ -176,8 +176,8 @@ class LongVALEProcessor(ProcessorMixin):
         Args:
             text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once. Without text only the
                 video's inputs are returned, as `model.encode` takes them.
-            videos (*optional*): one video a text: a path, bytes, an open file, a [`Media`], or frames
-                [F, H, W, 3] as uint8; None in a list where there is only sound.
+            videos (*optional*): one video a text: a path, a URL, bytes, an open file, a value of a `Video` column of
+                datasets, a [`Media`], or frames [F, H, W, 3] as uint8; None in a list where there is only sound.
             audio (*optional*): one waveform a text (mono floats in [-1, 1], at `sampling_rate`), beside frames; a path
                 brings its own.
             visual_features, audio_features, speech_features (*optional*): one array [n, width] a text or a list of
@@ -304,7 +304,8 @@ class LongVALEProcessor(ProcessorMixin):
         """Frames and waveform of one video, validated; None for what it does not have."""
         if isinstance(video, list | tuple) and len(video) < 2 and np.ndim(video[:1]) != 4:
             video = video[0] if video else None  # conversations give a list of videos a row
-        if isinstance(video, str | PathLike | bytes) or hasattr(video, "read"):
+        is_value = isinstance(video, dict) or hasattr(video, "_hf_encoded")  # of a column of datasets
+        if isinstance(video, str | PathLike | bytes) or hasattr(video, "read") or is_value:
             video = read_media(video, **self.media_kwargs())
         # Not `isinstance`: this file and the caller's `Media` may come from different copies of the code.
         if hasattr(video, "waveform"):
