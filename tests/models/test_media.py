@@ -490,7 +490,6 @@ def test_three_hours_take_less_than_500_mb(tmp_path):
     samples, heard, frames, duration, peak_mb = map(int, told)
     assert (heard, frames) == (180, 100) and duration == pytest.approx(10_800, abs=10)
     assert samples == pytest.approx(duration * 16_000, rel=1e-3)  # 690 MB
-    print(told)
     assert peak_mb < 500
 
 
