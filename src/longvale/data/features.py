@@ -13,6 +13,7 @@ sound track) is a file too, of shape [0, 0]: a missing file always means "not ma
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
@@ -180,26 +181,44 @@ def save_features(root: str | os.PathLike, video_id: str, features: Mapping[Moda
     unknown = [name for name in features if name not in MODALITIES]
     if unknown or not features:
         raise ValueError(f"{video_id!r}: features must be of {', '.join(MODALITIES)}, not {unknown or 'none of them'}")
-    arrays = {m: _stored_form(features[m], f"{video_id!r}: {m} features") for m in MODALITIES if m in features}
-    paths = {m: feature_path(root, video_id, m) for m in arrays}
+    contents = {m: feature_bytes(features[m], f"{video_id!r}: {m} features") for m in MODALITIES if m in features}
+    paths = {m: feature_path(root, video_id, m) for m in contents}
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     # The stack renames in the order opposite to opening: the first modality is renamed last.
     with ExitStack() as files:
-        for modality, array in arrays.items():
-            np.save(files.enter_context(atomic_write(paths[modality], "wb")), array, allow_pickle=False)
+        for modality, content in contents.items():
+            files.enter_context(atomic_write(paths[modality], "wb")).write(content)
         next(iter(paths.values())).unlink(missing_ok=True)
 
 
-def remove_unfinished(root: str | os.PathLike) -> None:
-    """Delete the temporary files that a killed [`save_features`] could not; no other process may be writing here.
+def feature_bytes(features: np.ndarray | None, name: str) -> bytes:
+    """The `.npy` file that stores features as float32.
+
+    Args:
+        features: floats [n, width], or None for a modality that the video does not have.
+        name: of them, for the message.
+
+    Raises:
+        ValueError: if they are not floats [n, width], n and width at least 1, all finite.
+    """
+    file = io.BytesIO()
+    np.save(file, _stored_form(features, name), allow_pickle=False)
+    return file.getvalue()
+
+
+def remove_unfinished(root: str | os.PathLike, video_ids: Iterable[str]) -> None:
+    """Delete the temporary files that a killed [`save_features`] could not.
 
     Args:
         root: folder of the store; it need not exist.
+        video_ids: of the videos; no other process may be writing their files.
     """
+    wanted = set(video_ids)
     for folder in FOLDERS.values():
         for path in Path(root, folder).glob(".*.npy.*.tmp"):
-            path.unlink(missing_ok=True)
+            if path.name[1:].rpartition(".npy.")[0] in wanted:
+                path.unlink(missing_ok=True)
 
 
 def is_complete(root: str | os.PathLike, video_id: str, modalities: Iterable[Modality] = MODALITIES) -> bool:

@@ -11,7 +11,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin, TextKwargs, Unpack
 
 from .configuration_longvale import MODALITIES
-from .feature_extraction_beats import BeatsFeatureExtractor
+from .feature_extraction_beats import FRAME_SHIFT, BeatsFeatureExtractor
 from .media import read_media
 
 #: The conversation template of the published model (Vicuna v1.1) in Jinja. `generation` marks what a model is trained
@@ -139,6 +139,14 @@ class LongVALEProcessor(ProcessorMixin):
     def sampling_rate(self) -> int:
         """Of the waveforms that both sound towers take, in Hz."""
         return self.feature_extractor.sampling_rate
+
+    @property
+    def piece_samples(self) -> int:
+        """Length of the pieces into which a long waveform can be cut: in multiples of it the windows of both sound
+        towers and the chunks of the speech tower begin together. For the published windows half an hour, 1920 s."""
+        hop = self.feature_extractor.hop_length  # of a mel frame; two make a state
+        windows = self.audio_window_frames * FRAME_SHIFT, self.speech_window_states * 2 * hop
+        return math.lcm(*windows, self.feature_extractor.n_samples)
 
     @property
     def model_input_names(self) -> list[str]:
