@@ -61,7 +61,7 @@ app.add_typer(features, name="features", epilog=_EXAMPLE)
 
 @features.callback()
 def _features() -> None:
-    """Store what the towers see and hear of videos; pack and check what is stored.
+    """Store, pack or check what the towers see and hear.
 
     `longvale features VIDEO_DIR --output DIR` is `longvale features make VIDEO_DIR --output DIR`.
     """
@@ -124,3 +124,52 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if match is None:
         raise ValueError(f"--shard must be I/N, such as 1/4, not {text!r}")
     return int(match[1]), int(match[2])
+
+
+@features.command(epilog="Example: longvale features pack demo/corpus/features --output packed --split test")
+def pack(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="Stored features: .npy files or published archives.")],
+    output: Annotated[Path, typer.Option(help="Folder for the shards, their checksums and the dataset card.")],
+    split: Annotated[str, typer.Option(help="Name of the split that the shards make.")] = "train",
+    quiet: Quiet = False,
+) -> None:
+    """Turn stored features into Parquet shards for the Hub.
+
+    float16, a row a video, for streaming with datasets. Shards of other splits in the folder stay.
+    """
+    from longvale.data.packing import pack_features
+
+    typer.echo(f"{output}: {pack_features(store, output, split=split, progress=not quiet)}")
+
+
+@features.command(
+    epilog="Example: longvale features check demo/corpus/features "
+    "--annotations demo/corpus/longvale-annotations-eval.json"
+)
+def check(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="Stored features, archives or packed shards.")],
+    annotations: Annotated[Path, typer.Option(help="Annotations whose videos must have features.")],
+    output: Annotated[
+        Path | None, typer.Option(help="File for all findings, one JSON object a line.", show_default="none")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say what would be missing in training.
+
+    Reads everything: which videos lack what, damage, NaN, other widths, silence, lengths that do not fit the duration.
+    Exits with 1 if an annotated video lacks a file or has one that cannot be used.
+    """
+    import json
+    from dataclasses import asdict
+
+    from longvale.data.feature_check import check_features
+    from longvale.events import atomic_write
+
+    report = check_features(store, annotations, progress=not quiet)
+    for line in report.lines(most=None if output is None and len(report.findings) < 100 else 20):
+        typer.echo(line)
+    if output is not None:
+        with atomic_write(output) as file:
+            file.writelines(json.dumps(asdict(finding)) + "\n" for finding in report.findings)
+    if not report.ok:
+        raise typer.Exit(1)

@@ -72,7 +72,7 @@ def _with_following(windows: Iterator[np.ndarray], shortest: int) -> Iterator[tu
     for following in windows:
         if len(following) < shortest:  # only the last one can be
             piece = np.concatenate([piece, following])
-            break
+            continue
         yield piece, following[:_OVERLAP]
         piece = following
     if piece is not None:

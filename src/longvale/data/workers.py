@@ -92,7 +92,7 @@ class _Worker:
     """A process, and what it is at."""
 
     def __init__(self, processor: Any, threads: int) -> None:
-        context = _context()
+        context = _context(processor)
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, processor, threads), daemon=True)
         self._process.start()
@@ -117,11 +117,13 @@ class _Worker:
         return code
 
 
-def _context() -> Any:
+def _context(processor: Any) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.preparation"])  # what takes seconds to import is imported once
+    # What takes seconds to import is imported once, by the server.
+    parts = {type(part).__module__ for part in (processor, *vars(processor).values())}
+    context.set_forkserver_preload([f"{__package__}.preparation", *sorted(parts)])
     return context
 
 
