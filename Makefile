@@ -55,5 +55,5 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable '.[annotation,app,dev]'
+	$(PIP) --editable '.[annotation,app,dev,ray]'
 	@touch $@

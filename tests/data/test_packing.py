@@ -176,7 +176,8 @@ def test_a_changed_shard_is_noticed(store, tmp_path):
 @pytest.fixture
 def annotations(tmp_path):
     path = tmp_path / "annotations.json"
-    save_annotations([Annotation(f"v{index:02d}", 30.0, ()) for index in range(20)], path)
+    videos = [Annotation(f"v{index:02d}", 30.0, ()) for index in range(20)]
+    save_annotations({video.video_id: video for video in videos}, path)
     return path
 
 

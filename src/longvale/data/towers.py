@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,14 @@ _INPUTS: dict[Modality, tuple[str, ...]] = {
     "audio": ("input_values", "input_values_mask"),
     "speech": ("input_features", "input_features_mask"),
 }
+
+
+def only_towers(model: Any) -> Any:
+    """The model without what an extraction has no use for: the language model, most of its weight."""
+    towers = copy.copy(getattr(model, "model", model))
+    names = {f"{modality}_tower" for modality in MODALITIES}
+    towers._modules = {name: module for name, module in towers._modules.items() if name in names}
+    return towers
 
 
 @dataclass
