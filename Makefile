@@ -64,5 +64,5 @@ $(VENV)/.docs: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable '.[annotation,app,dev,docs]'
+	$(PIP) --editable '.[annotation,app,dev,docs,logging,ray]'
 	@touch $@
