@@ -135,21 +135,20 @@ def _read_pairs(values: list[str]) -> dict[str, str]:
     return pairs
 
 
-@app.command("push-model", epilog="Example: longvale push-model longvale-7b user/longvale-7b --dry-run")
+@app.command("push-model", epilog="Example: longvale push-model longvale-7b me/longvale-7b --dry-run")
 def push_model(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Checkpoint with a model card.")],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="Repository of the Hub, USER/NAME; made if need be.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Model on the Hub, such as me/longvale-7b.")],
+    private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be sent.")] = False,
 ) -> None:
     """Send a checkpoint to the Hub.
 
-    Only what belongs to the checkpoint goes. `hf auth login` tells the Hub who you are.
+    Only what belongs to the checkpoint goes. The account is that of `hf auth login`, or of the variable HF_TOKEN.
     """
-    from longvale.checkpoints.push import push_model as run
+    from longvale.checkpoints.push import plan_model
+    from longvale.hub import format_upload, push
 
-    pushed = run(folder, repo, private=private, dry_run=dry_run)
-    for name, size in pushed.files:
-        typer.echo(f"{size:>15,}  {name}")
-    total = f"{sum(size for _, size in pushed.files):,} bytes in {len(pushed.files)} files"
-    typer.echo(f"{total} would go to {repo}" if dry_run else f"{total}: {pushed.url}")
+    upload = plan_model(folder, repo)
+    typer.echo(format_upload(upload))
+    typer.echo("nothing sent: --dry-run" if dry_run else push(upload, private=private))
