@@ -36,6 +36,7 @@ _NAMES = {task: name for name, task in CHOICES.items()}
 #: Visitors that may wait; later ones are told to come back.
 QUEUE_SIZE = 32
 
+_STOPPED = "Stopped."
 _FAILED = "Something went wrong on our side, not with your video. Whoever runs this page finds the reason in its log."
 
 
@@ -62,9 +63,10 @@ class Page:
 
     # What visitors do: each gives states of the view, the last one stays.
 
-    def upload(self, path: str, request: gr.Request) -> Iterator[dict[str, Any]]:
-        """A visitor uploaded a file."""
-        yield from self._open(request.session_hash, Path(path), owned=True)
+    def upload(self, path: str, request: gr.Request) -> Iterator[tuple[dict[str, Any], Any]]:
+        """A visitor uploaded a file: afterwards the field is free for another."""
+        for view in self._open(request.session_hash, Path(path), owned=True):
+            yield view, gr.skip() if view["stage"] else None
 
     def example(self, event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
         """A visitor chose an example."""
@@ -99,7 +101,7 @@ class Page:
         """A visitor wants no more of what is running or waiting for them."""
         session = self.sessions.get(request.session_hash)
         session.stop.set()
-        view = {**timeline.EMPTY, **session.view, "stage": None, "note": "Stopped."}
+        view = {**timeline.EMPTY, **session.view, "stage": None, "note": _STOPPED}
         if view["answer"] and not view["answer"]["events"] and not view["answer"]["text"]:
             view["answer"] = None
         return self._show(request.session_hash, view)
@@ -123,7 +125,8 @@ class Page:
         stop = session.stop
         try:
             for view in work.in_background(job, stop):
-                if session.stop is stop:  # else the visitor does something else by now
+                # Else the visitor does something else by now, or wants no more of this.
+                if session.stop is stop and not (stop.is_set() and view["stage"]):
                     yield self._show(key, view)
         except (ValueError, OSError) as error:
             yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _sentence(error)})
@@ -176,7 +179,8 @@ class Page:
                 weighing = "Weighing what was seen, heard and said"
                 events, weights = work.weigh(*model, text, events, lambda share: show(weighing, share), stop)
         saved = timeline.to_annotation(video.name, video.duration, events)
-        show(None, answer=timeline.describe_answer(question.words, text, events, weights, saved))
+        described = timeline.describe_answer(question.words, text, events, weights, saved)
+        show(None, answer=described, note=_STOPPED if stop.is_set() else None)
 
     # The page itself
 
@@ -185,7 +189,7 @@ class Page:
         with gr.Blocks(title="LongVALE", analytics_enabled=False, delete_cache=(600, 7200)) as blocks:
             gr.HTML(_asset("head.html").replace("{model}", _escape(self.name)), padding=False)
             with gr.Row(elem_id="lv-columns"):
-                with gr.Column(scale=7, min_width=320):
+                with gr.Column(scale=7, min_width=280):
                     viewer = gr.HTML(
                         timeline.EMPTY,
                         html_template='<div class="lv"></div>',
@@ -194,7 +198,7 @@ class Page:
                         elem_id="lv-viewer",
                         apply_default_css=False,
                     )
-                with gr.Column(scale=3, min_width=300, elem_id="lv-side"):
+                with gr.Column(scale=3, min_width=280, elem_id="lv-side"):
                     controls = self._build_controls()
             self._connect(blocks, viewer, controls)
         blocks.queue(max_size=QUEUE_SIZE, api_open=False)
@@ -237,7 +241,7 @@ class Page:
         parts["choice"].change(change, parts["choice"], [parts["query"], parts["span"]], queue=False, **quiet)
         running = [
             # Decoding is the disk's and one core's work: two at a time. The model serves one after the other.
-            parts["file"].upload(self.upload, parts["file"], viewer, concurrency_limit=2, concurrency_id="decode", **waiting),
+            parts["file"].upload(self.upload, parts["file"], [viewer, parts["file"]], concurrency_limit=2, concurrency_id="decode", **waiting),
             viewer.example(self.example, None, viewer, concurrency_id="decode", **waiting),
         ]
         inputs = [parts[name] for name in ("choice", "query", "start", "end")]

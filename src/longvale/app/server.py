@@ -238,6 +238,5 @@ def wait_for_end() -> None:
 
 
 def _name(model: ModelLike) -> str:
-    if isinstance(model, tuple):
-        return str(getattr(model[0], "name_or_path", "") or "unnamed")
-    return "/".join(Path(model).parts[-2:])
+    path = getattr(model[0], "name_or_path", "") if isinstance(model, tuple) else model
+    return "/".join(Path(path).parts[-2:]) or "unnamed"

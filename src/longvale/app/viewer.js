@@ -226,12 +226,13 @@ function draw() {
   const value = props.value || {};
   alertBox.hidden = !value.error;
   alertBox.textContent = value.error || "";
-  const begins = stage.hidden && value.stage;
-  stage.hidden = !value.stage;
-  if (value.stage) {
-    stageText.textContent = value.stage.text;
-    if (value.stage.share === null) stageBar.removeAttribute("value");
-    else stageBar.value = value.stage.share;
+  const doing = waiting ? {text: waiting, share: null} : value.stage;
+  const begins = stage.hidden && doing;
+  stage.hidden = !doing;
+  if (doing) {
+    stageText.textContent = doing.text;
+    if (doing.share === null) stageBar.removeAttribute("value");
+    else stageBar.value = doing.share;
   }
   const notes = [value.note, ...(value.video ? value.video.notes : [])].filter(Boolean);
   note.textContent = notes.join(" ");
@@ -240,10 +241,25 @@ function draw() {
   shown = JSON.parse(JSON.stringify({video: value.video || null, answer: value.answer || null}));
   if (newVideo) drawVideo(shown.video);
   if (newVideo || newAnswer) drawAnswer(shown.answer);
-  empty.hidden = Boolean(shown.video || value.stage);
+  empty.hidden = Boolean(shown.video || doing);
   // On a narrow screen the form stands above.
   if (begins && root.getBoundingClientRect().top > innerHeight / 2) root.scrollIntoView({block: "start"});
 }
 
+// Gradio tells the place in the queue beside a component of its own, which need not be there yet.
+let waiting = "";
+function watchQueue() {
+  const queue = document.getElementById("lv-queue");
+  if (!queue) { setTimeout(watchQueue, 100); return; }
+  new MutationObserver(() => {
+    const [, place, length] = queue.textContent.match(/queue: (\d+)\/(\d+)/) || [];
+    const now = place ? `Waiting for your turn: place ${place} of ${length}` : "";
+    if (now === waiting) return;
+    waiting = now;
+    draw();
+  }).observe(queue, {subtree: true, childList: true, characterData: true});
+}
+
+watchQueue();
 watch("value", draw);
 draw();
