@@ -8,10 +8,7 @@ from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --mute-audio"
-).split()
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--mute-audio"]
 
 
 def start(chromium, chromedriver, profile):
@@ -117,10 +114,10 @@ def download(tab, folder, link, seconds=20):
     before = set(Path(folder).iterdir())
     link.click()
     new = tab.wait(
-        lambda: [p for p in set(Path(folder).iterdir()) - before if not p.name.startswith(".") and p.suffix != ".crdownload"],
+        lambda: [
+            p for p in set(Path(folder).iterdir()) - before if not p.name.startswith(".") and p.suffix != ".crdownload"
+        ],
         "the download",
         seconds,
     )
     return new[0]
-
-

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("selenium", reason="the tests in a browser need selenium")
 
-from browsing import download  # noqa: E402
+from browsing import download
 
-from longvale.events import load_annotations  # noqa: E402
+from longvale.events import load_annotations
 
 pytestmark = pytest.mark.browser
 
@@ -51,7 +51,9 @@ def test_upload_ask_look_click_and_save(tab, clips, downloads):
     tab.wait(lambda: [s.get_attribute("data-event") for s in tab.all(".lv-sentence.lv-now")] == ["2"], "the light")
     tab.all(".lv-sentence")[1].click()
     tab.wait(lambda: abs(tab.time() - SECOND[0]) < 0.2, "the player to be there")
-    tab.wait(lambda: [s.get_attribute("data-event") for s in tab.all(".lv-sentence.lv-now")] == ["0", "1"], "two lights")
+    tab.wait(
+        lambda: [s.get_attribute("data-event") for s in tab.all(".lv-sentence.lv-now")] == ["0", "1"], "two lights"
+    )
     tab.script("document.querySelector('.lv video').currentTime = 10")
     tab.wait(lambda: [s.get_attribute("data-event") for s in tab.all(".lv-sentence.lv-now")] == ["1"], "one light")
     tab.script("document.querySelector('.lv video').play()")

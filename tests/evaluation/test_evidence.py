@@ -18,7 +18,9 @@ def pair(tiny_model):
 @pytest.fixture
 def features():
     rng = np.random.default_rng(0)
-    return {name: rng.normal(size=(n, 64)).astype(np.float32) for name, n in (("visual", 10), ("audio", 4), ("speech", 5))}
+    return {
+        name: rng.normal(size=(n, 64)).astype(np.float32) for name, n in (("visual", 10), ("audio", 4), ("speech", 5))
+    }
 
 
 def weigh(pair, features, answer=ANSWER):

@@ -130,7 +130,7 @@ class Page:
                     yield self._show(key, view)
         except (ValueError, OSError) as error:
             yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _sentence(error)})
-        except Exception:  # noqa: BLE001  a visitor must not see it, whoever runs the page must
+        except Exception:
             logger.exception("a visitor's request failed")
             yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _FAILED})
 
@@ -241,7 +241,14 @@ class Page:
         parts["choice"].change(change, parts["choice"], [parts["query"], parts["span"]], queue=False, **quiet)
         running = [
             # Decoding is the disk's and one core's work: two at a time. The model serves one after the other.
-            parts["file"].upload(self.upload, parts["file"], [viewer, parts["file"]], concurrency_limit=2, concurrency_id="decode", **waiting),
+            parts["file"].upload(
+                self.upload,
+                parts["file"],
+                [viewer, parts["file"]],
+                concurrency_limit=2,
+                concurrency_id="decode",
+                **waiting,
+            ),
             viewer.example(self.example, None, viewer, concurrency_id="decode", **waiting),
         ]
         inputs = [parts[name] for name in ("choice", "query", "start", "end")]
@@ -296,9 +303,7 @@ class Question:
         return work.find_events(answer, duration, self.task, self.words, self.span)
 
 
-def ask_about(
-    video: Video | None, choice: str, query: str | None, start: float | None, end: float | None
-) -> Question:
+def ask_about(video: Video | None, choice: str, query: str | None, start: float | None, end: float | None) -> Question:
     """The question that the form asks.
 
     Args:

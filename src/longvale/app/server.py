@@ -75,9 +75,7 @@ def serve(
     with private_folder() as folder:
         page = Page(*loaded, name=_name(model), limits=limits, examples=found or synthetic_examples(folder))
         blocks = page.build()
-        _, url, _ = blocks.launch(
-            server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(page)
-        )
+        _, url, _ = blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(page))
         try:
             yield url.rstrip("/")
         finally:

@@ -117,9 +117,7 @@ def _log_probabilities(
     """The log-probability of each span of the answer, after the question and what stands before it."""
     import torch
 
-    inputs = prepare_question(
-        model, processor, [question], [features], answers=[answer], return_offsets_mapping=True
-    )
+    inputs = prepare_question(model, processor, [question], [features], answers=[answer], return_offsets_mapping=True)
     offsets = inputs.pop("offset_mapping")[0]  # [L, 2]
     # Where each token ends, in characters of the answer: the first one may begin with the space before it.
     ends = offsets[:, 1] - (offsets[-1, 1] - len(answer))
