@@ -8,7 +8,19 @@ from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--mute-audio"]
+#: The same rendering everywhere, and nothing that the browser does on its own account.
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--mute-audio",
+]
 
 
 def start(chromium, chromedriver, profile):
@@ -23,8 +35,11 @@ def start(chromium, chromedriver, profile):
 
 
 class Tab:
-    """A visitor's tab that shows the page. Each visitor is one of their own, as in a private window: with one profile, the
-    six connections that a browser opens to a server would not do for eight visitors."""
+    """A visitor's tab that shows the page.
+
+    Each visitor has a profile of their own, as in a private window: the six connections that a browser opens to a
+    server would not do for eight of them.
+    """
 
     def __init__(self, driver, url, downloads):
         self.driver = driver

@@ -9,7 +9,8 @@ import pytest
 
 #: What the scripted model answers, by a word of the question.
 ANSWERS = {
-    "detail the events": "From 00 to 20, A bell is heard off screen.\nFrom 10 to 50, A red ring slides.\nFrom 50 to 99, A voice.",
+    "detail the events": "From 00 to 20, A bell is heard off screen.\n"
+    "From 10 to 50, A red ring slides.\nFrom 50 to 99, A voice.",
     "describe what occurred": "A bell is heard off screen.",
     "slowly": "\n".join(f"From {n:02d} to {n + 9:02d}, part {n} of a slow answer." for n in range(0, 90, 3)),
     "nothing": "I see no such thing.",

@@ -280,7 +280,8 @@ const light = (colour) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 const texts = [...document.querySelectorAll(".lv-head *, .lv *, .lv-hint, #lv-side button, #lv-side label span")];
-return texts.filter((e) => e.offsetParent && !e.closest(".lv-bar") && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+const written = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+return texts.filter((e) => e.offsetParent && !e.closest(".lv-bar") && written(e))
   .map((e) => {
     const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
     return [e.className || e.tagName, e.textContent.slice(0, 30), Math.round((a + 0.05) / (b + 0.05) * 10) / 10];

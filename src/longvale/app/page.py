@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..evaluation.model import MAX_NEW_TOKENS
 from ..events import Seconds
 from ..tasks import Task
 from . import timeline, work
+from .annotations import AnnotatedVideo
 from .limits import SUFFIXES, Limits
 from .sessions import Session, Sessions, Video
 
@@ -50,6 +51,7 @@ class Page:
         name: of the model, for people.
         limits: of uploads.
         examples: videos to choose from.
+        annotated: what `longvale annotate` found in some of them, by the name without suffix; shown with them.
         sessions: the open tabs.
     """
 
@@ -58,6 +60,7 @@ class Page:
     name: str
     limits: Limits = field(default_factory=Limits)
     examples: Sequence[Path] = ()
+    annotated: Mapping[str, AnnotatedVideo] = field(default_factory=dict)
     sessions: Sessions = field(default_factory=Sessions)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -150,7 +153,17 @@ class Page:
             raise
         session.video = Video(path, path.name, session.video.owned, media.duration, media)
         url = f"gradio_api/file={quote(str(path))}"
-        report({**timeline.EMPTY, "video": timeline.describe_video(path.name, url, media)})
+        described = timeline.describe_video(path.name, url, media)
+        found = None if session.video.owned else self.annotated.get(path.stem)
+        if found is not None:
+            described["boundaries"] = found.boundaries
+        report(
+            {
+                **timeline.EMPTY,
+                "video": described,
+                "answer": None if found is None else timeline.describe_annotation(found),
+            }
+        )
 
     def _answer(self, session: Session, question: Question, view: dict, report: Callable[[dict], None]) -> None:
         video, stop = session.video, session.stop
