@@ -11,7 +11,9 @@ import pytest
 pytest.importorskip("selenium", reason="the tests in a browser need selenium")
 
 from browsing import download
+from test_annotations import write
 
+from longvale.app.server import serve
 from longvale.events import load_annotations
 
 pytestmark = pytest.mark.browser
@@ -206,6 +208,23 @@ def test_an_upload_is_gone_when_its_visitor_is(new_tab, clips):
     assert str(path) in address
     visitor.driver.get("about:blank")
     visitor.wait(lambda: not path.exists(), "the upload to be deleted", 30)
+
+
+def test_annotations_are_shown_beside_their_video(new_tab, scripted_pair, clips, tmp_path):
+    stages = write(tmp_path / "out.stages")
+    with serve(scripted_pair, examples=clips, annotations=stages) as url:
+        visitor = new_tab(url)
+        assert [card.text.split("\n")[0] for card in visitor.all(".lv-cards button")] == ["clip.mp4"]
+        visitor.all(".lv-cards button")[0].click()
+        visitor.opened().answered()
+        assert [len(visitor.all(f".lv-track-{lane} .lv-edges i")) for lane in ("seen", "heard", "said")] == [2, 1, 0]
+        assert [len(visitor.bars(lane)) for lane in ("seen", "heard", "said", "unsure")] == [1, 1, 0, 1]
+        first = visitor.all(".lv-sentences li")[0]
+        assert first.text.split("\n")[2] == "A <b>."  # a text, whatever it looks like
+        visitor.script("arguments[0].querySelector('summary').click()", first)
+        assert "A bell." in first.text and "motion 3.2" in first.text
+        visitor.ask("a ring number 2")
+        visitor.wait(lambda: "a ring number 2" in visitor.text(".lv-sentences"), "an answer in its place")
 
 
 def test_with_the_keyboard_alone(tab):
