@@ -18,7 +18,7 @@ from longvale.data.features import FeatureStore
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
 
-COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "report", "ask", "convert")
+COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "report", "ask", "convert", "app")
 
 
 def run_python(*arguments, **environment):
@@ -251,6 +251,16 @@ def test_ask(longvale, tiny_corpus, tiny_model, monkeypatch):
     monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda *_: ["From 50 to 99."])
     result = longvale("ask", tiny_model, video, "When does the bell ring?", "--task", "grounding")
     assert result.stdout.startswith("From 50 to 99.\n\n") and "|------------------------------####" in result.stdout
+
+
+def test_ask_saves_the_events_in_the_format_of_the_name(longvale, tiny_corpus, tiny_model, tmp_path, monkeypatch):
+    video = tiny_corpus / "videos" / "test_0000.mp4"
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda *_: ["From 50 to 99, a bell rings."])
+    result = longvale("ask", tiny_model, video, "What happens?", "--output", tmp_path / "events.vtt")
+    assert result.exit_code == 0, result.stderr
+    assert "a bell rings." in (tmp_path / "events.vtt").read_text()
+    result = longvale("ask", tiny_model, video, "What happens?", "--output", tmp_path / "events.doc")
+    assert result.exit_code == 2 and "unknown format" in result.stderr
 
 
 def test_errors_that_are_no_bad_input_are_not_hidden(monkeypatch, tmp_path):
