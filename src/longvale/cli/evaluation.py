@@ -192,7 +192,9 @@ def ask(
 
     answer = run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)
     typer.echo(format_answer(answer))
-    if plot is not None:
+    if plot is not None and not answer.events:
+        typer.echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)
+    elif plot is not None:
         from longvale.evaluation.plot import plot_answer
 
         typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))
