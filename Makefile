@@ -65,5 +65,5 @@ $(VENV)/.docs: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable '.[annotation,app,dev,docs]'
+	$(PIP) --editable '.[annotation,app,dev,docs,logging,ray]'
 	@touch $@

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -26,13 +27,22 @@ class Upload:
     files: Mapping[str, int]
 
 
-def plan_upload(folder: str | os.PathLike, repo_id: str, repo_type: Literal["dataset", "model"]) -> Upload:
+def plan_upload(
+    folder: str | os.PathLike,
+    repo_id: str,
+    repo_type: Literal["dataset", "model"],
+    *,
+    patterns: Sequence[str] | None = None,
+    left_out: Sequence[str] = (),
+) -> Upload:
     """List what a push would send; hidden files are left out.
 
     Args:
         folder: with a `README.md`, the card of the repository.
         repo_id: such as "me/longvale".
         repo_type: "dataset" or "model".
+        patterns: of the files directly in the folder that are sent, such as "*.json"; None for all files below it.
+        left_out: names that are not sent though they match.
 
     Raises:
         FileNotFoundError: if there is no such folder or no card in it.
@@ -55,7 +65,9 @@ def plan_upload(folder: str | os.PathLike, repo_id: str, repo_type: Literal["dat
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if any(part.startswith(".") for part in name.split("/")) or not path.is_file():
+        if any(part.startswith(".") for part in name.split("/")) or not path.is_file() or name in left_out:
+            continue
+        if patterns is not None and ("/" in name or not any(fnmatch(name, pattern) for pattern in patterns)):
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{path}: leads out of the folder, to {path.resolve()}; copy the file instead")
