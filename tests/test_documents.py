@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -69,7 +70,7 @@ def clone(tiny_corpus, tiny_model, tmp_path):
     (folder / "demo" / "models").mkdir(parents=True)
     (folder / "recipes").symlink_to(ROOT / "recipes")
     (folder / "demo" / "corpus").symlink_to(tiny_corpus)
-    for name in ("demo/model", "demo/models/base", "longvale-7b", "base"):
+    for name in ("demo/model", "demo/models/base"):
         (folder / name).symlink_to(tiny_model)
     rename_video(tiny_corpus, "test_0001", "test_0003")
     rename_video(tiny_corpus, "test_0002", "test_0009")
@@ -82,15 +83,29 @@ def clone(tiny_corpus, tiny_model, tmp_path):
                 answers.append(Prediction(video_id, "grounding", "From 00 to 50.", index))
                 answers.append(Prediction(video_id, "segment_captioning", "A bell is heard.", index))
             log.writelines(answer.to_log() + "\n" for answer in answers)
-    official = folder / "official"
-    official.mkdir()
-    (official / "features_eval").symlink_to(tiny_corpus / "features")
+    write_official(folder, tiny_corpus)
+    return folder
+
+
+def write_official(folder, tiny_corpus):
+    """The authors' files as they lie after downloading: their layout, a tiny checkpoint, features of their widths."""
+    official, checkpoints = folder / "official", ROOT / "tests" / "fixtures" / "official" / "tiny_model"
+    shutil.copytree(checkpoints, official / "checkpoints")
+    for name in ("vicuna-7b-v1.5", "my_llm"):
+        shutil.copytree(checkpoints / "vicuna-tiny", folder / name)
+    shutil.rmtree(official / "checkpoints" / "vicuna-tiny")
+    for split, file in (("training", "longvale-annotations-training.json"), ("eval", "longvale-annotations-eval.json")):
+        rng = np.random.default_rng(0)
+        for modality, shape in (("visual", (100, 768)), ("audio", (3, 768)), ("speech", (3, 1280))):
+            store = official / f"features_{split}" / f"{modality}_features"
+            store.mkdir(parents=True)
+            for video_id in load_json(tiny_corpus / file):
+                np.save(store / f"{video_id}.npy", rng.standard_normal(shape, dtype=np.float32))
     for name in ("annotations-training", "annotations-eval"):
         (official / f"longvale-{name}.json").symlink_to(tiny_corpus / f"longvale-{name}.json")
     for stem, sizes in (("bp", ("7k", "154k")), ("it", ("25k", "61k"))):
         for size in sizes:
             (official / f"longvale-sft-{stem}-{size}.json").symlink_to(tiny_corpus / f"longvale-sft-{stem}.json")
-    return folder
 
 
 def rename_video(corpus, old, new):
