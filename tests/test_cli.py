@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import longvale as package
 from longvale.cli import app
 from longvale.data.features import FeatureStore
+from longvale.tasks import dense_captioning_question
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
 
@@ -257,6 +258,25 @@ def test_ask(longvale, tiny_corpus, tiny_model, monkeypatch):
     monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda *_: ["From 50 to 99."])
     result = longvale("ask", tiny_model, video, "When does the bell ring?", "--task", "grounding")
     assert result.stdout.startswith("From 50 to 99.\n\n") and "|------------------------------####" in result.stdout
+
+
+def test_ask_for_all_events_and_draw_them(longvale, tiny_corpus, tiny_model, monkeypatch, tmp_path):
+    video, asked = tiny_corpus / "videos" / "test_0000.mp4", []
+    answers = iter(["From 00 to 50, a bell rings.\nFrom 50 to 99, a dog barks.", "Nothing happens."])
+
+    def answer(model, processor, questions, *_):
+        asked.extend(questions)
+        return [next(answers)]
+
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", answer)
+    result = longvale("ask", tiny_model, video, "--plot", tmp_path / "out" / "events")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["events.png", "events.svg"]
+    assert asked == [dense_captioning_question()]
+    result = longvale("ask", tiny_model, video, "--plot", tmp_path / "none")
+    assert result.exit_code == 0 and "the answer names no event" in result.stderr and not list(tmp_path.glob("none*"))
+    result = longvale("ask", tiny_model, video, "--task", "grounding")
+    assert result.exit_code == 2 and "give a question: grounding asks about one event" in result.stderr
 
 
 def test_errors_that_are_no_bad_input_are_not_hidden(monkeypatch, tmp_path):

@@ -94,6 +94,8 @@ def write_official(folder, tiny_corpus):
     for name in ("vicuna-7b-v1.5", "my_llm"):
         shutil.copytree(checkpoints / "vicuna-tiny", folder / name)
     shutil.rmtree(official / "checkpoints" / "vicuna-tiny")
+    stage2, stage3 = sorted((official / "checkpoints").glob("*-stage?-*"))
+    shutil.copy(stage3 / "non_lora_trainables.bin", stage2)  # the fixture has them once
     for split, file in (("training", "longvale-annotations-training.json"), ("eval", "longvale-annotations-eval.json")):
         rng = np.random.default_rng(0)
         for modality, shape in (("visual", (100, 768)), ("audio", (3, 768)), ("speech", (3, 1280))):

@@ -239,7 +239,9 @@ def report(
 def ask(
     model: Model,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="About the video.")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="About the video.", show_default="which events, and when")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
