@@ -239,7 +239,9 @@ def report(
 def ask(
     model: Model,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="About the video.")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="About the video.", show_default="which events, and when")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -274,7 +276,9 @@ def ask(
     if output is not None:
         save_events(Annotation(video.stem, answer.duration, answer.events), output)
         typer.echo(f"events: {output}")
-    if plot is not None:
+    if plot is not None and not answer.events:
+        typer.echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)
+    elif plot is not None:
         from longvale.evaluation.plot import plot_answer
 
         typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))
