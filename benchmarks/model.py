@@ -45,7 +45,14 @@ from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.models.processing_longvale import LongVALEProcessor
 from longvale.tasks import dense_captioning_question, grounding_question, segment_captioning_question
 
-FRAMES, SECONDS, EVENTS, NEW_TOKENS = 100, 120, 12, 24
+FRAMES, SECONDS, EVENTS = 100, 120, 12
+#: Of an answer, on average: some 12 for an interval, 35 for a caption, 350 for the list of a video's events.
+NEW_TOKENS = 36
+ASKED = [
+    *(grounding_question(f"A dog barks at car number {i} while a bell rings.") for i in range(EVENTS)),
+    *(segment_captioning_question(10.0 * i, 10.0 * i + 8, 120.0) for i in range(EVENTS)),
+    dense_captioning_question(),
+]
 #: Greedy answers of both must be the same words; features may differ by the order of float32 sums.
 CLOSE = 1e-4
 
@@ -53,8 +60,9 @@ CLOSE = 1e-4
 def build(layers: int) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
     """A model of the sizes named above."""
     torch.manual_seed(0)
-    processor = LongVALEProcessor(CLIPImageProcessor(), WhisperFeatureExtractor(), build_tokenizer(sample_texts(200)))
-    tokenizer = processor.tokenizer
+    # The questions' words are tokens, as they are to a real tokenizer.
+    tokenizer = build_tokenizer([*sample_texts(200), *ASKED * 100])
+    processor = LongVALEProcessor(CLIPImageProcessor(), WhisperFeatureExtractor(), tokenizer)
     config = LongVALEConfig(
         text_config=LlamaConfig(
             vocab_size=processor.video_token_id, hidden_size=576, intermediate_size=1536, num_hidden_layers=2 * layers,
@@ -119,15 +127,13 @@ def towers(model: LongVALEForConditionalGeneration, processor: LongVALEProcessor
 def questions(model: LongVALEForConditionalGeneration, processor: LongVALEProcessor) -> tuple[str, Any, Any]:
     """Name, peer, ours: functions that give the answers to the questions about a video."""
     rng = np.random.default_rng(1)
-    sizes = {"visual": (100, 768), "audio": (24, 768), "speech": (24, 512)}
+    # A video of 232 s, as long as one of the test split on average: a sound and a speech feature each 5.12 s.
+    sizes = {"visual": (100, 768), "audio": (46, 768), "speech": (46, 512)}
     features = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
-    asked = [grounding_question(f"A dog barks at car number {i} while a bell rings.") for i in range(EVENTS)]
-    asked += [segment_captioning_question(10.0 * i, 10.0 * i + 8, 120.0) for i in range(EVENTS)]
-    asked.append(dense_captioning_question())
     return (
-        f"{len(asked)} questions, one at a time",
-        lambda: [answer_batch(model, processor, [text], [features], NEW_TOKENS)[0] for text in asked],
-        lambda: answer_about_video(model, processor, features, asked, NEW_TOKENS, batch_size=len(asked)),
+        f"{len(ASKED)} questions, one at a time",
+        lambda: [answer_batch(model, processor, [text], [features], NEW_TOKENS)[0] for text in ASKED],
+        lambda: answer_about_video(model, processor, features, ASKED, NEW_TOKENS, batch_size=len(ASKED)),
     )
 
 
