@@ -14,6 +14,8 @@ from browsing import download
 from test_annotations import write
 
 from longvale.app.server import serve
+from longvale.data.planning import plan_video
+from longvale.demo.checkpoint import corpus_options
 from longvale.events import load_annotations
 
 pytestmark = pytest.mark.browser
@@ -225,6 +227,23 @@ def test_annotations_are_shown_beside_their_video(new_tab, scripted_pair, clips,
         assert "A bell." in first.text and "motion 3.2" in first.text
         visitor.ask("a ring number 2")
         visitor.wait(lambda: "a ring number 2" in visitor.text(".lv-sentences"), "an answer in its place")
+
+
+def test_the_trained_model_of_the_demo_finds_what_is_seen(new_tab):
+    model = Path(__file__).resolve().parents[2] / "demo" / "model"
+    if not model.is_dir():
+        pytest.skip("needs demo/model: make demo")
+    events = plan_video("example_1", "examples", corpus_options()).annotation.events
+    event = next(event for event in events if event.modalities == ("visual",))
+    with serve(model) as url:
+        visitor = new_tab(url)
+        visitor.all(".lv-cards button")[0].click()
+        visitor.opened().ask(event.caption)
+        visitor.answered()
+        start, end = (float(time.split(":")[1]) for time in visitor.text(".lv-sentence time").split(" – "))
+        overlap = max(0, min(end, event.end) - max(start, event.start))
+        assert overlap / (max(end, event.end) - min(start, event.start)) > 0.5
+        assert [len(visitor.bars(lane)) for lane in ("seen", "heard", "said")] == [1, 0, 0]
 
 
 def test_with_the_keyboard_alone(tab):

@@ -93,7 +93,7 @@ def event_spans(answer: str, count: int) -> list[tuple[int, int]]:
 
     Example:
         >>> event_spans("From 00 to 50, a bell.\\nFrom 50 to 99, a dog.", 2)
-        [(0, 23), (23, 45)]
+        [(0, 23), (23, 44)]
     """
     spans, begin = [], 0
     for line in answer.splitlines(keepends=True):
