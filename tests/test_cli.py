@@ -260,6 +260,16 @@ def test_ask(longvale, tiny_corpus, tiny_model, monkeypatch):
     assert result.stdout.startswith("From 50 to 99.\n\n") and "|------------------------------####" in result.stdout
 
 
+def test_ask_saves_the_events_in_the_format_of_the_name(longvale, tiny_corpus, tiny_model, tmp_path, monkeypatch):
+    video = tiny_corpus / "videos" / "test_0000.mp4"
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda *_: ["From 50 to 99, a bell rings."])
+    result = longvale("ask", tiny_model, video, "What happens?", "--output", tmp_path / "events.vtt")
+    assert result.exit_code == 0, result.stderr
+    assert "a bell rings." in (tmp_path / "events.vtt").read_text()
+    result = longvale("ask", tiny_model, video, "What happens?", "--output", tmp_path / "events.doc")
+    assert result.exit_code == 2 and "unknown format" in result.stderr
+
+
 def test_ask_for_all_events_and_draw_them(longvale, tiny_corpus, tiny_model, monkeypatch, tmp_path):
     video, asked = tiny_corpus / "videos" / "test_0000.mp4", []
     answers = iter(["From 00 to 50, a bell rings.\nFrom 50 to 99, a dog barks.", "Nothing happens."])
