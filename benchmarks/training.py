@@ -5,7 +5,7 @@
 Both train the same small model (4 layers, 128 wide, 32,000 words) on the same steps of the same dialogues, whose
 lengths are like those of the released ones at a quarter of their length (these do not fit a benchmark on a CPU). The
 plain loop pads every batch to its longest dialogue and computes the logits of all positions, as `model(**batch).loss`
-does; ours is the trainer of `recipes/sft.py`. They run in turns, each in a process of its own. It prints tokens a second
+does; ours is the trainer of `recipes/sft.py`. They run in turns, each in its own process. It prints tokens a second
 (padding not counted) and peak memory of both, the ratio, and how far the losses are from each other.
 """
 
