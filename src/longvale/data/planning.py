@@ -283,7 +283,8 @@ def plain_caption(pieces: Iterable[Piece]) -> str:
         >>> plain_caption([Piece("audio", 0, 2, "bell"), Piece("speech", 0, 2, "stop")]).count(".")
         2
     """
-    return " ".join(_event(piece.modality, (piece,)).caption for piece in pieces)
+    kinds: dict[Modality, Kind] = {"visual": "visual", "audio": "sound", "speech": "speech"}
+    return " ".join(_event(kinds[piece.modality], (piece,)).caption for piece in pieces)
 
 
 def with_article(noun: str) -> str:
