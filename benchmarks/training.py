@@ -6,8 +6,8 @@ Both train the same small model (2 layers, 64 wide, 32,000 words) on the same st
 lengths are like those of the released ones at a quarter of their length (these do not fit a benchmark on a CPU). The
 plain loop pads every batch to its longest dialogue and computes the logits of all positions, as `model(**batch).loss`
 does; ours is the trainer of `recipes/sft.py`. They run in turns, each in its own process. It prints tokens a second
-(padding not counted; seconds of the one thread that computes, so that other work on the machine does not count) and peak
-memory of both, the ratio, and how far the losses are from each other.
+(padding not counted; seconds of the thread that computes, so that other work on the machine does not count) and
+peak memory of both, the ratio, and how far the losses are from each other.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.recipes import recipes_dir
 

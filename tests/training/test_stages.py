@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.demo.checkpoint import NUM_LAYERS
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.config import SFTStageConfig

@@ -21,7 +21,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import SFTTrainer
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length, row_names
 from longvale.training.checkpoints import publish
