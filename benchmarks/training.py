@@ -93,7 +93,7 @@ def run(kind: str, folder: Path) -> dict:
     """Train STEPS steps by one of the two; the first ones are not timed."""
     import torch
 
-    from longvale.data.checkpoint import load_checkpoint
+    from longvale.checkpoints.loading import load_checkpoint
     from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
     from longvale.training.batching import ROW_IDS
     from longvale.training.config import SFTStageConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trl import TrlParser
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.checkpoints import checkpoint_to_resume

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
 from longvale.training.recipes import recipes_dir
