@@ -29,7 +29,8 @@ _SHAPING = (
     "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "mixture", "streaming", "missing_media",
     "dialogues", "dialogues_size", "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout",
     "max_length", "learning_rate", "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
-    "num_train_epochs", "max_steps", "seed",
+    "num_train_epochs", "max_steps", "seed", "tasks", "rewards", "reward_weights", "num_generations", "temperature",
+    "beta",
 )  # fmt: skip
 
 
@@ -57,15 +58,17 @@ def checkpoint_to_resume(args: SFTStageConfig) -> str | None:
 
 def _claim(args: SFTStageConfig, compare: bool) -> None:
     """Note the settings in `output_dir`, after comparing them with those that its checkpoints were made with."""
-    settings = {name: getattr(args, name) for name in _SHAPING}
+    settings = {name: getattr(args, name) for name in _SHAPING if hasattr(args, name)}
     settings |= {
-        name: os.path.abspath(settings[name]) for name in ("data_dir", "features_dir", "videos_dir") if settings[name]
+        name: os.path.abspath(settings[name])
+        for name in ("data_dir", "features_dir", "videos_dir")
+        if settings.get(name)
     }
     settings = json.loads(json.dumps(settings))
     path = Path(args.output_dir) / SETTINGS_FILE
     if compare and path.exists():
         before = load_json(path)
-        for name in _SHAPING:
+        for name in settings:
             if before.get(name) != settings[name]:
                 raise ValueError(
                     f"{path}: {name} was {before.get(name)!r} and is now {settings[name]!r}; give another output_dir, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from transformers import TrainingArguments
 from trl import SFTConfig
 
 from longvale.training.mixture import parse_mixture
@@ -139,15 +140,8 @@ class SFTStageConfig(SFTConfig):
         self._check()
         self.dialogues = self.dialogues or self.stage
         self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
-        self.resume_from_checkpoint = _resume_choice(self.resume_from_checkpoint)
-        if not torch.accelerator.is_available():
-            self.use_cpu = True
-        if self.bf16 is None:
-            self.bf16 = (
-                not self.use_cpu and not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-            )
-        if self.tf32 is None and not self.use_cpu and torch.cuda.is_available():
-            self.tf32 = torch.cuda.get_device_capability() >= (8, 0) or None
+        self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
+        fit_to_machine(self)
         if self.streaming:
             # Each process reads the rows itself: one that sends them out would have to pad all alike.
             self.accelerator_config = {**(self.accelerator_config or {}), "dispatch_batches": False}
@@ -246,7 +240,19 @@ def accumulation_steps(effective: int, processes: int, per_device: int) -> int:
     return share // per_device
 
 
-def _resume_choice(value: Any) -> str | None:
+def fit_to_machine(args: TrainingArguments) -> None:
+    """Set what is not given: the CPU where there is nothing else, bfloat16 and TF32 where the GPU has them."""
+    if not torch.accelerator.is_available():
+        args.use_cpu = True
+    gpu = not args.use_cpu and torch.cuda.is_available()
+    if args.bf16 is None:
+        args.bf16 = gpu and not args.fp16 and torch.cuda.is_bf16_supported()
+    if args.tf32 is None and gpu:
+        args.tf32 = torch.cuda.get_device_capability() >= (8, 0) or None
+
+
+def resume_choice(value: Any) -> str | None:
+    """What `resume_from_checkpoint` asks for: a folder, [`AUTO`], or nothing."""
     # YAML's `true` arrives as a bool, the command line's as a text.
     if value is None or str(value).lower() in ("false", "no", ""):
         return None

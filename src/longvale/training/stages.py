@@ -73,7 +73,35 @@ def lora_config(model: LongVALEForConditionalGeneration, args: SFTStageConfig) -
     )
 
 
-class StageTrainer(SFTTrainer):
+class WholeCheckpoints:
+    """For trainers: checkpoints appear under their name when they are whole, see [`longvale.training.checkpoints`]."""
+
+    _saving = False
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the base class, under another name; the checkpoint gets its own when it is whole."""
+        folder = Path(self.args.output_dir)
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.is_world_process_zero():
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._saving = False
+        self.accelerator.wait_for_everyone()  # each process has written its random states
+        if self.is_world_process_zero():
+            publish(folder / UNFINISHED / name, folder / name)
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, UNFINISHED) if self._saving else folder
+
+
+class StageTrainer(WholeCheckpoints, SFTTrainer):
     """TRL's trainer with the adapter of a stage, batches of like length, and a stop at a loss that is no number.
 
     Args:
@@ -96,7 +124,6 @@ class StageTrainer(SFTTrainer):
         self._meter = Meter()
         self._widths = model.config.feature_sizes
         self._last_ids: torch.Tensor | None = None
-        self._saving = False
         super().__init__(
             model=model,
             args=args,
@@ -185,27 +212,8 @@ class StageTrainer(SFTTrainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the base class, under another name; the checkpoint gets its own when it is whole."""
-        folder = Path(self.args.output_dir)
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with self.profile.part("checkpoints"):
-            if self.is_world_process_zero():
-                shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-            self.accelerator.wait_for_everyone()
-            self._saving = True
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._saving = False
-            self.accelerator.wait_for_everyone()  # each process has written its random states
-            if self.is_world_process_zero():
-                publish(folder / UNFINISHED / name, folder / name)
-                rotate_checkpoints(output_dir=str(folder), save_total_limit=self.args.save_total_limit)
-            self.accelerator.wait_for_everyone()
-
-    def _get_output_dir(self, trial: Any) -> str:
-        folder = super()._get_output_dir(trial)
-        return os.path.join(folder, UNFINISHED) if self._saving else folder
+            super()._save_checkpoint(model, trial)
 
 
 def keep_trained_weights_in_float32(model: PeftModel) -> None:
