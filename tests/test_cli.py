@@ -35,7 +35,7 @@ def test_help_lists_the_commands(longvale):
     result = longvale("--help")
     assert result.exit_code == 0
     listed = result.stdout.partition("Commands:")[2]
-    assert tuple(re.findall(r"^  (\w+) ", listed, re.MULTILINE))[: len(COMMANDS)] == COMMANDS
+    assert set(re.findall(r"^  (\w+) ", listed, re.MULTILINE)) >= set(COMMANDS)
     assert "..." not in listed  # each command's line is there as a whole
 
 

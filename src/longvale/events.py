@@ -13,11 +13,12 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, get_args
+from typing import IO, Any, Literal, TypeAlias, TypeGuard, get_args
 
 Seconds: TypeAlias = float
 Modality: TypeAlias = Literal["visual", "audio", "speech"]
@@ -241,8 +242,8 @@ def parse_json(text: str | bytes) -> Any:
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs):
-            seen: set[str] = set()
-            repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
+            counts = Counter(key for key, _ in pairs)
+            repeated = next(key for key, count in counts.items() if count > 1)
             raise ValueError(f"{repeated!r} appears twice; keep one of them")
         return result
 
@@ -287,8 +288,9 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(handle, 0o666 & ~umask)
-        text = {} if "b" in mode else {"encoding": "utf-8", "errors": LONE_SURROGATES}
-        with open(handle, mode, **text) as file:
+        text = "b" not in mode
+        encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
+        with open(handle, mode, encoding=encoding, errors=errors) as file:
             yield file
         os.replace(temporary, path)
     except BaseException:
@@ -340,7 +342,7 @@ def check_video_id(video_id: str) -> None:
         raise ValueError(f"video id {video_id!r} must not hold a path; use the file's name without folder and suffix")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a finite int or float; not a bool, and no whole number that is too large for a float.
 
     Example:

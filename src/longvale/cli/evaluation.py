@@ -180,6 +180,9 @@ def evaluate(
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
+    card: Annotated[
+        Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -224,6 +227,12 @@ def evaluate(
     if ablation:
         typer.echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
     typer.echo(f"report: {output / 'report.html'}")
+    if card is not None:
+        from longvale.checkpoints.card import fill_evaluation
+        from longvale.evaluation.score import TABLE
+
+        fill_evaluation(card, scores, TABLE, f"{data.name}, {split} split")
+        typer.echo(f"card: {card}")
 
 
 @app.command(
@@ -264,6 +273,9 @@ def ask(
         ),
     ] = None,
     max_new_tokens: MaxNewTokens = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Name of a picture to draw them in, as PNG and SVG.", show_default="none")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Ask a model one question about a video.
@@ -273,4 +285,9 @@ def ask(
     from longvale.evaluation.ask import ask as run
     from longvale.evaluation.ask import format_answer
 
-    typer.echo(format_answer(run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)))
+    answer = run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)
+    typer.echo(format_answer(answer))
+    if plot is not None:
+        from longvale.evaluation.plot import plot_answer
+
+        typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))

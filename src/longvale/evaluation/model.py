@@ -74,6 +74,29 @@ def build_prompt(processor: Any, question: str) -> str:
     )
 
 
+def prepare_question(
+    model: Any,
+    processor: Any,
+    questions: Sequence[str],
+    features: Sequence[Features],
+    answers: Sequence[str] | None = None,
+    **text_kwargs: Any,
+) -> Any:
+    """Model inputs of questions about videos, on the model's device.
+
+    Args:
+        questions: texts that hold `<video>`.
+        features: of the video of each question.
+        answers: put behind the questions, to see what the model thinks of them.
+        text_kwargs: for the tokenizer.
+    """
+    columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
+    texts = [build_prompt(processor, question) for question in questions]
+    if answers is not None:
+        texts = [f"{text} {processor.escape(answer)}" for text, answer in zip(texts, answers, strict=True)]
+    return processor(text=texts, **columns, padding=True, return_tensors="pt", **text_kwargs).to(model.device)
+
+
 def answer_batch(
     model: Any, processor: Any, questions: Sequence[str], features: Sequence[Features], max_new_tokens: int
 ) -> list[str]:
@@ -89,9 +112,7 @@ def answer_batch(
     """
     import torch
 
-    columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
-    prompts = [build_prompt(processor, question) for question in questions]
-    inputs = processor(text=prompts, **columns, padding=True, return_tensors="pt").to(model.device)
+    inputs = prepare_question(model, processor, questions, features)
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_tokens = output[:, inputs["input_ids"].shape[1] :]
