@@ -230,8 +230,9 @@ def evaluate(
     if card is not None:
         from longvale.checkpoints.card import fill_evaluation
         from longvale.evaluation.score import TABLE
+        from longvale.evaluation.zero_shot.scoring import TABLE as ZERO_SHOT
 
-        fill_evaluation(card, scores, TABLE, f"{data.name}, {split} split")
+        fill_evaluation(card, scores, {**TABLE, **ZERO_SHOT}, f"{data.name}, {split} split")
         typer.echo(f"card: {card}")
 
 
