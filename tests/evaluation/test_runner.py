@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,24 +84,14 @@ def test_draws_follow_the_softmax():
     torch.testing.assert_close(shares, (logits / 2).softmax(0), atol=0.015, rtol=0)
 
 
-LAUNCH = """
-compute_environment: LOCAL_MACHINE
-distributed_type: MULTI_GPU
-use_cpu: true
-num_machines: 1
-num_processes: 2
-mixed_precision: 'no'
-main_process_port: 0
-"""
+#: MULTI_GPU with use_cpu is what starts two processes under gloo; `--cpu --num_processes 2` silently starts one.
+TWO = Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu_two_processes.yaml"
 
 
-def launch(tmp_path, *arguments):
-    config = tmp_path / "two.yaml"
-    config.write_text(LAUNCH)
-    # MULTI_GPU with use_cpu is what starts two processes under gloo; `--cpu --num_processes 2` silently starts one.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", "longvale.evaluation"]
+def launch(*arguments):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", TWO, "--main_process_port", 0]
+    command = [*map(str, command), "-m", "longvale.evaluation", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "LONGVALE_DEBUG": "1"}
-    command = [*map(str, command), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -108,7 +99,7 @@ def test_two_processes_give_the_file_of_one(told_model, tiny_corpus, tmp_path):
     """Two real processes over gloo."""
     options = ["--tasks", "grounding,segment_captioning", "--max-new-tokens", 6, "--batch-size", 1, "--device", "cpu"]
     arguments = [told_model, "--data", tiny_corpus, "--output", tmp_path / "two", *options]
-    ended = launch(tmp_path, *arguments)
+    ended = launch(*arguments)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("report:") == 1  # told once
     assert "of process 1 of 2" in ended.stderr

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .base import app
 from .options import (
+    Adapter,
     BatchSize,
     BatchTokens,
     Data,
     Device,
     Features,
+    Frames,
     JudgeModel,
     JudgeUrl,
     Limit,
     MaxNewTokens,
     Model,
+    NoSound,
     Overwrite,
     Prompt,
     Quiet,
     Seed,
+    Server,
     SkipMissing,
     Split,
     Tasks,
     Temperature,
+    Times,
     Videos,
 )
 
@@ -47,6 +52,11 @@ def generate(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     prompt: Prompt = None,
+    adapter: Adapter = "longvale",
+    server: Server = None,
+    times: Times = "seconds",
+    frames: Frames = 64,
+    no_sound: NoSound = False,
     limit: Limit = None,
     skip_missing: SkipMissing = False,
     overwrite: Overwrite = False,
@@ -75,6 +85,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         decoding=Decoding(temperature, seed),
         prompt=prompt,
+        adapter=_adapter(adapter, server, times, frames, no_sound),
         limit=limit,
         skip_missing=skip_missing,
         overwrite=overwrite,
@@ -82,6 +93,14 @@ def generate(
         progress=not quiet,
     )
     typer.echo(f"answers: {log}")
+
+
+def _adapter(name: str, server: str | None, times: str, frames: int, no_sound: bool) -> Any:
+    if name == "longvale":
+        return None
+    from longvale.evaluation.adapters.options import AdapterOptions
+
+    return AdapterOptions(name, server, times, frames, sound=not no_sound)
 
 
 @app.command(
@@ -151,6 +170,11 @@ def evaluate(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     prompt: Prompt = None,
+    adapter: Adapter = "longvale",
+    server: Server = None,
+    times: Times = "seconds",
+    frames: Frames = 64,
+    no_sound: NoSound = False,
     limit: Limit = None,
     skip_missing: SkipMissing = False,
     judge: JudgeModel = None,
@@ -188,6 +212,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         decoding=Decoding(temperature, seed),
         prompt=prompt,
+        adapter=_adapter(adapter, server, times, frames, no_sound),
         limit=limit,
         skip_missing=skip_missing,
         judge=choose_judge(judge, judge_url),
@@ -205,8 +230,9 @@ def evaluate(
     if card is not None:
         from longvale.checkpoints.card import fill_evaluation
         from longvale.evaluation.score import TABLE
+        from longvale.evaluation.zero_shot.scoring import TABLE as ZERO_SHOT
 
-        fill_evaluation(card, scores, TABLE, f"{data.name}, {split} split")
+        fill_evaluation(card, scores, {**TABLE, **ZERO_SHOT}, f"{data.name}, {split} split")
         typer.echo(f"card: {card}")
 
 

@@ -41,6 +41,20 @@ Prompt = Annotated[
     str | None,
     typer.Option(help="Words around zero-shot questions: crema, tdc_video, or a text file.", show_default="ours"),
 ]
+Adapter = Annotated[
+    str,
+    typer.Option(
+        help="Whose model: longvale, chat (a video model of transformers with a chat template, such as Qwen-Omni), or "
+        "server (any of the OpenAI kind)."
+    ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(help="With server: http://HOST/v1.", show_default="Hugging Face's inference providers"),
+]
+Times = Annotated[str, typer.Option(help="With chat and server: times in seconds or percent.")]
+Frames = Annotated[int, typer.Option(help="With chat and server: frames of a video.")]
+NoSound = Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames alone.")]
 JudgeModel = Annotated[
     str | None,
     typer.Option("--judge", help="Model that judges zero-shot answers, as the server calls it.", show_default="none"),

@@ -1,4 +1,4 @@
-"""What answers questions about videos: LongVALE's own model."""
+"""What answers questions about videos: LongVALE's own model here, those of others in `adapters`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..checkpoints.loading import weights_digest
-from ..tasks import AnyTask, Question
+from ..tasks import AnyTask, Prediction, Question
 from .inputs import VideoInputs
 from .prefix import BATCH_TOKENS, Ask, VideoPrefixes
 from .sampling import GREEDY, Decoding
-
-#: Questions, and their answers.
-Batch = tuple[list[Question], list[str]]
 
 
 class Answerer(Protocol):
@@ -30,7 +27,7 @@ class Answerer(Protocol):
         """Refuse, before anything is asked, what cannot be answered."""
         ...
 
-    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[Batch]:
+    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction]]:
         """Answer questions about some videos, but for batches whose keys are all `done`."""
         ...
 
@@ -78,7 +75,7 @@ class LongVALEAnswerer:
         """Look whether stored features are as wide as the model takes them."""
         self.inputs.check_widths(video_ids, self.model)
 
-    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[Batch]:
+    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction]]:
         """Answer questions, a task at a time: answers of different lengths would wait for the longest."""
         if all(question.key in done for question in questions):
             return
@@ -96,4 +93,5 @@ class LongVALEAnswerer:
                 done={place for place, question in enumerate(asked) if question.key in done},
             )
             for places, answers in batches:
-                yield [asked[place] for place in places], answers
+                pairs = ((asked[place], answer) for place, answer in zip(places, answers, strict=True))
+                yield [Prediction(q.video_id, q.task, answer, q.sentence_id) for q, answer in pairs]

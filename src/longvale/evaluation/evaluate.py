@@ -72,8 +72,10 @@ def evaluate(
         references = annotations_path(data, split)
         # Before the model is loaded, which may take minutes.
         annotations = {annotation.video_id: annotation for annotation in load_videos(references)}
-    pair = load_model(model, device or processes.device)
-    log = generate(pair, data, output / "predictions.jsonl", split=split, **options)
+    if with_ablation and options.get("adapter"):
+        raise ValueError("the ablation is of LongVALE's own model; leave it out with an adapter")
+    pair = model if options.get("adapter") else load_model(model, device or processes.device)
+    log = generate(pair, data, output / "predictions.jsonl", split=split, device=device, **options)
     ablated = None
     if with_ablation:
         left_out = ("tasks", "modalities", "zero_features")

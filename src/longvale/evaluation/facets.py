@@ -48,7 +48,7 @@ def facets(
         >>> events = (Event(0, 5, "A bell.", ("audio",)), Event(5, 25, "A dog.", ("visual",)))
         >>> found, lacking = facets("grounding", [("a", 0), ("a", 1)], {"a": Annotation("a", 30.0, events)})
         >>> [(facet.name, dict(facet.groups)) for facet in found]
-        [('event length', {'under 9 s': [0], '17 s and more': [1]}), ('modality', {'visual': [1], 'audio': [0]})]
+        [('event length', {'under 8 s': [0], '8 s and more': [1]}), ('modality', {'visual': [1], 'audio': [0]})]
         >>> lacking
         ['video length', 'events in the video', 'relation']
     """

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from ..data.sources import ANNOTATION_FILES
 from ..events import MODALITIES, Modality, load_annotations
-from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Prediction, Question, check_tasks, questions
+from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Question, check_tasks, questions
+from .adapters.options import AdapterOptions
 from .answer_log import AnswerLog
 from .answerer import Answerer, LongVALEAnswerer
 from .inputs import VideoInputs
@@ -62,6 +63,7 @@ def generate(
     max_new_tokens: int | Mapping[AnyTask, int] | None = None,
     decoding: Decoding = GREEDY,
     prompt: str | None = None,
+    adapter: AdapterOptions | None = None,
     limit: int | None = None,
     skip_missing: bool = False,
     overwrite: bool = False,
@@ -85,6 +87,8 @@ def generate(
         max_new_tokens: longest answer in tokens, one number or one a task; by default enough for the benchmark.
         decoding: greedy, or sampled with a seed a question.
         prompt: words around the questions of a zero-shot benchmark, published ones by name or a text file.
+        adapter: how to ask a model of others, from raw videos; None for LongVALE's own. With it, `batch_size`,
+            `batch_tokens`, `decoding`, `modalities` and `zero_features` do not count.
         limit: only the first so many videos.
         skip_missing: leave out the questions about videos that have no file, and say so, instead of refusing.
         overwrite: begin anew if the log exists.
@@ -103,12 +107,19 @@ def generate(
         if number < 1:
             raise ValueError(f"{name} must be 1 or more, not {number}")
     references, asked, settings = load_questions(data, tasks, split, limit, prompt)
-    inputs = VideoInputs(data, features, videos, modalities, zero_features)
+    settings["max_new_tokens"] = {task: limits[task] for task in settings["tasks"]}
+    if adapter is not None and features is not None:
+        raise ValueError(f"features ({features}) are of LongVALE's towers; models of others take videos")
+    inputs = VideoInputs(data, features, _videos_folder(data, videos, adapter), modalities, zero_features)
     asked = with_input(asked, inputs, references, skip_missing=skip_missing)
     processes = join_processes()
-    pair = load_model(model, device or processes.device)
-    settings["max_new_tokens"] = {task: limits[task] for task in settings["tasks"]}
-    answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding)
+    device = device or processes.device
+    if adapter is None:
+        pair = load_model(model, device)
+        answerer: Answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding)
+    else:
+        known = {} if asked[0].task in ZERO_SHOT_TASKS else load_annotations(references)
+        answerer = adapter.build(model, inputs.root, known, limits, device)
     return answer_all(answerer, asked, output, settings, processes, overwrite=overwrite, progress=progress)
 
 
@@ -229,10 +240,10 @@ def _answer_blocks(
         disable=not progress or processes.rank > 0,
     ) as bar:
         for block in blocks:
-            for batch, answers in answerer.answer(block, log.done.keys()):
+            for batch in answerer.answer(block, log.done.keys()):
                 # What a kill left of a batch was asked as the whole batch again, so that rounding cannot differ.
-                new = [(q, answer) for q, answer in zip(batch, answers, strict=True) if q.key not in log.done]
-                log.append([Prediction(q.video_id, q.task, answer, q.sentence_id) for q, answer in new])
+                new = [prediction for prediction in batch if prediction.key not in log.done]
+                log.append(new)
                 bar.update(len(new))
 
 
@@ -254,6 +265,13 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _videos_folder(
+    data: str | os.PathLike, videos: str | os.PathLike | None, adapter: AdapterOptions | None
+) -> str | os.PathLike | None:
+    """The folder of raw videos that an adapter needs; without one, what is asked for."""
+    return Path(data, "videos") if adapter is not None and videos is None else videos
 
 
 def _check_folder(path: str | os.PathLike) -> None:

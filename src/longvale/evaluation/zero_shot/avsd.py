@@ -30,7 +30,7 @@ FILES = {
 #: Stands in place of an answer of the test file.
 UNDISCLOSED = "__UNDISCLOSED__"
 
-#: What the table shows.
+#: What tables show.
 SCORES = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr")
 
 

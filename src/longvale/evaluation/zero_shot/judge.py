@@ -18,6 +18,7 @@ from typing import Any
 from ...events import parse_json
 from ...tasks import Prediction, Question
 from ..answer_log import AnswerLog
+from ..inference import ChatClient
 from .prompting import load_prompt
 
 #: A reply is a short object; so many tokens leave room for a model that explains.
@@ -75,7 +76,6 @@ def judge_answers(
         ConnectionError: if the server cannot be reached or refuses; what was judged before stays.
         ValueError: if the log is of other answers, another judge or another prompt.
     """
-    from huggingface_hub import InferenceClient
     from tqdm.auto import tqdm
 
     template = load_prompt("judge", judge.prompt)
@@ -85,14 +85,14 @@ def judge_answers(
         "prompt": hashlib.sha256(template.template.encode()).hexdigest()[:16],
         "answers": hashlib.sha256("\n".join(p.to_log() for p in answers).encode(errors="replace")).hexdigest()[:16],
     }
-    client = InferenceClient(base_url=judge.base_url, timeout=judge.timeout_s)
+    client = ChatClient(judge.model, judge.base_url, timeout_s=judge.timeout_s)
     given = {answer.key: answer for answer in answers}
 
     def ask(key: tuple) -> Prediction:
         text = template.substitute(
             question=_bare(asked[key].question), reference=references[key][0], prediction=given[key].answer
         )
-        return Prediction(given[key].video_id, given[key].task, _reply(client, judge, text), given[key].sentence_id)
+        return Prediction(given[key].video_id, given[key].task, _reply(client, text), given[key].sentence_id)
 
     with AnswerLog(log_path, settings, [asked[answer.key] for answer in answers]) as log:
         todo = [answer.key for answer in answers if answer.key not in log.done]
@@ -113,21 +113,10 @@ def _bare(question: str) -> str:
     return question.partition("\n")[2]
 
 
-def _reply(client: Any, judge: Judge, text: str) -> str:
+def _reply(client: ChatClient, text: str) -> str:
     """The judge's words; asked a second time if they cannot be read."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
-
     for words in (text, f"{text}\n{_AGAIN}"):
-        try:
-            output = client.chat_completion(
-                [{"role": "user", "content": words}], model=judge.model, max_tokens=_MAX_TOKENS, temperature=0
-            )
-        except (HfHubHTTPError, httpx.HTTPError, TimeoutError) as error:
-            where = judge.base_url or "Hugging Face's inference providers"
-            reason = " ".join(str(error).split())[:300]
-            raise ConnectionError(f"{where}: the judge {judge.model} does not answer ({reason})") from error
-        reply = (output.choices[0].message.content or "").strip()
+        reply = client.ask(words, _MAX_TOKENS)
         if read_verdict(reply) is not None:
             break
     return reply

@@ -13,6 +13,13 @@ from ..counting import check_answers, format_counts, means_by_video
 from . import avsd, music_avqa
 from .judge import Judge, judge_answers, judge_log, score_verdicts
 
+#: What tables show of each task, in this order.
+TABLE: dict[ZeroShotTask, tuple[str, ...]] = {
+    "music_avqa": ("accuracy",),
+    "avsd": avsd.SCORES,
+    "avsd_first": avsd.SCORES,
+}
+
 #: Scores of one answer in a row, in the order of the answers.
 Rows = list[dict[str, float]]
 
