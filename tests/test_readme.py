@@ -34,7 +34,7 @@ BLOCKS = [
 
 def test_all_blocks_that_can_run_are_marked():
     runnable = re.findall(r"^```(?:python|bash)$", TEXT, re.MULTILINE)
-    assert len(BLOCKS) == len(runnable) == 6
+    assert len(BLOCKS) == len(runnable) == 7
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line{block.line}")
