@@ -130,13 +130,13 @@ def run(way: str, path: str) -> None:
 
     if way == "decord":
         import decord as _  # noqa: F401
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     frames, waveform = globals()[way](path)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     with open("/proc/self/status") as status:
         peak_mb = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
     np.savez(f"{path}.{way}.npz", frames=frames, waveform=waveform)
-    print(json.dumps({"seconds": seconds, "peak_mb": peak_mb}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb}))
 
 
 # --- the comparison -------------------------------------------------------------------------------------------------
@@ -150,12 +150,12 @@ def compare(path: Path, rounds: int) -> None:
             command = [sys.executable, __file__, "--way", way, "--video", str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             told[way].append(json.loads(done.stdout.splitlines()[-1]))
-    medians = {way: statistics.median(one["seconds"] for one in ones) for way, ones in told.items()}
-    peaks = {way: max(one["peak_mb"] for one in ones) for way, ones in told.items()}
-    print(f"{'':8} {'seconds':>8} {'ratio':>6} {'peak MB':>8} {'ratio':>6}")
+    columns = {"seconds": "seconds", "cpu_seconds": "of a CPU", "peak_mb": "peak MB"}
+    print(f"{'':8}" + "".join(f" {title:>9} {'ratio':>6}" for title in columns.values()))
+    medians = {way: {name: statistics.median(one[name] for one in told[way]) for name in columns} for way in ways}
     for way in ways:
-        ratio, peak_ratio = medians[way] / medians["ours"], peaks[way] / peaks["ours"]
-        print(f"{way:8} {medians[way]:8.2f} {ratio:6.2f} {peaks[way]:8.0f} {peak_ratio:6.2f}")
+        cells = (f" {value:9.2f} {value / medians['ours'][name]:6.2f}" for name, value in medians[way].items())
+        print(f"{way:8}" + "".join(cells))
     if "decord" not in ways:
         print("decord is not installed: pip install decord")
     results = {way: np.load(f"{path}.{way}.npz", allow_pickle=False) for way in ways}
