@@ -18,7 +18,7 @@ from longvale.data.features import FeatureStore
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
 
-COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "ask", "convert")
+COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "report", "ask", "convert")
 
 
 def run_python(*arguments, **environment):
@@ -209,9 +209,12 @@ def test_logs_that_cannot_be_scored(longvale, tmp_path, line, message):
 
 
 def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):
+    from longvale.evaluation.sampling import Decoding
+
     calls = []
     monkeypatch.setattr("longvale.evaluation.generate.generate", lambda *a, **k: calls.append((a, k)) or tmp_path / "p")
     arguments = "m --data d --output p --tasks grounding,dense_captioning --split train --videos v --modalities audio"
+    arguments += " --temperature 0.05 --seed 3"
     longvale(
         "generate", *arguments.split(), "--batch-size", 2, "--skip-missing", "--overwrite", "--device", "cpu", "-q"
     )
@@ -223,6 +226,8 @@ def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):
         "videos": "v",
         "modalities": ["audio"],
         "batch_size": 2,
+        "batch_tokens": 32_768,
+        "decoding": Decoding(0.05, 3),
         "skip_missing": True,
         "overwrite": True,
         "device": "cpu",
@@ -261,7 +266,7 @@ def test_debugging_shows_where_an_error_comes_from(tmp_path):
     arguments = ("-m", "longvale", "score", tmp_path / "none.jsonl", "--references", tmp_path / "none.json")
     plain = run_python(*arguments)
     assert plain.returncode == 2
-    assert plain.stderr == f"longvale: error: {tmp_path / 'none.json'}: no such file\n"
+    assert plain.stderr == f"longvale: error: {tmp_path / 'none.jsonl'}: no such file\n"
     debugged = run_python(*arguments, LONGVALE_DEBUG="1")
     assert debugged.returncode == 2
     assert debugged.stderr.startswith("Traceback (most recent call last):") and debugged.stderr.endswith(plain.stderr)

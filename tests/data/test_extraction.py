@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from longvale.checkpoints.loading import load_checkpoint, weights_digest
 from longvale.data import extraction, workers
-from longvale.data.checkpoint import load_checkpoint, weights_digest
 from longvale.data.extraction import ExtractionSummary, Manifest, encode_video, extract, extract_features, find_videos
 from longvale.data.features import FeatureStore, feature_path
 from longvale.data.manifest import load_records
@@ -277,7 +277,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_files(videos, tmp_path, run, m
 SCRIPT = """
 import os, signal, sys
 from longvale.data import extraction
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEModel
 
 def main():

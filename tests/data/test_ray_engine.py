@@ -44,7 +44,7 @@ def main():
     videos, output, model, marker, victim = sys.argv[1:]
     import ray
 
-    from longvale.data.checkpoint import load_checkpoint
+    from longvale.checkpoints.loading import load_checkpoint
     from longvale.data.extraction import extract
     from longvale.models.modeling_longvale import LongVALEModel
 

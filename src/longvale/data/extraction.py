@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ..checkpoints.loading import load_checkpoint, weights_digest
 from ..events import MODALITIES, Modality, check_video_id
-from .checkpoint import load_checkpoint, weights_digest
 from .features import feature_bytes, is_complete, remove_unfinished, save_features
 from .manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from .sources import VIDEO_SUFFIXES, index_videos

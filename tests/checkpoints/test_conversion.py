@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from longvale.data.checkpoint import load_checkpoint
-from longvale.data.conversion import convert, find_parts
+from longvale.checkpoints.conversion import convert, find_parts
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 
 HIDDEN, LAYERS, RANK, ALPHA = 32, 2, 4, 8
@@ -508,7 +508,7 @@ def test_an_interrupted_conversion_leaves_nothing(original, tmp_path, monkeypatc
         assert list(tmp_path.iterdir())  # something has been written
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("longvale.data.conversion._merge", interrupt)
+    monkeypatch.setattr("longvale.checkpoints.conversion._merge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(original, tmp_path / "model")
     assert not list(tmp_path.iterdir())

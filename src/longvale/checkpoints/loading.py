@@ -48,7 +48,7 @@ def load_checkpoint(
     from ..models.processing_longvale import LongVALEProcessor
 
     device = choose_device(device)
-    _check_folder(path)
+    check_folder(path)
     try:
         # Other configurations would be filled up with the defaults: 7B parameters drawn at random.
         kind = LongVALEConfig.get_config_dict(path)[0].get("model_type")
@@ -118,7 +118,7 @@ def weights_digest(model: torch.nn.Module, part: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_folder(path: str | os.PathLike) -> None:
+def check_folder(path: str | os.PathLike) -> None:
     """Refuse what is no checkpoint by its files; those of the Hub are seen when they are fetched."""
     folder = Path(path)
     if not folder.is_dir():
