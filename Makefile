@@ -37,6 +37,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m mypy
 
+docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.docs
 	$(BIN)/python -m mkdocs build --strict
 

@@ -32,7 +32,7 @@ AnyTask: TypeAlias = Task | ZeroShotTask
 VIDEO_TOKEN = "<video>"
 
 #: How the published log names the tasks.
-LOG_NAMES: dict[Task, str] = {
+LOG_NAMES: dict[AnyTask, str] = {
     "grounding": "grounding",
     "dense_captioning": "captioning",
     "segment_captioning": "seg_captioning",

@@ -9,7 +9,8 @@ import pytest
 
 #: What the scripted model answers, by a word of the question.
 ANSWERS = {
-    "detail the events": "From 00 to 20, A bell is heard off screen.\nFrom 10 to 50, A red ring slides.\nFrom 50 to 99, A voice.",
+    "detail the events": "From 00 to 20, A bell is heard off screen.\n"
+    "From 10 to 50, A red ring slides.\nFrom 50 to 99, A voice.",
     "describe what occurred": "A bell is heard off screen.",
     "slowly": "\n".join(f"From {n:02d} to {n + 9:02d}, part {n} of a slow answer." for n in range(0, 90, 3)),
     "nothing": "I see no such thing.",
@@ -88,3 +89,43 @@ def page_url(scripted_pair, tmp_path_factory):
 
     with serve(scripted_pair, limits=Limits(size=8 * 2**20, length=60.0)) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    """A headless Chromium; the test is skipped where there is none."""
+    browsing = pytest.importorskip("browsing", reason="needs selenium")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromedriver = shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        pytest.skip("needs chromium and chromedriver; on Debian: apt-get install chromium chromium-driver")
+    driver = browsing.start(chromium, chromedriver, tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def new_tab(driver, page_url, downloads):
+    """Open tabs of the page: `new_tab()`, or `new_tab(url)`; closed after the test."""
+    from browsing import Tab
+
+    first, tabs = driver.current_window_handle, []
+
+    def open_tab(url=page_url):
+        tabs.append(Tab(driver, url, downloads))
+        return tabs[-1]
+
+    yield open_tab
+    for tab in tabs:
+        tab.close()
+    driver.switch_to.window(first)
+
+
+@pytest.fixture
+def tab(new_tab):
+    return new_tab()

@@ -10,7 +10,9 @@ VIDEO = Video(Path("a.mp4"), "a.mp4", False, 60.0, None)
 
 
 def test_the_three_tasks_are_asked_in_the_published_words():
-    assert ask_about(VIDEO, "Find an event", " A bell\nrings. ", None, None).text == tasks.grounding_question("A bell rings.")
+    assert ask_about(VIDEO, "Find an event", " A bell\nrings. ", None, None).text == tasks.grounding_question(
+        "A bell rings."
+    )
     assert ask_about(VIDEO, "List all events", None, None, None).text == tasks.dense_captioning_question()
     part = ask_about(VIDEO, "Describe a part", "", 6, 99)
     assert part.text == tasks.segment_captioning_question(6, 60, 60.0) and part.span == (6, 60.0)

@@ -62,7 +62,9 @@ def test_nothing_outside_can_be_read(client, tiny_model, path):
         assert "root:" not in response.text and "hidden_size" not in response.text
 
 
-@pytest.mark.parametrize("name", ["../../../evil.mp4", "/tmp/evil.mp4", "..\\..\\evil.mp4", "%2e%2e%2fevil.mp4", "..", "a\0b.mp4"])
+@pytest.mark.parametrize(
+    "name", ["../../../evil.mp4", "/tmp/evil.mp4", "..\\..\\evil.mp4", "%2e%2e%2fevil.mp4", "..", "a\0b.mp4"]
+)
 def test_uploads_stay_in_their_folder_whatever_they_are_called(client, clips, name):
     response = upload(client, (clips / "text.mp4").read_bytes(), name)
     if response.status_code == 200:

@@ -93,7 +93,9 @@ def test_a_video_without_sound_has_no_features_of_it(scripted_pair, clips, stop)
 def test_events_of_answers_all_have_a_caption():
     found = work.find_events("From 10 to 20.", 10.0, "grounding", "a bell", None)
     assert found == (Event(1.0, 2.0, "a bell"),)
-    assert work.find_events("A bell\nrings.", 10.0, "segment_captioning", "", (2.0, 4.0)) == (Event(2, 4, "A bell rings."),)
+    assert work.find_events("A bell\nrings.", 10.0, "segment_captioning", "", (2.0, 4.0)) == (
+        Event(2, 4, "A bell rings."),
+    )
     assert work.find_events("", 10.0, "segment_captioning", "", (2.0, 4.0)) == ()
     assert work.find_events("From 10 to 20, a dog.", 10.0, None, "when?", None)[0].caption == "a dog."
     assert work.find_events("No idea.", 10.0, None, "when?", None) == ()

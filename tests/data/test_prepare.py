@@ -214,7 +214,9 @@ def test_shards(tmp_path):
 def test_changes_are_noticed(tiny_corpus, tmp_path):
     prepare(tiny_corpus, tmp_path / "out", progress=False)
     listed = check_checksums(tmp_path / "out")
-    assert "README.md" in listed and "events/test-00000-of-00001.parquet" in listed
+    assert "README.md" not in listed and "events/test-00000-of-00001.parquet" in listed
+    (tmp_path / "out" / "README.md").write_text("---\nlicense: mit\n---\n")  # a card may be written on
+    assert check_checksums(tmp_path / "out") == listed
     shard = tmp_path / "out" / "videos" / "test-00000-of-00001.parquet"
     whole = shard.read_bytes()
     for change, told in (

@@ -1,4 +1,5 @@
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_the_last_text_is_the_whole_answer(pair, features):
     texts = list(stream_answer(*pair, QUESTION, features, 40))
     assert texts[-1] == answer_batch(*pair, [QUESTION], [features], 40)[0]
     assert len(texts) > 3
-    assert all(later.startswith(earlier[:-3]) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier[:-3]) for earlier, later in pairwise(texts))
 
 
 def test_it_stops_when_told(pair, features):

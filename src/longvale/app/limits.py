@@ -52,8 +52,8 @@ class Limits:
 
         Raises:
             FileNotFoundError: if it is gone.
-            ValueError: in a sentence for whoever uploaded it, if it is too large, too long, of a wrong kind, or no media
-                file at all. The sentence names the file without its folder.
+            ValueError: in a sentence for whoever uploaded it, if it is too large, too long, of a wrong kind, or no
+                media file at all. The sentence names the file without its folder.
         """
         from ..models.media import probe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..evaluation.model import MAX_NEW_TOKENS
 from ..events import Seconds
 from ..tasks import Task
 from . import timeline, work
+from .annotations import AnnotatedVideo
 from .limits import SUFFIXES, Limits
 from .sessions import Session, Sessions, Video
 
@@ -36,6 +37,7 @@ _NAMES = {task: name for name, task in CHOICES.items()}
 #: Visitors that may wait; later ones are told to come back.
 QUEUE_SIZE = 32
 
+_STOPPED = "Stopped."
 _FAILED = "Something went wrong on our side, not with your video. Whoever runs this page finds the reason in its log."
 
 
@@ -49,6 +51,7 @@ class Page:
         name: of the model, for people.
         limits: of uploads.
         examples: videos to choose from.
+        annotated: what `longvale annotate` found in some of them, by the name without suffix; shown with them.
         sessions: the open tabs.
     """
 
@@ -57,14 +60,16 @@ class Page:
     name: str
     limits: Limits = field(default_factory=Limits)
     examples: Sequence[Path] = ()
+    annotated: Mapping[str, AnnotatedVideo] = field(default_factory=dict)
     sessions: Sessions = field(default_factory=Sessions)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     # What visitors do: each gives states of the view, the last one stays.
 
-    def upload(self, path: str, request: gr.Request) -> Iterator[dict[str, Any]]:
-        """A visitor uploaded a file."""
-        yield from self._open(request.session_hash, Path(path), owned=True)
+    def upload(self, path: str, request: gr.Request) -> Iterator[tuple[dict[str, Any], Any]]:
+        """A visitor uploaded a file: afterwards the field is free for another."""
+        for view in self._open(request.session_hash, Path(path), owned=True):
+            yield view, gr.skip() if view["stage"] else None
 
     def example(self, event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
         """A visitor chose an example."""
@@ -99,7 +104,7 @@ class Page:
         """A visitor wants no more of what is running or waiting for them."""
         session = self.sessions.get(request.session_hash)
         session.stop.set()
-        view = {**timeline.EMPTY, **session.view, "stage": None, "note": "Stopped."}
+        view = {**timeline.EMPTY, **session.view, "stage": None, "note": _STOPPED}
         if view["answer"] and not view["answer"]["events"] and not view["answer"]["text"]:
             view["answer"] = None
         return self._show(request.session_hash, view)
@@ -123,11 +128,12 @@ class Page:
         stop = session.stop
         try:
             for view in work.in_background(job, stop):
-                if session.stop is stop:  # else the visitor does something else by now
+                # Else the visitor does something else by now, or wants no more of this.
+                if session.stop is stop and not (stop.is_set() and view["stage"]):
                     yield self._show(key, view)
         except (ValueError, OSError) as error:
             yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _sentence(error)})
-        except Exception:  # noqa: BLE001  a visitor must not see it, whoever runs the page must
+        except Exception:
             logger.exception("a visitor's request failed")
             yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _FAILED})
 
@@ -147,7 +153,17 @@ class Page:
             raise
         session.video = Video(path, path.name, session.video.owned, media.duration, media)
         url = f"gradio_api/file={quote(str(path))}"
-        report({**timeline.EMPTY, "video": timeline.describe_video(path.name, url, media)})
+        described = timeline.describe_video(path.name, url, media)
+        found = None if session.video.owned else self.annotated.get(path.stem)
+        if found is not None:
+            described["boundaries"] = found.boundaries
+        report(
+            {
+                **timeline.EMPTY,
+                "video": described,
+                "answer": None if found is None else timeline.describe_annotation(found),
+            }
+        )
 
     def _answer(self, session: Session, question: Question, view: dict, report: Callable[[dict], None]) -> None:
         video, stop = session.video, session.stop
@@ -176,7 +192,8 @@ class Page:
                 weighing = "Weighing what was seen, heard and said"
                 events, weights = work.weigh(*model, text, events, lambda share: show(weighing, share), stop)
         saved = timeline.to_annotation(video.name, video.duration, events)
-        show(None, answer=timeline.describe_answer(question.words, text, events, weights, saved))
+        described = timeline.describe_answer(question.words, text, events, weights, saved)
+        show(None, answer=described, note=_STOPPED if stop.is_set() else None)
 
     # The page itself
 
@@ -185,7 +202,7 @@ class Page:
         with gr.Blocks(title="LongVALE", analytics_enabled=False, delete_cache=(600, 7200)) as blocks:
             gr.HTML(_asset("head.html").replace("{model}", _escape(self.name)), padding=False)
             with gr.Row(elem_id="lv-columns"):
-                with gr.Column(scale=7, min_width=320):
+                with gr.Column(scale=7, min_width=280):
                     viewer = gr.HTML(
                         timeline.EMPTY,
                         html_template='<div class="lv"></div>',
@@ -194,7 +211,7 @@ class Page:
                         elem_id="lv-viewer",
                         apply_default_css=False,
                     )
-                with gr.Column(scale=3, min_width=300, elem_id="lv-side"):
+                with gr.Column(scale=3, min_width=280, elem_id="lv-side"):
                     controls = self._build_controls()
             self._connect(blocks, viewer, controls)
         blocks.queue(max_size=QUEUE_SIZE, api_open=False)
@@ -237,7 +254,14 @@ class Page:
         parts["choice"].change(change, parts["choice"], [parts["query"], parts["span"]], queue=False, **quiet)
         running = [
             # Decoding is the disk's and one core's work: two at a time. The model serves one after the other.
-            parts["file"].upload(self.upload, parts["file"], viewer, concurrency_limit=2, concurrency_id="decode", **waiting),
+            parts["file"].upload(
+                self.upload,
+                parts["file"],
+                [viewer, parts["file"]],
+                concurrency_limit=2,
+                concurrency_id="decode",
+                **waiting,
+            ),
             viewer.example(self.example, None, viewer, concurrency_id="decode", **waiting),
         ]
         inputs = [parts[name] for name in ("choice", "query", "start", "end")]
@@ -292,9 +316,7 @@ class Question:
         return work.find_events(answer, duration, self.task, self.words, self.span)
 
 
-def ask_about(
-    video: Video | None, choice: str, query: str | None, start: float | None, end: float | None
-) -> Question:
+def ask_about(video: Video | None, choice: str, query: str | None, start: float | None, end: float | None) -> Question:
     """The question that the form asks.
 
     Args:

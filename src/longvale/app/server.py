@@ -15,14 +15,15 @@ from urllib.parse import unquote
 
 from ..data.sources import index_videos
 from ..evaluation.model import ModelLike, load_model
+from .annotations import AnnotatedVideo, load_annotated
 from .limits import Limits
 from .page import Page, _asset
 from .sessions import private_environment
 
 logger = logging.getLogger(__name__)
 
-#: Examples that the empty page shows.
-MAX_EXAMPLES = 6
+#: Examples that the empty page shows, and annotated videos.
+MAX_EXAMPLES, MAX_ANNOTATED = 6, 24
 
 #: Nothing comes from elsewhere and nothing goes elsewhere, whatever a script on the page tries. Gradio makes its
 #: functions from strings (eval) and its styles inline.
@@ -41,6 +42,7 @@ def serve(
     model: ModelLike,
     *,
     examples: str | os.PathLike | None = None,
+    annotations: str | os.PathLike | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
     limits: Limits | None = None,
@@ -51,6 +53,8 @@ def serve(
     Args:
         model: folder, Hub id, or (model, processor) pair.
         examples: folder of videos of which the first six are offered; by default three synthetic ones are made.
+        annotations: folder of stages that `longvale annotate` left. Its videos are looked for in `examples`, and shown
+            with their boundaries, events and captions.
         host: address to listen on; "0.0.0.0" lets other machines in.
         port: the first free one from 7860 by default.
         limits: of uploads.
@@ -69,15 +73,14 @@ def serve(
         ...     print(url)
         http://127.0.0.1:7860
     """
-    found = None if examples is None else example_videos(examples)
+    found, annotated = choose_examples(examples, annotations)
     loaded = load_model(model, device)
     limits = limits or Limits()
     with private_folder() as folder:
-        page = Page(*loaded, name=_name(model), limits=limits, examples=found or synthetic_examples(folder))
+        videos = found or synthetic_examples(folder)
+        page = Page(*loaded, name=_name(model), limits=limits, examples=videos, annotated=annotated)
         blocks = page.build()
-        _, url, _ = blocks.launch(
-            server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(page)
-        )
+        _, url, _ = blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(page))
         try:
             yield url.rstrip("/")
         finally:
@@ -152,15 +155,39 @@ def private_folder() -> Iterator[Path]:
                 os.environ[name] = value
 
 
+def choose_examples(
+    examples: str | os.PathLike | None, annotations: str | os.PathLike | None
+) -> tuple[list[Path], dict[str, AnnotatedVideo]]:
+    """The videos that are offered and what is known of them.
+
+    Args:
+        examples: folder of videos, or None.
+        annotations: folder of stages; then only annotated videos are offered.
+
+    Raises:
+        FileNotFoundError: if a folder is missing, holds no video, or none that is annotated.
+        ValueError: if annotations are given without videos, or are damaged.
+    """
+    if annotations is None:
+        return ([] if examples is None else example_videos(examples)[:MAX_EXAMPLES]), {}
+    if examples is None:
+        raise ValueError(f"{annotations}: give the folder of its videos, too, as examples")
+    annotated = load_annotated(annotations)
+    videos = [path for path in example_videos(examples) if path.stem in annotated][:MAX_ANNOTATED]
+    if not videos:
+        raise FileNotFoundError(f"{examples}: holds none of the videos of {annotations}; give the folder that does")
+    return videos, annotated
+
+
 def example_videos(folder: str | os.PathLike) -> list[Path]:
-    """The first videos of a folder.
+    """The videos of a folder, in the order of their names.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no video in it.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give a folder of example videos")
-    videos = sorted(index_videos(folder).values())[:MAX_EXAMPLES]
+    videos = sorted(index_videos(folder).values())
     if not videos:
         raise FileNotFoundError(f"{folder}: holds no video; give a folder of example videos")
     return [path.resolve() for path in videos]
@@ -238,6 +265,5 @@ def wait_for_end() -> None:
 
 
 def _name(model: ModelLike) -> str:
-    if isinstance(model, tuple):
-        return str(getattr(model[0], "name_or_path", "") or "unnamed")
-    return "/".join(Path(model).parts[-2:])
+    path = getattr(model[0], "name_or_path", "") if isinstance(model, tuple) else model
+    return "/".join(Path(path).parts[-2:]) or "unnamed"

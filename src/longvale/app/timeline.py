@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES, Annotation, Event, Modality, Seconds
 from ..exports import export_files
+from .annotations import AnnotatedVideo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +92,14 @@ def describe_answer(
         ],
         "files": export_files(saved) if saved is not None and events else [],
     }
+
+
+def describe_annotation(found: AnnotatedVideo) -> dict[str, Any]:
+    """What the annotation pipeline found in a video, in the form of an answer; each event tells where it comes from."""
+    described = describe_answer("Annotation", "", found.annotation.events, None, found.annotation)
+    for event, sources in zip(described["events"], found.sources, strict=True):
+        event["sources"] = [list(source) for source in sources]
+    return described
 
 
 def waveform_peaks(waveform: np.ndarray, bars: int) -> list[float]:

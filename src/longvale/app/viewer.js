@@ -36,12 +36,13 @@ root.append(empty, alertBox, title, player, stage, note, timeline, answer);
 const tracks = LANES.map((name) => make("div", {class: `lv-track lv-track-${name}`}));
 const labels = LANES.map((name) => make("span", {class: "lv-label"}, make("i", {class: `lv-key lv-${name}`}), name));
 const strips = LANES.map((name) => make("div", {class: `lv-strip lv-strip-${name}`, "aria-hidden": "true"}));
+const edges = LANES.map(() => make("div", {class: "lv-edges", "aria-hidden": "true"}));
 const rows = LANES.map(() => make("div", {class: "lv-rows"}));
 const ruler = make("div", {class: "lv-track lv-ruler", "aria-hidden": "true"});
 const playhead = make("div", {class: "lv-playhead", "aria-hidden": "true"});
 timeline.append(make("span"), ruler);
 LANES.forEach((name, lane) => {
-  tracks[lane].append(strips[lane], rows[lane]);
+  tracks[lane].append(strips[lane], edges[lane], rows[lane]);
   timeline.append(labels[lane], tracks[lane]);
 });
 timeline.append(playhead);
@@ -124,6 +125,14 @@ function drawVideo(value) {
   tracks[0].classList.toggle("lv-none", !value.thumbnails.length);
   tracks[1].classList.toggle("lv-none", !value.peaks);
   tracks[2].classList.toggle("lv-none", !value.peaks);
+  MODALITIES.forEach((modality, lane) => {
+    const spans = value.boundaries ? value.boundaries[modality] : [];
+    edges[lane].replaceChildren(...spans.map(([start, end]) => make("i", {
+      class: `lv-${LANES[lane]}`, title: `${LANES[lane]}: ${clock(start)} to ${clock(end)}`,
+      style: `left:${start / duration * 100}%;width:${(end - start) / duration * 100}%`,
+    })));
+    edges[lane].hidden = !spans.length;
+  });
   drawRuler();
   light();
 }
@@ -160,12 +169,20 @@ function drawAnswer(value) {
       make("span", {class: "lv-caption"}, event.caption),
       make("span", {class: "lv-badges"}, ...badges));
     nodes.push(sentence);
-    list.append(make("li", {}, sentence));
+    const item = make("li", {}, sentence);
+    if (event.sources?.length) {
+      const lines = event.sources.flatMap(([what, text]) => [make("dt", {}, what), make("dd", {}, text)]);
+      item.append(make("details", {class: "lv-sources"}, make("summary", {}, "Where this comes from"), make("dl", {}, ...lines)));
+    }
+    list.append(item);
   });
   const parts = [make("h2", {}, value.question)];
   if (marks.length) parts.push(list);
   else parts.push(make("p", {class: "lv-text"}, value.text || (value.done ? "The answer is empty." : "…")));
-  if (value.done && marks.length) {
+  if (shown.video?.boundaries && value.done && !value.text) {
+    parts.push(make("p", {class: "lv-note"}, "Thin bars: what each modality alone was cut into. Thick ones: the events made of them."));
+  }
+  if (value.done && marks.length && value.text) {
     parts.push(make("details", {}, make("summary", {}, "The answer as written"), make("pre", {}, value.text)));
     if (marks.some(({event}) => !event.lanes.length)) {
       parts.push(make("p", {class: "lv-note"}, "Unsure: no modality alone makes the model say this."));
@@ -226,12 +243,13 @@ function draw() {
   const value = props.value || {};
   alertBox.hidden = !value.error;
   alertBox.textContent = value.error || "";
-  const begins = stage.hidden && value.stage;
-  stage.hidden = !value.stage;
-  if (value.stage) {
-    stageText.textContent = value.stage.text;
-    if (value.stage.share === null) stageBar.removeAttribute("value");
-    else stageBar.value = value.stage.share;
+  const doing = waiting ? {text: waiting, share: null} : value.stage;
+  const begins = stage.hidden && doing;
+  stage.hidden = !doing;
+  if (doing) {
+    stageText.textContent = doing.text;
+    if (doing.share === null) stageBar.removeAttribute("value");
+    else stageBar.value = doing.share;
   }
   const notes = [value.note, ...(value.video ? value.video.notes : [])].filter(Boolean);
   note.textContent = notes.join(" ");
@@ -240,10 +258,25 @@ function draw() {
   shown = JSON.parse(JSON.stringify({video: value.video || null, answer: value.answer || null}));
   if (newVideo) drawVideo(shown.video);
   if (newVideo || newAnswer) drawAnswer(shown.answer);
-  empty.hidden = Boolean(shown.video || value.stage);
+  empty.hidden = Boolean(shown.video || doing);
   // On a narrow screen the form stands above.
   if (begins && root.getBoundingClientRect().top > innerHeight / 2) root.scrollIntoView({block: "start"});
 }
 
+// Gradio tells the place in the queue beside a component of its own, which need not be there yet.
+let waiting = "";
+function watchQueue() {
+  const queue = document.getElementById("lv-queue");
+  if (!queue) { setTimeout(watchQueue, 100); return; }
+  new MutationObserver(() => {
+    const [, place, length] = queue.textContent.match(/queue: (\d+)\/(\d+)/) || [];
+    const now = place ? `Waiting for your turn: place ${place} of ${length}` : "";
+    if (now === waiting) return;
+    waiting = now;
+    draw();
+  }).observe(queue, {subtree: true, childList: true, characterData: true});
+}
+
+watchQueue();
 watch("value", draw);
 draw();

@@ -80,7 +80,11 @@ def in_background(work: Callable[[Callable[[Report], None]], None], stop: thread
 
 
 def decode(
-    path: Path, media_kwargs: dict[str, Any], max_length: Seconds, report: Callable[[float], None], stop: threading.Event
+    path: Path,
+    media_kwargs: dict[str, Any],
+    max_length: Seconds,
+    report: Callable[[float], None],
+    stop: threading.Event,
 ) -> Media:
     """Read a video file.
 
@@ -109,9 +113,7 @@ def decode(
 class _WatchedFile(NamedFile):
     """Tells how much of a file is read. It is walked twice, for the sound and for the pictures, each from its begin."""
 
-    def __init__(
-        self, file: Any, name: str, size: int, report: Callable[[float], None], stop: threading.Event
-    ) -> None:
+    def __init__(self, file: Any, name: str, size: int, report: Callable[[float], None], stop: threading.Event) -> None:
         super().__init__(file, name)
         self._size, self._report, self._stop, self._walk, self._bytes = size, report, stop, 0, 0
 
@@ -210,7 +212,9 @@ def weigh(
     return tuple(replace(event, modalities=lanes(w)) for event, w in zip(events, weights, strict=True)), weights
 
 
-def find_events(text: str, duration: Seconds, task: Task | None, caption: str, span: tuple[float, float] | None) -> tuple:
+def find_events(
+    text: str, duration: Seconds, task: Task | None, caption: str, span: tuple[float, float] | None
+) -> tuple:
     """The events of an answer as the timeline shows them: each has a caption.
 
     Args:
@@ -222,4 +226,6 @@ def find_events(text: str, duration: Seconds, task: Task | None, caption: str, s
     """
     if task == "segment_captioning":
         return (Event(*span, " ".join(text.split())),) if text else ()
-    return tuple(event if event.caption else replace(event, caption=caption) for event in read_answer(text, duration, task))
+    return tuple(
+        event if event.caption else replace(event, caption=caption) for event in read_answer(text, duration, task)
+    )

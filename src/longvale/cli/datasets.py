@@ -10,8 +10,8 @@ import typer
 from .base import app
 from .options import Quiet
 
-data = typer.Typer(no_args_is_help=True, help="Look at annotations, and turn them into a data set for the Hub.")
-app.add_typer(data, name="data", epilog="longvale data COMMAND --help has an example of each.")
+data = typer.Typer(no_args_is_help=True, help="Look at annotations; write them as a data set for the Hub.")
+app.add_typer(data, name="data", epilog="Example: longvale data stats demo/corpus")
 
 
 @data.command(epilog="Example: longvale data stats demo/corpus --output outputs/statistics")

@@ -239,7 +239,9 @@ def report(
 def ask(
     model: Model,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="About the video.")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="About the video.", show_default="which events, and when")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -251,18 +253,32 @@ def ask(
     plot: Annotated[
         Path | None, typer.Option(help="Name of a picture to draw them in, as PNG and SVG.", show_default="none")
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File for them: .json, .vtt, .srt, .csv or .activitynet.json.", show_default="none"),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Ask a model one question about a video.
 
-    Events that the answer names are drawn on a timeline.
+    Events that the answer names are drawn on a timeline, and saved if asked for.
     """
     from longvale.evaluation.ask import ask as run
     from longvale.evaluation.ask import format_answer
+    from longvale.events import Annotation
+    from longvale.exports import format_of, save_events
+
+    if output is not None:
+        format_of(output)  # before the model, which takes long
 
     answer = run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)
     typer.echo(format_answer(answer))
-    if plot is not None:
+    if output is not None:
+        save_events(Annotation(video.stem, answer.duration, answer.events), output)
+        typer.echo(f"events: {output}")
+    if plot is not None and not answer.events:
+        typer.echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)
+    elif plot is not None:
         from longvale.evaluation.plot import plot_answer
 
         typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))

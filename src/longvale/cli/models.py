@@ -29,9 +29,9 @@ def init(
     seed: Annotated[int, typer.Option(help="Of the projectors.")] = 0,
     max_shard_size: Annotated[str, typer.Option(help="Of a file of weights.")] = "5GB",
 ) -> None:
-    """Put an untrained model together from a language model and towers.
+    """Put an untrained model together.
 
-    The projectors are drawn from the seed; recipes/sft.py tunes them.
+    From a language model and, if wanted, towers. The projectors are drawn from the seed; recipes/sft.py tunes them.
     """
     from longvale.checkpoints.initialization import initialize
 

@@ -17,6 +17,10 @@ def app(
     examples: Annotated[
         Path | None, typer.Option(help="Folder of videos to offer.", show_default="three synthetic ones")
     ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Folder NAME.stages of longvale annotate, to show with EXAMPLES.", show_default="none"),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="To listen on.", show_default="the first free from 7860")] = None,
     max_size: Annotated[float, typer.Option(help="Largest upload in MB.")] = 500,
@@ -37,6 +41,8 @@ def app(
     from longvale.app.server import serve, wait_for_end
 
     limits = Limits(size=int(max_size * 2**20), length=max_length)
-    with serve(model, examples=examples, host=host, port=port, limits=limits, device=device) as url:
+    with serve(
+        model, examples=examples, annotations=annotations, host=host, port=port, limits=limits, device=device
+    ) as url:
         typer.echo(f"open {url} in a browser; Ctrl-C ends it and deletes the uploads")
         wait_for_end()

@@ -60,7 +60,7 @@ class FeatureStore:
     """
 
     def __init__(self, root: str | os.PathLike, widths: Mapping[Modality, int] | None = None) -> None:
-        self.root = root if is_url(root) else Path(root)
+        self.root: str | Path = str(root) if is_url(root) else Path(root)
         self.expected_widths = dict(widths or {})
         self._files = _find_files(self.root)
         self.modalities: tuple[Modality, ...] = tuple(self._files)
@@ -174,7 +174,7 @@ class FeatureStore:
 
 
 def _find_files(root: str | Path) -> dict[Modality, FeatureFiles]:
-    if is_url(root):
+    if isinstance(root, str):  # a URL
         try:
             return {modality: NpyArchive(url) for modality, url in find_archives(root, FOLDERS).items()}
         except FileNotFoundError:

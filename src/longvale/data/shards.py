@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: In the form that `sha256sum --check` reads.
 CHECKSUMS_FILE = "SHA256SUMS"
 
+#: Not among the checksums: the card is a text that people go on writing.
+_NOT_SUMMED = (CHECKSUMS_FILE, "README.md")
+
 _ROWS_A_GROUP = 1000
 _WHOLE_IN_FLOAT64 = 2**53
 
@@ -108,7 +111,7 @@ def read_shards(folder: Path, split: str, needed: Iterable[str]) -> Iterator[dic
 
 
 def write_checksums(folder: Path) -> None:
-    """Write `SHA256SUMS` of all files in a folder and below it."""
+    """Write `SHA256SUMS` of all files in a folder and below it, without the card."""
     with atomic_write(folder / CHECKSUMS_FILE) as file:
         file.writelines(f"{digest}  {name}\n" for name, digest in _digests(folder).items())
 
@@ -146,7 +149,7 @@ def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != CHECKSUMS_FILE and not any(part.startswith(".") for part in name.split("/")):
+        if path.is_file() and name not in _NOT_SUMMED and not any(part.startswith(".") for part in name.split("/")):
             with path.open("rb") as file:
                 digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -471,9 +471,14 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if is_first_iteration or inputs.get("cache") is None:
+        cache = inputs.get("cache")
+        # Not by `is_first_iteration` alone: a draft model begins without it, and continues a cache with it.
+        if cache is None or cache.get_seq_length() == 0:
             return inputs
-        # The cache holds the video already: in later steps there are no placeholders left to fill.
+        ids = inputs.get("input_ids")
+        if is_first_iteration and ids is not None and (ids == self.config.video_token_id).any():
+            return inputs
+        # The cache holds the video already: there are no placeholders left to fill.
         return {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
 
 
