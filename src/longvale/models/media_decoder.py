@@ -41,6 +41,8 @@ class Decoder:
             packet: None gets out what is left and makes the decoder ready to go on.
             wanted: false if only other pictures may need this one; it is not decoded if none does.
         """
+        if packet is not None and not packet.size:  # the picture before it stays; FFmpeg would take it for the end
+            return []
         self.packets += packet is not None
         if self._can_skip:
             self._context.skip_frame = "DEFAULT" if wanted else "NONREF"
