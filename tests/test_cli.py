@@ -18,7 +18,7 @@ from longvale.data.features import FeatureStore
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
 
-COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "ask", "convert")
+COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "ask", "convert", "annotate")
 
 
 def run_python(*arguments, **environment):

@@ -174,7 +174,7 @@ def clean_bands(waveform: np.ndarray, options: AudioOptions) -> np.ndarray:
     power = mel_power(waveform)
     if not len(power):
         return power
-    noise = np.quantile(power, _QUIET, axis=0)
+    noise = np.minimum(np.quantile(power, _QUIET, axis=0), _MOST_NOISE)
     bands = np.sqrt(np.maximum(power - options.noise_factor * noise, 0))
     bands[loudness(waveform)[: len(bands)] < options.silence_db] = 0
     return bands
@@ -194,8 +194,9 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
     import numpy as np
 
     def level(start: Seconds, end: Seconds) -> np.ndarray:
-        first = round(start / STEP_S)
-        return bands[first : max(round(end / STEP_S), first + 1)].mean(axis=0)
+        first, last = round(start / STEP_S), max(round(end / STEP_S), round(start / STEP_S) + 1)
+        trim = 1 if last - first > 2 else 0  # the steps at a change hold some of both sides
+        return bands[first + trim : last - trim].mean(axis=0)
 
     sounds: list[Interval] = []
     going: list[tuple[Seconds, np.ndarray]] = []  # since when, and what was there before it joined
@@ -240,6 +241,8 @@ def _alike(first: np.ndarray, second: np.ndarray) -> bool:
 
 #: The quietest tenth of a video tells its noise.
 _QUIET = 0.1
+#: Power of a mel band above which it is no noise but a sound that never stops; white noise of -30 dB reaches it.
+_MOST_NOISE = 2.0
 #: How much of both sides of a change is compared.
 _COMPARED_S: Seconds = 1.5
 
