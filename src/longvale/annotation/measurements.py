@@ -147,6 +147,7 @@ def _pitch(sound: np.ndarray) -> float | None:
     pitched = part.max(axis=1) >= _PITCHED
     if pitched.mean() < 0.3:
         return None
-    # The first lag that is nearly as good as the best: multiples of a period are as good as the period itself.
-    lags = (part >= 0.95 * part.max(axis=1, keepdims=True)).argmax(axis=1)[pitched] + low
+    # The first peak that is nearly as good as the best: multiples of a period are as good as the period itself.
+    peak = (part >= np.roll(part, 1, axis=1)) & (part >= np.roll(part, -1, axis=1))
+    lags = (peak & (part >= 0.95 * part.max(axis=1, keepdims=True))).argmax(axis=1)[pitched] + low
     return round(float(np.median(SAMPLING_RATE / lags)), 1)

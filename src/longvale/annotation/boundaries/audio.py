@@ -50,7 +50,7 @@ class AudioOptions:
     stitch: float = 0.3
     goes_on: float = 0.44
     silence_db: float = -60.0
-    noise_factor: float = 32.0
+    noise_factor: float = 16.0
     min_length_s: Seconds = 0.5
 
     def __post_init__(self) -> None:

