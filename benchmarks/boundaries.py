@@ -116,7 +116,9 @@ def compare(methods: Methods, transnet_videos: int) -> None:
     methods.table("visual boundaries", visual, true["visual"])
     compare_transnet(Methods(cases[:transnet_videos], methods.footage[:transnet_videos]), seen, true["visual"])
 
-    heard = each("longvale, sounds and speech", lambda c, f: [*find_sounds(f.waveform).events, *find_speech(f.waveform)])
+    heard = each(
+        "longvale, sounds and speech", lambda c, f: [*find_sounds(f.waveform).events, *find_speech(f.waveform)]
+    )
     audio = {
         "longvale, sounds and speech": heard,
         "longvale, sounds": each("longvale, sounds", lambda c, f: find_sounds(f.waveform).events),

@@ -93,7 +93,12 @@ def test_what_cannot_be_used_is_said(answer, problem):
         read_answer(answer, ("visual",))
 
 
-@given(st.text() | st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(json.dumps))
+@given(
+    st.text()
+    | st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(
+        json.dumps
+    )
+)
 def test_any_text_is_read_or_refused(text):
     try:
         found, _ = read_answer(text)

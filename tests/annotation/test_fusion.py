@@ -77,9 +77,7 @@ def test_what_always_holds(visual, audio, min_length):
     times = [time for event in (*visual, *audio) for time in event]
     assert all(min(times) <= a and b <= max(times) for a, b in events)
     assert fuse(reversed(visual), audio[::-1], min_length=min_length) == events
-    assert all(
-        any(a < y and x < b for x, y in (*visual, *audio)) for a, b in events
-    )  # no event where nothing is
+    assert all(any(a < y and x < b for x, y in (*visual, *audio)) for a, b in events)  # no event where nothing is
 
 
 @given(visual_events())

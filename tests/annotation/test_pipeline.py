@@ -134,7 +134,9 @@ def test_three_hours_are_refused_by_the_header_and_short_ones_by_the_published_t
     video = film("good.mp4", 8)
     monkeypatch.setattr(pipeline, "read_footage", lambda path: pytest.fail("must not be decoded"))
     monkeypatch.setattr(pipeline, "probe", lambda path: MediaInfo(10_800.0, True, True))
-    with pytest.raises(ValueError, match=r"no video was admitted \(1 given\): good: too long \(10800.0, threshold 7200.0\)"):
+    with pytest.raises(
+        ValueError, match=r"no video was admitted \(1 given\): good: too long \(10800.0, threshold 7200.0\)"
+    ):
         run(video, tmp_path / "long.json")
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"good: too short \(8.0, threshold 30.0\)"):

@@ -26,9 +26,13 @@ def annotated(tmp_path):
     with (stages / "captions.jsonl").open("w") as captions, (stages / "events.jsonl").open("w") as events:
         for index, event in enumerate(EVENTS):
             head = {"video_id": "a", "event_id": index, "start": event.start, "end": event.end}
-            captions.write(json.dumps({**head, "modalities": modalities[index], "measured": {"brightness": 0.5}}) + "\n")
+            captions.write(
+                json.dumps({**head, "modalities": modalities[index], "measured": {"brightness": 0.5}}) + "\n"
+            )
             relation = "visual-only" if index < 2 else None
-            events.write(json.dumps({**head, "relation": relation, "refused": "no JSON" if index == 2 else None}) + "\n")
+            events.write(
+                json.dumps({**head, "relation": relation, "refused": "no JSON" if index == 2 else None}) + "\n"
+            )
     cuts = [13.0, 14.0, 15.0, 16.0, 17.0]
     (stages / "boundaries.jsonl").write_text(json.dumps({"video_id": "a", "cuts": cuts}) + "\n")
     return path
@@ -106,7 +110,11 @@ def test_the_export_is_what_label_studio_reads(annotated, longvale):
     assert text["type"] == "textarea" and text["value"]["text"] == ["A dog runs."] and text["id"] == "e0"
     assert relation["value"]["choices"] == ["visual-only"]
     config = output.with_suffix(".xml").read_text()
-    for part in ('<Video name="video" value="$video" frameRate="$fps"/>', '<Label value="event"/>', "temporal association"):
+    for part in (
+        '<Video name="video" value="$video" frameRate="$fps"/>',
+        '<Label value="event"/>',
+        "temporal association",
+    ):
         assert part in config
 
 
@@ -120,12 +128,19 @@ def test_who_changed_what_is_kept(annotated):
         result[0]["value"] = {**result[0]["value"], "ranges": [{"start": 26, "end": 309}]}  # from 1 s on
         result[1]["value"] = {**result[1]["value"], "text": ["A cat runs."]}
         added = [
-            {"id": "Xy", "from_name": "events", "type": "timelinelabels", "value": {"ranges": [{"start": 751, "end": 875}]}},
+            {
+                "id": "Xy",
+                "from_name": "events",
+                "type": "timelinelabels",
+                "value": {"ranges": [{"start": 751, "end": 875}]},
+            },
             {"id": "Xy", "from_name": "caption", "type": "textarea", "value": {"text": ["A car", "stops."]}},
         ]
         return [item for item in result if item["id"] != "e2"] + added
 
-    made, changes = bring_back(annotated, submitted(export(annotated), change, by={"id": 7, "email": "ann@example.org"}))
+    made, changes = bring_back(
+        annotated, submitted(export(annotated), change, by={"id": 7, "email": "ann@example.org"})
+    )
     assert [(e.start, e.end, e.caption) for e in made.events] == [
         (1.0, 12.34, "A cat runs."),
         (12.34, 20.01, "A bell rings."),
@@ -144,7 +159,9 @@ def test_of_several_people_the_latest_or_the_one_asked_for_counts(annotated):
     tasks = export(annotated)
 
     def word(text):
-        return lambda result: [{**i, "value": {**i["value"], "text": [text]}} if i["type"] == "textarea" else i for i in result]
+        return lambda result: [
+            {**i, "value": {**i["value"], "text": [text]}} if i["type"] == "textarea" else i for i in result
+        ]
 
     exported = submitted(tasks, word("First."), by=1, at="2026-01-01")
     exported[0]["annotations"] += submitted(tasks, word("Second."), by=2, at="2026-01-02")[0]["annotations"]

@@ -61,7 +61,9 @@ def test_the_server_says_how_long_to_wait(ask):
 
 
 def test_trouble_that_stays_is_told(ask):
-    with pytest.raises(ServerError, match=r"m at http://127.*: no answer after 4 attempts \(HTTP 500\); start the server"):
+    with pytest.raises(
+        ServerError, match=r"m at http://127.*: no answer after 4 attempts \(HTTP 500\); start the server"
+    ):
         ask(500)
 
 

@@ -39,7 +39,21 @@ LONG_S: Seconds = 60.0
 #: Share of its video's cuts, beyond which an event is of low coherence: it holds many shots.
 CUTS_A_MINUTE = 20.0
 
-_SOUND_WORDS = ("hear", "sound", "music", "noise", "sings", "song", "speak", "says", "said", "voice", "tone", "bark", "loud")
+_SOUND_WORDS = (
+    "hear",
+    "sound",
+    "music",
+    "noise",
+    "sings",
+    "song",
+    "speak",
+    "says",
+    "said",
+    "voice",
+    "tone",
+    "bark",
+    "loud",
+)
 _SIGHT_WORDS = ("seen", "picture", "shows", "shown", "visible", "colour", "color")
 
 
@@ -81,7 +95,11 @@ def check_annotations(path: str | os.PathLike) -> list[Flag]:
     annotations = load_annotations(path)
     folder = stage_folder(path)
     stages: dict[str, StageLog] = {}
-    for name, key in (("captions", ("video_id", "event_id")), ("events", ("video_id", "event_id")), ("boundaries", ("video_id",))):
+    for name, key in (
+        ("captions", ("video_id", "event_id")),
+        ("events", ("video_id", "event_id")),
+        ("boundaries", ("video_id",)),
+    ):
         if (folder / f"{name}.jsonl").is_file():
             stages[name] = StageLog(folder / f"{name}.jsonl", key)
     flags = [flag for annotation in annotations.values() for flag in check_video(annotation, stages)]
@@ -156,7 +174,10 @@ def _many_cuts(start: Seconds, end: Seconds, cuts: Sequence[Seconds]) -> bool:
 
 def _holes(annotation: Annotation) -> list[tuple[Seconds, Seconds]]:
     holes, covered = [], 0.0
-    for start, end in [*sorted((e.start, e.end) for e in annotation.events), (annotation.duration, annotation.duration)]:
+    for start, end in [
+        *sorted((e.start, e.end) for e in annotation.events),
+        (annotation.duration, annotation.duration),
+    ]:
         if start - covered >= HOLE_S:
             holes.append((covered, start))
         covered = max(covered, end)

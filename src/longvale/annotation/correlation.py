@@ -255,8 +255,12 @@ def _read_relations(value: Any, modalities: Sequence[Modality], repairs: list[st
 
 
 #: Words that a name may follow; the name is taken out and the person stays.
-_TITLES = re.compile(r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|President|Senator|Sir|Lady)\.?\s+[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*")
-_NAMED = re.compile(r"\b((?:man|woman|boy|girl|person|singer|speaker|child|player)),? (?:called|named) [A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*")
+_TITLES = re.compile(
+    r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|President|Senator|Sir|Lady)\.?\s+[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*"
+)
+_NAMED = re.compile(
+    r"\b((?:man|woman|boy|girl|person|singer|speaker|child|player)),? (?:called|named) [A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*"
+)
 _PAIR = re.compile(r"(?<![.!?\"'] )(?<!^)\b[A-Z][a-z'-]+ [A-Z][a-z'-]+\b")
 
 

@@ -95,7 +95,28 @@ _MEL = {"n_fft": 512, "hop_length": 160, "n_mels": 40}  # 32 ms every 10 ms
 _STEPS_AT_ONCE = 6000  # ten minutes
 
 #: How far each MFCC spreads over the sounds of the benchmark's training seed: a coefficient counts in units of it.
-_MFCC_SPREAD = (56.3, 39.1, 20.6, 16.3, 13.4, 13.3, 10.9, 9.4, 13.2, 9.0, 9.6, 7.5, 8.9, 7.8, 7.9, 8.8, 8.4, 7.0, 6.1, 5.9)
+_MFCC_SPREAD = (
+    56.3,
+    39.1,
+    20.6,
+    16.3,
+    13.4,
+    13.3,
+    10.9,
+    9.4,
+    13.2,
+    9.0,
+    9.6,
+    7.5,
+    8.9,
+    7.8,
+    7.9,
+    8.8,
+    8.4,
+    7.0,
+    6.1,
+    5.9,
+)
 
 _SILENT_DB = -120.0
 

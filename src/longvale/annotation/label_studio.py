@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..events import RELATIONS, Annotation, Event, Seconds, atomic_write, is_number, load_annotations, load_json, save_annotations
+from ..events import (
+    RELATIONS,
+    Annotation,
+    Event,
+    Seconds,
+    atomic_write,
+    is_number,
+    load_annotations,
+    load_json,
+    save_annotations,
+)
 from .pipeline import stage_folder
 from .stages import StageLog
 
@@ -242,7 +252,9 @@ def _read_regions(result: Any, fps: float) -> dict[str, dict[str, Any]]:
         if item.get("type") == "timelinelabels":
             ranges = value.get("ranges")
             first = ranges[0] if isinstance(ranges, list) and len(ranges) == 1 and isinstance(ranges[0], dict) else {}
-            if not (is_number(first.get("start")) and is_number(first.get("end")) and 1 <= first["start"] <= first["end"]):
+            if not (
+                is_number(first.get("start")) and is_number(first.get("end")) and 1 <= first["start"] <= first["end"]
+            ):
                 raise ValueError(f"region {item['id']!r} must have one range of frames from 1 on, not {ranges!r}")
             region["ranges"] = (round(first["start"]), round(first["end"]))
         elif item.get("from_name") == "caption":

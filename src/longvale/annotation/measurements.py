@@ -22,7 +22,16 @@ _PITCH_HZ = (60.0, 1000.0)
 #: Least autocorrelation, of 1, of what has a pitch.
 _PITCHED = 0.5
 #: Hues in degrees up to which each name reaches.
-_HUES = ((15, "red"), (40, "orange"), (70, "yellow"), (165, "green"), (200, "cyan"), (260, "blue"), (330, "purple"), (360, "red"))
+_HUES = (
+    (15, "red"),
+    (40, "orange"),
+    (70, "yellow"),
+    (165, "green"),
+    (200, "cyan"),
+    (260, "blue"),
+    (330, "purple"),
+    (360, "red"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,9 @@ def _look(footage: Footage, start: Seconds, end: Seconds) -> dict:
 def _colours(frames: np.ndarray) -> tuple[str, ...]:
     """Names of the colours that cover most, over cells of 6 x 6 pixels; the second one if it covers a fifth."""
     height, width = (size // 6 * 6 for size in frames.shape[1:3])
-    cells = frames[:, :height, :width].reshape(len(frames), height // 6, 6, width // 6, 6, 3).mean((2, 4)).reshape(-1, 3)
+    cells = (
+        frames[:, :height, :width].reshape(len(frames), height // 6, 6, width // 6, 6, 3).mean((2, 4)).reshape(-1, 3)
+    )
     names, counts = np.unique([_colour_name(*cell) for cell in cells / 255], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return tuple(str(names[i]) for rank, i in enumerate(order[:2]) if rank == 0 or counts[i] * 5 >= len(cells))

@@ -359,15 +359,18 @@ class _Run:
     def _annotation(self, video_id: str) -> Annotation:
         found = self.boundaries.get(video_id)
         records = [self.events.get(video_id, index) for index in range(len(found["events"]))]
-        events = [
-            Event(r["start"], r["end"], r["caption"], tuple(r["modalities"]), r["relation"]) for r in records
-        ]
+        events = [Event(r["start"], r["end"], r["caption"], tuple(r["modalities"]), r["relation"]) for r in records]
         return Annotation(video_id, found["duration"], tuple(events))
 
     def _provenance(
         self, annotations: Mapping[str, Annotation], records: Sequence[Mapping[str, Any]], funnel: str
     ) -> dict[str, Any]:
-        stages = {"videos": self.videos, "boundaries": self.boundaries, "captions": self.captions, "events": self.events}
+        stages = {
+            "videos": self.videos,
+            "boundaries": self.boundaries,
+            "captions": self.captions,
+            "events": self.events,
+        }
         return {
             **self.settings,
             "versions": versions(),

@@ -42,7 +42,8 @@ def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],
     output: Annotated[Path, typer.Option(help="Annotations to write (JSON), or to go on with.")],
     admission: Annotated[
-        str, typer.Option(help="all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still or speech.")
+        str,
+        typer.Option(help="all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still or speech."),
     ] = "all",
     min_duration: Annotated[
         float | None, typer.Option(help="Shortest video in seconds.", show_default="by --admission")
@@ -237,7 +238,8 @@ def export(
 
 
 @annotation.command(
-    "import", epilog="Example: longvale annotate import export.json --annotations annotations.json --output refined.json"
+    "import",
+    epilog="Example: longvale annotate import export.json --annotations annotations.json --output refined.json",
 )
 def import_(
     exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="Export of Label Studio (its JSON format).")],
@@ -263,3 +265,28 @@ def agreement(
     from longvale.annotation.agreement import agreement_of_files, format_agreement
 
     typer.echo(format_agreement(agreement_of_files(first, second)))
+
+
+@annotation.command(epilog="Example: longvale annotate dialogues annotations.json --output dialogues")
+def dialogues(
+    annotations: Annotations,
+    output: Annotated[Path, typer.Option(help="Folder to write, or to go on with.")],
+    language_model: Annotated[
+        str | None, typer.Option(help="Model that writes the instruction set.", show_default="none: it is left out")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="URL of its OpenAI-compatible server.", show_default="load it here")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the boundary-perception set.")] = 0,
+    device: Device = None,
+) -> None:
+    """Make dialogues for both stages of tuning from annotations."""
+    from longvale.annotation.dialogues import make_dialogues
+
+    chat: Any = None
+    if language_model:
+        from longvale.annotation.servers import ServerChat, TransformersChat
+
+        chat = ServerChat(server, language_model) if server else TransformersChat(language_model, device=device)
+    counts = make_dialogues(annotations, output, chat=chat, seed=seed)
+    typer.echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
