@@ -1,14 +1,15 @@
 """Videos whose visual and sound events are known exactly, with what makes boundaries hard to find.
 
-Pictures: scenes follow each other by cuts, dissolves, fades through black and slow changes. Within a scene the camera pans
-and jumps to a closer view, single frames flash, the exposure drifts and grain lies over all: none of these is a boundary.
-Sounds: effects and spoken words start, end and overlap at any time over white or pink noise.
+Pictures: scenes follow each other by cuts, dissolves, fades through black and slow changes. Within a scene the camera
+pans and jumps to a closer view, single frames flash, the exposure drifts and grain lies over all: none of these is a
+boundary. Sounds: effects and spoken words start, end and overlap at any time over white or pink noise.
 
 The drawing is none of longvale's own: textures and blobs, not the shapes of the synthetic corpus.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from fractions import Fraction
@@ -124,7 +125,7 @@ def _frames(rng: random.Random, scenes: list[_Scene], duration: float):
 
 
 def _mixed(scenes: list[_Scene], time: float) -> np.ndarray:
-    for before, after in zip(scenes, scenes[1:], strict=False):
+    for before, after in itertools.pairwise(scenes):
         if abs(time - after.start) < after.change_s / 2:
             share = (time - after.start) / after.change_s + 0.5
             if after.change == "black":

@@ -1,5 +1,6 @@
 """What a language model answers: read, repaired, asked for again, refused."""
 
+import itertools
 import json
 
 import pytest
@@ -148,7 +149,7 @@ def test_long_events_are_cut_into_parts_that_cover_them(length):
     found = parts(2.0, 2.0 + length)
     assert found[0][0] == 2.0 and found[-1][1] == 2.0 + length
     assert all(b - a <= 30.001 for a, b in found)
-    assert all(first[1] == second[0] for first, second in zip(found, found[1:], strict=False))
+    assert all(first[1] == second[0] for first, second in itertools.pairwise(found))
 
 
 def test_templates_tell_what_was_measured_and_nothing_else():

@@ -1,5 +1,7 @@
 """Visual and audio events -> omni-modal events: the published example, and what always holds."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ EVENTS = st.lists(st.tuples(TIMES, TIMES).filter(lambda e: e[0] < e[1]), max_siz
 def visual_events(draw):
     """Disjoint, as stitching leaves them; some touch."""
     edges = sorted(draw(st.sets(TIMES, max_size=9)))
-    pairs = list(zip(edges, edges[1:], strict=False))
+    pairs = list(itertools.pairwise(edges))
     kept = draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
     return [pair for pair, keep in zip(pairs, kept, strict=True) if keep]
 
@@ -71,7 +73,7 @@ def test_what_always_holds(visual, audio, min_length):
     events = fuse(visual, audio, min_length=min_length)
     assert events == sorted(events)
     assert all(a < b for a, b in events)
-    assert all(first[1] <= second[0] for first, second in zip(events, events[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(events))
     assert all(covered(event, events) for event in visual)  # nothing seen is lost ...
     assert all(any(a <= start and end <= b for a, b in events) for start, end in audio)  # ... and no sound is split
     times = [time for event in (*visual, *audio) for time in event]

@@ -54,9 +54,9 @@ def agree(first: Mapping[str, Annotation], second: Mapping[str, Annotation]) -> 
         second: of the other.
 
     Returns:
-        `videos`; `events`, of each; `f1` by temporal IoU: events are paired one to one so that as many as can be overlap
-        by at least the threshold; `kappa` of the relations (Cohen 1960) over pairs that overlap by half or more and have
-        one in both, None if there are none or both always say the same one thing; `pairs`, how many those are.
+        `videos`; `events`, of each; `f1` by temporal IoU: events are paired one to one so that as many as can be
+        overlap by at least the threshold; `kappa` of the relations (Cohen 1960) over pairs that overlap by half or more
+        and have one in both, None if there are none or both always say the same one thing; `pairs`, how many those are.
 
     Raises:
         ValueError: if they share no video.

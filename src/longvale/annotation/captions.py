@@ -2,7 +2,7 @@
 
 | role | says | template (default) | transformers | server |
 | --- | --- | --- | --- | --- |
-| video | what happens | colours and motion, measured | an image- or video-text model, by id | pictures in a chat message |
+| video | what happens | colours and motion, measured | an image-text model, by id | pictures in a message |
 | keyframe | what the middle picture shows | colours and brightness, measured | the same | the same |
 | audio | what is heard | loudness, pitch, spectrum, measured | an audio-text model, by id | - |
 | speech | what is said | how long speech lasts, measured | Whisper or another recogniser, by id | - |
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -78,7 +79,7 @@ def parts(start: Seconds, end: Seconds) -> list[tuple[Seconds, Seconds]]:
     """
     count = max(1, int(np.ceil(round((end - start) / MAX_CLIP_S, 6))))
     edges = [round(start + (end - start) * index / count, 3) for index in range(count)] + [end]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 # --- measured --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which events a person should look at first, and why.
 
-Each rule gives a flag with a gain: how likely it is, in the experience that its threshold stands for, that a person will
-change something. Events come by the sum of their gains; ties by video and time.
+Each rule gives a flag with a gain, a guess of how likely a person will change something there. Events come by the sum
+of their gains; ties by video and time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..events import Annotation, Seconds, atomic_write, load_annotations
 from .pipeline import stage_folder
 from .stages import StageLog
 
-#: Expected gain of looking at an event, a reason. Refused answers and contradictions are wrong as they stand; the others
-#: are often right.
+#: Expected gain of looking at an event, a reason. Refused answers and contradictions are wrong as they stand; the
+#: others are often right.
 GAINS = {
     "refused": 1.0,
     "silence described as sound": 0.9,

@@ -1,8 +1,8 @@
 """How sight and sound of an event belong together, and one caption that says so.
 
-A language model answers the questions of the paper (is the source visible, who or what makes the sound and why, what does
-it tell, which mood), names the relations out of the nine types, and writes one caption, knowing the previous event. What
-it answers is checked, repaired where that is safe, asked for again, and in the end refused with a reason.
+A language model answers the questions of the paper (is the source visible, who or what makes the sound and why, what
+does it tell, which mood), names the relations out of the nine types, and writes one caption, knowing the previous
+event. What it answers is checked, repaired where that is safe, asked for again, and in the end refused with a reason.
 """
 
 from __future__ import annotations
@@ -267,7 +267,8 @@ _PAIR = re.compile(r"(?<![.!?\"'] )(?<!^)\b[A-Z][a-z'-]+ [A-Z][a-z'-]+\b")
 def without_names(caption: str, evidence: Evidence) -> str:
     """Take out what looks like the name of a person: after a title, after "called", or two capitalised words.
 
-    Names of places of two words fall to the last rule, too; what the key picture's caption reads (text on screen) is kept.
+    Names of places of two words fall to the last rule, too; what the key picture's caption reads (text on screen) is
+    kept.
 
     Args:
         caption: the text.

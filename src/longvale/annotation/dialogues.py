@@ -1,7 +1,8 @@
 """Annotations -> dialogues for both stages of tuning, in the official format.
 
-Boundary perception needs no model: questions about times come from templates. The instruction set is written by a language
-model from the captions; what it writes is checked, since a dialogue that tells other times than the events' teaches them.
+Boundary perception needs no model: questions about times come from templates. The instruction set is written by a
+language model from the captions; what it writes is checked, since a dialogue that tells other times than the events'
+teaches them.
 """
 
 from __future__ import annotations

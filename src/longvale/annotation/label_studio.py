@@ -1,7 +1,7 @@
 """Refinement by people in Label Studio (1.23): tasks out, their work back in, and who changed what.
 
-Its timeline counts frames from 1: frame `f` begins at `(f - 1) / fps`, and an event that ends at `t` seconds ends with the
-last frame that begins before `t`. Boundaries that nobody moved keep their exact seconds.
+Its timeline counts frames from 1: frame `f` begins at `(f - 1) / fps`, and an event that ends at `t` seconds ends with
+the last frame that begins before `t`. Boundaries that nobody moved keep their exact seconds.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _read_task(
         event = _event(region, kept, fps, old.duration)
         events.append(event)
         changes += _compare(old.video_id, index, kept, relation, event, region["relation"], who, when)
-    gone = {i for i in range(len(old.events))} - {_index_of(region_id, old) for region_id in regions}
+    gone = set(range(len(old.events))) - {_index_of(region_id, old) for region_id in regions}
     for index in sorted(gone):
         told = _told(old.events[index], relations.get((old.video_id, index)))
         changes.append(Change(old.video_id, index, "removed", who, when, told, None))

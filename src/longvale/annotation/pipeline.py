@@ -460,7 +460,7 @@ def _picture_height(footage: Footage) -> int:
 
 
 def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Workers) -> dict[str, Any]:
-    """Cuts, visual events, sounds, speech turns and events of a video, with the coherence before and after stitching."""
+    """Cuts, visual events, sounds, speech turns and events of a video, and the coherence before and after stitching."""
     visual = find_visual_events(footage, options.visual, workers.pictures)
     audio = find_sounds(footage.waveform, options.audio, workers.sounds)
     speech = find_speech(footage.waveform, options.speech)

@@ -39,9 +39,9 @@ class ServerError(ConnectionError):
 class ServerChat:
     """A model behind an OpenAI-compatible server, asked through `huggingface_hub.InferenceClient`.
 
-    Servers that are busy, slow or failing are asked again, each time after twice as long. `InferenceClient` words a schema
-    as text-generation-inference wants it; others read it as "some JSON object", and `transformers serve` ignores it. So
-    whoever asks checks the answer.
+    Servers that are busy, slow or failing are asked again, each time after twice as long. `InferenceClient` words a
+    schema as text-generation-inference wants it; others read it as "some JSON object", and `transformers serve` ignores
+    it. So whoever asks checks the answer.
 
     Args:
         base_url: such as "http://127.0.0.1:8765/v1"; an `InferenceClient` provider works by `base_url=None`.

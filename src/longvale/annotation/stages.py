@@ -87,7 +87,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
             if not isinstance(before, dict) or before.get(name) != settings[name]:
                 found = before.get(name) if isinstance(before, dict) else before
                 raise ValueError(
-                    f"{path}: the stages were made with another {name} ({_short(found)}, not {_short(settings[name])}); "
+                    f"{path}: made with another {name} ({_short(found)}, not {_short(settings[name])}); "
                     "give another output, or overwrite them"
                 )
         return

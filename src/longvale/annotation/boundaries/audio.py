@@ -6,6 +6,7 @@ The published pipeline names these steps but no thresholds; those here were chos
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -155,7 +156,7 @@ def stitch_sounds(
     joined = list(clips)
     points = list(embed(joined))
     while len(joined) > 1:
-        distances = [float(np.linalg.norm(a - b)) for a, b in zip(points, points[1:], strict=False)]
+        distances = [float(np.linalg.norm(a - b)) for a, b in itertools.pairwise(points)]
         index = int(np.argmin(distances))
         if distances[index] > threshold:
             break

@@ -1,13 +1,14 @@
 """Visual and audio boundaries -> omni-modal events.
 
-The published rule (arXiv 2411.19772, section 3): visual boundaries are the anchors, and a sound that overlaps one stays
-whole. Where an anchor goes that a sound crosses is not published. Here it moves to the nearer end of that sound, so that a
-sound belongs to the picture that it is mostly heard with. Joining the two pictures instead would make one event of a whole
-video in which sounds follow each other without a pause.
+The published rule (arXiv 2411.19772, figure 2): visual boundaries are the anchors, and a sound that overlaps one stays
+whole. Where an anchor goes that a sound crosses is not published. Here it moves to the nearer end of that sound, so
+that a sound belongs to the picture that it is mostly heard with. Joining the two pictures instead would make one event
+of a whole video in which sounds follow each other without a pause.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -85,7 +86,7 @@ def _between(anchors: Sequence[Seconds], pictures: Sequence[Interval], clusters:
     last = max([time for event in (*pictures, *clusters) for time in event], default=0.0)
     edges = sorted({whole, *anchors, last})
     events: list[Interval] = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in itertools.pairwise(edges):
         seen = [(max(a, left), min(b, right)) for a, b in pictures if a < right and b > left]
         heard = [(a, b) for a, b in clusters if a < right and b > left]  # anchors cut none, so each lies within
         if seen:

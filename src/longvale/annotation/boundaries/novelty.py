@@ -44,9 +44,8 @@ def peaks(curve: np.ndarray, threshold: float, distance: int) -> list[int]:
     """
     found = []
     for index in (int(i) for i in (curve >= threshold).nonzero()[0]):
-        if found and index - found[-1] <= distance:  # of equal ones the first
-            if curve[index] <= curve[found[-1]]:
-                continue
+        if found and index - found[-1] <= distance and curve[index] <= curve[found[-1]]:  # of equal ones the first
+            continue
         if curve[index] >= curve[max(0, index - distance) : index + distance + 1].max():
             found.append(index)
     return found

@@ -1,12 +1,14 @@
 """Visual events: split where the picture changes, stitch what shows the same.
 
-The published way is that of Panda-70M (arXiv 2402.19479; thresholds from its code): a content detector finds cuts, clips
-that are too long are cut by force, and embeddings at both ends of each clip drop or stitch it. Cut detectors miss slow
-changes, which a forced cut hits by chance only; so changes of the picture's descriptors over a window join the cuts.
+The published way is that of Panda-70M (arXiv 2402.19479; thresholds from its code): a content detector finds cuts,
+clips that are too long are cut by force, and embeddings at both ends of each clip drop or stitch it. Cut detectors miss
+slow changes, which a forced cut hits by chance only; so changes of the picture's descriptors over a window join the
+cuts.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +157,7 @@ def _transnet_cuts(path: Path) -> list[Seconds]:
     scores = model.predict_frames(frames, quiet=True)[0].numpy()
     shots = model.predictions_to_scenes(scores, threshold=_TRANSNET_THRESHOLD)
     # What lies between two shots is a transition; its middle counts.
-    middles = [(before[1] + 1 + after[0]) / 2 for before, after in zip(shots, shots[1:], strict=False)]
+    middles = [(before[1] + 1 + after[0]) / 2 for before, after in itertools.pairwise(shots)]
     return [float(middle) / count * media.duration for middle in middles]
 
 
@@ -210,7 +212,7 @@ def split(start: Seconds, end: Seconds, changes: Sequence[Seconds], options: Vis
     """
     edges = [start, *(time for time in changes if start < time < end), end]
     clips = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in itertools.pairwise(edges):
         for a, b in _forced(left, right, options):
             low, high = a + _END_SHARE * (b - a), b - _END_SHARE * (b - a)
             # A forced cut is no change, and neither are the begin and the end of the video.
