@@ -1,5 +1,6 @@
 """Annotation of a real film, and by a real language model over a real connection."""
 
+import itertools
 import json
 import os
 import signal
@@ -61,7 +62,7 @@ def test_a_whole_film(big_buck_bunny, tmp_path, record_property, capsys):  # noq
 
     events = found["events"]
     assert events[0][0] < 5 and events[-1][1] > 590
-    assert all(a[1] <= b[0] for a, b in zip(events, events[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(events))
     assert len(found["visual"]) < len(found["cuts"])  # many shots of one meadow
     told = found["coherence"]
     assert told["visual_events"]["mean_length"] > told["visual_clips"]["mean_length"]

@@ -141,7 +141,7 @@ def annotate(
 
     Args:
         videos: files, and folders of files.
-        output: JSON file to write; its folder must exist. The stages stand beside it.
+        output: JSON file to write; its folder is made. The stages stand beside it.
         options: thresholds; default [`AnnotationOptions`].
         workers: models; default [`Workers`], which need none.
         concurrency: videos worked on at a time.
@@ -152,7 +152,7 @@ def annotate(
         Annotations and rejections. One bad video does not stop the others.
 
     Raises:
-        FileNotFoundError: if a video or the output's folder does not exist.
+        FileNotFoundError: if a video does not exist.
         ValueError: if two videos have one id, the stages were made with other settings, a package is missing, or no
             video was admitted.
         ServerError: if a server gives no answer; what is done is kept.
@@ -164,8 +164,6 @@ def annotate(
     if concurrency < 1:
         raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
     paths = _find_all(videos)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output.parent}: no such folder")
     run = _Run(output, options, workers, overwrite)
     run.work(paths, concurrency, progress)
     return run.finish(paths)
