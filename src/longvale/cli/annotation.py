@@ -34,9 +34,8 @@ app.add_typer(annotation, name="annotate", help="Annotate your own videos, and c
 
 @annotation.command(
     "run",
-    epilog="Example: longvale annotate videos --output annotations.json . "
-    "Then: longvale annotate check, longvale annotate export, longvale annotate import, longvale annotate dialogues, "
-    "longvale annotate agreement; each has --help.",
+    epilog="Beside it: annotate check, export, import, agreement, dialogues. "
+    "Example: longvale annotate videos --output annotations.json",
 )
 def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],

@@ -21,7 +21,7 @@ def novelty(rows: np.ndarray, window: int) -> np.ndarray:
     Example:
         >>> import numpy as np
         >>> novelty(np.array([[0.0], [0.0], [1.0], [1.0]]), 2)
-        array([0.        , 0.66666667, 1.        , 0.5       ])
+        array([0. , 0.5, 1. , 0.5])
     """
     import numpy as np
 
