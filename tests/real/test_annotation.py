@@ -124,6 +124,7 @@ def test_a_language_model_behind_a_server_that_is_killed_and_comes_back(smol, tm
     output, port = tmp_path / "out.json", free_port()
     command = [sys.executable, "-m", "longvale", "annotate", str(tmp_path / "corpus" / "videos"), "-q"]
     command += ["--output", str(output), "--language-model", str(smol[0]), "--server", f"http://127.0.0.1:{port}/v1"]
+    command += ["--timeout", "600"]  # a small machine writes some tokens a second
     environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
     log = stage_folder(output) / "events.jsonl"
     with (tmp_path / "server.log").open("wb") as server_log:

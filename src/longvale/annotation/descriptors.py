@@ -1,7 +1,7 @@
 """What pictures and sounds are like, measured: the embeddings that need no weights.
 
-Both are scaled so that the published thresholds for stitching hold for them; how the scales were found stands in
-`benchmarks/boundaries.py`.
+The bins of the pictures' histograms are such that the published threshold for stitching holds for them;
+`benchmarks/boundaries.py --tune` shows it.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ app.add_typer(annotation, name="annotate", help="Annotate your own videos, and c
 
 @annotation.command(
     "run",
-    epilog="Beside it: annotate check, export, import, agreement, dialogues. "
-    "Example: longvale annotate videos --output annotations.json",
+    epilog="Example: longvale annotate videos --output annotations.json (beside it are annotate check, export, import, "
+    "agreement, dialogues)",
 )
 def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],
