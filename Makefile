@@ -2,7 +2,8 @@
 #
 #   make demo     the whole system on synthetic videos, offline, into demo/
 #   make test     the tests, without those marked slow or real
-#   make lint     ruff and the import contracts
+#   make lint     ruff, the import contracts, the types of the public API
+#   make docs     the documentation, into site/
 #   make bench    the benchmarks, each beside a named peer
 #   make setup    .venv with every extra
 #
@@ -19,7 +20,7 @@ export KMP_BLOCKTIME := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint bench setup
+.PHONY: demo test lint docs bench setup
 .DEFAULT_GOAL := test
 
 demo: export HF_HUB_OFFLINE := 1
@@ -34,6 +35,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m mypy
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.all
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
@@ -54,6 +60,10 @@ $(VENV)/.dev: $(VENV)/.base
 	$(PIP) --editable '.[annotation,dev]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable '.[annotation,app,dev]'
+	$(PIP) --editable '.[annotation,app,dev,docs,logging,ray]'
 	@touch $@

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING
 
 from trl import TrlParser
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import SFTStageConfig
 from longvale.training.data import load_training_set
-from longvale.training.stages import StageTrainer, merge_and_save
+from longvale.training.profile import format_profile
+from longvale.training.stages import StageTrainer, merge_and_save, trained_adapter
+from longvale.training.watch import GroundingWatch, load_grounding_set
 
 if TYPE_CHECKING:
     from longvale.models.processing_longvale import LongVALEProcessor
@@ -45,12 +47,20 @@ def main() -> None:
 
     if trainer.is_world_process_zero():
         print(describe(trainer, checkpoint), flush=True)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.accelerator.wait_for_everyone()
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    model = trained_adapter(trainer)
     if trainer.is_world_process_zero():
-        merge_and_save(trainer.accelerator.unwrap_model(trainer.model), processor, args.output_dir)
+        merge_and_save(model, processor, args.output_dir)
         with atomic_write(Path(args.output_dir) / "log_history.json") as file:
             json.dump(trainer.state.log_history, file, indent=1)
+        if args.profile:
+            with atomic_write(Path(args.output_dir) / "profile.json") as file:
+                json.dump({"steps": trainer.state.global_step, "seconds": trainer.profile.seconds}, file, indent=1)
+            print(format_profile(trainer.profile.seconds, trainer.state.global_step), flush=True)
         print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
 
 
@@ -60,16 +70,22 @@ def set_up(args: SFTStageConfig) -> "tuple[StageTrainer, LongVALEProcessor]":
         args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
     )
     dataset = load_training_set(args, model.config)
-    return StageTrainer(model, args, processor, dataset), processor
+    trainer = StageTrainer(model, args, processor, dataset)
+    if args.grounding_videos:
+        features = args.grounding_features_dir or args.features_dir
+        asked = load_grounding_set(args.data_dir, features, args.grounding_videos, model, processor)
+        trainer.add_callback(GroundingWatch(trainer, processor, asked, args.grounding_steps))
+    return trainer, processor
 
 
 def describe(trainer: StageTrainer, checkpoint: str | None) -> str:
     """What is about to happen, in one paragraph."""
     args, trained = trainer.args, sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     batch = args.world_size * args.per_device_train_batch_size * args.gradient_accumulation_steps
-    source = "composed anew" if args.mosaic else "stored"
+    source = "composed anew" if args.mosaic else "streamed" if args.streaming else "stored"
+    count = f"{args.max_steps} steps of" if args.streaming else len(trainer.train_dataset)
     return (
-        f"{args.stage}: {len(trainer.train_dataset)} dialogues ({args.dialogues}, {source}), {batch} a step "
+        f"{args.stage}: {count} dialogues ({args.dialogues}, {source}), {batch} a step "
         f"(processes: {args.world_size}, batch: {args.per_device_train_batch_size}, accumulated: "
         f"{args.gradient_accumulation_steps}); {trained / 1e6:.2f}M weights trained; "
         f"starts from {checkpoint or args.model}"

@@ -151,7 +151,8 @@ def test_unknown_tasks_and_other_names(refused, tiny_corpus, tiny_model, tmp_pat
     score = ["score", tmp_path / "log.jsonl", "--references", tiny_corpus / EVAL, "--partial"]
     refused(r"unknown task 'singing'", *score, "--tasks", "singing")
     refused(r"unknown protocol 'lenient'", *score, "--protocol", "lenient")
-    refused(r"workers must be 1 or more", "features", video, "--output", tmp_path / "f", "--workers", 0)
+    refused(r"workers must be 0 or more", "features", video, "--output", tmp_path / "f", "--workers", -1)
+    refused(r"--shard must be I/N, such as 1/4, not '4'", "features", video, "--output", tmp_path / "f", "--shard", 4)
     refused(r"size must be an even number", "synthesize", tmp_path / "s", "--videos", 1, "--size", 33)
     refused(r"videos must be a whole number of 1 or more", "synthesize", tmp_path / "s", "--videos", 0)
 

@@ -15,10 +15,18 @@ from typer.testing import CliRunner
 import longvale as package
 from longvale.cli import app
 from longvale.data.features import FeatureStore
+from longvale.tasks import dense_captioning_question
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
 
-COMMANDS = ("demo", "synthesize", "features", "generate", "score", "evaluate", "ask", "convert", "annotate")
+COMMANDS = (
+    "demo", "synthesize", "generate", "score", "evaluate", "report", "ask", "init", "convert", "push-model",
+    "push-dataset", "plot", "app", "doctor", "features", "annotate",
+    "data",
+)  # fmt: skip
+
+#: Commands that are groups, by what follows them.
+GROUPED = (("data", "stats"), ("data", "prepare"), ("data", "restore"))
 
 
 def run_python(*arguments, **environment):
@@ -35,16 +43,16 @@ def test_help_lists_the_commands(longvale):
     result = longvale("--help")
     assert result.exit_code == 0
     listed = result.stdout.partition("Commands:")[2]
-    assert tuple(re.findall(r"^  (\w+) ", listed, re.MULTILINE))[: len(COMMANDS)] == COMMANDS
+    assert set(re.findall(r"^  ([\w-]+) ", listed, re.MULTILINE)) >= set(COMMANDS)
     assert "..." not in listed  # each command's line is there as a whole
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_has_an_example_that_parses(longvale, command):
-    result = longvale(command, "--help")
+@pytest.mark.parametrize("words", [*((command,) for command in COMMANDS), *GROUPED], ids="-".join)
+def test_help_of_a_command_has_an_example_that_parses(longvale, words):
+    result = longvale(*words, "--help")
     assert result.exit_code == 0
     example = re.search(r"Example: longvale (.*)", result.stdout, re.DOTALL)[1].split()
-    assert example[0] == command
+    assert tuple(example[: len(words)]) == words
     options = set(re.findall(r"--[a-z-]+", result.stdout))
     assert {word for word in example if word.startswith("--")} <= options
 
@@ -209,9 +217,12 @@ def test_logs_that_cannot_be_scored(longvale, tmp_path, line, message):
 
 
 def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):
+    from longvale.evaluation.sampling import Decoding
+
     calls = []
     monkeypatch.setattr("longvale.evaluation.generate.generate", lambda *a, **k: calls.append((a, k)) or tmp_path / "p")
     arguments = "m --data d --output p --tasks grounding,dense_captioning --split train --videos v --modalities audio"
+    arguments += " --temperature 0.05 --seed 3"
     longvale(
         "generate", *arguments.split(), "--batch-size", 2, "--skip-missing", "--overwrite", "--device", "cpu", "-q"
     )
@@ -223,6 +234,8 @@ def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):
         "videos": "v",
         "modalities": ["audio"],
         "batch_size": 2,
+        "batch_tokens": 32_768,
+        "decoding": Decoding(0.05, 3),
         "skip_missing": True,
         "overwrite": True,
         "device": "cpu",
@@ -248,6 +261,35 @@ def test_ask(longvale, tiny_corpus, tiny_model, monkeypatch):
     assert result.stdout.startswith("From 50 to 99.\n\n") and "|------------------------------####" in result.stdout
 
 
+def test_ask_saves_the_events_in_the_format_of_the_name(longvale, tiny_corpus, tiny_model, tmp_path, monkeypatch):
+    video = tiny_corpus / "videos" / "test_0000.mp4"
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda *_: ["From 50 to 99, a bell rings."])
+    result = longvale("ask", tiny_model, video, "What happens?", "--output", tmp_path / "events.vtt")
+    assert result.exit_code == 0, result.stderr
+    assert "a bell rings." in (tmp_path / "events.vtt").read_text()
+    result = longvale("ask", tiny_model, video, "What happens?", "--output", tmp_path / "events.doc")
+    assert result.exit_code == 2 and "unknown format" in result.stderr
+
+
+def test_ask_for_all_events_and_draw_them(longvale, tiny_corpus, tiny_model, monkeypatch, tmp_path):
+    video, asked = tiny_corpus / "videos" / "test_0000.mp4", []
+    answers = iter(["From 00 to 50, a bell rings.\nFrom 50 to 99, a dog barks.", "Nothing happens."])
+
+    def answer(model, processor, questions, *_):
+        asked.extend(questions)
+        return [next(answers)]
+
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", answer)
+    result = longvale("ask", tiny_model, video, "--plot", tmp_path / "out" / "events")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["events.png", "events.svg"]
+    assert asked == [dense_captioning_question()]
+    result = longvale("ask", tiny_model, video, "--plot", tmp_path / "none")
+    assert result.exit_code == 0 and "the answer names no event" in result.stderr and not list(tmp_path.glob("none*"))
+    result = longvale("ask", tiny_model, video, "--task", "grounding")
+    assert result.exit_code == 2 and "give a question: grounding asks about one event" in result.stderr
+
+
 def test_errors_that_are_no_bad_input_are_not_hidden(monkeypatch, tmp_path):
     def broken(*arguments, **options):
         raise RuntimeError("a bug")
@@ -261,7 +303,7 @@ def test_debugging_shows_where_an_error_comes_from(tmp_path):
     arguments = ("-m", "longvale", "score", tmp_path / "none.jsonl", "--references", tmp_path / "none.json")
     plain = run_python(*arguments)
     assert plain.returncode == 2
-    assert plain.stderr == f"longvale: error: {tmp_path / 'none.json'}: no such file\n"
+    assert plain.stderr == f"longvale: error: {tmp_path / 'none.jsonl'}: no such file\n"
     debugged = run_python(*arguments, LONGVALE_DEBUG="1")
     assert debugged.returncode == 2
     assert debugged.stderr.startswith("Traceback (most recent call last):") and debugged.stderr.endswith(plain.stderr)

@@ -78,10 +78,10 @@ def test_features(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_
     kept = {path: mark for path, mark in finished(tmp_path / "killed").items() if path.stem in videos[:done]}
     assert len(kept) == 3 * done
 
-    encoded = count_calls("longvale.data.extraction.encode_video")
+    read = count_calls("longvale.data.preparation.prepare")
     result = longvale(*command, tmp_path / "killed")
     assert result.stdout == f"{tmp_path / 'killed'}: {4 - done} done, {done} there already, 0 failed\n", result.stderr
-    assert len(encoded) == 4 - done
+    assert len(read) == 4 - done
     assert kept.items() <= finished(tmp_path / "killed").items()
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 

@@ -139,7 +139,7 @@ def test_names_of_tasks(names, expected):
 def test_names_of_no_task(names, named):
     with pytest.raises(ValueError) as error:
         check_tasks(names)
-    expected = "grounding, dense_captioning, segment_captioning, or all"
+    expected = "grounding, dense_captioning, segment_captioning, music_avqa, avsd, avsd_first, or all"
     assert str(error.value) == f"unknown task {named!r}; expected one of {expected}"
 
 
@@ -187,7 +187,11 @@ def test_the_log_may_name_tasks_in_either_way(name):
         ({"video_id": ...}, "field 'video_id' must be a text, not None"),
         ({"task": 3}, "field 'task' must be a text, not 3"),
         ({"answer": ["x"]}, "field 'answer' must be a text, not ['x']"),
-        ({"task": "singing"}, "unknown task 'singing'; expected one of grounding, captioning, seg_captioning"),
+        (
+            {"task": "singing"},
+            "unknown task 'singing'; expected one of grounding, captioning, seg_captioning, "
+            "music_avqa, avsd, avsd_first",
+        ),
         ({"info": [1]}, "field 'info' must be an object, not [1]"),
         ({"info": ...}, "info.sentence_id must be the index of an event, not None"),
         ({"info": {"sentence_id": "0"}}, "info.sentence_id must be the index of an event, not '0'"),

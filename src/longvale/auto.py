@@ -9,13 +9,11 @@ done, and those who load other models shall not pay for ours.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Any
+
+from .after_import import after_import
 
 _AUTO = "transformers.models.auto"
 _MODELS = "longvale.models"
@@ -65,8 +63,7 @@ def register() -> None:
         >>> type(AutoConfig.for_model("longvale")).__name__
         'LongVALEConfig'
     """
-    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport(_WATCHED, _register_available))
+    after_import(_WATCHED, _register_available)
     _register_available()
 
 
@@ -108,28 +105,3 @@ class _Lazy(type):
 def _lazy_class(module: str, name: str, config: type) -> type:
     # `config_class` is here because registering asks for it.
     return _Lazy(name, (), {"__module__": module, "__qualname__": name, "config_class": config})
-
-
-class _AfterImport(MetaPathFinder):
-    """Runs `callback` each time one of `names` has been imported; other imports go their way."""
-
-    def __init__(self, names: frozenset[str], callback: Callable[[], None]) -> None:
-        self.names = names
-        self.callback = callback
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in self.names:
-            return None
-        for finder in sys.meta_path:
-            spec = None if isinstance(finder, _AfterImport) else finder.find_spec(fullname, path, target)
-            if spec is not None:
-                spec.loader.exec_module = partial(self._execute, spec.loader)
-                return spec
-        return None
-
-    def _execute(self, loader: Any, module: ModuleType) -> None:
-        del loader.exec_module  # back to the method of its class
-        loader.exec_module(module)
-        self.callback()

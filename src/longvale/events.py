@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, get_args
+from typing import IO, Any, Literal, TypeAlias, TypeGuard, get_args
 
 Seconds: TypeAlias = float
 Modality: TypeAlias = Literal["visual", "audio", "speech"]
@@ -240,8 +242,8 @@ def parse_json(text: str | bytes) -> Any:
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs):
-            seen: set[str] = set()
-            repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
+            counts = Counter(key for key, _ in pairs)
+            repeated = next(key for key, count in counts.items() if count > 1)
             raise ValueError(f"{repeated!r} appears twice; keep one of them")
         return result
 
@@ -286,12 +288,45 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(handle, 0o666 & ~umask)
-        text = {} if "b" in mode else {"encoding": "utf-8", "errors": LONE_SURROGATES}
-        with open(handle, mode, **text) as file:
+        text = "b" not in mode
+        encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
+        with open(handle, mode, encoding=encoding, errors=errors) as file:
             yield file
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder to write into that takes its name when the block ends without an error, and else is removed.
+
+    Args:
+        path: the folder to write; folders on the way are made.
+
+    Raises:
+        FileExistsError: if it exists.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp(), "corpus")
+        >>> with atomic_folder(target) as folder:
+        ...     _ = (folder / "note.txt").write_text("whole")
+        >>> [path.name for path in target.iterdir()]
+        ['note.txt']
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already; give another --output or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial)
         raise
 
 
@@ -307,7 +342,7 @@ def check_video_id(video_id: str) -> None:
         raise ValueError(f"video id {video_id!r} must not hold a path; use the file's name without folder and suffix")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a finite int or float; not a bool, and no whole number that is too large for a float.
 
     Example:

@@ -20,16 +20,27 @@ Task: TypeAlias = Literal["grounding", "dense_captioning", "segment_captioning"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
+#: Questions of other benchmarks that a model has not been tuned on: MUSIC-AVQA, the last question of each AVSD dialogue
+#: with what was said before it, and the first one.
+ZeroShotTask: TypeAlias = Literal["music_avqa", "avsd", "avsd_first"]
+
+ZERO_SHOT_TASKS: tuple[ZeroShotTask, ...] = get_args(ZeroShotTask)
+
+AnyTask: TypeAlias = Task | ZeroShotTask
+
 #: Where the video stands in a question.
 VIDEO_TOKEN = "<video>"
 
 #: How the published log names the tasks.
-LOG_NAMES: dict[Task, str] = {
+LOG_NAMES: dict[AnyTask, str] = {
     "grounding": "grounding",
     "dense_captioning": "captioning",
     "segment_captioning": "seg_captioning",
 }
-_TASK_OF_LOG_NAME = {name: task for task, name in LOG_NAMES.items()} | {task: task for task in TASKS}
+_TASK_OF_LOG_NAME = {name: task for task, name in LOG_NAMES.items()} | {t: t for t in (*TASKS, *ZERO_SHOT_TASKS)}
+
+#: How the log calls the number of a question among those about a video: the official log the index of the event.
+_NUMBER_NAMES: dict[AnyTask, str] = {"music_avqa": "question_id", "avsd": "turn", "avsd_first": "turn"}
 
 _GROUNDING = (
     "<video>\nAt which time interval can we find {} taking place in the video? "
@@ -50,20 +61,21 @@ class Question:
 
     Args:
         video_id: of the annotation.
-        task: one of [`TASKS`].
-        sentence_id: index of the event asked about; None for dense captioning, which asks about all.
+        task: one of [`TASKS`] or [`ZERO_SHOT_TASKS`].
+        sentence_id: index of the event asked about; None for dense captioning, which asks about all. Of a zero-shot
+            task the number of the question.
         question: the text, `<video>` where the video stands.
         reference: the answer in the form that is asked for.
     """
 
     video_id: str
-    task: Task
+    task: AnyTask
     sentence_id: int | None
     question: str
     reference: str
 
     @property
-    def key(self) -> tuple[str, Task, int | None]:
+    def key(self) -> tuple[str, AnyTask, int | None]:
         """What tells questions of a data set apart."""
         return self.video_id, self.task, self.sentence_id
 
@@ -74,22 +86,22 @@ class Prediction:
 
     Args:
         video_id: of the annotation.
-        task: one of [`TASKS`]; the log writes [`LOG_NAMES`].
+        task: one of [`TASKS`] or [`ZERO_SHOT_TASKS`]; the log writes the first as [`LOG_NAMES`].
         answer: the text as generated.
-        sentence_id: index of the event asked about, None for dense captioning.
+        sentence_id: index of the event asked about, None for dense captioning; see [`Question`].
         query_id: 0 unless a question is asked more than once.
         info: further values of the line's `info`, kept as they are.
     """
 
     video_id: str
-    task: Task
+    task: AnyTask
     answer: str
     sentence_id: int | None = None
     query_id: int = 0
     info: Mapping[str, Any] | None = None
 
     @property
-    def key(self) -> tuple[str, Task, int | None]:
+    def key(self) -> tuple[str, AnyTask, int | None]:
         """The [`Question.key`] that it answers."""
         return self.video_id, self.task, self.sentence_id
 
@@ -102,13 +114,13 @@ class Prediction:
         """
         line: dict[str, Any] = {
             "video_id": self.video_id,
-            "task": LOG_NAMES[self.task],
+            "task": LOG_NAMES.get(self.task, self.task),
             "query_id": self.query_id,
             "answer": self.answer,
         }
         info = dict(self.info or {})
         if self.sentence_id is not None:
-            info = {"sentence_id": self.sentence_id, **info}
+            info = {_number_name(self.task): self.sentence_id, **info}
         if info:
             line["info"] = info
         return json.dumps(line, ensure_ascii=False)
@@ -127,29 +139,32 @@ class Prediction:
             if not isinstance(value.get(name), str):
                 raise ValueError(f"field '{name}' must be a text, not {value.get(name)!r}")
         if value["task"] not in _TASK_OF_LOG_NAME:
-            raise ValueError(f"unknown task {value['task']!r}; expected one of {', '.join(LOG_NAMES.values())}")
+            known = (*LOG_NAMES.values(), *ZERO_SHOT_TASKS)
+            raise ValueError(f"unknown task {value['task']!r}; expected one of {', '.join(known)}")
         task = _TASK_OF_LOG_NAME[value["task"]]
         info = value.get("info") or {}
         if not isinstance(info, dict):
             raise ValueError(f"field 'info' must be an object, not {info!r}")
-        sentence_id, query_id = info.get("sentence_id"), value.get("query_id", 0)
-        if task != "dense_captioning" and not _is_index(sentence_id):
-            raise ValueError(f"info.sentence_id must be the index of an event, not {sentence_id!r}")
+        name = _number_name(task)
+        number, query_id = info.get(name), value.get("query_id", 0)
+        if task != "dense_captioning" and not _is_index(number):
+            of_what = "a question" if task in ZERO_SHOT_TASKS else "an event"
+            raise ValueError(f"info.{name} must be the index of {of_what}, not {number!r}")
         if not _is_index(query_id):
             raise ValueError(f"query_id must be a whole number, 0 or more, not {query_id!r}")
-        extra = {k: v for k, v in info.items() if k != "sentence_id"}
+        extra = {k: v for k, v in info.items() if k != name}
         return cls(
             video_id=value["video_id"],
             task=task,
             answer=value["answer"],
-            sentence_id=None if task == "dense_captioning" else sentence_id,
+            sentence_id=None if task == "dense_captioning" else number,
             query_id=query_id,
             info=extra or None,
         )
 
 
-def check_tasks(names: Iterable[str]) -> tuple[Task, ...]:
-    """Turn names, or "all", into tasks in their usual order.
+def check_tasks(names: Iterable[str]) -> tuple[AnyTask, ...]:
+    """Turn names, or "all" for the benchmark's three, into tasks in their usual order.
 
     Raises:
         ValueError: naming the unknown one and the known ones.
@@ -158,11 +173,12 @@ def check_tasks(names: Iterable[str]) -> tuple[Task, ...]:
         >>> check_tasks(["segment_captioning", "grounding"])
         ('grounding', 'segment_captioning')
     """
+    known = (*TASKS, *ZERO_SHOT_TASKS)
     names = list(names)
-    unknown = [name for name in names if name not in TASKS and name != "all"]
+    unknown = [name for name in names if name not in known and name != "all"]
     if unknown or not names:
-        raise ValueError(f"unknown task {unknown[0] if unknown else ''!r}; expected one of {', '.join(TASKS)}, or all")
-    return TASKS if "all" in names else tuple(task for task in TASKS if task in names)
+        raise ValueError(f"unknown task {unknown[0] if unknown else ''!r}; expected one of {', '.join(known)}, or all")
+    return tuple(task for task in known if task in names or (task in TASKS and "all" in names))
 
 
 def grounding_question(caption: str) -> str:
@@ -250,3 +266,7 @@ def load_predictions(path: str | os.PathLike) -> list[Prediction]:
 
 def _is_index(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number_name(task: AnyTask) -> str:
+    return _NUMBER_NAMES.get(task, "sentence_id")

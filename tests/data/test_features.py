@@ -83,7 +83,7 @@ def test_another_width_is_refused_with_file_and_both_widths(root):
     store = FeatureStore(root, widths={"visual": 768})
     with pytest.raises(ValueError, match=r"visual_features/abc\.npy: features are 4 wide, expected 768"):
         store.load("abc")
-    check_width(np.ones((3, 768)), 768, "any.npy")
+    check_width((3, 768), 768, "any.npy")
 
 
 def header_of(shape):

@@ -16,8 +16,27 @@ from transformers import BatchFeature
 WIDTHS = {"visual": 4, "audio": 4, "speech": 6}
 
 
+VIDEO = 1  # the token that stands for a feature
+
+
 class FakeProcessor:
     """Characters are tokens; a row of features is summed into the batch."""
+
+    video_token_id = VIDEO
+    tokenizer = None  # set below: a call and pad_token_id are all that is asked of it
+
+    def video_inputs(self, **columns):
+        rows = list(zip(*columns.values(), strict=True))
+        counts = [sum(len(values) for values in row if values is not None) for row in rows]
+        inputs = self(text=[], **columns)
+        del inputs["input_ids"]
+        return inputs, counts
+
+    def expand_placeholders(self, texts, counts):
+        for text in texts:
+            if text.count("<video>") != 1:
+                raise ValueError(f"holds <video> {text.count('<video>')} times")
+        return [text.replace("<video>", chr(VIDEO) * count) for text, count in zip(texts, counts, strict=True)]
 
     def escape(self, text):
         return text.replace("<video>", "< video>")
@@ -32,7 +51,7 @@ class FakeProcessor:
         for prompt in text:
             if prompt.count("<video>") != 1:
                 raise ValueError(f"holds <video> {prompt.count('<video>')} times")
-        length = max(map(len, text))
+        length = max(map(len, text), default=0)
         data = {"input_ids": torch.tensor([[0] * (length - len(t)) + [ord(c) for c in t] for t in text])}
         for name, column in features.items():
             sums = [0.0 if values is None else 1.0 + float(np.abs(values).sum()) for values in column]
@@ -44,11 +63,32 @@ class FakeProcessor:
         return ["".join(chr(i) for i in row if i) for row in ids.tolist()]
 
 
+class _Tokenizer:
+    pad_token_id = 0
+
+    def __call__(self, text):
+        return {"input_ids": [ord(character) for character in text]}
+
+
+FakeProcessor.tokenizer = _Tokenizer()
+
+
+class _Cache:
+    """What the model saw of each video, by row."""
+
+    def __init__(self, sums):
+        self.sums = sums
+
+    def reorder_cache(self, rows):
+        self.sums = self.sums[rows]
+
+
 class FakeModel(torch.nn.Module):
     def __init__(self, seed=0, die_at=None):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.full((3,), float(seed)))
         self.config = SimpleNamespace(**{f"{name}_feature_size": width for name, width in WIDTHS.items()})
+        self.config.get_text_config = lambda: None  # no layers: anything may be padded
         self.name_or_path = "fake"
         self.device = torch.device("cpu")
         self.batches = []  # the prompts of each call
@@ -60,13 +100,19 @@ class FakeModel(torch.nn.Module):
         values = pixel_values_videos[:, None].expand(1, 3, 4).clone()
         return {"visual": (values, torch.tensor([[1, 1, 0]]))}
 
-    def generate(self, input_ids, max_new_tokens, do_sample, **features):
+    def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep, **features):
+        return SimpleNamespace(cache=_Cache(self.sums(features)))
+
+    def sums(self, features):
+        return sum(value * weight for value, weight in zip(features.values(), (1, 10, 100), strict=True))
+
+    def generate(self, input_ids, max_new_tokens, do_sample, attention_mask=None, cache=None, **features):
         assert not do_sample
         if self.die_at is not None and len(self.batches) + 1 == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        prompts = ["".join(chr(i) for i in row if i) for row in input_ids.tolist()]
+        prompts = ["".join(chr(i) for i in row if i > VIDEO) for row in input_ids.tolist()]
         self.batches.append(prompts)
-        sums = sum(value * weight for value, weight in zip(features.values(), (1, 10, 100), strict=True))
+        sums = self.sums(features) if cache is None else cache.sums
         answers = [self.answer(p, s)[:max_new_tokens] for p, s in zip(prompts, sums.tolist(), strict=True)]
         new = torch.zeros(len(answers), max(map(len, answers)), dtype=torch.long)
         for row, answer in zip(new, answers, strict=True):

@@ -1,119 +1,35 @@
-"""Files are written here with PyAV: pictures that carry their own number, and sounds whose time is known."""
-
+import functools
+import http.server
 import io
 import subprocess
 import sys
-from fractions import Fraction
+import threading
+import types
+import zipfile
+from pathlib import Path
 
 import av
+import datasets
 import numpy as np
 import pytest
+from media_files import (
+    HEIGHT,
+    WIDTH,
+    beeps,
+    click_times,
+    clicks,
+    level,
+    numbered_picture,
+    numbers,
+    read_number,
+    repeat,
+    tone,
+    write,
+    written,
+)
 
-from longvale.models import media
-from longvale.models.media import MediaError, probe, read_media
-
-WIDTH, HEIGHT = 64, 48
-BITS = 8
-
-
-def numbered_picture(number, height=HEIGHT, width=WIDTH):
-    """[H, W, 3] whose columns are the bits of `number`, lowest on the left, above a black lower half."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    for bit in range(BITS):
-        if number >> bit & 1:
-            picture[: height // 2, bit * width // BITS : (bit + 1) * width // BITS] = 255
-    return picture
-
-
-def read_number(picture):
-    height, width = picture.shape[:2]
-    centers = [int((bit + 0.5) * width / BITS) for bit in range(BITS)]
-    return sum(1 << bit for bit, x in enumerate(centers) if picture[height // 4, x].mean() > 127)
-
-
-def numbers(frames):
-    return [read_number(frame) for frame in frames]
-
-
-def write(
-    target,
-    *,
-    pictures=None,
-    pts=None,
-    rate=10,
-    size=(WIDTH, HEIGHT),
-    codec="libx264",
-    codec_options=None,
-    rotation=None,
-    sound=None,
-    sound_start_s=0.0,
-    sound_rate=44_100,
-    sound_codec="aac",
-    format=None,
-    options=None,
-):
-    """A media file. `pictures` is how many, shown at `pts` ticks of 1 / rate; `sound` is float [channels, samples], or
-    a list of (start in seconds, such an array)."""
-    with av.open(target, "w", format=format, options=options or {}) as container:
-        video = audio = None
-        if pictures is not None:
-            video = container.add_stream(codec, rate=rate, options=codec_options or {"g": "12", "bf": "2"})
-            video.width, video.height, video.pix_fmt = *size, "yuv420p"
-            if rotation is not None:
-                video.set_display_rotation(rotation)
-        if sound is not None:
-            segments = sound if isinstance(sound, list) else [(sound_start_s, sound)]
-            audio = container.add_stream(sound_codec, rate=sound_rate)
-            audio.layout = "stereo" if segments[0][1].shape[0] == 2 else "mono"
-        if video is not None:
-            for number, tick in enumerate(range(pictures) if pts is None else pts):
-                frame = av.VideoFrame.from_ndarray(numbered_picture(number, size[1], size[0]))
-                frame.pts, frame.time_base = tick, Fraction(1, rate)
-                container.mux(video.encode(frame))
-            container.mux(video.encode(None))
-        if audio is not None:
-            for start_s, samples in segments:
-                for at in range(0, samples.shape[1], 1024):
-                    chunk = np.ascontiguousarray(samples[:, at : at + 1024], dtype=np.float32)
-                    frame = av.AudioFrame.from_ndarray(chunk, "fltp", audio.layout.name)
-                    frame.sample_rate, frame.time_base = sound_rate, Fraction(1, sound_rate)
-                    frame.pts = round(start_s * sound_rate) + at
-                    container.mux(audio.encode(frame))
-            container.mux(audio.encode(None))
-    return target
-
-
-def written(format="mp4", **kwargs):
-    """The bytes of a media file."""
-    buffer = io.BytesIO()
-    write(buffer, format=format, **kwargs)
-    return buffer.getvalue()
-
-
-def tone(hertz, seconds, rate=44_100, channels=2):
-    wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
-    return np.tile(wave, (channels, 1))
-
-
-def clicks(at_s, seconds, rate=44_100, channels=2):
-    wave = np.zeros((channels, round(seconds * rate)))
-    for time in at_s:
-        wave[:, round(time * rate) : round(time * rate) + 60] = 0.9
-    return wave
-
-
-def click_times(waveform, rate=16_000):
-    """Where the sound becomes loud after at least 0.2 s of quiet."""
-    loud = np.flatnonzero(np.abs(waveform) > 0.3)
-    return loud[np.diff(loud, prepend=-rate) > 0.2 * rate] / rate
-
-
-def level(waveform, hertz, rate=16_000):
-    """Amplitude of one frequency in the middle of a waveform."""
-    middle = waveform[len(waveform) // 4 : -len(waveform) // 4]
-    turns = np.exp(-2j * np.pi * hertz * np.arange(len(middle)) / rate)
-    return 2 * abs((middle * turns).mean())
-
+from longvale.models import media, media_decoder, media_pictures
+from longvale.models.media import MediaError, MediaStream, probe, read_media
 
 # Pictures: which ones
 
@@ -178,13 +94,13 @@ def test_frames_are_exact_whatever_the_reordering(codec, codec_options, format):
 
 def test_only_the_groups_of_wanted_pictures_are_decoded(monkeypatch):
     fed = []
-    decode = media._Decoder.decode
+    decode = media_decoder.Decoder.decode
 
-    def counting(self, packet):
+    def counting(self, packet, **kwargs):
         fed.append(packet)
-        return decode(self, packet)
+        return decode(self, packet, **kwargs)
 
-    monkeypatch.setattr(media._Decoder, "decode", counting)
+    monkeypatch.setattr(media_decoder.Decoder, "decode", counting)
     options = {"x264-params": "keyint=10:min-keyint=10:scenecut=0:bframes=0"}
     result = read_media(written(pictures=200, codec_options=options), frame_times=[5.05, 15.35])
     assert numbers(result.frames) == [50, 153]
@@ -236,22 +152,25 @@ def test_rotation_of_the_container_is_honoured(degrees, turns):
         ([[0, 1], [1, 0]], [[1, 3], [2, 4]]),  # mirrored along the diagonal
     ],
 )
-def test_upright(matrix, expected):
+def testupright(matrix, expected):
     picture = np.array([[1, 2], [3, 4]])[..., None]
     matrix = None if matrix is None else np.array(matrix) * 65536
-    assert media._upright(picture, matrix)[..., 0].tolist() == expected
+    assert media_pictures.upright(picture, matrix)[..., 0].tolist() == expected
 
 
 # Sound
 
 
-def test_resampling_does_not_alias():
-    sound = tone(10_000, 3) + tone(1_000, 3)
-    waveform = read_media(written("wav", sound=sound, sound_codec="pcm_s16le")).waveform
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_resampling_does_not_alias(rate):
+    sound = tone(10_000, 3, rate) + tone(1_000, 3, rate)
+    waveform = read_media(written("wav", sound=sound, sound_rate=rate, sound_codec="pcm_s16le")).waveform
     assert waveform.dtype == np.float32
-    # Picking every 2.76th sample would turn 10 kHz into 6 kHz at full strength.
-    assert level(waveform, 6_000) < 1e-3
+    # Picking every third sample would turn 10 kHz into 6 kHz at full strength: -60 dB of .5 are 5e-4.
+    assert level(waveform, 6_000) < 5e-4
     assert level(waveform, 1_000) == pytest.approx(0.5, rel=0.01)
+    everything_else = waveform - tone(1_000, 3, 16_000, 1)[0].astype(np.float32)
+    assert np.abs(everything_else[4_000:-4_000]).max() < 5e-4 * 2
 
 
 def test_channels_are_averaged():
@@ -317,6 +236,263 @@ def test_both_streams_share_a_zero():
         assert result.duration == pytest.approx(4.0, abs=0.03)
 
 
+# Files of all kinds: each picture at its time, each click within 10 ms
+
+
+H264 = ("libx264", {"x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=3"})
+HEVC = ("libx265", {"x265-params": "keyint=12:bframes=3:log-level=none"})
+VP9 = ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"})
+AV1 = ("libsvtav1", {"preset": "12", "g": "12"})
+CLICKS_S = [0.5, 2.2, 3.9]
+
+
+@pytest.mark.parametrize(
+    ("format", "video", "sound_codec", "sound_rate", "channels"),
+    [
+        ("mp4", H264, "aac", 44_100, 2),
+        ("mp4", H264, "aac", 48_000, 6),
+        ("mp4", HEVC, "aac", 48_000, 2),
+        ("mp4", AV1, "aac", 48_000, 2),
+        ("mov", H264, "pcm_s16le", 8_000, 1),
+        ("mov", HEVC, "aac", 44_100, 1),
+        ("matroska", H264, "ac3", 48_000, 6),
+        ("matroska", HEVC, "libmp3lame", 44_100, 2),
+        ("matroska", VP9, "flac", 48_000, 2),
+        ("webm", VP9, "libopus", 48_000, 2),
+        ("webm", AV1, "libopus", 48_000, 6),
+        ("3gp", ("libx264", {"profile": "baseline", "g": "12"}), "libopencore_amrnb", 8_000, 1),
+        ("3gp", ("h263", {"g": "12"}), "aac", 44_100, 1),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_picture_and_every_click_is_at_its_time(format, video, sound_codec, sound_rate, channels, threads):
+    codec, codec_options = video
+    for name in (codec, sound_codec):
+        if name not in av.codecs_available:
+            pytest.skip(f"this PyAV has no {name}")
+    size = (176, 144) if codec == "h263" else (64, 64)
+    is_speech = sound_codec == "libopencore_amrnb"
+    sound = beeps(CLICKS_S, 5.0, sound_rate) if is_speech else clicks(CLICKS_S, 5.0, sound_rate, channels)
+    data = written(
+        format, pictures=50, size=size, codec=codec, codec_options=codec_options, sound=sound, sound_codec=sound_codec,
+        sound_rate=sound_rate,
+    )  # fmt: skip
+    result = read_media(data, frame_times=(np.arange(50) + 0.5) / 10, threads=threads)
+    assert numbers(result.frames) == list(range(50))
+    assert result.frame_times == pytest.approx(np.arange(50) / 10, abs=0.011)
+    times = click_times(result.waveform, threshold=0.05 if is_speech else 0.3)
+    assert times == pytest.approx(CLICKS_S, abs=0.01)
+    assert result.warnings == ()
+
+    sparse = read_media(data, num_frames=4, threads=threads)
+    assert numbers(sparse.frames) == [int((i + 0.5) / 4 * sparse.duration * 10 + 1e-6) for i in range(4)]
+    official = read_media(data, num_frames=7, decode="official", threads=threads)
+    assert numbers(official.frames) == np.linspace(0, 49, 7).astype(int).tolist()
+
+
+def test_sound_that_is_07_s_late_in_a_file_with_edit_lists():
+    data = written(pictures=50, sound=clicks([0.5, 1.5], 3.0), sound_start_s=0.7, codec_options=H264[1])
+    result = read_media(data, num_frames=5)
+    assert click_times(result.waveform) == pytest.approx([1.2, 2.2], abs=0.01)
+    assert numbers(result.frames) == [5, 15, 25, 35, 45] and result.duration == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("num_frames", [1, 4, 30])
+def test_an_edit_list_that_hides_the_begin(num_frames):
+    """Pictures 0 to 11 are in the file, since others are predicted from them, but it is to be shown from 12 on."""
+    shown = written(pictures=42, pts=range(-12, 30), sound=clicks([1.0], 3.0), codec_options=H264[1])
+    result = read_media(shown, num_frames=num_frames)
+    assert result.duration == pytest.approx(3.0, abs=0.05)
+    assert numbers(result.frames) == [12 + int((i + 0.5) / num_frames * 30) for i in range(num_frames)]
+    assert click_times(result.waveform) == pytest.approx([1.0], abs=0.01)
+    official = read_media(shown, num_frames=3, decode="official")
+    assert numbers(official.frames) == [12, 12 + 14, 12 + 29]
+
+
+def test_rotated_pictures_of_variable_rate_are_exact():
+    ticks = np.cumsum([1 + (i % 5 == 0) * 7 for i in range(40)])
+    data = written(pictures=40, pts=ticks.tolist(), rotation=90, codec_options=H264[1], sound=clicks([2.0], 5.0))
+    times = ticks / 10
+    result = read_media(data, frame_times=times + 0.01)
+    upright = np.rot90(result.frames, -1, axes=(1, 2))
+    assert numbers(upright) == list(range(40))
+    assert click_times(result.waveform) == pytest.approx([2.0], abs=0.01)
+
+
+def test_a_single_picture():
+    result = read_media(written(pictures=1), num_frames=3)
+    assert numbers(result.frames) == [0, 0, 0] and result.duration == pytest.approx(0.1)
+    long_sound = read_media(written(pictures=1, sound=tone(440, 2.0)), num_frames=3)
+    assert numbers(long_sound.frames) == [0, 0, 0] and long_sound.duration == pytest.approx(2.0, abs=0.05)
+
+
+def test_ten_seconds_that_claim_an_hour():
+    for box, at in ((b"mdhd", 20), (b"mvhd", 20), (b"tkhd", 24)):
+        data = bytearray(written(pictures=100))
+        place = data.index(box) + at
+        claimed = int.from_bytes(data[place : place + 4], "big")
+        data[place : place + 4] = (claimed * 360).to_bytes(4, "big")
+        # FFmpeg believes the index of an MP4 file, not its headers, and so do we.
+        result = read_media(bytes(data), num_frames=2)
+        assert numbers(result.frames) == [25, 75] and result.duration == pytest.approx(10.0)
+    data = bytearray(written("matroska", pictures=100))
+    place = data.index(b"\x44\x89\x88") + 3
+    data[place : place + 8] = np.array(3_600_000.0, ">f8").tobytes()
+    refused(bytes(data), "truncated: 10.0 s can be read of the 3600.0 s")
+
+
+# One pass
+
+
+def opened(monkeypatch):
+    """The containers that are opened from now on."""
+    containers, open_container = [], av.open
+    monkeypatch.setattr(av, "open", lambda *args, **kwargs: containers.append(args) or open_container(*args, **kwargs))
+    return containers
+
+
+# How many pictures there are, which the official choice depends on, is said by the header of MP4 only.
+@pytest.mark.parametrize(
+    ("format", "decode"), [("mp4", "strict"), ("matroska", "strict"), ("mpegts", "strict"), ("mp4", "official")]
+)
+def test_a_file_is_walked_once(monkeypatch, format, decode):
+    data = written(format, pictures=60, rate=25, sound=tone(440, 2.4), codec_options=H264[1])
+    containers = opened(monkeypatch)
+    frames = read_media(data, num_frames=5, decode=decode).frames
+    assert len(containers) == 1
+    assert len(set(numbers(frames))) == 5
+
+
+def test_a_header_that_is_wrong_costs_a_second_look(monkeypatch):
+    data = bytearray(written("matroska", pictures=100, codec_options=H264[1]))
+    place = data.index(b"\x44\x89\x88") + 3
+    data[place : place + 8] = np.array(6_000.0, ">f8").tobytes()
+    containers = opened(monkeypatch)
+    result = read_media(bytes(data), num_frames=10)
+    assert numbers(result.frames) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert len(containers) == 2
+
+
+def test_straight_and_sparse_decoding_agree(monkeypatch):
+    data = written(pictures=120, codec_options=H264[1])
+    results = []
+    for straight in (True, False):
+        monkeypatch.setattr(media_pictures, "_straight_is_cheaper", lambda *_, straight=straight: straight)
+        for options in ({"num_frames": 17}, {"num_frames": 150}, {"num_frames": 9, "decode": "official"}):
+            containers = opened(monkeypatch)
+            results.append(read_media(data, **options).frames)
+            assert len(containers) == 1
+    for first, second in zip(results[:3], results[3:], strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_cheaper_way_is_chosen_by_the_index(monkeypatch):
+    fed = []
+    decode = media_decoder.Decoder.decode
+    monkeypatch.setattr(
+        media_decoder.Decoder, "decode", lambda self, packet, **k: fed.append(packet) or decode(self, packet, **k)
+    )
+
+    def emptied(data, num_frames):
+        fed.clear()
+        read_media(data, num_frames=num_frames, threads=4)
+        return sum(packet is None for packet in fed), sum(packet is not None for packet in fed)
+
+    short_groups = written(pictures=120, codec_options={"x264-params": "keyint=4:min-keyint=4:scenecut=0:bframes=0"})
+    long_groups = written(pictures=120, codec_options={"x264-params": "keyint=40:min-keyint=40:scenecut=0:bframes=0"})
+    assert emptied(short_groups, 60) == (1, 120)  # straight: emptied once, at the end
+    times, packets = emptied(long_groups, 3)  # wanted are 20, 60 and 100, half way into the groups
+    assert (times, packets) == (3, 63)
+
+
+def test_few_key_frames_do_not_fill_the_memory(monkeypatch):
+    data = written(pictures=120, codec_options={"x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=2"})
+    expected = read_media(data, num_frames=10)
+    monkeypatch.setattr(media_pictures, "_MAX_HELD_BYTES", 500)
+    held = []
+    add = media_pictures.Pictures.add
+    monkeypatch.setattr(
+        media_pictures.Pictures, "add", lambda self, packet: add(self, packet) or held.append(len(self._next))
+    )
+    np.testing.assert_array_equal(read_media(data, num_frames=10).frames, expected.frames)
+    assert held[-1] == 0  # decoded as it comes
+
+
+# Sound in windows
+
+
+@pytest.mark.parametrize("window_s", [0.25, 0.7, 30.0])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"pictures": 40, "sound": clicks([0.5, 2.0], 3.0)},
+        {"pictures": 40, "sound": clicks([0.5, 2.0], 3.0), "sound_start_s": 0.7},
+        {"pictures": 20, "sound": clicks([0.5, 2.0], 3.0)},
+        {"sound": clicks([0.5, 2.0], 3.0)},
+        {"format": "matroska", "pictures": 40, "sound": [(0.0, clicks([0.5], 1.0)), (3.0, clicks([0.5], 1.0))]},
+        {"format": "mpegts", "rate": 25, "pictures": 60, "sound": clicks([0.5, 2.0], 2.4)},
+        {"pictures": 20},
+    ],
+    ids=["plain", "late", "longer", "alone", "gap", "mpegts", "silent"],
+)
+def test_windows_joined_are_the_waveform(window_s, kwargs):
+    data = written(**kwargs)
+    whole = read_media(data, num_frames=5)
+    stream = MediaStream(data, num_frames=5, window_s=window_s)
+    windows = list(stream)
+    assert all(len(window) == round(window_s * 16_000) for window in windows[:-1])
+    if whole.waveform is None:
+        assert not windows
+    else:
+        np.testing.assert_array_equal(np.concatenate(windows), whole.waveform)
+    assert stream.media.waveform is None and stream.media.duration == whole.duration
+    if whole.frames is not None:
+        np.testing.assert_array_equal(stream.media.frames, whole.frames)
+
+
+def test_windows_refuse_what_reading_whole_refuses():
+    with pytest.raises(ValueError, match="window_s must be a sample or more"):
+        MediaStream(written(pictures=2), window_s=0)
+    with pytest.raises(MediaError, match="truncated"):
+        data = written("matroska", pictures=60, sound=tone(440, 6.0))
+        list(MediaStream(data[: len(data) // 2]))
+
+
+STREAM = """
+import sys
+import numpy as np
+from longvale.models.media import MediaStream
+
+stream, samples, heard = MediaStream(sys.argv[1], num_frames=100, size=224), 0, 0
+for window in stream:
+    samples, heard = samples + len(window), heard + (np.abs(window) > 0.3).any()
+with open("/proc/self/status") as file:
+    peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) // 1024
+print(samples, heard, len(stream.media.frames), round(stream.media.duration), peak)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_three_hours_take_less_than_500_mb(tmp_path):
+    # A minute, 180 times; its click lies in the first of two windows.
+    minute = written(
+        pictures=120,
+        rate=2,
+        size=(640, 360),
+        sound=clicks([10.0], 61.0, 16_000, 1),
+        sound_rate=16_000,
+        codec_options={"bf": "0"},
+    )
+    path = repeat(minute, 180, str(tmp_path / "long.mp4"), 60)
+    command = [sys.executable, "-c", STREAM, path]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    samples, heard, frames, duration, peak_mb = map(int, told)
+    assert (heard, frames) == (180, 100) and duration == pytest.approx(10_800, abs=10)
+    assert samples == pytest.approx(duration * 16_000, rel=1e-3)  # 690 MB
+    assert peak_mb < 500
+
+
 # What may be missing
 
 
@@ -355,6 +531,61 @@ def test_a_cover_is_no_picture():
 
 
 # Sources
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files, ranges of them too, and counts the bytes."""
+
+    sent = 0
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    handler = functools.partial(Quiet, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_urls(tmp_path, server):
+    path = write(str(tmp_path / "video.mp4"), pictures=20, sound=clicks([0.5], 2.0))
+    expected = read_media(path, num_frames=5)
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
+        archive.write(path, "a/video.mp4")
+    for url in (f"{server}/video.mp4", f"file://{path}", f"zip://a/video.mp4::{tmp_path}/videos.zip"):
+        result = read_media(url, num_frames=5)
+        np.testing.assert_array_equal(result.frames, expected.frames)
+        np.testing.assert_array_equal(result.waveform, expected.waveform)
+
+
+def test_urls_that_fail(tmp_path, server):
+    refused(f"{server}/none.mp4", f"{server}/none.mp4: no such file", error=FileNotFoundError)
+    (tmp_path / "void.mp4").touch()
+    refused(f"{server}/void.mp4", "void.mp4: the file is empty")
+    (tmp_path / "text.mp4").write_text("This is a text.\n" * 100)
+    refused(f"{server}/text.mp4", "text.mp4: not a media file")
+    refused("smoke://signals/video.mp4", "smoke://signals/video.mp4: cannot be opened", "smoke")
+    refused("http://127.0.0.1:9/video.mp4", "http://127.0.0.1:9/video.mp4: ", "127.0.0.1", error=FileNotFoundError)
+
+
+def test_values_of_datasets(tmp_path):
+    path = write(str(tmp_path / "video.mp4"), pictures=20, sound=clicks([0.5], 2.0))
+    wav = write(str(tmp_path / "sound.wav"), sound=clicks([0.5], 2.0), sound_codec="pcm_s16le")
+    expected = read_media(path, num_frames=5)
+    table = datasets.Dataset.from_dict({n: [{"bytes": None, "path": p}] for n, p in (("video", path), ("audio", wav))})
+    table = table.cast_column("video", datasets.Video(decode=False))
+    row = table.cast_column("audio", datasets.Audio(decode=False))[0]
+    embedded = {"path": "video.mp4", "bytes": Path(path).read_bytes()}
+    decoded = types.SimpleNamespace(_hf_encoded={"path": path, "bytes": None})  # as Video(decode=True) gives it
+    for value in (row["video"], embedded, decoded):
+        np.testing.assert_array_equal(read_media(value, num_frames=5).frames, expected.frames)
+    assert click_times(read_media(row["audio"]).waveform) == pytest.approx([0.5], abs=0.003)
+    refused({"path": None, "bytes": None}, "has neither path nor bytes")
+    refused({"path": "cut.mp4", "bytes": embedded["bytes"][:1000]}, "cut.mp4: truncated")
 
 
 def test_bytes_and_file_objects_give_what_the_path_gives(tmp_path):
@@ -534,10 +765,10 @@ def test_a_source_of_another_kind():
 def test_the_module_needs_only_av_and_numpy():
     """It is copied beside a checkpoint's code, where longvale may not be installed."""
     code = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('media', {media.__file__!r})\n"
-        "sys.modules['media'] = module = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(module)\n"
-        "assert not {'torch', 'longvale', 'transformers'} & set(sys.modules)\n"
+        "import importlib, sys, types\n"
+        "package = sys.modules['copy_of_models'] = types.ModuleType('copy_of_models')\n"
+        f"package.__path__ = [{str(Path(media.__file__).parent)!r}]\n"
+        "importlib.import_module('copy_of_models.media')\n"
+        "assert not {'torch', 'longvale', 'transformers', 'fsspec'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -644,3 +644,85 @@ def test_it_is_loaded_in_the_precision_asked_for(tmp_path):
     small_model().save_pretrained(tmp_path)
     loaded = LongVALEForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+
+
+# Ways of loading and decoding
+
+
+@pytest.mark.parametrize("kind", ["same class", "prompt lookup"])
+def test_assisted_decoding_gives_the_same(kind):
+    """Drafts of a smaller model of the same kind, or looked up in the prompt; the video goes to both."""
+    model, inputs = small_model(), small_inputs()
+    expected = generate(model, inputs)
+    draft = {"assistant_model": small_model()} if kind == "same class" else {"prompt_lookup_num_tokens": 3}
+    if kind == "same class":
+        with torch.no_grad():
+            for parameter in draft["assistant_model"].model.language_model.layers[1].parameters():
+                parameter.mul_(1.1)  # it is wrong sometimes
+    assert torch.equal(generate(model, inputs, **draft), expected)
+
+
+@torch.no_grad()
+def test_padding_on_either_side(model, processor, features):
+    """Training pads on the right, generation on the left."""
+    logits = {}
+    for side in ("left", "right"):
+        inputs = processor(text=QUESTIONS, **features, padding_side=side)
+        mask = inputs["attention_mask"].bool()
+        assert not mask.all() and inputs["input_ids"].shape == mask.shape
+        logits[side] = [row[kept] for row, kept in zip(model(**inputs).logits, mask, strict=True)]
+    for left, right in zip(logits["left"], logits["right"], strict=True):
+        assert_close(left, right, **CLOSE)
+
+
+@torch.no_grad()
+def test_decoding_compiles_once_for_all_lengths(monkeypatch):
+    """No break in the graph of a decoding step, and no new graph for each step: lengths are symbols."""
+    from torch._dynamo.testing import CompileCounter
+
+    monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
+    torch._dynamo.reset()
+    model, inputs, counter = small_model(), small_inputs(), CompileCounter()
+    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
+    expected = generate(model, inputs, 8)[0].tolist()
+    outputs = model(**inputs, use_cache=True)
+    length, found, graphs = inputs["input_ids"].shape[1], [], []
+    for step in range(8):
+        token = outputs.logits[:, -1:].argmax(-1)
+        found.append(token.item())
+        mask = torch.ones(1, length + step + 1, dtype=torch.long)
+        outputs = compiled(input_ids=token, attention_mask=mask, cache=outputs.cache)
+        graphs.append(counter.frame_count)
+    assert found == expected
+    assert graphs[-1] <= 2 and graphs[-1] == graphs[3]
+    for count in (2, 5, 9):  # prompts and videos of any length, one graph
+        more = small_inputs(visual=count, audio=count + 1, speech=count + 2)
+        assert_close(compiled(**more, use_cache=False).logits, model(**more, use_cache=False).logits)
+    assert counter.frame_count <= graphs[-1] + 2
+    torch._dynamo.reset()
+
+
+@torch.no_grad()
+def test_device_map_auto(tmp_path, model, processor, pictures, sound):
+    """Parts are placed one by one; here all of them fit on the CPU."""
+    model.save_pretrained(tmp_path)
+    inputs = processor(text=QUESTIONS[0], videos=pictures(4), audio=sound(3))
+    loaded = LongVALEForConditionalGeneration.from_pretrained(tmp_path, device_map="auto", dtype="auto")
+    assert_close(loaded(**inputs.to(loaded.device)).logits.cpu(), model(**inputs).logits, **CLOSE)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("bits", [4, 8])
+@torch.no_grad()
+def test_quantised_weights(tmp_path, model, processor, features, bits):
+    pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    model.save_pretrained(tmp_path)
+    quantised = LongVALEForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=BitsAndBytesConfig(**{f"load_in_{bits}bit": True}), device_map="auto"
+    )
+    inputs = processor(text=QUESTIONS, **features)
+    expected, found = model(**inputs).logits, quantised(**inputs.to("cuda")).logits.float().cpu()
+    kept = inputs["attention_mask"].bool().cpu()
+    assert torch.corrcoef(torch.stack([found[kept].flatten(), expected[kept].flatten()]))[0, 1] > 0.9

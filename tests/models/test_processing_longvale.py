@@ -271,6 +271,21 @@ def test_files_with_picture_or_sound_alone(either, media_file, pictures, sound):
     assert placeholders(either, batch)[0] == 4
 
 
+def test_values_of_datasets_are_read_as_their_files(either, media_file, pictures, sound):
+    path = media_file("value", pictures(10), sound(3))
+    expected = either(text=PROMPT, videos=path)
+    for value in ({"path": str(path), "bytes": None}, {"path": "value.mp4", "bytes": path.read_bytes()}):
+        inputs = either(text=PROMPT, videos=value)
+        assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+
+
+def test_pieces_begin_where_all_windows_begin(either):
+    """Windows of sound, windows of speech states (two mel frames of 160 samples) and chunks of speech."""
+    windows = either.audio_window_frames * 160, either.speech_window_states * 320
+    for step in (*windows, either.feature_extractor.n_samples):
+        assert either.piece_samples % step == 0
+
+
 @pytest.mark.parametrize(
     ("options", "size"),
     [

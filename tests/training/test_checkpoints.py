@@ -5,13 +5,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from longvale.training.checkpoints import checkpoint_to_resume, find_checkpoint, find_fault
+from longvale.training.checkpoints import checkpoint_to_resume, find_checkpoint, find_fault, publish
 from longvale.training.config import SFTStageConfig
 
-FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+FILES = (
+    "manifest.json",
+    "adapter_model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+)
 
 
-def write_checkpoint(folder, processes=1):
+def write_checkpoint(checkpoint, processes=1):
+    folder = checkpoint.parent / "unfinished"
     folder.mkdir(parents=True)
     save_file({"a": torch.ones(1000)}, folder / "adapter_model.safetensors")
     torch.save({"state": torch.ones(1000)}, folder / "optimizer.pt")
@@ -20,7 +28,9 @@ def write_checkpoint(folder, processes=1):
         name = "rng_state.pth" if processes == 1 else f"rng_state_{rank}.pth"
         torch.save({"numpy": np.random.get_state()}, folder / name)
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 3}))
-    return folder
+    publish(folder, checkpoint)
+    assert not folder.exists()
+    return checkpoint
 
 
 def options(folder, **given):
@@ -50,8 +60,9 @@ def test_a_checkpoint_with_a_faulty_file_is_passed_over(tmp_path, caplog, name, 
     assert find_checkpoint(tmp_path) is None
 
 
-def test_a_flipped_byte_in_the_optimizer_is_seen(tmp_path):
-    path = write_checkpoint(tmp_path / "checkpoint-1") / "optimizer.pt"
+@pytest.mark.parametrize("name", FILES[1:])
+def test_a_flipped_byte_is_seen(tmp_path, name):
+    path = write_checkpoint(tmp_path / "checkpoint-1") / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -6,7 +6,7 @@ import torch
 from test_stages import make_trainer, weights
 from torch import nn
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.optimizer import Muon, muon_for, orthogonalize
 

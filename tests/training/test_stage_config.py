@@ -7,6 +7,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from trl import TrlParser
 
 from longvale.training.config import SFTStageConfig, accumulation_steps
+from longvale.training.data import mixture_of
+from longvale.training.grpo import GRPOStageConfig
 from longvale.training.recipes import recipes_dir
 
 GIVEN = {"model": "m", "data_dir": "d", "features_dir": "f"}
@@ -23,17 +25,29 @@ def test_defaults_fit_a_machine_without_gpu(monkeypatch):
     assert args.weights_dtype is None
     assert (args.lora_r, args.lora_alpha, args.lora_dropout, args.max_length) == (64, 128, 0.05, 2048)
     assert args.dataset_kwargs == {"skip_prepare_dataset": True} and args.remove_unused_columns is False
-    assert args.report_to == [] and args.dialogues == "boundary_perception"
+    assert args.report_to == ["trackio"] and args.dialogues == "boundary_perception"
     assert SFTStageConfig(**GIVEN, stage="instruction").dialogues == "instruction"
     assert SFTStageConfig(**GIVEN, dtype="bfloat16").weights_dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("stage", ["boundary_perception", "instruction"])
-def test_the_published_numbers(stage):
-    file = str(recipes_dir() / "configs" / f"{stage}.yaml")
+PUBLISHED = {
+    "boundary_perception": "boundary_perception", "bp-7k": "boundary_perception", "bp-154k": "boundary_perception",
+    "instruction": "instruction", "it-25k": "instruction", "it-61k": "instruction",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_numbers(name):
+    file, stage = str(recipes_dir() / "configs" / f"{name}.yaml"), PUBLISHED[name]
     given = [part for name, value in GIVEN.items() for part in (f"--{name}", value)]
     args = parse("--config", file, *given)
     assert args.stage == args.dialogues == stage
+    if "-" in name:
+        (source,) = mixture_of(args)
+        assert source.dialogues == f"longvale-sft-{name}.json" and source.weight == 1
+        assert source.features == {
+            "bp-154k": ("longvale", "vtimellm_stage2"), "it-61k": ("longvale", "vtimellm_stage3"),
+        }.get(name, ("longvale",))  # fmt: skip
     assert args.learning_rate == 1e-4 and args.lr_scheduler_type == "cosine" and args.num_train_epochs == 2
     assert args.get_warmup_steps(1000) == 30
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == args.effective_batch_size == 128
@@ -44,11 +58,13 @@ def test_the_published_numbers(stage):
 
 @pytest.mark.parametrize("file", sorted((recipes_dir() / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_names_options_that_exist(file):
+    kind = GRPOStageConfig if "grpo" in file.stem else SFTStageConfig
     options = yaml.safe_load(file.read_text())
-    assert set(options) <= {field.name for field in fields(SFTStageConfig)}
-    args = parse("--config", str(file), *(part for name, value in GIVEN.items() for part in (f"--{name}", value)))
+    assert set(options) <= {field.name for field in fields(kind)}
+    given = [part for name, value in GIVEN.items() for part in (f"--{name}", value)]
+    (args,) = TrlParser(kind).parse_args_and_config(["--config", str(file), *given])
     for name, value in options.items():
-        assert getattr(args, name) == value, name
+        assert getattr(args, name) == ([] if value == "none" else value), name
 
 
 @pytest.mark.parametrize("file", sorted((recipes_dir() / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
@@ -94,6 +110,19 @@ def test_the_effective_batch_sets_accumulation_and_nothing_else():
         ({"turns": 3}, "turns and modality_dropout are options of the mosaic"),
         ({"lora_r": 0}, "lora_r must be 1 or more, not 0"),
         ({"lora_dropout": 1.0}, "lora_dropout must be 0 or more and below 1, not 1.0"),
+        ({"mixture": []}, r"mixture must be a list of sources with dialogues and features, not \[\]"),
+        ({"mixture": [{"features": "f"}]}, "mixture: item 1: dialogues is not given"),
+        ({"mixture": [{"dialogues": "d"}]}, "mixture: item 1: give either features .* or videos"),
+        ({"mixture": [{"dialogues": "d", "features": "f", "weight": 0}]}, "item 1: weight must be .* above 0, not 0"),
+        (
+            {"mixture": [{"dialogues": "d", "features": "f"}, {"dialogues": "d", "videos": "v"}]},
+            "some sources have features and some videos",
+        ),
+        ({"mixture": [{"dialogues": "d", "features": "f"}], "mosaic": 3}, "leave out either it or mixture"),
+        ({"mixture": [{"dialogues": "d", "features": "f"}], "dialogues_size": "7k"}, "name the file in it"),
+        ({"streaming": True, "mosaic": 3}, "a mosaic is composed while training already"),
+        ({"max_missing": 2}, "max_missing must be a share, 0 to 1, not 2"),
+        ({"grounding_videos": -1}, "grounding_videos must be 0 or more"),
         ({"remove_unused_columns": True}, "remove_unused_columns must be false"),
     ],
 )

@@ -4,12 +4,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from longvale.data.checkpoint import load_checkpoint
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.demo.checkpoint import NUM_LAYERS
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.config import SFTStageConfig
 from longvale.training.data import load_training_set
-from longvale.training.stages import StageTrainer, group_by_length, merge_and_save
+from longvale.training.stages import StageTrainer, merge_and_save
 
 FEATURES = ("visual_features", "audio_features", "speech_features")
 
@@ -23,7 +23,8 @@ def make_trainer(corpus, model_dir, output_dir, dtype=None, **options):
         output_dir=str(output_dir),
         **{
             "mosaic": 64, "turns": 2, "per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 5e-3,
-            "lora_r": 8, "lora_alpha": 16, "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1, **options,
+            "lora_r": 8, "lora_alpha": 16, "save_strategy": "no", "disable_tqdm": True,
+            "report_to": "none", "logging_steps": 1, **options,
         },
     )  # fmt: skip
     model, processor = load_checkpoint(model_dir, LongVALEForConditionalGeneration, device="cpu", dtype=dtype)
@@ -31,7 +32,7 @@ def make_trainer(corpus, model_dir, output_dir, dtype=None, **options):
 
 
 def batch_of(trainer, rows=6):
-    return trainer.data_collator(trainer.train_dataset.__getitems__(list(range(rows))))
+    return trainer.data_collator.collate(trainer.train_dataset.__getitems__(list(range(rows))))
 
 
 def weights(model):
@@ -90,12 +91,11 @@ def test_the_trainers_fused_loss_is_the_models_own(trained):
     assert fused.item() == pytest.approx(native.item(), rel=1e-5)  # sums in another order
 
 
-@pytest.mark.parametrize("options", [{"length_groups": 3}, {"gradient_checkpointing": True}])
-def test_groups_and_checkpointing_leave_loss_and_gradient_as_they_are(corpus, base, tmp_path, options):
+def test_checkpointing_leaves_loss_and_gradient_as_they_are(corpus, base, tmp_path):
     found = []
-    for changed in ({}, options):
-        trainer = make_trainer(corpus, base, tmp_path, lora_dropout=0.0, **changed)
-        if changed.get("gradient_checkpointing"):
+    for checkpointing in (False, True):
+        trainer = make_trainer(corpus, base, tmp_path, lora_dropout=0.0)
+        if checkpointing:
             trainer.model.gradient_checkpointing_enable()
         batch = batch_of(trainer, rows=7)
         tokens = (batch["labels"] != -100).sum()
@@ -108,14 +108,50 @@ def test_groups_and_checkpointing_leave_loss_and_gradient_as_they_are(corpus, ba
         torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_groups_hold_every_row_once_without_needless_padding(trained):
-    batch = batch_of(trained, rows=7)
-    groups = group_by_length(batch, 3)
-    assert sum(len(group["input_ids"]) for group in groups) == 7
-    assert all(group["attention_mask"].any(dim=0).all() for group in groups)
-    lengths = [length for group in groups for length in group["attention_mask"].sum(dim=1).tolist()]
-    assert lengths == sorted(batch["attention_mask"].sum(dim=1).tolist())
-    assert len(group_by_length(batch, 99)) == 7
+def test_the_head_sees_only_positions_with_a_label(trained):
+    model, batch = trained.model.eval(), batch_of(trained)
+    seen = []
+    handle = model.get_base_model().lm_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    with torch.no_grad():
+        outputs = model(**batch, fused_lm_head=True)
+        logits = model(**batch).logits
+    handle.remove()
+    labels = batch["labels"][:, 1:]
+    assert seen[0][0] == (labels != -100).sum() < labels.numel() / 2
+    expected = logits[:, :-1].log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
+    torch.testing.assert_close(outputs.log_probs, expected * (labels != -100), rtol=1e-4, atol=1e-5)
+    assert outputs.is_top1.sum() == ((logits[:, :-1].argmax(-1) == labels) & (labels != -100)).sum()
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_dialogues(corpus, base, tmp_path):
+    trainer = make_trainer(corpus, base, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    collate, poisoned = trainer.data_collator.collate, "mosaic_7"
+
+    def poison(rows):
+        batch = collate(rows)
+        for row, values in zip(rows, batch["visual_features"], strict=True):
+            values[0] *= float("nan") if row["id"] == poisoned else 1
+        return batch
+
+    trainer.data_collator.collate = poison
+    trainer.args.max_steps = 64
+    before = weights(trainer.model)
+    with pytest.raises(FloatingPointError, match=r"step \d+: the loss is nan; dialogues of the batch: .*") as stopped:
+        trainer.train()
+    named = str(stopped.value).partition("batch: ")[2].partition(".")[0].split(", ")
+    assert poisoned in named and len(named) == 2
+    assert all(torch.isfinite(values).all() for values in weights(trainer.model).values())
+    assert before.keys() == weights(trainer.model).keys()
+
+
+def test_what_is_logged_and_profiled(corpus, base, tmp_path):
+    trainer = make_trainer(corpus, base, tmp_path, profile=True, max_steps=2)
+    trainer.train()
+    entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    assert entry["tokens_per_second"] > 0 and 0 <= entry["padding"] < 1 and entry["peak_memory_gib"] > 0.1
+    parts = trainer.profile.seconds
+    assert {"waiting for data", "grouping", "forward", "backward", "gradient norm", "optimizer", "other"} <= set(parts)
+    assert all(seconds > 0 for seconds in parts.values())
 
 
 def test_the_merged_checkpoint_is_the_adapter_and_the_next_stage_builds_on_it(corpus, base, trained, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from longvale.data.dialogues import save_dialogues
 from longvale.data.features import FeatureStore, save_features
 from longvale.models.configuration_longvale import LongVALEConfig
+from longvale.training.collator import DialogueCollator
 from longvale.training.config import SFTStageConfig
 from longvale.training.data import load_training_set
 
@@ -28,7 +29,8 @@ def stored(tmp_path):
 
 
 def load(folder, base, **options):
-    args = SFTStageConfig(model=str(base), data_dir=str(folder), features_dir=str(folder / "features"), **options)
+    options = {"max_missing": 1.0, "features_dir": str(folder / "features"), **options}
+    args = SFTStageConfig(model=str(base), data_dir=str(folder), **options)
     return load_training_set(args, LongVALEConfig.from_pretrained(base))
 
 
@@ -48,25 +50,27 @@ def test_rows_bring_what_is_stored(corpus, base):
 def test_missing_features_are_dropped_and_counted(stored, base, caplog):
     rows = load(stored, base, missing_media="drop", dialogues_size="7k")
     assert [row["id"] for row in rows] == ["whole", "whole"]
-    assert "3 of 5 dialogues lack features and are dropped" in caplog.text
+    assert "3 of 5 dialogues (60.0%) lack media" in caplog.text and "and are dropped" in caplog.text
     assert "audio_features 3" in caplog.text and "visual_features 2" in caplog.text
     assert "videos: mute, none" in caplog.text
 
 
 def test_dialogues_with_some_features_are_kept_those_without_any_are_refused(stored, base, caplog):
-    with pytest.raises(ValueError, match=r"2 of 5 dialogues have no features at all \(videos: none\); .*missing_media"):
+    with pytest.raises(ValueError, match=r"2 have nothing at all \(videos: none\): .*missing_media"):
         load(stored, base)
     for modality in ("visual", "audio", "speech"):
         folder = stored / "features" / f"{modality}_features"
         shutil.copy(folder / "whole.npy", folder / "none.npy")
     rows = load(stored, base)
-    assert len(rows) == 5 and "1 of 5 dialogues lack features and are kept without them" in caplog.text
+    assert (
+        len(rows) == 5 and "1 of 5 dialogues (20.0%) lack media" in caplog.text and "kept without them" in caplog.text
+    )
     assert rows[1]["audio_features"] is None and rows[1]["visual_features"].shape == (3, 64)
 
 
 def test_without_any_features_there_is_nothing_to_train_on(stored, base):
     save_dialogues([{"id": "none", "conversations": TURNS}], stored / "longvale-sft-bp-7k.json")
-    with pytest.raises(ValueError, match="none of the 1 dialogues has its features"):
+    with pytest.raises(ValueError, match=r"1 of 1 dialogues .* nothing is left to train on"):
         load(stored, base, missing_media="drop")
 
 
@@ -92,7 +96,94 @@ def test_raw_videos_are_rows_with_a_path(stored, base):
     (stored / "videos").mkdir()
     (stored / "videos" / "whole.mp4").touch()
     args = SFTStageConfig(
-        model=str(base), data_dir=str(stored), videos_dir=str(stored / "videos"), missing_media="drop"
+        model=str(base),
+        data_dir=str(stored),
+        videos_dir=str(stored / "videos"),
+        missing_media="drop",
+        max_missing=0.8,
     )
     rows = load_training_set(args, LongVALEConfig.from_pretrained(base))
     assert [row["video"] for row in rows] == [str(stored / "videos" / "whole.mp4")] * 2
+
+
+def test_training_does_not_start_when_more_is_missing_than_stated(stored, base):
+    message = r"features: 3 of 5 dialogues \(60.0%\) lack media .*, more than max_missing \(5.0%\); make them"
+    for policy in ("drop", "keep"):
+        with pytest.raises(ValueError, match=message):
+            load(stored, base, max_missing=0.05, missing_media=policy)
+    assert len(load(stored, base, max_missing=0.6, missing_media="drop")) == 2
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Videos with sound, videos without in a store of their own, and images."""
+    image = [{"from": "human", "value": "<image>\nWhat is shown?"}, {"from": "gpt", "value": "A ring."}]
+    rows = [{"id": f"lv{i}", "source": "longvale", "conversations": TURNS} for i in range(4)]
+    rows += [{"id": f"vt{i}", "source": "vtimellm", "conversations": TURNS} for i in range(4)]
+    save_dialogues(rows, tmp_path / "mixed.json")
+    save_dialogues([{"id": f"im{i}", "conversations": image} for i in range(10)], tmp_path / "images.json")
+    ones = np.ones((3, 64), np.float32)
+    for i in range(4):
+        save_features(tmp_path / "f" / "longvale", f"lv{i}", {"visual": i * ones, "audio": ones, "speech": ones})
+        save_features(tmp_path / "f" / "vtimellm", f"vt{i}", {"visual": -i * ones})
+    folder = tmp_path / "f" / "images" / "visual_features"
+    folder.mkdir(parents=True)
+    for i in range(10):
+        np.save(folder / f"im{i}.npy", np.full(64, 100 + i, np.float16))  # a single vector, as published
+    return tmp_path
+
+
+MIXTURE = [
+    {"dialogues": "mixed.json", "features": ["longvale", "vtimellm"], "source": "longvale", "weight": 2},
+    {"dialogues": "mixed.json", "features": ["longvale", "vtimellm"], "source": "vtimellm"},
+    {"dialogues": "images.json", "features": "images", "weight": 0.5},
+]
+
+
+def load_mixed(folder, base, **options):
+    options = {"features_dir": str(folder / "f"), "mixture": MIXTURE, "max_missing": 0.0, **options}
+    return load(folder, base, **options)
+
+
+def test_a_mixture_of_sources_weights_and_feature_roots(mixed, base, processor):
+    rows = load_mixed(mixed, base)
+    ids = rows["id"]
+    assert [ids.count(f"lv{i}") for i in range(4)] == [2] * 4 and [ids.count(f"vt{i}") for i in range(4)] == [1] * 4
+    images = [name for name in ids if name.startswith("im")]
+    assert len(images) == len(set(images)) == 5
+    assert images == [name for name in load_mixed(mixed, base)["id"] if name.startswith("im")]
+    assert images != [name for name in load_mixed(mixed, base, seed=7)["id"] if name.startswith("im")]
+    row = rows[ids.index("vt2")]
+    assert (row["visual_features"] == -2).all() and row["audio_features"] is None
+    # Images and videos in one batch: one placeholder for an image, as many as there are features for a video.
+    batch = DialogueCollator(processor)([rows[0], row, rows[ids.index(images[0])]])
+    assert (batch["input_ids"] == processor.video_token_id).sum(dim=1).tolist() == [9, 3, 1]
+    assert batch["visual_features"][2, 0, 0] == 100 + int(images[0][2:])
+
+
+def test_what_a_mixture_lacks_is_counted_by_source(mixed, base):
+    (mixed / "f" / "images" / "visual_features" / "im3.npy").unlink()
+    (mixed / "f" / "longvale" / "audio_features" / "lv1.npy").unlink()
+    with pytest.raises(
+        ValueError, match=r"2 of 18 dialogues \(11.1%\) lack media \(audio_features 1, visual_features 1"
+    ):
+        load_mixed(mixed, base)
+    with pytest.raises(ValueError, match=r"mixed\.json: no dialogue has the source 'x'; there are longvale, vtimellm"):
+        load_mixed(mixed, base, mixture=[MIXTURE[0] | {"source": "x"}])
+
+
+def test_a_stream_gives_the_same_rows_mixed_by_weight_and_as_many_steps(mixed, base):
+    args = SFTStageConfig(
+        model=str(base), data_dir=str(mixed), features_dir=str(mixed / "f"), mixture=MIXTURE, streaming=True,
+        per_device_train_batch_size=2, num_train_epochs=2,
+    )  # fmt: skip
+    rows = load_training_set(args, LongVALEConfig.from_pretrained(base))
+    assert args.max_steps == 17  # 4 x 2 + 4 + 10 x 0.5 dialogues, twice, two a step
+    seen = list(rows)
+    assert [row["id"] for row in seen] == [row["id"] for row in rows]
+    table = {row["id"]: row for row in load_mixed(mixed, base, mixture=[{**m, "weight": 1} for m in MIXTURE])}
+    assert {row["id"] for row in seen} == set(table)
+    for row in seen:
+        assert row["messages"] == table[row["id"]]["messages"]
+        for modality in WIDTHS:
+            assert np.array_equal(row[f"{modality}_features"], table[row["id"]][f"{modality}_features"])

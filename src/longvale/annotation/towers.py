@@ -84,13 +84,13 @@ class CheckpointPictures:
         device: such as "cuda:0".
 
     Raises:
-        FileNotFoundError, ValueError: as [`longvale.data.checkpoint.load_checkpoint`].
+        FileNotFoundError, ValueError: as [`longvale.checkpoints.loading.load_checkpoint`].
     """
 
     size = 224
 
     def __init__(self, model: str, device: str | None = None) -> None:
-        from ..data.checkpoint import load_checkpoint
+        from ..checkpoints.loading import load_checkpoint
         from ..models.modeling_longvale import LongVALEModel
 
         self.name = f"{model} (visual tower)"

@@ -29,7 +29,7 @@ class _AnnotateGroup(TyperGroup):
 
 
 annotation = typer.Typer(cls=_AnnotateGroup, rich_markup_mode=None)
-app.add_typer(annotation, name="annotate", help="Annotate your own videos, and check and refine the annotations.")
+app.add_typer(annotation, name="annotate", help="Annotate your own videos; check and refine that.")
 
 
 @annotation.command(

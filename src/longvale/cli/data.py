@@ -1,11 +1,14 @@
-"""Commands about corpora and features: synthesize, features."""
+"""Commands about corpora and features: synthesize, features, features pack, features check."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from .base import app
 from .options import Device, Overwrite, Quiet
@@ -42,8 +45,30 @@ def synthesize(
     typer.echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
-@app.command(epilog="Example: longvale features videos --output features --model demo/model")
-def features(
+class _Features(TyperGroup):
+    """`features VIDEO_DIR` makes features; `features pack` and `features check` are commands of their own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+features = typer.Typer(cls=_Features, no_args_is_help=False)
+_EXAMPLE = "Example: longvale features videos --output features --model demo/model"
+app.add_typer(features, name="features", epilog=_EXAMPLE)
+
+
+@features.callback()
+def _features() -> None:
+    """Store, pack or check what the towers see and hear.
+
+    `longvale features VIDEO_DIR --output DIR` is `longvale features make VIDEO_DIR --output DIR`.
+    """
+
+
+@features.command(epilog=_EXAMPLE)
+def make(
     video_dir: Annotated[Path, typer.Argument(metavar="VIDEO_DIR", help="Folder of videos, or one file.")],
     output: Annotated[Path, typer.Option(help="Folder of stored features to write, or to go on with.")],
     model: Annotated[
@@ -51,10 +76,20 @@ def features(
         typer.Option(help="Checkpoint whose towers are used: a folder or a Hub id.", show_default="untrained towers"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Videos decoded at a time.", show_default="one a CPU, at most 4")
+        int | None,
+        typer.Option(help="Processes that read videos; 0 for none.", show_default="one a CPU; none below 32 MB"),
     ] = None,
+    batch_size: Annotated[int, typer.Option(help="Frames or windows of sound a tower takes at once.")] = 32,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only the I-th of N parts of the videos, for N jobs.", show_default="all"),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for the machines of a Ray cluster.")] = "local",
     overwrite: Overwrite = False,
     device: Device = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the towers, such as bfloat16.", show_default="the checkpoint's")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Store what the towers see and hear of videos.
@@ -63,7 +98,8 @@ def features(
     """
     from longvale.data.extraction import extract, extract_features
 
-    options = {"workers": workers, "progress": not quiet, "overwrite": overwrite}
+    options = {"workers": workers, "batch_size": batch_size, "shard": _shard(shard), "engine": engine}
+    options |= {"progress": not quiet, "overwrite": overwrite}
     if model is None:
         from longvale.demo.checkpoint import build_checkpoint
 
@@ -75,7 +111,65 @@ def features(
         towers, processor = build_checkpoint(vocab_videos=50)  # the tokenizer has no part in features
         summary = extract(video_dir, output, processor, towers, **options)
     else:
-        summary = extract_features(video_dir, output, model=model, device=device, **options)
+        summary = extract_features(video_dir, output, model=model, device=device, dtype=dtype, **options)
     if summary.failed:
         raise ValueError(str(summary))
     typer.echo(f"{output}: {summary}")
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise ValueError(f"--shard must be I/N, such as 1/4, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+@features.command(epilog="Example: longvale features pack demo/corpus/features --output packed --split test")
+def pack(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="Stored features: .npy files or published archives.")],
+    output: Annotated[Path, typer.Option(help="Folder for the shards, their checksums and the dataset card.")],
+    split: Annotated[str, typer.Option(help="Name of the split that the shards make.")] = "train",
+    quiet: Quiet = False,
+) -> None:
+    """Turn stored features into Parquet shards for the Hub.
+
+    float16, a row a video, for streaming with datasets. Shards of other splits in the folder stay.
+    """
+    from longvale.data.packing import pack_features
+
+    typer.echo(f"{output}: {pack_features(store, output, split=split, progress=not quiet)}")
+
+
+@features.command(
+    epilog="Example: longvale features check demo/corpus/features "
+    "--annotations demo/corpus/longvale-annotations-eval.json"
+)
+def check(
+    store: Annotated[Path, typer.Argument(metavar="DIR", help="Stored features, archives or packed shards.")],
+    annotations: Annotated[Path, typer.Option(help="Annotations whose videos must have features.")],
+    output: Annotated[
+        Path | None, typer.Option(help="File for all findings, one JSON object a line.", show_default="none")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say what would be missing in training.
+
+    Reads everything: which videos lack what, damage, NaN, other widths, silence, lengths that do not fit the duration.
+    Exits with 1 if an annotated video lacks a file or has one that cannot be used.
+    """
+    import json
+    from dataclasses import asdict
+
+    from longvale.data.feature_check import check_features
+    from longvale.events import atomic_write
+
+    report = check_features(store, annotations, progress=not quiet)
+    for line in report.lines(most=None if output is None and len(report.findings) < 100 else 20):
+        typer.echo(line)
+    if output is not None:
+        with atomic_write(output) as file:
+            file.writelines(json.dumps(asdict(finding)) + "\n" for finding in report.findings)
+    if not report.ok:
+        raise typer.Exit(1)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .base import app
 from .options import (
+    Adapter,
     BatchSize,
+    BatchTokens,
     Data,
     Device,
     Features,
+    Frames,
+    JudgeModel,
+    JudgeUrl,
     Limit,
     MaxNewTokens,
     Model,
+    NoSound,
     Overwrite,
+    Prompt,
     Quiet,
+    Seed,
+    Server,
     SkipMissing,
     Split,
     Tasks,
+    Temperature,
+    Times,
     Videos,
 )
 
@@ -35,8 +46,17 @@ def generate(
     features: Features = None,
     videos: Videos = None,
     modalities: Annotated[str, typer.Option(help="What the model is given of a video.")] = "visual,audio,speech",
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 32,
+    batch_tokens: BatchTokens = 32_768,
     max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    prompt: Prompt = None,
+    adapter: Adapter = "longvale",
+    server: Server = None,
+    times: Times = "seconds",
+    frames: Frames = 64,
+    no_sound: NoSound = False,
     limit: Limit = None,
     skip_missing: SkipMissing = False,
     overwrite: Overwrite = False,
@@ -45,9 +65,11 @@ def generate(
 ) -> None:
     """Let a model answer a benchmark's questions.
 
-    Answers are on disk as soon as their batch is done, and are not asked for again.
+    Answers are on disk as soon as their batch is done, and are not asked for again. Over several processes:
+    accelerate launch -m longvale generate ...
     """
     from longvale.evaluation.generate import generate as run
+    from longvale.evaluation.sampling import Decoding
 
     log = run(
         model,
@@ -59,7 +81,11 @@ def generate(
         videos=videos,
         modalities=modalities.split(","),
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
         max_new_tokens=max_new_tokens,
+        decoding=Decoding(temperature, seed),
+        prompt=prompt,
+        adapter=_adapter(adapter, server, times, frames, no_sound),
         limit=limit,
         skip_missing=skip_missing,
         overwrite=overwrite,
@@ -67,6 +93,14 @@ def generate(
         progress=not quiet,
     )
     typer.echo(f"answers: {log}")
+
+
+def _adapter(name: str, server: str | None, times: str, frames: int, no_sound: bool) -> Any:
+    if name == "longvale":
+        return None
+    from longvale.evaluation.adapters.options import AdapterOptions
+
+    return AdapterOptions(name, server, times, frames, sound=not no_sound)
 
 
 @app.command(
@@ -85,8 +119,12 @@ def score(
     tasks: Annotated[
         str | None, typer.Option(help="Tasks with commas between, or all.", show_default="those answered")
     ] = None,
-    protocol: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
+    protocol: Annotated[
+        str, typer.Option(help="strict, or official as published; of music_avqa strict, videollama2, crema, tdc_video.")
+    ] = "strict",
     partial: Annotated[bool, typer.Option("--partial", help="Leave out questions without an answer.")] = False,
+    judge: JudgeModel = None,
+    judge_url: JudgeUrl = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Instead, compare two files of --per-video.", show_default=False),
@@ -99,6 +137,7 @@ def score(
     from longvale.evaluation.compare import compare_files, format_comparison
     from longvale.evaluation.score import format_scores, save_scores
     from longvale.evaluation.score import score as run
+    from longvale.evaluation.zero_shot.judge import choose_judge
 
     if compare is not None:
         if predictions is not None or references is not None:
@@ -108,7 +147,8 @@ def score(
     if predictions is None or references is None:
         raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
     names = None if tasks is None else tasks.split(",")
-    scores = run(predictions, references, tasks=names, protocol=protocol, partial=partial)
+    judge_of = choose_judge(judge, judge_url)
+    scores = run(predictions, references, tasks=names, protocol=protocol, partial=partial, judge=judge_of)
     for path, by_video in ((output, False), (per_video, True)):
         if path is not None:
             save_scores(scores, path, by_video=by_video)
@@ -124,22 +164,39 @@ def evaluate(
     split: Split = "test",
     features: Features = None,
     videos: Videos = None,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 32,
+    batch_tokens: BatchTokens = 32_768,
     max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    prompt: Prompt = None,
+    adapter: Adapter = "longvale",
+    server: Server = None,
+    times: Times = "seconds",
+    frames: Frames = 64,
+    no_sound: NoSound = False,
     limit: Limit = None,
     skip_missing: SkipMissing = False,
+    judge: JudgeModel = None,
+    judge_url: JudgeUrl = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
+    card: Annotated[
+        Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Generate, score and report.
 
-    Leaves predictions.jsonl, scores.json and report.html, and ablation.json if asked for.
+    Leaves predictions.jsonl, scores.json and report.html, and ablation.json if asked for. Over several processes:
+    accelerate launch -m longvale.evaluation ...
     """
     from longvale.evaluation.ablation import format_ablation
     from longvale.evaluation.evaluate import evaluate as run
+    from longvale.evaluation.sampling import Decoding
     from longvale.evaluation.score import format_scores
+    from longvale.evaluation.zero_shot.judge import choose_judge
     from longvale.events import load_json
 
     scores = run(
@@ -151,25 +208,66 @@ def evaluate(
         features=features,
         videos=videos,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
         max_new_tokens=max_new_tokens,
+        decoding=Decoding(temperature, seed),
+        prompt=prompt,
+        adapter=_adapter(adapter, server, times, frames, no_sound),
         limit=limit,
         skip_missing=skip_missing,
+        judge=choose_judge(judge, judge_url),
         with_ablation=ablation,
         overwrite=overwrite,
         device=device,
         progress=not quiet,
     )
+    if scores is None:
+        return  # told by the first process
     typer.echo(format_scores(scores))
     if ablation:
         typer.echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
     typer.echo(f"report: {output / 'report.html'}")
+    if card is not None:
+        from longvale.checkpoints.card import fill_evaluation
+        from longvale.evaluation.score import TABLE
+        from longvale.evaluation.zero_shot.scoring import TABLE as ZERO_SHOT
+
+        fill_evaluation(card, scores, {**TABLE, **ZERO_SHOT}, f"{data.name}, {split} split")
+        typer.echo(f"card: {card}")
+
+
+@app.command(
+    epilog="Example: longvale report base tuned --references demo/corpus/longvale-annotations-eval.json "
+    "--output report.html"
+)
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Logs of answers, or folders of longvale evaluate.")
+    ],
+    references: Annotated[Path, typer.Option(help="Annotations (JSON).")],
+    output: Annotated[Path, typer.Option(help="Page to write (HTML).")],
+    protocol: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
+    partial: Annotated[bool, typer.Option("--partial", help="Compare the questions that all runs answered.")] = False,
+    videos: Annotated[int, typer.Option(help="How many of the best, worst and most different videos to show.")] = 2,
+) -> None:
+    """Compare runs on one page.
+
+    Scores with their intervals, what they depend on, timelines of the best, worst and most different videos. The runs
+    have answered the same questions; the others are compared with the first.
+    """
+    from longvale.evaluation.run_report import write_run_report
+
+    page = write_run_report(runs, references, output, protocol=protocol, partial=partial, videos=videos)
+    typer.echo(f"report: {page}")
 
 
 @app.command(epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 "When does the bell ring?"')
 def ask(
     model: Model,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="About the video.")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="About the video.", show_default="which events, and when")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -178,13 +276,35 @@ def ask(
         ),
     ] = None,
     max_new_tokens: MaxNewTokens = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Name of a picture to draw them in, as PNG and SVG.", show_default="none")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File for them: .json, .vtt, .srt, .csv or .activitynet.json.", show_default="none"),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Ask a model one question about a video.
 
-    Events that the answer names are drawn on a timeline.
+    Events that the answer names are drawn on a timeline, and saved if asked for.
     """
     from longvale.evaluation.ask import ask as run
     from longvale.evaluation.ask import format_answer
+    from longvale.events import Annotation
+    from longvale.exports import format_of, save_events
 
-    typer.echo(format_answer(run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)))
+    if output is not None:
+        format_of(output)  # before the model, which takes long
+
+    answer = run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)
+    typer.echo(format_answer(answer))
+    if output is not None:
+        save_events(Annotation(video.stem, answer.duration, answer.events), output)
+        typer.echo(f"events: {output}")
+    if plot is not None and not answer.events:
+        typer.echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)
+    elif plot is not None:
+        from longvale.evaluation.plot import plot_answer
+
+        typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))

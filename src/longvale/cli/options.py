@@ -16,18 +16,53 @@ Device = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")]
 
-Data = Annotated[Path, typer.Option(help="Folder that holds longvale-annotations-eval.json.")]
-Tasks = Annotated[
-    str, typer.Option(help="all, or some of grounding,dense_captioning,segment_captioning with commas between.")
+Data = Annotated[
+    Path, typer.Option(help="Folder that holds longvale-annotations-eval.json, or a zero-shot benchmark's file.")
 ]
-Split = Annotated[str, typer.Option(help="test or train.")]
+Tasks = Annotated[
+    str,
+    typer.Option(
+        help="all, or some of grounding,dense_captioning,segment_captioning with commas between; or zero-shot ones, "
+        "music_avqa or avsd,avsd_first."
+    ),
+]
+Split = Annotated[str, typer.Option(help="test or train; of zero-shot tasks also validation.")]
 Features = Annotated[
     Path | None, typer.Option(help="Folder of stored features.", show_default="DATA/features, if it exists")
 ]
 Videos = Annotated[
     Path | None, typer.Option(help="Folder of videos, if not features.", show_default="DATA/videos, without features")
 ]
-BatchSize = Annotated[int, typer.Option(help="Questions answered together.")]
+BatchSize = Annotated[int, typer.Option(help="Questions answered together, at most.")]
+BatchTokens = Annotated[int, typer.Option(help="Tokens of a batch at most, answers included.")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token; the published evaluation drew at 0.05.")]
+Seed = Annotated[int, typer.Option(help="Of the draws; each question has its own.")]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Words around zero-shot questions: crema, tdc_video, or a text file.", show_default="ours"),
+]
+Adapter = Annotated[
+    str,
+    typer.Option(
+        help="Whose model: longvale, chat (a video model of transformers with a chat template, such as Qwen-Omni), or "
+        "server (any of the OpenAI kind)."
+    ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(help="With server: http://HOST/v1.", show_default="Hugging Face's inference providers"),
+]
+Times = Annotated[str, typer.Option(help="With chat and server: times in seconds or percent.")]
+Frames = Annotated[int, typer.Option(help="With chat and server: frames of a video.")]
+NoSound = Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames alone.")]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option("--judge", help="Model that judges zero-shot answers, as the server calls it.", show_default="none"),
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(help="Server of the judge, http://HOST/v1.", show_default="Hugging Face's inference providers"),
+]
 MaxNewTokens = Annotated[
     int | None, typer.Option(help="Longest answer in tokens.", show_default="enough for each task")
 ]

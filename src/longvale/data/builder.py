@@ -192,7 +192,7 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         for split, name in self.config.files().items():
             path = str(fetch(self.config.data_dir, name, self.token))
             records = self._read(path)  # now, so that a broken file is told before anything is written
-            reports += media.count_missing(split, [(key, len(list(_rows(self.config.name, r)))) for key, r in records])
+            reports += media.count_missing(split, [(key, len(list(rows(self.config.name, r)))) for key, r in records])
             starts = range(0, len(records), _VIDEOS_A_SHARD)
             ranges = [(start, min(start + _VIDEOS_A_SHARD, len(records))) for start in starts]
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"path": path, "ranges": ranges}))
@@ -207,7 +207,7 @@ class LongVALE(datasets.GeneratorBasedBuilder):
             if self.config.missing_media == "drop" and media.missing(video_id):
                 continue
             columns = media.load(video_id)
-            for number, row in enumerate(_rows(self.config.name, record)):
+            for number, row in enumerate(rows(self.config.name, record)):
                 yield f"{index}-{number}", row | columns
 
     def _read(self, path: str) -> list[tuple[str, Any]]:
@@ -281,20 +281,21 @@ class _Media:
         ]
 
 
-def _rows(name: str, record: Any) -> Iterator[dict[str, Any]]:
-    """The rows of one video, or of one dialogue."""
+def rows(name: str, record: Any) -> Iterator[dict[str, Any]]:
+    """The rows of one video (an [`Annotation`]) or of one dialogue in a configuration, without media."""
     if name in DIALOGUE_STEMS:
         yield _dialogue_row(record)
     elif name == "videos":
-        yield {"video_id": record.video_id, "duration": record.duration, "events": _event_rows(record)}
+        yield {"video_id": record.video_id, "duration": record.duration, "events": event_rows(record)}
     elif name in TASKS:
         yield from _question_rows(name, record)
     else:
-        for row in _event_rows(record):
+        for row in event_rows(record):
             yield {"video_id": record.video_id, **row, "duration": record.duration}
 
 
-def _event_rows(video: Annotation) -> list[dict[str, Any]]:
+def event_rows(video: Annotation) -> list[dict[str, Any]]:
+    """The events of a video as `videos` lists them."""
     return [
         {"event_id": index, "start": e.start, "end": e.end, "caption": e.caption, **_facts(e)}
         for index, e in enumerate(video.events)
@@ -306,7 +307,7 @@ def _question_rows(task: str, video: Annotation) -> Iterator[dict[str, Any]]:
         row = {"video_id": video.video_id, "question": question.question, "reference": question.reference}
         row["duration"] = video.duration
         if question.sentence_id is None:
-            yield row | {"events": _event_rows(video)}
+            yield row | {"events": event_rows(video)}
         else:
             event = video.events[question.sentence_id]
             span = {"start": event.start, "end": event.end}

@@ -308,7 +308,8 @@ def make_dialogue(annotation: Annotation, turns: Iterable[Turn]) -> dict[str, An
         annotation: gives the id and the duration.
         turns: at least one.
     """
-    conversations, tokens = [], {}
+    conversations: list[dict[str, str]] = []
+    tokens: dict[str, Seconds] = {}
     for turn in turns:
         offset = len(tokens) // 2
         question, answer = (_renumber(text, offset) for text in (turn.question, turn.answer))

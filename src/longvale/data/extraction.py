@@ -7,26 +7,31 @@
     <output>/speech_features/<video_id>.npy     [S, width]
     <output>/manifest.jsonl                     a line a video: what came of it, or why nothing did
 
-The next videos are decoded while the towers work on one. A video whose files are all there is not touched again, so a
-run that was stopped goes on where it was, and ends with the same files.
+Worker processes read and prepare videos; the towers run over windows of several of them at once; a thread writes what
+is done. A video whose files are all there is not touched again, so a run that was stopped goes on where it was, and
+ends with the same files. Shards of the videos can be given to the jobs of a cluster, and `engine="ray"` does the same
+work there as one job.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ..events import MODALITIES, Modality, atomic_write, check_video_id, parse_json
-from .checkpoint import load_checkpoint, weights_digest
-from .features import is_complete, remove_unfinished, save_features
+from ..checkpoints.loading import load_checkpoint, weights_digest
+from ..events import MODALITIES, Modality, check_video_id
+from .features import feature_bytes, is_complete, remove_unfinished, save_features
+from .manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from .sources import VIDEO_SUFFIXES, index_videos
+from .workers import Message, one_line, read_here, read_in_processes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +39,23 @@ if TYPE_CHECKING:
 
     from ..models.media import Media
 
-#: The record of a run, beside the folders of features.
-MANIFEST_FILE = "manifest.jsonl"
+__all__ = [
+    "MANIFEST_FILE",
+    "ExtractionSummary",
+    "Manifest",
+    "encode_video",
+    "extract",
+    "extract_features",
+    "find_videos",
+]
 
-#: More decoders than this mostly wait for the towers, and each holds the frames and the sound of a video.
-_MAX_WORKERS = 4
+Engine = Literal["local", "ray"]
+
+#: Below this many bytes of videos, starting processes takes longer than reading them here.
+_SMALL_BYTES = 32 << 20
+
+#: Videos whose features wait for being written, at most.
+_MAX_UNWRITTEN = 16
 
 
 @dataclass(frozen=True)
@@ -49,11 +66,14 @@ class ExtractionSummary:
         done: ids of the videos whose features were made.
         skipped: ids of those whose features were there already.
         failed: (id, reason) of those that gave none.
+        seconds: where the time went: `total`; `towers` and `waiting` (for a video to be read) of this process; and
+            `reading`, of all worker processes together.
     """
 
     done: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         """One line that names the failed videos.
@@ -73,9 +93,7 @@ def extract_features(
     model: str | os.PathLike,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    workers: int | None = None,
-    progress: bool = True,
-    overwrite: bool = False,
+    **options: Any,
 ) -> ExtractionSummary:
     """Run the towers of a checkpoint over videos and store what they give.
 
@@ -86,9 +104,7 @@ def extract_features(
         model: folder written by `save_pretrained`, or a Hub id.
         device: such as "cpu" or "cuda:1"; by default an accelerator if there is one.
         dtype: of the towers, such as "bfloat16"; by default that of the checkpoint. Features are stored as float32.
-        workers: videos decoded at a time; default one a CPU, at most four.
-        progress: show a progress bar.
-        overwrite: make features again that are there already, as after a change of the model.
+        options: see [`extract`].
 
     Returns:
         The ids done, skipped and failed. One bad video does not stop the others.
@@ -107,7 +123,7 @@ def extract_features(
     from ..models.modeling_longvale import LongVALEModel
 
     towers, processor = load_checkpoint(model, LongVALEModel, device=device, dtype=dtype)
-    return extract(videos, output, processor, towers, workers=workers, progress=progress, overwrite=overwrite)
+    return extract(videos, output, processor, towers, **options)
 
 
 def extract(
@@ -117,54 +133,208 @@ def extract(
     model: Any,
     *,
     workers: int | None = None,
+    batch_size: int | None = None,
+    shard: tuple[int, int] | None = None,
+    engine: Engine = "local",
     progress: bool = True,
     overwrite: bool = False,
 ) -> ExtractionSummary:
     """[`extract_features`] with a processor and a model that are loaded already.
 
     Args:
-        processor: as [`LongVALEProcessor`]: `media_kwargs()` and a call with `videos`.
-        model: as [`LongVALEModel`]: `device` and `encode`; used as it is, so in evaluation mode.
+        videos: see [`extract_features`].
+        output: see [`extract_features`].
+        processor: as [`LongVALEProcessor`].
+        model: as [`LongVALEModel`], in evaluation mode.
+        workers: processes that read videos; 0 reads them in this process. By default one a CPU, or 0 where the videos
+            are less than 32 MB in all.
+        batch_size: frames or windows of sound that a tower takes at once, over several videos; default 32.
+        shard: (number, of how many): do only this part of the videos, chosen by their ids, so that jobs that know
+            nothing of each other can share an output. (1, 4) to (4, 4) do all.
+        engine: `local`, or `ray` for the machines of a Ray cluster (needs `longvale[ray]`).
+        progress: show a progress bar, with videos a second and hours of video an hour.
+        overwrite: make features again that are there already, as after a change of the model.
     """
-    from tqdm import tqdm
+    from .towers import BATCH_SIZE, TowerBatches
 
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be 1 or more, not {workers}")
+    _check_options(workers, batch_size, shard, engine)
     paths, output = find_videos(videos), Path(output)
+    if shard is not None:
+        paths = {video_id: path for video_id, path in paths.items() if _shard_of(video_id, shard[1]) == shard[0]}
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output}: is a file; give a directory")
-    manifest = Manifest(output / MANIFEST_FILE)
+    manifest = Manifest(manifest_path(output, shard))
     skipped = () if overwrite else tuple(video_id for video_id in paths if is_complete(output, video_id))
     towers = weights_digest(model, part="_tower.")
-    manifest.check_towers(skipped, towers)
+    manifest.check_towers(skipped, towers, load_records(output))
     todo = {video_id: path for video_id, path in paths.items() if video_id not in set(skipped)}
-    workers = min(workers or min(_cpus(), _MAX_WORKERS), max(1, len(todo)))
-    media_kwargs = {**processor.media_kwargs(), "threads": max(1, _cpus() // workers)}
+    batches = TowerBatches(model, batch_size or BATCH_SIZE)
 
     output.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(output)
-    done: list[str] = []
-    failed: list[tuple[str, str]] = []
-    with (
-        manifest,
-        closing(_read_ahead(todo.items(), media_kwargs, workers)) as decoded,
-        tqdm(total=len(paths), initial=len(skipped), unit="video", disable=not progress) as bar,
-    ):
-        for video_id, future in decoded:
-            path = paths[video_id]
+    remove_unfinished(output, todo)
+    run = _Run(output, manifest, todo, towers, skipped)
+    if engine == "ray":
+        from .ray_engine import extract_on_ray
+
+        results = extract_on_ray(todo, processor, model, batch_size or BATCH_SIZE, workers)
+    else:
+        results = _extract_here(_messages(todo, processor, workers), batches, run.seconds)
+    with manifest, closing(results), run.writing(progress, len(paths)):
+        for result in results:
+            run.take(result)
+    return run.summary()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one video: its features and facts (see [`prepare`]), or the reason why there are none."""
+
+    video_id: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    features: dict[Modality, np.ndarray | None] | None = None
+    error: str | None = None
+
+
+def _check_options(workers: int | None, batch_size: int | None, shard: tuple[int, int] | None, engine: str) -> None:
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers must be 0 or more, not {workers}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise ValueError(f"shard must be a number from 1 to that of the shards, not {shard[0]}/{shard[1]}")
+    if engine not in get_args(Engine):
+        raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
+
+
+def _shard_of(video_id: str, shards: int) -> int:
+    """By the id alone: whatever other videos there are, it stays in its shard."""
+    return int.from_bytes(hashlib.sha256(video_id.encode(errors="surrogateescape")).digest()[:8]) % shards + 1
+
+
+def _messages(todo: Mapping[str, Path], processor: Any, workers: int | None) -> Iterator[Message]:
+    if workers is None:
+        workers = 0 if sum(_size(path) for path in todo.values()) < _SMALL_BYTES else _cpus()
+    workers = min(workers, len(todo))
+    if workers == 0:
+        return read_here(todo.items(), processor, threads=min(4, _cpus()))
+    return read_in_processes(todo.items(), processor, workers, threads=max(1, _cpus() // workers))
+
+
+def _extract_here(messages: Iterator[Message], batches: Any, seconds: dict[str, float]) -> Iterator[Result]:
+    """Feed the towers with what is read; results come when a video's last batch is done."""
+    facts: dict[str, dict[str, Any]] = {}
+    with closing(messages):
+        while (message := _timed(seconds, "waiting", lambda: next(messages, None))) is not None:
+            if message.kind == "failed":
+                batches.forget(message.video_id)
+                yield Result(message.video_id, error=message.value)
+            elif message.kind == "again":
+                batches.forget(message.video_id)
+            elif message.kind == "inputs":
+                _timed(seconds, "towers", lambda: batches.add(message.video_id, message.value))
+            else:
+                facts[message.video_id] = message.value
+                batches.complete(message.video_id)
+            for video_id, features in batches.finished():
+                yield Result(video_id, facts.pop(video_id), features)
+        _timed(seconds, "towers", batches.flush)
+        for video_id, features in batches.finished():
+            yield Result(video_id, facts.pop(video_id), features)
+
+
+def _timed(seconds: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
+    begin = time.perf_counter()
+    try:
+        return call()
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+class _Run:
+    """The output of a run: files, manifest, progress bar, summary."""
+
+    def __init__(
+        self, output: Path, manifest: Manifest, todo: Mapping[str, Path], towers: str, skipped: tuple[str, ...]
+    ) -> None:
+        self._output, self._manifest, self._todo, self._towers = output, manifest, todo, towers
+        self._skipped = skipped
+        self._done: list[str] = []
+        self._failed: list[tuple[str, str]] = []
+        self._begin, self._hours = time.perf_counter(), 0.0
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def writing(self, progress: bool, total: int) -> Iterator[None]:
+        """While results are taken. Leaving it, whatever the reason, sees what was taken on disk."""
+        from tqdm import tqdm
+
+        self._unwritten: deque[Future[Result]] = deque()
+        bar = tqdm(total=total, initial=len(self._skipped), unit="video", disable=not progress)
+        with bar as self._bar, ThreadPoolExecutor(1, thread_name_prefix="write") as self._writer:
             try:
-                media = future.result()
-                features = encode_video(model, processor, media)
-                # The line comes first: a video is finished when its features are there.
-                manifest.add(_record(video_id, path, towers, media, features))
-                save_features(output, video_id, features)
-                done.append(video_id)
-            except ValueError as error:
-                reason = _one_line(error, path)
-                manifest.add({"video_id": video_id, "file": path.name, "error": reason})
-                failed.append((video_id, reason))
-            bar.update()
-    return ExtractionSummary(tuple(done), skipped, tuple(failed))
+                yield
+            finally:
+                self._collect(0)
+
+    def take(self, result: Result) -> None:
+        """Write a result behind the towers' back."""
+        self._unwritten.append(self._writer.submit(self._write, result))
+        self._collect(_MAX_UNWRITTEN)
+
+    def summary(self) -> ExtractionSummary:
+        self.seconds["total"] = time.perf_counter() - self._begin
+        return ExtractionSummary(
+            tuple(sorted(self._done)), self._skipped, tuple(sorted(self._failed)), dict(self.seconds)
+        )
+
+    def _write(self, result: Result) -> Result:
+        path = self._todo[result.video_id]
+        if result.error is None:
+            try:
+                record = _record(result, path, self._towers)
+            except ValueError as error:  # features that are no numbers
+                result = Result(result.video_id, error=one_line(error, path))
+        if result.error is not None:
+            self._manifest.add({"video_id": result.video_id, "file": path.name, "error": result.error})
+        else:
+            # The line comes first: a video is finished when its features are there.
+            self._manifest.add(record)
+            save_features(self._output, result.video_id, result.features)
+        return result
+
+    def _collect(self, most: int) -> None:
+        """Count what has been written, until no more than so many are not."""
+        while self._unwritten and (len(self._unwritten) > most or self._unwritten[0].done()):
+            result = self._unwritten.popleft().result()
+            if result.error is None:
+                self._done.append(result.video_id)
+                self._hours += result.facts["duration"] / 3600
+                self.seconds["reading"] = self.seconds.get("reading", 0.0) + result.facts["seconds"]
+            else:
+                self._failed.append((result.video_id, result.error))
+            hours_an_hour = self._hours / (time.perf_counter() - self._begin) * 3600
+            self._bar.set_postfix_str(f"{hours_an_hour:.0f} h/h", refresh=False)
+            self._bar.update()
+
+
+def _record(result: Result, path: Path, towers: str) -> dict[str, Any]:
+    """The manifest's line about a video whose features were made.
+
+    Raises:
+        ValueError: if the features cannot be stored.
+    """
+    files = {m: feature_bytes(rows, f"{result.video_id!r}: {m} features") for m, rows in result.features.items()}
+    return {
+        "video_id": result.video_id,
+        "file": path.name,
+        "bytes": result.facts["bytes"],
+        "towers": towers,
+        "duration": round(result.facts["duration"], 3),
+        "features": {m: 0 if rows is None else len(rows) for m, rows in result.features.items()},
+        "widths": {m: 0 if rows is None else rows.shape[1] for m, rows in result.features.items()},
+        "sha256": {m: hashlib.sha256(content).hexdigest() for m, content in files.items()},
+        "warnings": result.facts["warnings"],
+    }
 
 
 def find_videos(videos: str | os.PathLike) -> dict[str, Path]:
@@ -211,121 +381,11 @@ def encode_video(model: Any, processor: Any, video: str | os.PathLike | Media) -
     return features
 
 
-class Manifest:
-    """`manifest.jsonl`: one JSON object a video, the last one of a video counting.
-
-    Lines are appended while the manifest is open, each at once on disk; leaving it puts one a video in the order of the
-    ids, so that the file is the same however often the run was stopped.
-
-    Args:
-        path: of the file; it need not exist.
-
-    Raises:
-        ValueError: naming file and line, if a line is not one of ours. A last line that was cut off is left out.
-    """
-
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
-        self.records: dict[str, dict[str, Any]] = {}
-        content = self.path.read_bytes() if self.path.exists() else b""
-        # Whatever follows the last line break is the begin of a line that a killed run did not finish.
-        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-            record = _parse_line(line, f"{self.path}: line {number}")
-            self.records[record["video_id"]] = record
-
-    def check_towers(self, video_ids: Iterable[str], towers: str) -> None:
-        """Refuse to go on from features of other towers; videos that are not on record may come from anywhere.
-
-        Raises:
-            ValueError: naming the first video whose features other towers made.
-        """
-        others = [v for v in video_ids if self.records.get(v, {}).get("towers", towers) != towers]
-        if others:
-            raise ValueError(
-                f"{self.path}: {len(others)} videos, the first {others[0]!r}, have features that other towers made; "
-                "give another output, or overwrite them"
-            )
-
-    def __enter__(self) -> Manifest:
-        for unfinished in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a run that was killed
-            unfinished.unlink(missing_ok=True)
-        self._write_all()
-        self._file = self.path.open("a", encoding="utf-8")
-        return self
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Append a record and see it on disk."""
-        self.records[record["video_id"]] = record
-        self._file.write(_to_line(record))
-        self._file.flush()
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        self._write_all()
-
-    def _write_all(self) -> None:
-        with atomic_write(self.path) as file:
-            file.writelines(_to_line(record) for _, record in sorted(self.records.items()))
-
-
-def _parse_line(line: bytes, place: str) -> dict[str, Any]:
+def _size(path: Path) -> int:
     try:
-        record = parse_json(line)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}; delete the line") from None
-    if not isinstance(record, dict) or not isinstance(record.get("video_id"), str):
-        raise ValueError(f"{place}: must be an object with field 'video_id'; delete the line")
-    return record
-
-
-def _to_line(record: dict[str, Any]) -> str:
-    # ASCII, since names of files may hold bytes that are no characters.
-    return json.dumps(record) + "\n"
-
-
-def _record(
-    video_id: str, path: Path, towers: str, media: Media, features: dict[Modality, np.ndarray | None]
-) -> dict[str, Any]:
-    return {
-        "video_id": video_id,
-        "file": path.name,
-        "towers": towers,
-        "duration": round(media.duration, 3),
-        "features": {modality: 0 if rows is None else len(rows) for modality, rows in features.items()},
-        "warnings": list(media.warnings),
-    }
-
-
-def _read_ahead(
-    paths: Iterable[tuple[str, Path]], media_kwargs: Mapping[str, Any], workers: int
-) -> Iterator[tuple[str, Future[Media]]]:
-    """Read files in threads (FFmpeg lets go of Python's lock), in order, at most one more than `workers` ahead."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    waiting: deque[tuple[str, Future[Media]]] = deque()
-    try:
-        for video_id, path in paths:
-            waiting.append((video_id, pool.submit(_read, path, media_kwargs)))
-            if len(waiting) > workers:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read(path: Path, media_kwargs: Mapping[str, Any]) -> Media:
-    from ..models.media import MediaError, read_media
-
-    try:
-        return read_media(path, **media_kwargs)
-    except OSError as error:  # gone or unreadable meanwhile: this video's fault, unlike errors of the output
-        raise MediaError(f"{path}: {error.strerror or error}") from error
-
-
-def _one_line(error: Exception, path: Path) -> str:
-    """The error's message, beginning with the name of the file, wherever that is."""
-    message = " ".join(str(error).split()).replace(str(path), path.name)
-    return message if message.startswith(path.name) else f"{path.name}: {message}"
+        return path.stat().st_size
+    except OSError:  # reading it will say what is wrong
+        return 0
 
 
 def _cpus() -> int:

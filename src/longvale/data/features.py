@@ -1,4 +1,4 @@
-"""The feature store: one `.npy` file a video and modality, in the layout of the published archives.
+"""The feature store: one array a video and modality, in the layout of the published archives.
 
 ::
 
@@ -8,14 +8,17 @@
 
 The widths are those of the published towers; others are stored the same way. A modality that a video does not have (no
 sound track) is a file too, of shape [0, 0]: a missing file always means "not made", so that work can be resumed.
+
+What is read may also be the published archives as they are, `<root>/visual_features_7240.zip` and so on, on disk or
+behind a URL, or the Parquet shards of `longvale features pack`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -23,24 +26,26 @@ from typing import Literal
 import numpy as np
 
 from ..events import MODALITIES, Modality, atomic_write, check_video_id
+from .feature_files import FeatureFiles, NpyArchive, NpyFolder, ParquetColumn, ParquetShards, find_archives, is_url
 
 #: Folder of each modality below the root of a store.
 FOLDERS: dict[Modality, str] = {modality: f"{modality}_features" for modality in MODALITIES}
-
-#: What numpy raises on headers that are cut, hostile, or promise more than the file holds.
-_HEADER_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, tokenize.TokenError)
 
 
 class FeatureStore:
     """The stored features of many videos.
 
     Args:
-        root: folder that holds one or more of `visual_features`, `audio_features`, `speech_features`. A modality whose
-            folder is not there is not part of the store.
+        root: folder with one or more of `visual_features`, `audio_features`, `speech_features` (folders of `.npy`
+            files, or zip archives of these names, with or without a number behind), or with Parquet shards, in it or in
+            its folder `data`. A URL that fsspec can list, such as `hf://datasets/ttgeng233/LongVALE/features_eval`, may
+            stand for a folder of archives: one video is then read without downloading the rest. A modality that is not
+            there is not part of the store.
         widths: width that each modality must have; [`load`] refuses others. Modalities left out may have any.
 
     Raises:
         FileNotFoundError: if `root` is no folder or holds none of the three.
+        ValueError: naming the archive or the shard that is damaged or unsafe.
 
     Example:
         >>> import tempfile
@@ -55,21 +60,30 @@ class FeatureStore:
     """
 
     def __init__(self, root: str | os.PathLike, widths: Mapping[Modality, int] | None = None) -> None:
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder of features")
+        self.root: str | Path = str(root) if is_url(root) else Path(root)
         self.expected_widths = dict(widths or {})
-        self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if (self.root / FOLDERS[m]).is_dir())
+        self._files = _find_files(self.root)
+        self.modalities: tuple[Modality, ...] = tuple(self._files)
         if not self.modalities:
-            raise FileNotFoundError(f"{self.root}: holds no folder {', '.join(FOLDERS.values())}")
+            raise FileNotFoundError(
+                f"{self.root}: holds no folder {', '.join(FOLDERS.values())}, archives or shards of them"
+            )
+
+    def video_ids(self) -> list[str]:
+        """Ids of the videos of which any modality is there, in order."""
+        return sorted({video_id for files in self._files.values() for video_id in files.ids()})
 
     def missing(self, video_id: str) -> tuple[Modality, ...]:
-        """The modalities of the store that have no file for this video; a recorded absence is a file.
+        """The modalities of the store that have no array for this video; a recorded absence is one.
 
         Raises:
             ValueError: if the id could name a file outside the store.
         """
-        return tuple(m for m in self.modalities if not feature_path(self.root, video_id, m).is_file())
+        return tuple(m for m, files in self._files.items() if not files.has(video_id))
+
+    def files(self, modality: Modality) -> FeatureFiles:
+        """Where the arrays of a modality of the store are read from."""
+        return self._files[modality]
 
     def has(self, video_id: str) -> bool:
         """Whether each modality of the store has a file for this video."""
@@ -96,12 +110,12 @@ class FeatureStore:
             raise ValueError(f"missing must be 'error' or 'none', not {missing!r}")
         absent = self.missing(video_id)
         if absent and missing == "error":
-            path = feature_path(self.root, video_id, absent[0])
+            place = self._files[absent[0]].place(video_id)
             raise FileNotFoundError(
-                f"{path}: no such file; make it with `longvale features`, or load with missing='none'"
+                f"{place}: no such file; make it with `longvale features`, or load with missing='none'"
             )
         present = [m for m in self.modalities if m not in absent]
-        return {m: self._read(video_id, m) if m in present else None for m in MODALITIES}
+        return {m: self.load_one(video_id, m) if m in present else None for m in MODALITIES}
 
     def check_widths(self, video_id: str, widths: Mapping[Modality, int]) -> None:
         """Look at the headers of a video's files, without reading the arrays.
@@ -113,12 +127,11 @@ class FeatureStore:
         Raises:
             ValueError: naming the first file that is no array of floats [n, width], or has another width.
         """
-        absent = self.missing(video_id)
-        for modality in (m for m in self.modalities if m in widths and m not in absent):
-            path = feature_path(self.root, video_id, modality)
-            header = _open(path)
-            if 0 not in header.shape:
-                check_width(header, widths[modality], path)
+        for modality, files in self._files.items():
+            if modality in widths and files.has(video_id):
+                shape = files.shape(video_id)
+                if 0 not in shape:
+                    check_width(shape, widths[modality], files.place(video_id))
 
     def widths(self) -> dict[Modality, int]:
         """Width of each modality, as the first file says that is not empty; a modality without one is left out.
@@ -127,37 +140,61 @@ class FeatureStore:
             ValueError: naming a file that is no array of floats [n, width].
         """
         widths: dict[Modality, int] = {}
-        for modality in self.modalities:
-            for path in self._paths(modality):
-                shape = _open(path).shape
-                if 0 not in shape:
-                    widths[modality] = shape[-1]
-                    break
+        for modality, files in self._files.items():
+            shapes = (files.shape(video_id) for video_id in files.ids())
+            width = next((shape[-1] for shape in shapes if 0 not in shape), None)
+            if width is not None:
+                widths[modality] = width
         return widths
 
     def fingerprint(self) -> str:
         """A digest that changes when a file is added, removed or rewritten (name, size and time, not the content)."""
         digest = hashlib.sha256()
-        for modality in self.modalities:
-            for path in self._paths(modality):
-                stat = path.stat()
-                digest.update(f"{modality}\0{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        for modality, files in self._files.items():
+            digest.update(f"{modality}\n".encode())
+            files.digest_into(digest)
         return digest.hexdigest()
 
-    def _paths(self, modality: Modality) -> Iterator[Path]:
-        yield from sorted((self.root / FOLDERS[modality]).glob("*.npy"))
+    def load_one(self, video_id: str, modality: Modality) -> np.ndarray | None:
+        """One modality of a video, as [`load`] gives it.
 
-    def _read(self, video_id: str, modality: Modality) -> np.ndarray | None:
-        path = feature_path(self.root, video_id, modality)
-        stored = _open(path)
+        Raises:
+            ValueError: as [`load`].
+        """
+        files = self._files[modality]
+        stored = files.read(video_id)
         if 0 in stored.shape:
             return None
         features = np.array(np.atleast_2d(stored), dtype=np.float32, order="C")  # [n, width], no longer the file's
         if not np.isfinite(features).all():
-            raise ValueError(f"{path}: holds NaN, infinity or a number beyond float32; make it again")
+            raise ValueError(f"{files.place(video_id)}: holds NaN, infinity or a number beyond float32; make it again")
         if modality in self.expected_widths:
-            check_width(features, self.expected_widths[modality], path)
+            check_width(features.shape, self.expected_widths[modality], files.place(video_id))
         return features
+
+
+def _find_files(root: str | Path) -> dict[Modality, FeatureFiles]:
+    if isinstance(root, str):  # a URL
+        try:
+            return {modality: NpyArchive(url) for modality, url in find_archives(root, FOLDERS).items()}
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{root}: no such folder of features, or one that cannot be listed") from None
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder of features")
+    archives = find_archives(str(root), FOLDERS)
+    found: dict[Modality, FeatureFiles] = {}
+    for modality, folder in FOLDERS.items():
+        if (root / folder).is_dir():
+            found[modality] = NpyFolder(root / folder)
+        elif modality in archives:
+            found[modality] = NpyArchive(archives[modality])
+    shards = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+    if not found and shards:
+        rows = ParquetShards(root, shards)
+        found = {
+            modality: ParquetColumn(rows, modality) for modality in MODALITIES if FOLDERS[modality] in rows.columns
+        }
+    return found
 
 
 def save_features(root: str | os.PathLike, video_id: str, features: Mapping[Modality, np.ndarray | None]) -> None:
@@ -180,26 +217,44 @@ def save_features(root: str | os.PathLike, video_id: str, features: Mapping[Moda
     unknown = [name for name in features if name not in MODALITIES]
     if unknown or not features:
         raise ValueError(f"{video_id!r}: features must be of {', '.join(MODALITIES)}, not {unknown or 'none of them'}")
-    arrays = {m: _stored_form(features[m], f"{video_id!r}: {m} features") for m in MODALITIES if m in features}
-    paths = {m: feature_path(root, video_id, m) for m in arrays}
+    contents = {m: feature_bytes(features[m], f"{video_id!r}: {m} features") for m in MODALITIES if m in features}
+    paths = {m: feature_path(root, video_id, m) for m in contents}
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     # The stack renames in the order opposite to opening: the first modality is renamed last.
     with ExitStack() as files:
-        for modality, array in arrays.items():
-            np.save(files.enter_context(atomic_write(paths[modality], "wb")), array, allow_pickle=False)
+        for modality, content in contents.items():
+            files.enter_context(atomic_write(paths[modality], "wb")).write(content)
         next(iter(paths.values())).unlink(missing_ok=True)
 
 
-def remove_unfinished(root: str | os.PathLike) -> None:
-    """Delete the temporary files that a killed [`save_features`] could not; no other process may be writing here.
+def feature_bytes(features: np.ndarray | None, name: str) -> bytes:
+    """The `.npy` file that stores features as float32.
+
+    Args:
+        features: floats [n, width], or None for a modality that the video does not have.
+        name: of them, for the message.
+
+    Raises:
+        ValueError: if they are not floats [n, width], n and width at least 1, all finite.
+    """
+    file = io.BytesIO()
+    np.save(file, _stored_form(features, name), allow_pickle=False)
+    return file.getvalue()
+
+
+def remove_unfinished(root: str | os.PathLike, video_ids: Iterable[str]) -> None:
+    """Delete the temporary files that a killed [`save_features`] could not.
 
     Args:
         root: folder of the store; it need not exist.
+        video_ids: of the videos; no other process may be writing their files.
     """
+    wanted = set(video_ids)
     for folder in FOLDERS.values():
         for path in Path(root, folder).glob(".*.npy.*.tmp"):
-            path.unlink(missing_ok=True)
+            if path.name[1:].rpartition(".npy.")[0] in wanted:
+                path.unlink(missing_ok=True)
 
 
 def is_complete(root: str | os.PathLike, video_id: str, modalities: Iterable[Modality] = MODALITIES) -> bool:
@@ -227,39 +282,27 @@ def feature_path(root: str | os.PathLike, video_id: str, modality: Modality) -> 
     return Path(root) / FOLDERS[modality] / f"{video_id}.npy"
 
 
-def check_width(features: np.ndarray, expected: int, path: str | os.PathLike) -> None:
+def check_width(shape: tuple[int, ...], expected: int, place: str | os.PathLike) -> None:
     """Refuse features of another width than a model takes.
 
     Args:
-        features: [n, width].
+        shape: of the features, (n, width).
         expected: the model's width.
-        path: the file that they come from, for the message.
+        place: where they come from, for the message.
 
     Raises:
-        ValueError: naming the file and both widths.
+        ValueError: naming the place and both widths.
 
     Example:
-        >>> check_width(np.zeros((100, 512)), 768, "visual_features/abc.npy")
+        >>> check_width((100, 512), 768, "visual_features/abc.npy")
         Traceback (most recent call last):
             ...
         ValueError: visual_features/abc.npy: features are 512 wide, expected 768; make them with the model's towers
     """
-    if features.shape[-1] != expected:
+    if shape[-1] != expected:
         raise ValueError(
-            f"{path}: features are {features.shape[-1]} wide, expected {expected}; make them with the model's towers"
+            f"{place}: features are {shape[-1]} wide, expected {expected}; make them with the model's towers"
         )
-
-
-def _open(path: Path) -> np.ndarray:
-    # Mapping checks the promised shape against the file's size before memory is asked for, and never unpickles.
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except _HEADER_ERRORS as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: not a whole .npy file of numbers ({reason}); make it again") from None
-    if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2):
-        raise ValueError(f"{path}: must be floats of shape [n, width], not {array.dtype} of shape {array.shape}")
-    return array
 
 
 def _stored_form(features: np.ndarray | None, name: str) -> np.ndarray:

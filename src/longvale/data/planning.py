@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -274,6 +274,17 @@ def _event(kind: Kind, pieces: tuple[Piece, ...]) -> Event:
         modalities=tuple(m for m in MODALITIES if m in words),
         relation=_RELATIONS[kind],
     )
+
+
+def plain_caption(pieces: Iterable[Piece]) -> str:
+    """What an event's pieces are, told one after the other: a caption that does not say how they belong together.
+
+    Example:
+        >>> plain_caption([Piece("audio", 0, 2, "bell"), Piece("speech", 0, 2, "stop")]).count(".")
+        2
+    """
+    kinds: dict[Modality, Kind] = {"visual": "visual", "audio": "sound", "speech": "speech"}
+    return " ".join(_event(kinds[piece.modality], (piece,)).caption for piece in pieces)
 
 
 def with_article(noun: str) -> str:

@@ -9,12 +9,14 @@ its own files.
 from __future__ import annotations
 
 import hashlib
-from importlib import resources
+import sys
+from importlib import metadata, resources
 
-import datasets.load
+from longvale.after_import import after_import
 
 NAME = "longvale"
 BUILDER_MODULE = "longvale.data.builder"
+_LOADER = "datasets.load"
 
 #: Cached rows are made again when one of these changes.
 _SOURCES = (
@@ -29,19 +31,27 @@ _SOURCES = (
 
 
 def register() -> None:
-    """Teach `datasets` the name `longvale`; doing it again changes nothing.
+    """Teach `datasets` the name `longvale`, now or when it is imported; doing it again changes nothing.
 
     Raises:
-        ImportError: if this version of `datasets` keeps its packaged modules elsewhere.
+        ImportError: here or by that import, if this version of `datasets` keeps its packaged modules elsewhere.
     """
+    after_import([_LOADER], _register_available)
+    _register_available()
+
+
+def _register_available() -> None:
+    loader = sys.modules.get(_LOADER)
+    if loader is None:
+        return
     try:
-        modules = datasets.load._PACKAGED_DATASETS_MODULES
-        base_factory = datasets.load.PackagedDatasetModuleFactory
-        module_type = datasets.load.DatasetModule
+        modules = loader._PACKAGED_DATASETS_MODULES
+        base_factory = loader.PackagedDatasetModuleFactory
+        module_type = loader.DatasetModule
     except AttributeError as error:
+        version = metadata.version("datasets")
         raise ImportError(
-            f"longvale cannot register its builder with datasets {datasets.__version__} ({error}); "
-            "install datasets>=5.0,<6"
+            f"longvale cannot register its builder with datasets {version} ({error}); install datasets>=5.0,<6"
         ) from error
     if NAME in modules:
         return
@@ -64,7 +74,7 @@ def register() -> None:
             return module_type(*modules[NAME], {"data_files": {}, "dataset_name": NAME})
 
     modules[NAME] = (BUILDER_MODULE, _hash_sources())
-    datasets.load.PackagedDatasetModuleFactory = ModuleFactory
+    loader.PackagedDatasetModuleFactory = ModuleFactory
 
 
 def _hash_sources() -> str:

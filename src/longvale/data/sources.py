@@ -69,24 +69,44 @@ def dialogue_file(data_dir: str | None, stage: str, size: str | None = None) -> 
         FileNotFoundError: if the directory does not exist or holds no such file, naming it.
         ValueError: if `size` is None and there are several, naming them.
     """
-    stem = DIALOGUE_STEMS[stage]
-    if data_dir is None:
-        sizes: tuple[str, ...] = HUB_SIZES[stage]
-    else:
-        pattern = re.compile(rf"{re.escape(stem)}(?:-([\w.]+))?\.json")
-        matches = (pattern.fullmatch(name) for name in sorted(os.listdir(_check_directory(data_dir))))
-        sizes = tuple(match[1] or "" for match in matches if match)
     place = data_dir or f"{HUB_REPO} on the Hub"
-    names = {known: f"{stem}{'-' if known else ''}{known}.json" for known in sizes}
+    names = dialogue_files(data_dir, stage)
     if size is None and len(names) > 1:
         raise ValueError(
             f"{place}: holds {', '.join(names.values())}; choose one with "
             f"size={' or '.join(repr(known) for known in names)}"
         )
     if not names or (size is not None and size not in names):
-        wanted = f"{stem}-{size}.json" if size else f"{stem}.json"
+        wanted = dialogue_file_name(stage, size or "")
         raise FileNotFoundError(f"{place}: holds no {wanted}; there is {', '.join(names.values()) or 'no other size'}")
     return next(iter(names.values())) if size is None else names[size]
+
+
+def dialogue_files(data_dir: str | None, stage: str) -> dict[str, str]:
+    """Names of a stage's dialogue files by size, "" for the one without a size.
+
+    Args:
+        data_dir: the directory, or None for the Hub.
+        stage: `boundary_perception` or `instruction`.
+
+    Raises:
+        FileNotFoundError: if the directory does not exist.
+    """
+    if data_dir is None:
+        return {size: dialogue_file_name(stage, size) for size in HUB_SIZES[stage]}
+    pattern = re.compile(rf"{re.escape(DIALOGUE_STEMS[stage])}(?:-([\w.]+))?\.json")
+    matches = (pattern.fullmatch(name) for name in sorted(os.listdir(_check_directory(data_dir))))
+    return {match[1] or "": match[0] for match in matches if match}
+
+
+def dialogue_file_name(stage: str, size: str) -> str:
+    """The official name of a dialogue file.
+
+    Example:
+        >>> dialogue_file_name("boundary_perception", "7k"), dialogue_file_name("instruction", "")
+        ('longvale-sft-bp-7k.json', 'longvale-sft-it.json')
+    """
+    return f"{DIALOGUE_STEMS[stage]}{'-' if size else ''}{size}.json"
 
 
 def fetch(data_dir: str | None, name: str, token: str | bool | None = None) -> Path:
@@ -126,8 +146,8 @@ def load_videos(path: str | os.PathLike) -> list[Annotation]:
     events_path = Path(path).with_name(EVENTS_FILE)
     if not events_path.is_file():
         return list(annotations)
-    lines = _load_event_lines(events_path)
-    return [_with_lines(a, lines[a.video_id], events_path) if a.video_id in lines else a for a in annotations]
+    lines = load_event_lines(events_path)
+    return [with_lines(a, lines[a.video_id], events_path) if a.video_id in lines else a for a in annotations]
 
 
 def index_videos(videos_dir: str | os.PathLike) -> dict[str, Path]:
@@ -173,8 +193,12 @@ def _check_directory(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
-def _load_event_lines(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """Numbered lines of an `events.jsonl` by video id, in the order of the file."""
+def load_event_lines(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """Numbered lines of an `events.jsonl` by video id, in the order of the file.
+
+    Raises:
+        ValueError: naming file, line and field of what is refused.
+    """
     lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -192,7 +216,12 @@ def _load_event_lines(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]
     return lines
 
 
-def _with_lines(annotation: Annotation, lines: list[tuple[int, dict[str, Any]]], path: Path) -> Annotation:
+def with_lines(annotation: Annotation, lines: list[tuple[int, dict[str, Any]]], path: Path) -> Annotation:
+    """The annotation with what the lines of [`load_event_lines`], one an event, tell of its events.
+
+    Raises:
+        ValueError: if there are more or fewer lines than events, or one is not of the event in its place.
+    """
     if len(lines) != len(annotation.events):
         raise ValueError(
             f"{path}: video {annotation.video_id!r} has {len(lines)} events, but its annotation "
@@ -206,7 +235,7 @@ def _with_line(event: Event, number: int, line: Mapping[str, Any], path: Path) -
     try:
         if not isinstance(line["modalities"], list):
             raise ValueError(f"field 'modalities' must be a list, not {line['modalities']!r}")
-        told = Event(line["start"], line["end"], event.caption, line["modalities"], line.get("relation"))
+        told = Event(line["start"], line["end"], event.caption, tuple(line["modalities"]), line.get("relation"))
     except ValueError as error:
         raise ValueError(f"{path}: line {number}: {error}") from None
     if max(abs(told.start - event.start), abs(told.end - event.end)) > _SAME_TIME_S:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -176,28 +174,16 @@ def tune(stage: str, model: Path, corpus: Path, output: Path, steps: int, seed: 
     Raises:
         RuntimeError: if it fails.
     """
-    from longvale.training.recipes import recipes_dir
+    from longvale.training.recipes import run_sft
 
-    recipes = recipes_dir()
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--quiet"),
-        *("--config_file", str(recipes / "accelerate" / "cpu.yaml"), str(recipes / "sft.py")),
-        *("--config", str(recipes / "configs" / f"demo_{stage}.yaml")),
-        *("--model", str(model), "--data_dir", str(corpus), "--features_dir", str(corpus / "features")),
-        *("--output_dir", str(output), "--max_steps", str(steps), "--seed", str(seed)),
-    ]
-    # Left to itself, accelerate counts physical cores, and computes with one thread where two are virtual.
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "KMP_BLOCKTIME": "0",
-        "HF_HUB_OFFLINE": "1",
-        **os.environ,
-    }
-    status = subprocess.run(command, env=environment, check=False).returncode
-    if status:
-        raise RuntimeError(f"{stage} ended with exit code {status}: {' '.join(command)}")
+    run_sft(
+        f"demo_{stage}.yaml",
+        model=model,
+        data_dir=corpus,
+        features_dir=corpus / "features",
+        output_dir=output,
+        options=("--max_steps", str(steps), "--seed", str(seed)),
+    )
 
 
 def _copy_checkpoint(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -19,13 +20,16 @@ _NOT_COMPARED = ("model",)
 class AnswerLog:
     """An official log (JSONL) that is written an answer at a time and picked up where it stopped.
 
-    Beside it stands `<path>.run.json` with the settings of the run, so that answers of different runs never mix.
+    Beside it stands `<path>.run.json` with the settings of the run, so that answers of different runs never mix. Of
+    several processes the first writes the log, and the others a part each, `<path>.part1` and so on, which the first
+    puts into the log when it finishes or, after a kill, begins again.
 
     Args:
         path: the log; its folder is made.
         settings: what the answers depend on, as JSON values.
         asked: all questions of the run, in the order of the finished file.
         overwrite: begin anew if the log exists.
+        part: number of the process; 0, the first, opens the log before the others do.
 
     Attributes:
         done: the answers on disk, by [`Question.key`].
@@ -52,17 +56,21 @@ class AnswerLog:
         asked: Iterable[Question],
         *,
         overwrite: bool = False,
+        part: int = 0,
     ) -> None:
         self.path = Path(path)
-        self.run_path = self.path.with_name(f"{self.path.name}.run.json")
+        self.part = part
+        self.run_path = run_path(self.path)
         self.asked = [question.key for question in asked]
         self.done: dict[tuple, Prediction] = {}
         self._file: IO[str] | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            self.path.unlink(missing_ok=True)
-            self.run_path.unlink(missing_ok=True)
+        if overwrite and part == 0:
+            for old in (self.path, self.run_path, *self._parts()):
+                old.unlink(missing_ok=True)
         self._check_settings(json.loads(json.dumps(settings)))
+        if part == 0:
+            self._collect()
         if self.path.is_file():
             self._read()
 
@@ -84,20 +92,34 @@ class AnswerLog:
                 json.dump(settings, file, indent=2)
                 file.write("\n")
 
+    def _parts(self) -> list[Path]:
+        return [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}.part*") if path.is_file()]
+
+    def _collect(self) -> None:
+        """Put what other processes wrote into the log; what a kill left of a last line is dropped everywhere."""
+        if self.path.is_file():
+            os.truncate(self.path, len(_whole_lines(self.path)))
+        for path in sorted(self._parts()):
+            with self.path.open("ab") as file:
+                file.write(_whole_lines(path))
+            path.unlink()
+
     def _read(self) -> None:
-        whole = self.path.read_bytes().rpartition(b"\n")[0]
-        os.truncate(self.path, len(whole) + 1 if whole else 0)
-        if not whole.strip():
+        if not _whole_lines(self.path).strip():
             return
         asked = set(self.asked)
         for prediction in load_predictions(self.path):
-            if prediction.key not in asked or prediction.key in self.done:
-                problem = "twice" if prediction.key in self.done else "a question that is not asked"
-                raise ValueError(f"{self.path}: answers {problem}: {prediction.key}; overwrite the log")
-            self.done[prediction.key] = prediction
+            if prediction.key not in asked:
+                raise ValueError(
+                    f"{self.path}: answers a question that is not asked: {prediction.key}; overwrite the log"
+                )
+            # A kill between collecting a part and removing it leaves the same answers twice.
+            if self.done.setdefault(prediction.key, prediction) != prediction:
+                raise ValueError(f"{self.path}: answers twice, and differently: {prediction.key}; overwrite the log")
 
     def __enter__(self) -> AnswerLog:
-        self._file = self.path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n")
+        path = self.path.with_name(f"{self.path.name}.part{self.part}") if self.part else self.path
+        self._file = path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n")
         return self
 
     def __exit__(
@@ -113,6 +135,22 @@ class AnswerLog:
         self._file.flush()
 
     def finish(self) -> None:
-        """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted."""
+        """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted.
+
+        For the first process, after the others are done.
+        """
+        if self._parts():
+            self._collect()
+            self._read()
         with atomic_write(self.path) as file:
             file.writelines(self.done[key].to_log() + "\n" for key in self.asked)
+
+
+def run_path(log: str | os.PathLike) -> Path:
+    """Where the manifest of a log stands."""
+    return Path(log).with_name(f"{Path(log).name}.run.json")
+
+
+def _whole_lines(path: Path) -> bytes:
+    lines = path.read_bytes().rpartition(b"\n")
+    return lines[0] + lines[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.extraction import encode_video
 from ..events import Event, Seconds
-from ..tasks import TASKS, VIDEO_TOKEN, Task
+from ..tasks import TASKS, VIDEO_TOKEN, Task, dense_captioning_question
 from ..timecodes import parse_events, parse_span
 from .model import MAX_NEW_TOKENS, ModelLike, answer_batch, load_model
 
@@ -37,7 +37,7 @@ class Answer:
 def ask(
     model: ModelLike,
     video: str | os.PathLike | Media,
-    question: str,
+    question: str | None = None,
     *,
     task: Task | None = None,
     max_new_tokens: int | None = None,
@@ -48,20 +48,26 @@ def ask(
     Args:
         model: folder, Hub id, or (model, processor) pair.
         video: path of the file, or what [`longvale.models.media.read_media`] read of it.
-        question: may hold `<video>` where the video stands; else the video comes first.
+        question: may hold `<video>` where the video stands; else the video comes first. None asks for all events, in
+            the words of the benchmark.
         task: how to read the answer; by default as a list of events, or as one interval if it holds none.
         max_new_tokens: longest answer in tokens; by default the task's, or the longest of all tasks.
         device: such as "cpu"; by default an accelerator if there is one.
 
     Raises:
         FileNotFoundError: if the model or the video is missing.
-        ValueError: if the question is empty, the task unknown, or the video cannot be read.
+        ValueError: if the question is empty, the task unknown or one that has no question of its own, or the video
+            cannot be read.
 
     Example:
         >>> answer = ask("model", "video.mp4", "When does the bell ring?")  # doctest: +SKIP
         >>> answer.events  # doctest: +SKIP
         (Event(start=6.0, end=30.0, caption='', modalities=(), relation=None),)
     """
+    if question is None:
+        if task not in (None, "dense_captioning"):
+            raise ValueError(f"give a question: {task} asks about one event or stretch")
+        question, task = dense_captioning_question(), "dense_captioning"
     if not question.replace(VIDEO_TOKEN, "").strip():
         raise ValueError("the question is empty; ask something about the video")
     if task is not None and task not in TASKS:

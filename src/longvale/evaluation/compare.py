@@ -12,10 +12,8 @@ import numpy as np
 
 from ..events import load_json
 from ..tasks import TASKS, Task
+from .bootstrap import RESAMPLES, mean_intervals
 from .score import TABLE
-
-#: Draws of the bootstrap, and how many are held in memory at once.
-RESAMPLES, _BATCH = 5000, 250
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,9 @@ def compare(
     """Compare the scores of two runs on the same videos by a paired bootstrap over the videos.
 
     Videos are drawn with replacement, both runs together, and the percentile interval of the difference of the means is
-    taken (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). A video counts as often as it
-    has questions. Where a score of all answers together is no mean over videos (corpus BLEU, METEOR and F1 of the
-    strict protocol), that of the table differs a little.
+    taken, see [`longvale.evaluation.bootstrap`]. A video counts as often as it has questions. Where a score of all
+    answers together is no mean over videos (corpus BLEU, METEOR and F1 of the strict protocol), that of the table
+    differs a little.
 
     Args:
         first, second: what [`longvale.evaluation.score.score_predictions`] returns.
@@ -104,13 +102,7 @@ def compare(
         rows = [{key: video[task] for key, video in s["videos"].items() if task in video} for s in (first, second)]
         _check_videos(task, *rows)
         pairs = [(rows[0][key], rows[1][key]) for key in sorted(rows[0])]
-        weights = np.array([one["count"] for one, _ in pairs], dtype=float)
-        compared[task] = {
-            name: _compare_means(
-                np.array([[row[name] for row in pair] for pair in pairs]), weights, confidence, resamples, seed
-            )
-            for name in TABLE[task]
-        }
+        compared[task] = compare_rows(pairs, TABLE[task], confidence=confidence, resamples=resamples, seed=seed)
     return compared
 
 
@@ -125,26 +117,17 @@ def _check_videos(task: Task, first: Mapping, second: Mapping) -> None:
             raise ValueError(f"{task}: video {video_id!r} has {row['count']} and {second[video_id]['count']} answers")
 
 
-def _compare_means(scores: np.ndarray, weights: np.ndarray, confidence: float, resamples: int, seed: int) -> Comparison:
-    """Compare two columns of scores [videos, 2], weighted by `weights` [videos]."""
-    from scipy.stats import bootstrap
-
-    def difference(one: np.ndarray, other: np.ndarray, weight: np.ndarray, axis: int = -1) -> np.ndarray:
-        return ((other - one) * weight).sum(axis=axis) / weight.sum(axis=axis)
-
-    interval = bootstrap(
-        (scores[:, 0], scores[:, 1], weights),
-        difference,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        confidence_level=confidence,
-        n_resamples=resamples,
-        batch=_BATCH,
-        rng=seed,
-    ).confidence_interval
-    first, second = (weights @ scores / weights.sum()).tolist()
-    return Comparison(first, second, float(interval.low), float(interval.high))
+def compare_rows(
+    pairs: Sequence[tuple[Mapping, Mapping]], names: Sequence[str], **drawing: Any
+) -> dict[str, Comparison]:
+    """Compare scores by name, given the rows of each video in two runs; see [`compare`]."""
+    weights = np.array([one["count"] for one, _ in pairs], dtype=float)
+    scores = np.array([[[row[name] for name in names] for row in pair] for pair in pairs])  # [videos, 2, names]
+    low, high = mean_intervals(scores[:, 1] - scores[:, 0], weights, **drawing)
+    first, second = np.tensordot(weights / weights.sum(), scores, axes=1)
+    return {
+        name: Comparison(*map(float, values)) for name, *values in zip(names, first, second, low, high, strict=True)
+    }
 
 
 def format_comparison(compared: Mapping[Task, Mapping[str, Comparison]], names: Sequence[str]) -> str:

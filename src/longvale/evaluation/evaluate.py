@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import load_videos
-from ..tasks import check_tasks, load_predictions
+from ..events import load_json
+from ..tasks import ZERO_SHOT_TASKS, check_tasks, load_predictions
 from .ablation import ablation
-from .generate import Split, annotations_path, generate
+from .answer_log import run_path
+from .generate import Split, annotations_path, generate, load_questions
 from .model import ModelLike, load_model
+from .processes import join_processes
 from .report import TITLE, write_report
 from .score import save_scores, score
+from .zero_shot.judge import Judge
+from .zero_shot.report import write_zero_shot_report
 
 
 def evaluate(
@@ -23,22 +28,26 @@ def evaluate(
     *,
     split: Split = "test",
     device: str | None = None,
+    protocol: str = "strict",
+    judge: Judge | None = None,
     with_ablation: bool = False,
     training_curves: Sequence[Mapping[str, Any]] | None = None,
     report_videos: int = 5,
     title: str = TITLE,
     **options: Any,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Generate, score and report into `output/{predictions.jsonl,scores.json,report.html}`.
 
     A call that was killed goes on where it stopped and gives the same files.
 
     Args:
         model: folder, Hub id, or (model, processor) pair.
-        data: folder that holds `longvale-annotations-eval.json` and `features` or `videos`.
+        data: folder that holds `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark, and
+            `features` or `videos`.
         output: folder, made where needed.
-        split: "test" or "train".
+        split: "test" or "train"; of zero-shot benchmarks also "validation".
         device: such as "cpu"; by default an accelerator if there is one.
+        protocol, judge: of the scores, see [`score`].
         with_ablation: also ask with modalities left out, see [`ablation`]; writes `ablation.json`.
         training_curves: to show in the report, each with `name`, `steps` and `loss`.
         report_videos: how many videos to show in the report.
@@ -47,24 +56,39 @@ def evaluate(
             `limit` or `skip_missing` the scores are of the questions that were asked, and count the others as missing.
 
     Returns:
-        The scores.
+        The scores; of several processes, the first one's, and None in the others.
 
     Raises:
         FileNotFoundError, ValueError: as [`generate`] and [`score`] do.
     """
-    output, references = Path(output), annotations_path(data, split)
-    # Before the model is loaded, which may take minutes.
-    check_tasks(options.get("tasks", ["all"]))
-    annotations = {annotation.video_id: annotation for annotation in load_videos(references)}
-    pair = load_model(model, device)
-    log = generate(pair, data, output / "predictions.jsonl", split=split, **options)
-    partial = options.get("limit") is not None or options.get("skip_missing", False)
-    scores = score(log, references, partial=partial)
-    save_scores(scores, output / "scores.json")
+    output, tasks = Path(output), check_tasks(options.get("tasks", ["all"]))
+    processes = join_processes()
+    if any(task in ZERO_SHOT_TASKS for task in tasks):
+        if with_ablation:
+            raise ValueError("the ablation is of LongVALE's grounding; leave it out with zero-shot tasks")
+        references, _, _ = load_questions(data, tasks, split, prompt=options.get("prompt"))
+        annotations = {}
+    else:
+        references = annotations_path(data, split)
+        # Before the model is loaded, which may take minutes.
+        annotations = {annotation.video_id: annotation for annotation in load_videos(references)}
+    if with_ablation and options.get("adapter"):
+        raise ValueError("the ablation is of LongVALE's own model; leave it out with an adapter")
+    pair = model if options.get("adapter") else load_model(model, device or processes.device)
+    log = generate(pair, data, output / "predictions.jsonl", split=split, device=device, **options)
     ablated = None
     if with_ablation:
         left_out = ("tasks", "modalities", "zero_features")
         ablated = ablation(pair, data, output, split=split, **{k: v for k, v in options.items() if k not in left_out})
+    if processes.rank:
+        return None
+    partial = options.get("limit") is not None or options.get("skip_missing", False)
+    progress = options.get("progress", True)
+    scores = score(log, references, protocol=protocol, partial=partial, judge=judge, progress=progress)
+    save_scores(scores, output / "scores.json")
+    if not annotations:
+        write_zero_shot_report(output / "report.html", scores, load_json(run_path(log)), title=title)
+        return scores
     write_report(
         output / "report.html",
         scores,

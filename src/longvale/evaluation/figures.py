@@ -1,45 +1,48 @@
 """The pictures of the report: timelines of a video's events, and training curves.
 
-No picture shows text from a data set: captions stand in the page, events are numbered (predicted ones P1, P2, ...).
-Each lane has its place, colour (the colour-blind-safe ones of Okabe and Ito) and hatching, so that it can also be told
-in black and white.
+Events are numbered (predicted ones P1, P2, ...); their captions, texts of a data set, stand in a picture only where
+they are asked for, and are shown as they are.
 """
 
 from __future__ import annotations
 
 import base64
-import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import Annotation, Event, Seconds
+from ..plotting import LANES, LINE_STYLES, PREDICTED, REFERENCE, WIDTH_IN, Style, frame, svg_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
-#: Lane of each modality.
-_LANES = {
-    "visual": ("seen", "#56B4E9", ""),
-    "audio": ("heard", "#E69F00", "///"),
-    "speech": ("said", "#009E73", "..."),
-}
-_REFERENCE = ("reference", "#BBBBBB", "")
-_PREDICTED = ("predicted", "#FFFFFF", "\\\\\\\\")
-_CURVE_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
+    from .runs import Mean
 
-#: Name, colour and hatching of a lane.
-Style: TypeAlias = tuple[str, str, str]
+#: Of each run in turn: colour and hatching of its bars, mark of its points. With or without colour, no two are alike.
+_RUN_STYLES = (
+    ("#FFFFFF", "\\\\\\\\", "o"),
+    ("#0072B2", "", "s"),
+    ("#E69F00", "xxxx", "^"),
+    ("#CC79A7", "----", "D"),
+    ("#009E73", "oo", "v"),
+    ("#F0E442", "++++", "P"),
+)
+
 #: An event and the number that stands on it.
 Numbered: TypeAlias = tuple[str, Event]
 
-_WIDTH_IN, _ROW_IN = 9.0, 0.26
+_ROW_IN, _CAPTION_ROW_IN = 0.26, 0.18
+#: Characters of a caption that fit into the width of a picture, beside a second column of captions or alone.
+_CAPTION_CHARACTERS = {2: 68, 1: 140}
 
 
 def timeline_figure(
     annotation: Annotation,
     dense: Sequence[Event] | None = None,
     grounding: Mapping[int, Event | None] | None = None,
+    captions: bool = False,
 ) -> Figure:
     """Reference and predicted events of a video over its seconds.
 
@@ -49,24 +52,105 @@ def timeline_figure(
         dense: the events of the dense captioning answer; None draws no lane for them.
         grounding: the event that each grounding answer names, by the event asked about, None where it names none. It
             is drawn below, a row a question.
+        captions: list them below by number, cut to the width of the picture.
 
     Returns:
         A figure whose events bear their number from 1: that of `annotation`, or after a P that of `dense`.
     """
     from matplotlib.figure import Figure
 
-    lanes = _reference_lanes(annotation.events)
+    lanes = _reference_lanes(annotation.events) if annotation.events or not dense else []
     if dense is not None:
-        lanes.append((_PREDICTED, [(f"P{number}", event) for number, event in enumerate(dense, start=1)]))
+        lanes.append((PREDICTED, _numbered(dense, "P")))
     stacks = [_stack(numbered) for _, numbered in lanes]
     rows = sum(max(len(stack), 1) for stack in stacks)
     heights = [rows, len(grounding)] if grounding else [rows]
-    figure = Figure(figsize=(_WIDTH_IN, _ROW_IN * sum(heights) + 0.55 * len(heights) + 0.25), layout="constrained")
-    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    lists = [lane for lane in (_numbered(annotation.events), _numbered(dense or (), "P")) if lane] if captions else []
+    listed_in = _CAPTION_ROW_IN * (max(map(len, lists), default=-1) + 1)
+    height_in = _height_in(heights)
+    whole = Figure(figsize=(WIDTH_IN, height_in + listed_in), layout="constrained")
+    figure, *below = whole.subfigures(2, 1, height_ratios=(height_in, listed_in)) if lists else [whole]
+    axes = _stacked_axes(figure, heights)
     _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration)
     if grounding:
-        _draw_grounding(axes[1], annotation, grounding)
+        _draw_grounding(axes[1], annotation, {"predicted": grounding}, [PREDICTED])
+        title = "grounding: reference (grey) above, predicted (hatched) below"
+        _frame(axes[1], len(grounding), annotation.duration, title)
     axes[-1].set_xlabel("seconds")
+    if lists:
+        _list_captions(below[0], lists)
+    return whole
+
+
+def runs_figure(
+    annotation: Annotation,
+    dense: Mapping[str, Sequence[Event]],
+    grounding: Mapping[str, Mapping[int, Event | None]],
+) -> Figure:
+    """Reference events of a video and those that several runs predicted.
+
+    Args:
+        annotation: the reference, drawn as in [`timeline_figure`].
+        dense: the events of each run's dense captioning answer by the run's letter; empty where that was not asked.
+        grounding: of each run, the event that each grounding answer names, by the event asked about; None where it
+            names none. Empty where that was not asked.
+
+    Returns:
+        A figure with a lane a run, and below it a row a grounding question with a bar a run.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    styles = {letter: (letter, *_run_style(letter)[:2]) for letter in {**dense, **grounding}}
+    lanes = _reference_lanes(annotation.events)
+    for letter, events in dense.items():
+        lanes.append((styles[letter], [(f"{letter}{number}", event) for number, event in enumerate(events, start=1)]))
+    stacks = [_stack(numbered) for _, numbered in lanes]
+    asked = list(dict.fromkeys(index for found in grounding.values() for index in found))
+    rows = sum(max(len(stack), 1) for stack in stacks)
+    row_height = (1 + len(grounding)) / 2
+    heights = [rows, len(asked) * row_height] if asked else [rows]
+    figure = Figure(figsize=(WIDTH_IN, _height_in(heights)), layout="constrained")
+    axes = _stacked_axes(figure, heights)
+    _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration)
+    if asked:
+        _draw_grounding(axes[1], annotation, grounding, [styles[letter] for letter in grounding])
+        _frame(axes[1], len(asked), annotation.duration, "grounding: the runs below the reference")
+        keys = [
+            Patch(facecolor=colour, hatch=hatch, edgecolor="black", label=name)
+            for name, colour, hatch in (REFERENCE, *(styles[letter] for letter in grounding))
+        ]
+        axes[1].legend(
+            handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(keys), frameon=False, fontsize=8
+        )
+    axes[-1].set_xlabel("seconds")
+    return figure
+
+
+def means_figure(score: str, panels: Mapping[str, Mapping[str, Mapping[str, Mean]]]) -> Figure:
+    """Scores by groups of questions: a panel a property, a row a group, a point with its interval a run.
+
+    Args:
+        score: what is shown, times 100.
+        panels: means by property, label of the group and letter of the run.
+    """
+    from matplotlib.figure import Figure
+
+    columns = 2 if len(panels) > 1 else 1
+    names = [list(panels)[place : place + columns] for place in range(0, len(panels), columns)]
+    heights = [max(len(panels[name]) for name in row) for row in names]
+    figure = Figure(figsize=(WIDTH_IN, sum(0.34 * height + 0.75 for height in heights)), layout="constrained")
+    grid = figure.subplots(len(names), columns, squeeze=False, sharex=True, height_ratios=heights)
+    for axes, name in zip(grid.flat, panels, strict=False):
+        _draw_means(axes, panels[name])
+        axes.set_title(name, loc="left", fontsize=9)
+        axes.set_xlabel(f"{score} x 100")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    grid.flat[0].set_xlim(0, None)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
     return figure
 
 
@@ -81,18 +165,17 @@ def curves_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH_IN, 3.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, 3.0), layout="constrained")
     axes = figure.subplots()
     for index, curve in enumerate(curves):
         if len(curve["steps"]) != len(curve["loss"]):
             raise ValueError(
                 f"curve {curve['name']!r}: {len(curve['steps'])} steps but {len(curve['loss'])} losses; give both"
             )
-        colour, line = _CURVE_STYLES[index % len(_CURVE_STYLES)]
+        colour, line = LINE_STYLES[index % len(LINE_STYLES)]
         axes.plot(curve["steps"], curve["loss"], color=colour, linestyle=line, label=str(curve["name"]))
     axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
-    axes.grid(color="#DDDDDD")
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, "", "both")
     for text in axes.legend(frameon=False).get_texts():
         text.set_parse_math(False)
     return figure
@@ -100,21 +183,39 @@ def curves_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
 
 def svg_uri(figure: Figure) -> str:
     """A figure as a `data:` URI: the same bytes for the same figure, and nothing in it can run or load."""
-    from matplotlib import rc_context
+    return "data:image/svg+xml;base64," + base64.b64encode(svg_bytes(figure)).decode()
 
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "longvale"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+def _run_style(letter: str) -> tuple[str, str, str]:
+    """Colour, hatching and mark of a run, by its letter from A."""
+    return _RUN_STYLES[ord(letter) - ord("A")]
 
 
 def _reference_lanes(events: Sequence[Event]) -> list[tuple[Style, list[Numbered]]]:
-    numbered = [(str(number), event) for number, event in enumerate(events, start=1)]
-    lanes = [(style, [(n, e) for n, e in numbered if modality in e.modalities]) for modality, style in _LANES.items()]
+    numbered = _numbered(events)
+    lanes = [(style, [(n, e) for n, e in numbered if modality in e.modalities]) for modality, style in LANES.items()]
     unknown = [(number, event) for number, event in numbered if not event.modalities]
     if len(unknown) == len(events):
         lanes = []
-    return lanes + ([(_REFERENCE, unknown)] if unknown or not lanes else [])
+    return lanes + ([(REFERENCE, unknown)] if unknown or not lanes else [])
+
+
+def _numbered(events: Sequence[Event], prefix: str = "") -> list[Numbered]:
+    return [(f"{prefix}{number}", event) for number, event in enumerate(events, start=1)]
+
+
+def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Numbered]]) -> None:
+    """Captions by number, a column a list."""
+    limit = _CAPTION_CHARACTERS[len(lists)]
+    for axes, numbered in zip(figure.subplots(1, len(lists), squeeze=False)[0], lists, strict=True):
+        for row, (number, event) in enumerate(numbered):
+            words = "".join(c if c.isprintable() else " " for c in event.caption).split()
+            text = f"{event.start:.1f}-{event.end:.1f} s  {' '.join(words)}"
+            axes.text(0, row, number, fontsize=7, va="center", weight="bold")
+            line = textwrap.shorten(text, limit, placeholder=" ...")
+            axes.text(0.03 * len(lists), row, line, fontsize=7, va="center", parse_math=False)
+        axes.set(xlim=(0, 1), ylim=(max(map(len, lists)) - 0.5, -0.5))
+        axes.set_axis_off()
 
 
 def _stack(numbered: Sequence[Numbered]) -> list[list[Numbered]]:
@@ -150,15 +251,63 @@ def _draw_lanes(
     _frame(axes, y, duration, "events")
 
 
-def _draw_grounding(axes: Axes, annotation: Annotation, grounding: Mapping[int, Event | None]) -> None:
-    for row, (index, found) in enumerate(grounding.items()):
-        _bar(axes, annotation.events[index], row - 0.2, 0.4, _REFERENCE[1], _REFERENCE[2])
-        if found is None:
-            axes.text(0, row + 0.22, " no interval named", va="center", fontsize=7)
-        else:
-            _bar(axes, found, row + 0.2, 0.4, _PREDICTED[1], _PREDICTED[2])
-    axes.set_yticks(range(len(grounding)), [str(index + 1) for index in grounding])
-    _frame(axes, len(grounding), annotation.duration, "grounding: reference (grey) above, predicted (hatched) below")
+def _height_in(heights: Sequence[float]) -> float:
+    """Inches that axes of so many rows each take below each other."""
+    return _ROW_IN * sum(heights) + 0.55 * len(heights) + 0.25
+
+
+def _stacked_axes(figure: Figure | SubFigure, heights: Sequence[float]) -> Sequence[Axes]:
+    """Axes below each other over the same seconds, so many rows high each."""
+    return figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+
+
+def _draw_grounding(
+    axes: Axes,
+    annotation: Annotation,
+    grounding: Mapping[str, Mapping[int, Event | None]],
+    styles: Sequence[Style],
+) -> None:
+    """A row a question, in it the reference and a bar for each of `grounding`."""
+    asked = list(dict.fromkeys(index for found in grounding.values() for index in found))
+    height = 0.8 / (1 + len(grounding))
+    for row, index in enumerate(asked):
+        y = row - 0.4 + height / 2
+        _bar(axes, annotation.events[index], y, height, REFERENCE[1], REFERENCE[2])
+        for (_, colour, hatch), found in zip(styles, grounding.values(), strict=True):
+            y += height
+            if found.get(index) is not None:
+                _bar(axes, found[index], y, height, colour, hatch)
+            elif index in found:
+                axes.text(0, y, " no interval named", va="center", fontsize=7)
+    axes.set_yticks(range(len(asked)), [str(index + 1) for index in asked])
+
+
+def _draw_means(axes: Axes, groups: Mapping[str, Mapping[str, Mean]]) -> None:
+    letters = list(next(iter(groups.values())))
+    for place, letter in enumerate(letters):
+        colour, _, marker = _run_style(letter)
+        offset = 0.6 * ((place + 0.5) / len(letters) - 0.5)
+        for row, means in enumerate(groups.values()):
+            mean, y = means[letter], row + offset
+            if mean.low is not None:
+                axes.plot([100 * mean.low, 100 * mean.high], [y, y], color="black", linewidth=1)
+            label = letter if row == 0 else None
+            axes.plot(
+                [100 * mean.value],
+                [y],
+                marker,
+                markerfacecolor=colour,
+                markeredgecolor="black",
+                markersize=5,
+                label=label,
+            )
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.tick_params(axis="x", labelbottom=True)
+    axes.grid(axis="x", color="#EEEEEE")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def _bar(axes: Axes, event: Event, y: float, height: float, colour: str, hatch: str) -> None:
@@ -172,10 +321,8 @@ def _number(axes: Axes, event: Event, y: float, number: str) -> None:
 
 
 def _frame(axes: Axes, rows: int, duration: Seconds, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=9)
+    frame(axes, title)
     axes.set(xlim=(0, duration), ylim=(rows - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelbottom=True)
-    axes.grid(axis="x", color="#EEEEEE")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)

@@ -1,4 +1,4 @@
-"""From questions to answers: batched, resumable at the question, each video read once."""
+"""From questions to answers: batched, resumable at the question, each video read once, over one process or several."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from ..data.checkpoint import weights_digest
 from ..data.sources import ANNOTATION_FILES
-from ..events import MODALITIES, Annotation, Modality, load_annotations
-from ..tasks import TASKS, Prediction, Question, Task, check_tasks, questions
+from ..events import MODALITIES, Modality, load_annotations
+from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Question, check_tasks, questions
+from .adapters.options import AdapterOptions
 from .answer_log import AnswerLog
+from .answerer import Answerer, LongVALEAnswerer
 from .inputs import VideoInputs
-from .model import Features, ModelLike, answer_batch, load_model, token_limits
+from .model import ModelLike, load_model, token_limits
+from .prefix import BATCH_TOKENS
+from .processes import Processes, join_processes
+from .sampling import GREEDY, Decoding
+from .zero_shot.scoring import load_questions as load_zero_shot_questions
 
 logger = logging.getLogger(__name__)
 
-Split: TypeAlias = Literal["train", "test"]
+#: "validation" is there for zero-shot tasks only.
+Split: TypeAlias = Literal["train", "validation", "test"]
 Item = TypeVar("Item")
+
+#: Packages whose release the answers depend on.
+_VERSIONED = ("longvale", "torch", "transformers")
 
 
 def annotations_path(data: str | os.PathLike, split: Split = "test") -> Path:
@@ -33,8 +43,7 @@ def annotations_path(data: str | os.PathLike, split: Split = "test") -> Path:
     """
     if split not in ANNOTATION_FILES:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(ANNOTATION_FILES)}")
-    if not Path(data).is_dir():
-        raise FileNotFoundError(f"{data}: no such folder")
+    _check_folder(data)
     return Path(data, ANNOTATION_FILES[split])
 
 
@@ -49,28 +58,37 @@ def generate(
     videos: str | os.PathLike | None = None,
     modalities: Iterable[Modality] = MODALITIES,
     zero_features: bool = False,
-    batch_size: int = 16,
-    max_new_tokens: int | Mapping[Task, int] | None = None,
+    batch_size: int = 32,
+    batch_tokens: int = BATCH_TOKENS,
+    max_new_tokens: int | Mapping[AnyTask, int] | None = None,
+    decoding: Decoding = GREEDY,
+    prompt: str | None = None,
+    adapter: AdapterOptions | None = None,
     limit: int | None = None,
     skip_missing: bool = False,
     overwrite: bool = False,
     device: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """Let a model answer the questions of a benchmark split, greedily.
+    """Let a model answer the questions of a benchmark split.
 
     Every answer is on disk as soon as its batch is done. The same call goes on where a killed one stopped, and the
-    finished file is the same, byte for byte.
+    finished file is the same, byte for byte. Launched as several processes, each answers its share of the videos.
 
     Args:
         model: folder, Hub id, or (model, processor) pair.
-        data: folder that holds `longvale-annotations-eval.json`.
+        data: folder that holds `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark.
         output: official log (JSONL) to write; `<output>.run.json` beside it tells how it was made.
-        tasks: which tasks' questions to ask.
-        split: "test" or "train".
+        tasks: which tasks' questions to ask; those of one benchmark.
+        split: "test" or "train"; of zero-shot benchmarks also "validation".
         features, videos, modalities, zero_features: what the model gets of a video, see [`VideoInputs`].
-        batch_size: questions that are answered together.
+        batch_size: questions that are answered together at most, and videos that are kept for it.
+        batch_tokens: tokens of a batch at most, those to be generated among them.
         max_new_tokens: longest answer in tokens, one number or one a task; by default enough for the benchmark.
+        decoding: greedy, or sampled with a seed a question.
+        prompt: words around the questions of a zero-shot benchmark, published ones by name or a text file.
+        adapter: how to ask a model of others, from raw videos; None for LongVALE's own. With it, `batch_size`,
+            `batch_tokens`, `decoding`, `modalities` and `zero_features` do not count.
         limit: only the first so many videos.
         skip_missing: leave out the questions about videos that have no file, and say so, instead of refusing.
         overwrite: begin anew if the log exists.
@@ -84,84 +102,149 @@ def generate(
         FileNotFoundError: if the model, the annotations or a video's input is missing.
         ValueError: if an option or a file is refused, or `output` was made with other settings.
     """
-    for name, number in (("batch_size", batch_size), ("limit", 1 if limit is None else limit)):
+    limits = token_limits(max_new_tokens)
+    for name, number in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
         if number < 1:
             raise ValueError(f"{name} must be 1 or more, not {number}")
-    tasks, limits = check_tasks(tasks), token_limits(max_new_tokens)
-    references = annotations_path(data, split)
-    annotations = load_annotations(references)
-    inputs = VideoInputs(data, features, videos, modalities, zero_features)
-    asked = _questions(annotations, tasks, limit, inputs, skip_missing)
+    references, asked, settings = load_questions(data, tasks, split, limit, prompt)
+    settings["max_new_tokens"] = {task: limits[task] for task in settings["tasks"]}
+    if adapter is not None and features is not None:
+        raise ValueError(f"features ({features}) are of LongVALE's towers; models of others take videos")
+    inputs = VideoInputs(data, features, _videos_folder(data, videos, adapter), modalities, zero_features)
+    asked = with_input(asked, inputs, references, skip_missing=skip_missing)
+    processes = join_processes()
+    device = device or processes.device
+    if adapter is None:
+        pair = load_model(model, device)
+        answerer: Answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding)
+    else:
+        known = {} if asked[0].task in ZERO_SHOT_TASKS else load_annotations(references)
+        answerer = adapter.build(model, inputs.root, known, limits, device)
+    return answer_all(answerer, asked, output, settings, processes, overwrite=overwrite, progress=progress)
+
+
+def load_questions(
+    data: str | os.PathLike,
+    tasks: Iterable[str] = TASKS,
+    split: Split = "test",
+    limit: int | None = None,
+    prompt: str | None = None,
+) -> tuple[Path, list[Question], dict[str, Any]]:
+    """The file of a benchmark split, its questions in the order of the file, and what a manifest says of them.
+
+    Args:
+        data, tasks, split, limit, prompt: as of [`generate`].
+
+    Raises:
+        FileNotFoundError: if the folder, the file or the prompt is missing.
+        ValueError: if an option or the file is refused.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, not {limit}")
+    tasks = check_tasks(tasks)
+    settings: dict[str, Any] = {"tasks": tasks, "limit": limit}
+    if any(task in ZERO_SHOT_TASKS for task in tasks):
+        if any(task in TASKS for task in tasks):
+            raise ValueError(f"tasks {', '.join(tasks)} are of several benchmarks; ask one at a time")
+        _check_folder(data)
+        references, asked = load_zero_shot_questions(data, split, tasks, prompt)
+        settings["prompt"] = _digest("\n".join(question.question for question in asked).encode(errors="replace"))
+    else:
+        if prompt is not None:
+            raise ValueError("prompt is for zero-shot tasks; LongVALE's questions are as published")
+        references = annotations_path(data, split)
+        asked = [q for annotation in load_annotations(references).values() for q in questions(annotation, tasks)]
+    settings["annotations"] = _digest(references.read_bytes())
     if not asked:
         raise ValueError(f"{references}: asks no {' or '.join(tasks)} question; none of its videos has events")
-    model, processor = load_model(model, device)
-    inputs.check_widths(dict.fromkeys(question.video_id for question in asked), model)
-    settings = {
-        "model": str(getattr(model, "name_or_path", "")),
-        "weights": weights_digest(model),
-        "annotations": hashlib.sha256(references.read_bytes()).hexdigest()[:16],
-        "tasks": tasks,
-        inputs.kind: str(inputs.root.resolve()),
-        "modalities": inputs.modalities,
-        "zero_features": zero_features,
-        "max_new_tokens": {task: limits[task] for task in tasks},
-        "limit": limit,
-    }
-    with AnswerLog(output, settings, asked, overwrite=overwrite) as log:
-        _answer_all(model, processor, inputs, log, asked, batch_size, limits, progress)
-    log.finish()
-    return log.path
+    chosen = set(list(dict.fromkeys(question.video_id for question in asked))[:limit])
+    return references, [question for question in asked if question.video_id in chosen], settings
 
 
-def _questions(
-    annotations: Mapping[str, Annotation],
-    tasks: Sequence[Task],
-    limit: int | None,
-    inputs: VideoInputs,
-    skip_missing: bool,
+def with_input(
+    asked: Sequence[Question], inputs: VideoInputs, references: Path, *, skip_missing: bool = False
 ) -> list[Question]:
-    """The questions in the order of the annotations; videos without input are refused now, not hours later."""
-    asked = []
-    for annotation in list(annotations.values())[:limit]:
+    """The questions about videos that have an input; others are refused now, not hours later.
+
+    Raises:
+        FileNotFoundError: naming the file that is missing, unless those are to be skipped.
+        ValueError: if no video is left.
+    """
+    lacking = set()
+    for video_id in dict.fromkeys(question.video_id for question in asked):
         try:
-            inputs.check(annotation.video_id)
+            inputs.check(video_id)
         except FileNotFoundError as error:
             if not skip_missing:
                 raise
             logger.warning("skipped: %s", error)
-            continue
-        asked += questions(annotation, tasks)
-    return asked
+            lacking.add(video_id)
+    left = [question for question in asked if question.video_id not in lacking]
+    if not left:
+        raise ValueError(f"{references}: none of its videos is in {inputs.root}; give the folder that has them")
+    return left
 
 
-def _answer_all(
-    model: Any,
-    processor: Any,
-    inputs: VideoInputs,
-    log: AnswerLog,
+def answer_all(
+    answerer: Answerer,
     asked: Sequence[Question],
-    batch_size: int,
-    limits: Mapping[Task, int],
-    progress: bool,
+    output: str | os.PathLike,
+    settings: Mapping[str, Any],
+    processes: Processes | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Let an answerer answer questions into a log; see [`generate`].
+
+    Args:
+        answerer: such as [`LongVALEAnswerer`].
+        asked: the questions, those about a video together.
+        output: log to write, or to go on with.
+        settings: what a manifest says of the questions.
+        processes: this process among all.
+        overwrite: begin anew if the log exists.
+        progress: show a progress bar, of the first process.
+
+    Raises:
+        ValueError: if `output` was made with other settings.
+    """
+    processes = processes or Processes()
+    answerer.check(dict.fromkeys(question.video_id for question in asked))
+    settings = {**answerer.settings(), **settings, "versions": {name: version(name) for name in _VERSIONED}}
+    with processes.first_goes_first():
+        log = AnswerLog(output, settings, asked, overwrite=overwrite, part=processes.rank)
+    blocks = list(video_blocks(asked, answerer.videos_at_a_time))
+    processes.wait()
+    with log:
+        _answer_blocks(answerer, log, blocks[processes.rank :: processes.count], processes, progress)
+    processes.wait()
+    with processes.first_goes_first():
+        if processes.rank == 0:
+            log.finish()
+    return log.path
+
+
+def _answer_blocks(
+    answerer: Answerer, log: AnswerLog, blocks: Sequence[list[Question]], processes: Processes, progress: bool
 ) -> None:
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(asked), initial=len(log.done), desc="answers", unit="question", disable=not progress) as bar:
-        for block in video_blocks(asked, batch_size):
-            loaded: dict[str, Features] = {}
-            for batch in task_batches(block, batch_size):
-                todo = [question for question in batch if question.key not in log.done]
-                if not todo:
-                    continue
-                # What a kill left of a batch is asked as the whole batch again, so that rounding cannot differ.
-                for video_id in {question.video_id for question in batch} - loaded.keys():
-                    loaded[video_id] = inputs.load(video_id, model, processor)
-                texts = [question.question for question in batch]
-                values = [loaded[question.video_id] for question in batch]
-                answers = answer_batch(model, processor, texts, values, limits[batch[0].task])
-                answer_of = {question.key: answer for question, answer in zip(batch, answers, strict=True)}
-                log.append([Prediction(q.video_id, q.task, answer_of[q.key], q.sentence_id) for q in todo])
-                bar.update(len(todo))
+    mine = [question.key for block in blocks for question in block]
+    of_all = f" of process 1 of {processes.count}" if processes.count > 1 else ""
+    with tqdm(
+        total=len(mine),
+        initial=sum(key in log.done for key in mine),
+        desc=f"answers{of_all}",
+        unit="question",
+        disable=not progress or processes.rank > 0,
+    ) as bar:
+        for block in blocks:
+            for batch in answerer.answer(block, log.done.keys()):
+                # What a kill left of a batch was asked as the whole batch again, so that rounding cannot differ.
+                new = [prediction for prediction in batch if prediction.key not in log.done]
+                log.append(new)
+                bar.update(len(new))
 
 
 def video_blocks(asked: Iterable[Question], videos: int) -> Iterator[list[Question]]:
@@ -177,14 +260,24 @@ def video_blocks(asked: Iterable[Question], videos: int) -> Iterator[list[Questi
         yield [question for group in block for question in group]
 
 
-def task_batches(block: Sequence[Question], batch_size: int) -> Iterator[list[Question]]:
-    """Batches of one task each: answers of different lengths would wait for the longest."""
-    for task in TASKS:
-        yield from batched((question for question in block if question.task == task), batch_size)
-
-
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items, the last one perhaps shorter (`itertools.batched` needs Python 3.12)."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _videos_folder(
+    data: str | os.PathLike, videos: str | os.PathLike | None, adapter: AdapterOptions | None
+) -> str | os.PathLike | None:
+    """The folder of raw videos that an adapter needs; without one, what is asked for."""
+    return Path(data, "videos") if adapter is not None and videos is None else videos
+
+
+def _check_folder(path: str | os.PathLike) -> None:
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..data.checkpoint import choose_device, load_checkpoint
+from ..checkpoints.loading import choose_device, load_checkpoint
 from ..events import MODALITIES, Modality
-from ..tasks import TASKS, VIDEO_TOKEN, Task
+from ..tasks import VIDEO_TOKEN, AnyTask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,14 @@ Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
 
 #: Enough for an interval, the longest list of events and the longest caption of the benchmark; 1,024 is the published
 #: evaluation's limit.
-MAX_NEW_TOKENS: dict[Task, int] = {"grounding": 32, "dense_captioning": 1024, "segment_captioning": 256}
+MAX_NEW_TOKENS: dict[AnyTask, int] = {
+    "grounding": 32,
+    "dense_captioning": 1024,
+    "segment_captioning": 256,
+    "music_avqa": 32,
+    "avsd": 128,
+    "avsd_first": 128,
+}
 
 
 def load_model(model: ModelLike, device: str | None = None) -> tuple[Any, Any]:
@@ -41,16 +48,18 @@ def load_model(model: ModelLike, device: str | None = None) -> tuple[Any, Any]:
     return load_checkpoint(model, LongVALEForConditionalGeneration, device=device)
 
 
-def token_limits(max_new_tokens: int | Mapping[Task, int] | None = None) -> dict[Task, int]:
+def token_limits(max_new_tokens: int | Mapping[AnyTask, int] | None = None) -> dict[AnyTask, int]:
     """The longest answer of each task in tokens: [`MAX_NEW_TOKENS`] unless one number or some tasks' are given.
 
     Raises:
         ValueError: if a number is below 1 or a task is unknown.
     """
-    given = dict.fromkeys(TASKS, max_new_tokens) if isinstance(max_new_tokens, int) else dict(max_new_tokens or {})
+    given = (
+        dict.fromkeys(MAX_NEW_TOKENS, max_new_tokens) if isinstance(max_new_tokens, int) else dict(max_new_tokens or {})
+    )
     for task, limit in given.items():
-        if task not in TASKS:
-            raise ValueError(f"max_new_tokens: unknown task {task!r}; expected one of {', '.join(TASKS)}")
+        if task not in MAX_NEW_TOKENS:
+            raise ValueError(f"max_new_tokens: unknown task {task!r}; expected one of {', '.join(MAX_NEW_TOKENS)}")
         if limit < 1:
             raise ValueError(f"max_new_tokens must be 1 or more, not {limit}")
     return MAX_NEW_TOKENS | given
@@ -63,6 +72,29 @@ def build_prompt(processor: Any, question: str) -> str:
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
+
+
+def prepare_question(
+    model: Any,
+    processor: Any,
+    questions: Sequence[str],
+    features: Sequence[Features],
+    answers: Sequence[str] | None = None,
+    **text_kwargs: Any,
+) -> Any:
+    """Model inputs of questions about videos, on the model's device.
+
+    Args:
+        questions: texts that hold `<video>`.
+        features: of the video of each question.
+        answers: put behind the questions, to see what the model thinks of them.
+        text_kwargs: for the tokenizer.
+    """
+    columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
+    texts = [build_prompt(processor, question) for question in questions]
+    if answers is not None:
+        texts = [f"{text} {processor.escape(answer)}" for text, answer in zip(texts, answers, strict=True)]
+    return processor(text=texts, **columns, padding=True, return_tensors="pt", **text_kwargs).to(model.device)
 
 
 def answer_batch(
@@ -80,9 +112,7 @@ def answer_batch(
     """
     import torch
 
-    columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
-    prompts = [build_prompt(processor, question) for question in questions]
-    inputs = processor(text=prompts, **columns, padding=True, return_tensors="pt").to(model.device)
+    inputs = prepare_question(model, processor, questions, features)
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_tokens = output[:, inputs["input_ids"].shape[1] :]

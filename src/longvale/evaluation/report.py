@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from ..events import Annotation, Event, atomic_write
+from ..events import Annotation, Event
 from ..metrics.dense_captioning.compute_score import THRESHOLDS
 from ..metrics.grounding.compute_score import iou
 from ..tasks import TASKS, Prediction, Task
 from ..timecodes import parse_events, parse_span
+from .counting import format_counts
 from .figures import curves_figure, svg_uri, timeline_figure
-from .score import TABLE, format_counts
+from .page import image, percent, table, times, write_page
+from .score import TABLE
 
 TITLE = "LongVALE evaluation"
 
-_TASK_TITLES: dict[Task, str] = {
+TASK_TITLES: dict[Task, str] = {
     "grounding": "Grounding: when does an event happen?",
     "dense_captioning": "Dense captioning: which events happen, and when?",
     "segment_captioning": "Segment captioning: what happens in a stretch?",
@@ -57,17 +57,14 @@ def write_report(
     if ablation is not None:
         parts.append(_ablation_section(ablation))
     if training_curves:
-        parts += ["<h2>Training</h2>", _image(svg_uri(curves_figure(training_curves)), "loss over training steps")]
+        parts += ["<h2>Training</h2>", image(svg_uri(curves_figure(training_curves)), "loss over training steps")]
     answered = dict.fromkeys(prediction.video_id for prediction in predictions)
     shown = [video_id for video_id in answered if video_id in annotations][:videos]
     if shown:
         parts += ["<h2>Videos</h2>", "<p class=note>The numbers in a picture are those of the tables below it.</p>"]
     for video_id in shown:
         parts.append(_video_section(annotations[video_id], [p for p in predictions if p.video_id == video_id]))
-    template = Template(files(__package__).joinpath("report_template.html").read_text(encoding="utf-8"))
-    with atomic_write(output_html) as file:
-        file.write(template.substitute(title=escape(title), body="\n".join(parts)))
-    return Path(output_html)
+    return write_page(output_html, title, parts)
 
 
 def _scores_section(scores: Mapping[str, Any]) -> str:
@@ -76,10 +73,8 @@ def _scores_section(scores: Mapping[str, Any]) -> str:
         f"<p class=note>Protocol {escape(scores['protocol'])}. All scores are multiplied by 100.</p>",
     ]
     for task in (task for task in TASKS if task in scores):
-        rows = [
-            (label, [_percent(row[name]) for name in TABLE[task]]) for label, row in _score_rows(task, scores[task])
-        ]
-        parts.append(_table(_TASK_TITLES[task], ["", *TABLE[task]], [[label, *cells] for label, cells in rows]))
+        rows = [(label, [percent(row[name]) for name in TABLE[task]]) for label, row in _score_rows(task, scores[task])]
+        parts.append(table(TASK_TITLES[task], ["", *TABLE[task]], [[label, *cells] for label, cells in rows]))
         parts.append(f"<p class=note>{escape(format_counts(scores['counts'][task]))}.</p>")
     return "\n".join(parts)
 
@@ -97,45 +92,47 @@ def _score_rows(task: Task, scores: Mapping[str, Any]) -> list[tuple[str, Mappin
 def _ablation_section(ablation: Mapping[str, Any]) -> str:
     settings = list(ablation["settings"])
     rows = [
-        [f"{group} ({ablation['count'][group]})", *(_percent(row[name]) for name in settings)]
+        [f"{group} ({ablation['count'][group]})", *(percent(row[name]) for name in settings)]
         for group, row in ablation["mIoU"].items()
     ]
     return (
         "<h2>What each modality is worth</h2>\n"
         "<p class=note>The same questions to the same model, which gets all features set to 0 (none), or only the "
         "modalities named. Rows are groups of events by the modality that they can be perceived in; joint events have "
-        "several.</p>\n" + _table("Grounding mIoU", ["events", *settings], rows)
+        "several.</p>\n" + table("Grounding mIoU", ["events", *settings], rows)
     )
 
 
 def _video_section(annotation: Annotation, predictions: Sequence[Prediction]) -> str:
     answers = {p.key: p.answer for p in predictions}
     dense_text = answers.get((annotation.video_id, "dense_captioning", None))
-    dense = None if dense_text is None else _dense_events(dense_text, annotation)
+    dense = None if dense_text is None else dense_events(dense_text, annotation)
     grounding = {
-        index: _grounded(answers[key], annotation)
+        index: grounded(answers[key], annotation)
         for index in range(len(annotation.events))
         if (key := (annotation.video_id, "grounding", index)) in answers
     }
     figure = timeline_figure(annotation, dense, grounding)
     parts = [
         f"<h3>{escape(annotation.video_id)}, {annotation.duration:.1f} s</h3>",
-        _image(svg_uri(figure), f"timeline of the {len(annotation.events)} reference events and of the predicted ones"),
+        image(svg_uri(figure), f"timeline of the {len(annotation.events)} reference events and of the predicted ones"),
         _events_table(annotation, answers, grounding),
     ]
     if dense:
-        rows = [[f"P{number}", _times(event), event.caption] for number, event in enumerate(dense, start=1)]
-        parts.append(_table("Dense captioning", ["", "time", "predicted caption"], rows, numbers=()))
+        rows = [[f"P{number}", times(event), event.caption] for number, event in enumerate(dense, start=1)]
+        parts.append(table("Dense captioning", ["", "time", "predicted caption"], rows, numbers=()))
     elif dense_text is not None:
         parts.append(f"<p>The dense captioning answer names no event:</p>\n<pre>{escape(dense_text[:2000])}</pre>")
     return "\n".join(parts)
 
 
-def _dense_events(answer: str, annotation: Annotation) -> list[Event]:
+def dense_events(answer: str, annotation: Annotation) -> list[Event]:
+    """The events that a dense captioning answer names, in seconds."""
     return [Event(*span.seconds(annotation.duration), span.caption) for span in parse_events(answer)]
 
 
-def _grounded(answer: str, annotation: Annotation) -> Event | None:
+def grounded(answer: str, annotation: Annotation) -> Event | None:
+    """The event that a grounding answer names, in seconds."""
     span = parse_span(answer)
     return span and Event(*span.seconds(annotation.duration), "")
 
@@ -147,7 +144,7 @@ def _events_table(annotation: Annotation, answers: Mapping[tuple, str], groundin
         rows.append(
             [
                 str(index + 1),
-                _times(event),
+                times(event),
                 ", ".join(event.modalities),
                 event.caption,
                 answers.get((annotation.video_id, "grounding", index), "-"),
@@ -156,30 +153,4 @@ def _events_table(annotation: Annotation, answers: Mapping[tuple, str], groundin
             ]
         )
     head = ["", "time", "perceived", "reference", "grounding answer", "IoU", "segment captioning answer"]
-    return _table("Reference events and answers", head, rows, numbers=(5,))
-
-
-def _times(event: Event) -> str:
-    return f"{event.start:.1f}-{event.end:.1f} s"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value * 100:.2f}"
-
-
-def _image(uri: str, description: str) -> str:
-    return f'<img src="{uri}" alt="{escape(description)}">'
-
-
-def _table(
-    caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] | None = None
-) -> str:
-    """A table of texts, escaped here; `numbers` are the columns set flush right, all but the first if None."""
-    right = range(1, len(head)) if numbers is None else numbers
-    marks = [" class=number" if column in right else "" for column in range(len(head))]
-    titles = "".join(f"<th scope=col{mark}>{escape(text)}</th>" for text, mark in zip(head, marks, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(f"<td{mark}>{escape(text)}</td>" for text, mark in zip(row, marks, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f"<table>\n<caption>{escape(caption)}</caption>\n<tr>{titles}</tr>\n{body}\n</table>"
+    return table("Reference events and answers", head, rows, numbers=(5,))

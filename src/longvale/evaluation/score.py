@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,8 +14,11 @@ from ..metrics.answers import read_events, read_span
 from ..metrics.dense_captioning.compute_score import score_videos
 from ..metrics.grounding.compute_score import compute_score as score_grounding
 from ..metrics.segment_captioning.compute_score import score_segments
-from ..tasks import TASKS, Prediction, Task, check_tasks, load_predictions, questions
+from ..tasks import TASKS, ZERO_SHOT_TASKS, Prediction, Task, check_tasks, load_predictions, questions
 from ..timecodes import PROTOCOLS, Protocol, parse_events, parse_span
+from .counting import check_answers, format_counts, means_by_video
+from .zero_shot.judge import Judge
+from .zero_shot.scoring import format_zero_shot, score_zero_shot
 
 #: Groups of events in tables: those perceived in one modality only, and those in several.
 GROUPS = ("visual", "audio", "speech", "joint")
@@ -28,9 +30,9 @@ TABLE: dict[Task, tuple[str, ...]] = {
     "segment_captioning": ("METEOR", "CIDEr", "BLEU_4", "ROUGE_L"),
 }
 
-#: Scores by name, of one task; and those of each video by its id.
+#: Scores of all answers of a task by name; and those of each answer, in the order of the answers.
 Scores: TypeAlias = dict[str, Any]
-ByVideo: TypeAlias = dict[str, dict[str, float]]
+Rows: TypeAlias = list[dict[str, float]]
 
 
 def score(
@@ -38,18 +40,23 @@ def score(
     references_path: str | os.PathLike,
     *,
     tasks: Iterable[str] | None = None,
-    protocol: Protocol = "strict",
+    protocol: str = "strict",
     partial: bool = False,
+    judge: Judge | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Score a log of answers.
 
     Args:
         predictions_path: official log (JSONL).
         references_path: official annotations (JSON). Where an `events.jsonl` beside them tells the events' modalities,
-            grounding is also scored a group of events.
+            grounding is also scored a group of events. For answers to a zero-shot task its official file.
         tasks: which tasks to score; by default those that have an answer in the log.
-        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`].
+        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`]; of MUSIC-AVQA one
+            of [`longvale.evaluation.zero_shot.music_avqa.PROTOCOLS`].
         partial: allow questions without an answer. They are left out of the scores and counted.
+        judge: lets a language model judge the answers to a zero-shot task too.
+        progress: show a progress bar while the judge works.
 
     Returns:
         What [`score_predictions`] returns.
@@ -58,8 +65,17 @@ def score(
         FileNotFoundError: if a file is missing.
         ValueError: if a file is refused, or the log does not fit the annotations; see [`score_predictions`].
     """
-    annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
     predictions = load_predictions(predictions_path)
+    answered = {prediction.task for prediction in predictions}
+    wanted = [task for task in (*TASKS, *ZERO_SHOT_TASKS) if task in answered] if tasks is None else check_tasks(tasks)
+    if zero_shot := [task for task in wanted if task in ZERO_SHOT_TASKS]:
+        if len(zero_shot) < len(wanted):
+            raise ValueError(f"{predictions_path}: holds answers of several benchmarks; name the tasks of one")
+        options = {"protocol": protocol, "partial": partial, "judge": judge, "progress": progress}
+        return score_zero_shot(predictions_path, predictions, references_path, zero_shot, **options)
+    if judge is not None:
+        raise ValueError("a judge is for answers to zero-shot tasks; those of LongVALE have metrics")
+    annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
     try:
         return score_predictions(predictions, annotations, tasks=tasks, protocol=protocol, partial=partial)
     except ValueError as error:
@@ -113,12 +129,10 @@ def score_predictions(
     videos: dict[str, dict[Task, dict[str, float]]] = {}
     for task in tasks:
         answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
-        counts = _check_answers(task, answers, annotations, partial)
-        scores[task], by_video = _SCORERS[task](answers, annotations, protocol)
-        for video_id, values in by_video.items():
+        scores["counts"][task] = count_answers(task, answers, annotations, protocol=protocol, partial=partial)
+        scores[task], rows = score_answers(task, answers, annotations, protocol)
+        for video_id, values in means_by_video(answers, rows).items():
             videos.setdefault(video_id, {})[task] = values
-        parsed = sum(_is_parsed(p, protocol) for p in answers)
-        scores["counts"][task] = {**counts, "parsed": parsed, "parsed_share": parsed / len(answers)}
     if not tasks:
         raise ValueError("holds no answer to score")
     return {**scores, "videos": videos}
@@ -136,38 +150,27 @@ def modality_group(event: Event) -> str | None:
     return event.modalities[0] if len(event.modalities) == 1 else "joint"
 
 
-def _check_answers(
-    task: Task, answers: Sequence[Prediction], annotations: Mapping[str, Annotation], partial: bool
-) -> dict[str, int]:
-    """Compare answers with the questions that the annotations give; raises on the first kind of misfit."""
-    asked = {q.key: None for annotation in annotations.values() for q in questions(annotation, (task,))}
-    times = Counter((p.key, p.query_id) for p in answers)
-    unknown = [p.key for p in answers if p.key not in asked]
-    repeated = [key for (key, _), count in times.items() if count > 1]
-    answered = {p.key for p in answers}
-    missing = [key for key in asked if key not in answered]
-    for keys, problem, remedy in (
-        (
-            unknown,
-            "about a video or event that is not in the annotations",
-            "score with the annotations it was made for",
-        ),
-        (repeated, "given more than once", "keep one line a question"),
-        (missing if not partial or not answered else [], "missing", "finish the run, or ask for a partial score"),
-    ):
-        if keys:
-            video_id, _, sentence_id = keys[0]
-            where = f"video {video_id!r}" + ("" if sentence_id is None else f", sentence {sentence_id}")
-            raise ValueError(f"{len(keys)} {task} answers are {problem}, the first of {where}; {remedy}")
-    if not answered:
-        raise ValueError(f"holds no {task} answer, and the annotations ask no {task} question")
+def count_answers(
+    task: Task,
+    answers: Sequence[Prediction],
+    annotations: Mapping[str, Annotation],
+    *,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+) -> dict[str, Any]:
+    """Compare the answers of a task with the questions that the annotations give; see [`score_predictions`].
+
+    Raises:
+        ValueError: on the first kind of misfit.
+    """
+    asked = [q.key for annotation in annotations.values() for q in questions(annotation, (task,))]
+    counts = check_answers(task, answers, asked, partial=partial)
+    parsed = sum(_is_parsed(answer, protocol) for answer in answers)
     return {
-        "questions": len(asked),
-        "answers": len(answers),
-        "missing": len(missing),
-        "repeated": len(repeated),
-        "unknown": len(unknown),
+        **counts,
         "events": sum(len(annotations[video_id].events) for video_id in {p.video_id for p in answers}),
+        "parsed": parsed,
+        "parsed_share": parsed / len(answers),
     }
 
 
@@ -179,56 +182,67 @@ def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
     return bool(prediction.answer.strip())
 
 
+def score_answers(
+    task: Task, answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol = "strict"
+) -> tuple[Scores, Rows]:
+    """Score the answers of one task, together and each by itself.
+
+    Args:
+        task: of all the answers.
+        answers: each about a video and event of the annotations, and none twice.
+        annotations: by video id.
+        protocol: `strict` or `official`.
+
+    Returns:
+        The scores of all, and a row an answer with the scores of [`TABLE`].
+
+    Example:
+        >>> video = Annotation("abc", 100.0, (Event(0, 20, "A bell."), Event(50, 60, "A dog.")))
+        >>> answers = [Prediction("abc", "grounding", text, i) for i, text in enumerate(["From 00 to 20.", "?"])]
+        >>> overall, rows = score_answers("grounding", answers, {"abc": video})
+        >>> overall["mIoU"], [row["mIoU"] for row in rows]
+        (0.5, [1.0, 0.0])
+    """
+    return _SCORERS[task](answers, annotations, protocol)
+
+
 def _score_grounding(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, ByVideo]:
+) -> tuple[Scores, Rows]:
     groups: dict[str, tuple[list, list]] = {group: ([], []) for group in ("all", *GROUPS)}
-    by_video: dict[str, tuple[list, list]] = {}
+    rows = []
     for answer in answers:
         annotation = annotations[answer.video_id]
         event = annotation.events[answer.sentence_id]
         span = read_span(answer.answer, annotation.duration, protocol)
         wanted = read_span([event.start, event.end], annotation.duration)
-        by_video.setdefault(answer.video_id, ([], []))
-        for pair in (*(groups[g] for g in {"all", modality_group(event) or "all"}), by_video[answer.video_id]):
-            pair[0].append(span)
-            pair[1].append(wanted)
+        for group in {"all", modality_group(event) or "all"}:
+            groups[group][0].append(span)
+            groups[group][1].append(wanted)
+        row = score_grounding([span], [wanted], protocol=protocol)
+        rows.append({name: row[name] for name in TABLE["grounding"]})
     scores = {group: score_grounding(*pairs, protocol=protocol) for group, pairs in groups.items() if pairs[0]}
     overall = scores.pop("all")
-    videos = {video_id: score_grounding(*pairs, protocol=protocol) for video_id, pairs in by_video.items()}
-    return {**overall, "by_modality": scores} if scores else overall, videos
+    return {**overall, "by_modality": scores} if scores else overall, rows
 
 
 def _score_dense_captioning(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, ByVideo]:
-    keys = [(answer.video_id, answer.query_id) for answer in answers]
+) -> tuple[Scores, Rows]:
     videos = [annotations[answer.video_id] for answer in answers]
     found = [read_events(a.answer, video.duration, protocol) for a, video in zip(answers, videos, strict=True)]
     wanted = [[(event.start, event.end, event.caption) for event in video.events] for video in videos]
-    overall, each = score_videos(found, wanted, protocol=protocol)
-    return overall, _means_by_video(keys, each)
+    return score_videos(found, wanted, protocol=protocol)
 
 
 def _score_segment_captioning(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, ByVideo]:
+) -> tuple[Scores, Rows]:
     keys = [(answer.video_id, answer.sentence_id, answer.query_id) for answer in answers]
     found = {key: answer.answer for key, answer in zip(keys, answers, strict=True)}
     wanted = {key: annotations[key[0]].events[key[1]].caption for key in keys}
     overall, each = score_segments(found, wanted, protocol=protocol)
-    return overall, _means_by_video(keys, [each[key] for key in keys])
-
-
-def _means_by_video(keys: Sequence[tuple], scores: Sequence[Mapping[str, float]]) -> ByVideo:
-    """Mean scores of each video, and of how many answers; the video's id is the first of each key."""
-    rows: dict[str, list[Mapping[str, float]]] = {}
-    for key, row in zip(keys, scores, strict=True):
-        rows.setdefault(key[0], []).append(row)
-    return {
-        video_id: {**{name: sum(row[name] for row in some) / len(some) for name in some[0]}, "count": len(some)}
-        for video_id, some in rows.items()
-    }
+    return overall, [each[key] for key in keys]
 
 
 _SCORERS = {
@@ -259,18 +273,9 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         lines.append(f"{task:<18} " + "".join(f"{n:>{w + 2}}" for n, w in zip(names, widths, strict=True)).rstrip())
         lines += [f"{label:<18} " + _format_row(row, names, widths) for label, row in _rows(scores[task])]
         lines.append(f"{'':<18}  {format_counts(scores['counts'][task])}")
+    lines += format_zero_shot(scores)
     lines.append(f"protocol {scores['protocol']}; scores times 100")
     return "\n".join(lines)
-
-
-def format_counts(counts: Mapping[str, Any]) -> str:
-    """How many questions were answered, the share of answers that parsed, and what did not fit, in one line."""
-    answered = counts["questions"] - counts["missing"]
-    return (
-        f"{answered} of {counts['questions']} questions answered, {counts['parsed_share']:.1%} parsed; "
-        f"{counts['missing']} missing, {counts['repeated']} repeated, {counts['unknown']} unknown; "
-        f"{counts['events']} events"
-    )
 
 
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

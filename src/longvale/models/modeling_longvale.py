@@ -377,11 +377,10 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
     ```
     """
 
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
-
     def __init__(self, config: LongVALEConfig):
         super().__init__(config)
         self.model = LongVALEModel(config)
+        self._tied_weights_keys = {"lm_head.weight": f"{_name_of(self, self.get_input_embeddings())}.weight"}
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         # A vocabulary that was extended holds the placeholder too, which is no word of an answer.
         self.generation_config.suppress_tokens = [config.video_token_id]
@@ -472,9 +471,14 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if is_first_iteration or inputs.get("cache") is None:
+        cache = inputs.get("cache")
+        # Not by `is_first_iteration` alone: a draft model begins without it, and continues a cache with it.
+        if cache is None or cache.get_seq_length() == 0:
             return inputs
-        # The cache holds the video already: in later steps there are no placeholders left to fill.
+        ids = inputs.get("input_ids")
+        if is_first_iteration and ids is not None and (ids == self.config.video_token_id).any():
+            return inputs
+        # The cache holds the video already: there are no placeholders left to fill.
         return {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
 
 
@@ -584,6 +588,11 @@ def _build_speech_tower(config: PreTrainedConfig | None) -> nn.Module | None:
 
 def _ones_mask(features: torch.Tensor) -> torch.Tensor:
     return torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
+
+
+def _name_of(model: nn.Module, part: nn.Module) -> str:
+    """Language models have their embeddings in different places."""
+    return next(name for name, module in model.named_modules() if module is part)
 
 
 def _dtype(projector: nn.Module) -> torch.dtype:

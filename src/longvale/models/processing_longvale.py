@@ -11,7 +11,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin, TextKwargs, Unpack
 
 from .configuration_longvale import MODALITIES
-from .feature_extraction_beats import BeatsFeatureExtractor
+from .feature_extraction_beats import FRAME_SHIFT, BeatsFeatureExtractor
 from .media import read_media
 
 #: The conversation template of the published model (Vicuna v1.1) in Jinja. `generation` marks what a model is trained
@@ -141,6 +141,14 @@ class LongVALEProcessor(ProcessorMixin):
         return self.feature_extractor.sampling_rate
 
     @property
+    def piece_samples(self) -> int:
+        """Length of the pieces into which a long waveform can be cut: in multiples of it the windows of both sound
+        towers and the chunks of the speech tower begin together. For the published windows half an hour, 1920 s."""
+        hop = self.feature_extractor.hop_length  # of a mel frame; two make a state
+        windows = self.audio_window_frames * FRAME_SHIFT, self.speech_window_states * 2 * hop
+        return math.lcm(*windows, self.feature_extractor.n_samples)
+
+    @property
     def model_input_names(self) -> list[str]:
         features = [f"{modality}_features" for modality in MODALITIES]
         return ["input_ids", "attention_mask", *features, *(f"{name}_mask" for name in features), *RAW_INPUTS]
@@ -176,8 +184,8 @@ class LongVALEProcessor(ProcessorMixin):
         Args:
             text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once. Without text only the
                 video's inputs are returned, as `model.encode` takes them.
-            videos (*optional*): one video a text: a path, bytes, an open file, a [`Media`], or frames
-                [F, H, W, 3] as uint8; None in a list where there is only sound.
+            videos (*optional*): one video a text: a path, a URL, bytes, an open file, a value of a `Video` column of
+                datasets, a [`Media`], or frames [F, H, W, 3] as uint8; None in a list where there is only sound.
             audio (*optional*): one waveform a text (mono floats in [-1, 1], at `sampling_rate`), beside frames; a path
                 brings its own.
             visual_features, audio_features, speech_features (*optional*): one array [n, width] a text or a list of
@@ -304,7 +312,8 @@ class LongVALEProcessor(ProcessorMixin):
         """Frames and waveform of one video, validated; None for what it does not have."""
         if isinstance(video, list | tuple) and len(video) < 2 and np.ndim(video[:1]) != 4:
             video = video[0] if video else None  # conversations give a list of videos a row
-        if isinstance(video, str | PathLike | bytes) or hasattr(video, "read"):
+        is_value = isinstance(video, dict) or hasattr(video, "_hf_encoded")  # of a column of datasets
+        if isinstance(video, str | PathLike | bytes) or hasattr(video, "read") or is_value:
             video = read_media(video, **self.media_kwargs())
         # Not `isinstance`: this file and the caller's `Media` may come from different copies of the code.
         if hasattr(video, "waveform"):

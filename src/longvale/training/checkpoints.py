@@ -1,19 +1,18 @@
-"""Which checkpoint to go on from: the newest one that is whole.
+"""Checkpoints that are whole or not there, and which one to go on from: the newest whose files are what was written.
 
-The trainer writes a checkpoint file by file. One that a killed run has left, or a full disk has cut, resumes without a
-word and with other losses: whatever file is missing is simply not restored.
+The trainer writes a checkpoint file by file, and one in which a file is missing resumes without a word and with other
+losses. So it is written under another name, and gets its own with a manifest when all is there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import re
-import zipfile
+import shutil
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from longvale.events import atomic_write, load_json
 from longvale.training.config import AUTO, SFTStageConfig
@@ -21,16 +20,17 @@ from longvale.training.config import AUTO, SFTStageConfig
 logger = logging.getLogger(__name__)
 
 _FOLDER = re.compile(r"checkpoint-(\d+)")
-#: Weights, as a trainer of a LoRA or of a whole model saves them.
-_WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+#: Checksums of a checkpoint's files, written last.
+MANIFEST_FILE = "manifest.json"
 
 #: What `output_dir` was trained with.
 SETTINGS_FILE = "settings.json"
 _SHAPING = (
-    "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "missing_media", "dialogues", "dialogues_size",
-    "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout", "max_length", "learning_rate",
-    "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "num_train_epochs", "max_steps",
-    "seed",
+    "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "mixture", "streaming", "missing_media",
+    "dialogues", "dialogues_size", "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout",
+    "max_length", "learning_rate", "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
+    "num_train_epochs", "max_steps", "seed", "tasks", "rewards", "reward_weights", "num_generations", "temperature",
+    "beta",
 )  # fmt: skip
 
 
@@ -58,15 +58,17 @@ def checkpoint_to_resume(args: SFTStageConfig) -> str | None:
 
 def _claim(args: SFTStageConfig, compare: bool) -> None:
     """Note the settings in `output_dir`, after comparing them with those that its checkpoints were made with."""
-    settings = {name: getattr(args, name) for name in _SHAPING}
+    settings = {name: getattr(args, name) for name in _SHAPING if hasattr(args, name)}
     settings |= {
-        name: os.path.abspath(settings[name]) for name in ("data_dir", "features_dir", "videos_dir") if settings[name]
+        name: os.path.abspath(settings[name])
+        for name in ("data_dir", "features_dir", "videos_dir")
+        if settings.get(name)
     }
     settings = json.loads(json.dumps(settings))
     path = Path(args.output_dir) / SETTINGS_FILE
     if compare and path.exists():
         before = load_json(path)
-        for name in _SHAPING:
+        for name in settings:
             if before.get(name) != settings[name]:
                 raise ValueError(
                     f"{path}: {name} was {before.get(name)!r} and is now {settings[name]!r}; give another output_dir, "
@@ -102,7 +104,7 @@ def find_checkpoint(output_dir: str | os.PathLike, processes: int = 1) -> str | 
 def find_fault(checkpoint: str | os.PathLike, processes: int = 1) -> str | None:
     """What keeps a checkpoint from being resumed: the first file that is missing or damaged, or None.
 
-    Files are held against the lengths and checksums that they carry; nothing in them is executed.
+    Files are held against the lengths and checksums that [`publish`] has noted; nothing in them is executed.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -110,40 +112,44 @@ def find_fault(checkpoint: str | os.PathLike, processes: int = 1) -> str | None:
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such checkpoint")
-    weights = next((name for name in _WEIGHTS if (folder / name).exists()), _WEIGHTS[0])
+    path = folder / MANIFEST_FILE
+    try:
+        files = load_json(path)
+    except FileNotFoundError:
+        return f"{path}: no such file"
+    except ValueError:
+        return f"{path}: the file is damaged"
     ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
-    random_states = [f"rng_state{rank}.pth" for rank in ranks]
-    checks = [(weights, _is_safetensors)]
-    checks += [(name, _is_archive) for name in ("optimizer.pt", "scheduler.pt", *random_states)]
-    checks += [("trainer_state.json", _is_json)]
-    for name, is_whole in checks:
+    for name in [f"rng_state{rank}.pth" for rank in ranks]:
+        if name not in files:
+            return f"{folder / name}: no such file; the checkpoint is of another number of processes"
+    for name, noted in files.items():
         path = folder / name
         if not path.is_file():
             return f"{path}: no such file"
-        if not is_whole(path):
+        if _digest(path) != noted:
             return f"{path}: the file is damaged"
     return None
 
 
-def _is_safetensors(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return bool(file.keys())
-    except SafetensorError:
-        return False
+def publish(unfinished: Path, checkpoint: Path) -> None:
+    """Give a checkpoint that is completely written its name, with a manifest to hold it against later.
+
+    All is on the disk before the name is there: whatever kills the run, or the machine, leaves whole checkpoints only.
+    """
+    files = {
+        path.relative_to(unfinished).as_posix(): _digest(path, to_disk=True)
+        for path in sorted(unfinished.rglob("*"))
+        if path.is_file()
+    }
+    with atomic_write(unfinished / MANIFEST_FILE) as file:
+        json.dump(files, file, indent=1)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    os.replace(unfinished, checkpoint)
 
 
-def _is_archive(path: Path) -> bool:
-    # torch.save writes zip archives with checksums.
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except zipfile.BadZipFile:
-        return False
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        return "global_step" in json.loads(path.read_text())
-    except ValueError:
-        return False
+def _digest(path: Path, to_disk: bool = False) -> str:
+    with open(path, "rb") as file:
+        if to_disk:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

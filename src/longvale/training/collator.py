@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,11 +37,13 @@ class DialogueCollator:
 
     The labels cover the assistant's words and their end token, as the chat template marks them with `generation`.
     A dialogue that is too long loses whole turns from its end, and a single dense-captioning answer whole events, as in
-    the published training.
+    the published training. With a processor whose `preprocessing` is "official", what is left is also worded as there:
+    a space before each end mark but the last, or spaces in place of the line breaks between events.
 
     Args:
         processor: of the model.
-        max_length: tokens of a row at most, video included; None for no limit.
+        max_length: tokens of a row at most, video included; None for no limit. The published code counts the video as
+            one token, and so does this one if the processor's `preprocessing` is "official".
 
     Raises:
         ValueError: when called, if a row has no video or no place for it, or one question with its answer alone is
@@ -82,12 +85,15 @@ class DialogueCollator:
         Returns:
             ids [L] and labels [L], the ids where the loss is and -100 elsewhere.
         """
-        messages = list(messages)
+        kept = messages = list(messages)
+        official = self.processor.preprocessing == "official"
+        limit = self.max_length + (count - 1) * official if self.max_length is not None else math.inf
         while True:
             ids, labels, answers = self._tokenize(messages, count)
-            if self.max_length is None or len(ids) <= self.max_length:
+            if len(ids) <= limit:
                 return ids, labels
-            messages = self._shorten(messages, answers, len(ids))
+            kept = self._shorten(kept, answers, len(ids), limit)
+            messages = _word_as_published(kept) if official else kept
 
     def _encode_row(self, row: Mapping[str, Any], count: int) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -113,9 +119,9 @@ class DialogueCollator:
         trained = (answer >= 0) & (ends > starts) & (ends <= spans[answer, 1])
         return ids, np.where(trained, ids, IGNORE_INDEX), np.searchsorted(ends, spans[:, 1], side="right")
 
-    def _shorten(self, messages: Sequence[Message], answers: np.ndarray, length: int) -> list[Message]:
+    def _shorten(self, messages: Sequence[Message], answers: np.ndarray, length: int, limit: float) -> list[Message]:
         """Leave out turns from the end, those at once that cannot fit; or an event, if there is one turn only."""
-        excess = len(answers) - max(1, int((answers <= self.max_length).sum()))
+        excess = len(answers) - max(1, int((answers <= limit).sum()))
         if excess:
             return list(messages[: -2 * excess])
         *head, last = messages
@@ -150,3 +156,14 @@ class DialogueCollator:
         if absent:
             raise ValueError(f"dialogue about {absent[0]!r}: has neither stored features nor a video file")
         return self.processor.video_inputs(videos=[row["video"] for row in rows])
+
+
+def _word_as_published(messages: Sequence[Message]) -> list[Message]:
+    """A dialogue that lost its end, as the published training words it."""
+    last = len(messages) - 1
+    return [
+        {**message, "content": f"{message['content']} " if i < last else " ".join(message["content"].splitlines())}
+        if message["role"] == "assistant"
+        else message
+        for i, message in enumerate(messages)
+    ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from transformers import TrainingArguments
 from trl import SFTConfig
+
+from longvale.training.mixture import parse_mixture
 
 #: What `resume_from_checkpoint` is when the newest whole checkpoint is to be found.
 AUTO = "auto"
@@ -18,7 +22,7 @@ class SFTStageConfig(SFTConfig):
 
     All options of `trl.SFTConfig` and `transformers.TrainingArguments` may be given too. Other defaults than theirs:
     bfloat16 and TF32 where a GPU has them and plain float32 elsewhere, no gradient checkpointing unless asked for, a
-    length of 2,048, checkpoints of which two are kept, no reports to outside services.
+    length of 2,048, checkpoints of which two are kept, logs that stay on this machine.
 
     Raises:
         ValueError: if an option has a value that cannot be, or two do not go together; the message names both.
@@ -45,6 +49,21 @@ class SFTStageConfig(SFTConfig):
     )
     features_dir: str | None = field(default=None, metadata={"help": "Feature store that the videos are read from."})
     videos_dir: str | None = field(default=None, metadata={"help": "Folder of <video_id>.mp4, without features_dir."})
+    mixture: list[dict] | None = field(
+        default=None,
+        metadata={
+            "help": "What the training set is made of, in place of the one file of dialogues: in YAML, a list of "
+            "dialogues (file below data_dir), features (folders below features_dir) or videos (folder below "
+            "videos_dir), and where needed source and weight."
+        },
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the dialogues while training, shuffled 10,000 at a time."}
+    )
+    max_missing: float = field(
+        default=0.05,
+        metadata={"help": "Share of dialogues that may lack media, 0 to 1; above it training does not start."},
+    )
     missing_media: Literal["keep", "drop"] = field(
         default="keep",
         metadata={
@@ -71,13 +90,6 @@ class SFTStageConfig(SFTConfig):
         default=None,
         metadata={"help": "Dialogues a step over all processes; gradient_accumulation_steps follows from it."},
     )
-    length_groups: int = field(
-        default=1,
-        metadata={
-            "help": "Groups of like length that a process's batch is computed in, one after the other: less padding "
-            "and memory, the same gradient."
-        },
-    )
     lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
     lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the LoRA."})
@@ -85,6 +97,22 @@ class SFTStageConfig(SFTConfig):
     muon_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Update the LoRA by Muon at this rate, the projectors by AdamW at learning_rate; off."},
+    )
+    grounding_videos: int = field(
+        default=0,
+        metadata={
+            "help": "Videos of the test split of data_dir, the first ones, whose grounding questions are answered now "
+            "and then; 0: none."
+        },
+    )
+    grounding_steps: int = field(
+        default=500, metadata={"help": "Steps between two evaluations of grounding (grounding_videos)."}
+    )
+    grounding_features_dir: str | None = field(
+        default=None, metadata={"help": "Feature store of these videos; by default features_dir."}
+    )
+    profile: bool = field(
+        default=False, metadata={"help": "Measure where a step's time goes: a table at the end, and profile.json."}
     )
 
     # Other defaults than in the base classes.
@@ -94,7 +122,11 @@ class SFTStageConfig(SFTConfig):
     gradient_checkpointing: bool | None = field(  # None, not False: giving it at all warns of its new name
         default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
     )
-    report_to: str | None = field(default="none", metadata={"help": "Services that get the logs, such as wandb."})
+    report_to: str | None = field(
+        default="trackio",
+        metadata={"help": "What gets the logs: trackio (on this machine), tensorboard, wandb, none."},
+    )
+    project: str = field(default="longvale", metadata={"help": "Under which the logs are kept (trackio, wandb)."})
     save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
     remove_unused_columns: bool = field(
@@ -108,15 +140,11 @@ class SFTStageConfig(SFTConfig):
         self._check()
         self.dialogues = self.dialogues or self.stage
         self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
-        self.resume_from_checkpoint = _resume_choice(self.resume_from_checkpoint)
-        if not torch.accelerator.is_available():
-            self.use_cpu = True
-        if self.bf16 is None:
-            self.bf16 = (
-                not self.use_cpu and not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-            )
-        if self.tf32 is None and not self.use_cpu and torch.cuda.is_available():
-            self.tf32 = torch.cuda.get_device_capability() >= (8, 0) or None
+        self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
+        fit_to_machine(self)
+        if self.streaming:
+            # Each process reads the rows itself: one that sends them out would have to pad all alike.
+            self.accelerator_config = {**(self.accelerator_config or {}), "dispatch_batches": False}
         super().__post_init__()
         if self.effective_batch_size is not None:
             steps = accumulation_steps(self.effective_batch_size, self.world_size, self.per_device_train_batch_size)
@@ -136,7 +164,7 @@ class SFTStageConfig(SFTConfig):
         for name, hint in (("model", "a checkpoint folder"), ("data_dir", "the folder of the official files")):
             if not getattr(self, name):
                 raise ValueError(f"{name} is not given; set --{name} to {hint}")
-        if (self.features_dir is None) == (self.videos_dir is None):
+        if self.mixture is None and (self.features_dir is None) == (self.videos_dir is None):
             raise ValueError("give the videos either as features_dir (stored features) or as videos_dir (MP4 files)")
         if self.mosaic < 0:
             raise ValueError(f"mosaic must be a number of examples, 0 or more, not {self.mosaic}")
@@ -146,11 +174,32 @@ class SFTStageConfig(SFTConfig):
             raise ValueError(
                 "turns and modality_dropout are options of the mosaic; set --mosaic to a number of examples"
             )
+        if self.mixture is not None:
+            if self.mosaic:
+                raise ValueError("mosaic makes its own dialogues; leave out either it or mixture")
+            if self.dialogues_size is not None:
+                raise ValueError("dialogues_size chooses a file of data_dir; with a mixture, name the file in it")
+            parse_mixture(self.mixture)
+        sharded = [name for name in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]
+        if sharded and self.muon_learning_rate is not None:
+            raise ValueError(
+                f"muon_learning_rate: Muon needs whole matrices, which {sharded[0]} splits; leave it out, or launch "
+                "with another file of recipes/accelerate"
+            )
+        if self.streaming and self.mosaic:
+            raise ValueError("a mosaic is composed while training already; leave out streaming")
+        if not 0 <= self.max_missing <= 1:
+            raise ValueError(f"max_missing must be a share, 0 to 1, not {self.max_missing}")
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be false: the collator reads the columns that it would remove")
-        for name, least in (("lora_r", 1), ("lora_alpha", 1), ("length_groups", 1)):
+        for name, least in (("lora_r", 1), ("lora_alpha", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.grounding_videos < 0 or self.grounding_steps < 1:
+            raise ValueError(
+                f"grounding_videos must be 0 or more and grounding_steps 1 or more, not {self.grounding_videos} and "
+                f"{self.grounding_steps}"
+            )
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout must be 0 or more and below 1, not {self.lora_dropout}")
 
@@ -191,7 +240,19 @@ def accumulation_steps(effective: int, processes: int, per_device: int) -> int:
     return share // per_device
 
 
-def _resume_choice(value: Any) -> str | None:
+def fit_to_machine(args: TrainingArguments) -> None:
+    """Set what is not given: the CPU where there is nothing else, bfloat16 and TF32 where the GPU has them."""
+    if not torch.accelerator.is_available():
+        args.use_cpu = True
+    gpu = not args.use_cpu and torch.cuda.is_available()
+    if args.bf16 is None:
+        args.bf16 = gpu and not args.fp16 and torch.cuda.is_bf16_supported()
+    if args.tf32 is None and gpu:
+        args.tf32 = torch.cuda.get_device_capability() >= (8, 0) or None
+
+
+def resume_choice(value: Any) -> str | None:
+    """What `resume_from_checkpoint` asks for: a folder, [`AUTO`], or nothing."""
     # YAML's `true` arrives as a bool, the command line's as a text.
     if value is None or str(value).lower() in ("false", "no", ""):
         return None

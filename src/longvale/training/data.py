@@ -1,20 +1,22 @@
-"""The training set of a stage: stored dialogues about real videos, or a mosaic of a synthetic corpus."""
+"""The training set of a stage: a mixture of stored dialogues, or a mosaic of a synthetic corpus."""
 
 from __future__ import annotations
 
 import logging
-import os
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from longvale.data.features import FOLDERS, FeatureStore
-from longvale.events import MODALITIES, Modality
+from longvale.data.sources import dialogue_file
 from longvale.training.config import SFTStageConfig
+from longvale.training.mixture import LoadMedia, Media, Source, is_image, parse_mixture, read_rows, repeats
 from longvale.training.mosaic import load_mosaic
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
     from longvale.models.configuration_longvale import LongVALEConfig
 
@@ -22,19 +24,23 @@ logger = logging.getLogger(__name__)
 
 _NAMED_IN_A_MESSAGE = 5
 
+#: Rows of a stream that are shuffled among each other.
+_SHUFFLE_BUFFER = 10_000
 
-def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset:
+
+def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset | IterableDataset:
     """The rows of a stage, as [`DialogueCollator`] takes them.
 
-    Missing features are counted, and reported in a warning, here: before the first step.
+    Here, before the first step, all dialogues are read once: what their videos and images lack is counted and reported
+    in a warning, and above `max_missing` refused.
 
     Args:
-        args: options of the stage.
+        args: options of the stage; a stream has no length, so `max_steps` is set from `num_train_epochs` for it.
         config: of the model.
 
     Raises:
         FileNotFoundError: naming the file or folder that is not there.
-        ValueError: naming the file that is not what it should be; or if no row has its video.
+        ValueError: naming the file that is not what it should be; or if too much is missing.
     """
     if args.mosaic:
         from datasets import Dataset
@@ -43,90 +49,130 @@ def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset:
             args.data_dir, args.features_dir, config, args.dialogues, args.seed, args.turns, args.modality_dropout
         )
         return Dataset.from_dict({"index": range(args.mosaic)}).with_transform(mosaic.transform)
-    if args.features_dir is not None:
-        dialogues = load_dialogue_set(args.data_dir, args.dialogues, args.dialogues_size)
-        return with_features(dialogues, args.features_dir, config.feature_sizes, args.missing_media)
-    return load_dialogue_set(
-        args.data_dir, args.dialogues, args.dialogues_size, videos_dir=args.videos_dir, missing_media=args.missing_media
-    )
+    sources = mixture_of(args)
+    media = [Media(source, args.features_dir, args.videos_dir, config.feature_sizes) for source in sources]
+    paths = [Path(args.data_dir, source.dialogues) for source in sources]
+    tables, kept, report = [], [], _Lacking()
+    for path, source, found in zip(paths, sources, media, strict=True):
+        rows = read_rows(path, source)
+        if not args.streaming:
+            rows = list(rows)
+            tables.append(rows)
+        kept.append(report.count(rows, found, drop=args.missing_media == "drop"))
+    report.check(args)
+    if args.streaming:
+        return _stream(args, sources, paths, media, kept)
+    return _table(args, sources, tables, media, kept)
 
 
-def load_dialogue_set(data_dir: str | os.PathLike, name: str, size: str | None = None, **media: Any) -> Dataset:
-    """The dialogues of a stage from a folder of official files.
-
-    Args:
-        data_dir: of the files.
-        name: `boundary_perception` or `instruction`.
-        size: which file where there are several.
-        media: options of the dataset builder.
-    """
-    from datasets import load_dataset
-
-    import longvale  # noqa: F401 (registers the builder)
-
-    return load_dataset("longvale", name, split="train", data_dir=str(data_dir), size=size, **media)
+def mixture_of(args: SFTStageConfig) -> list[Source]:
+    """The sources of a stage: its mixture, or the one file of its dialogues in `data_dir`."""
+    if args.mixture is not None:
+        return parse_mixture(args.mixture)
+    name = dialogue_file(args.data_dir, args.dialogues, args.dialogues_size)
+    return [Source(name, videos=".") if args.features_dir is None else Source(name, features=(".",))]
 
 
-def with_features(
-    dialogues: Dataset,
-    features_dir: str | os.PathLike,
-    widths: Mapping[Modality, int],
-    missing: Literal["keep", "drop"] = "keep",
+def _table(
+    args: SFTStageConfig,
+    sources: Sequence[Source],
+    tables: Sequence[Sequence[dict[str, Any]]],
+    media: Sequence[Media],
+    kept: Sequence[Sequence[int]],
 ) -> Dataset:
-    """Let dialogues bring the stored features of their videos, read when a row is asked for.
+    """All rows in memory, their media read when a row is asked for.
 
-    The dataset's own feature columns would copy the features into its cache once a dialogue, 25 GB for the published
-    61K, and hand them out as lists of numbers.
-
-    Args:
-        dialogues: rows with `id` and `messages`.
-        features_dir: feature store.
-        widths: that the model takes.
-        missing: rows that lack the file of a modality: "keep" those that have another, with None for it, or "drop".
-
-    Raises:
-        FileNotFoundError: if `features_dir` is no feature store.
-        ValueError: if a row that is kept has no features at all, or no row is left.
+    Columns of features would be copied into the cache once a dialogue, 25 GB for the published 61K, and come back as
+    lists of numbers.
     """
-    store = FeatureStore(features_dir, widths=widths)
-    ids = dialogues["id"]
-    lacking = {video_id: lacks for video_id in set(ids) if (lacks := store.missing(video_id))}
-    incomplete = [video_id for video_id in ids if video_id in lacking]
-    without = [video_id for video_id in incomplete if len(lacking[video_id]) == len(store.modalities)]
-    if incomplete:
-        columns = Counter(FOLDERS[modality] for video_id in incomplete for modality in lacking[video_id])
-        logger.warning(
-            "%s: %d of %d dialogues lack features and are %s (%s; videos: %s)",
-            store.root,
-            len(incomplete),
-            len(ids),
-            "dropped" if missing == "drop" else "kept without them",
-            ", ".join(f"{column} {count}" for column, count in columns.items()),
-            _some(incomplete),
+    from datasets import Dataset, concatenate_datasets
+
+    parts = []
+    for number, (rows, source, numbers) in enumerate(zip(tables, sources, kept, strict=True)):
+        order = [numbers[i] for i in repeats(len(numbers), source.weight, f"{args.seed}:{source.dialogues}")]
+        if order:
+            parts.append(Dataset.from_list([{**rows[i], "source": number} for i in order]))
+    return concatenate_datasets(parts).with_transform(LoadMedia(media))
+
+
+def _stream(
+    args: SFTStageConfig,
+    sources: Sequence[Source],
+    paths: Sequence[Path],
+    media: Sequence[Media],
+    kept: Sequence[Sequence[int]],
+) -> IterableDataset:
+    """Rows as they are read, sources mixed by their weight times their size."""
+    from datasets import IterableDataset, interleave_datasets
+
+    parts, sizes = [], []
+    for number, (path, source, numbers) in enumerate(zip(paths, sources, kept, strict=True)):
+        if numbers:
+            arguments = {"path": path, "source": source, "number": number, "kept": frozenset(numbers)}
+            parts.append(IterableDataset.from_generator(_generate, gen_kwargs=arguments))
+            sizes.append(len(numbers) * source.weight)
+    if args.max_steps <= 0:
+        batch = args.world_size * args.per_device_train_batch_size * args.gradient_accumulation_steps
+        args.max_steps = math.ceil(args.num_train_epochs * sum(sizes) / batch)
+    shares = [size / sum(sizes) for size in sizes]
+    mixed = interleave_datasets(parts, shares, seed=args.seed, stopping_strategy="all_exhausted")
+    # Reading comes after shuffling: the buffer holds texts only.
+    return mixed.shuffle(seed=args.seed, buffer_size=_SHUFFLE_BUFFER).map(LoadMedia(media), batched=True, batch_size=1)
+
+
+def _generate(path: Path, source: Source, number: int, kept: frozenset[int]) -> Iterator[dict[str, Any]]:
+    for index, row in enumerate(read_rows(path, source)):
+        if index in kept:
+            yield {**row, "source": number}
+
+
+@dataclass
+class _Lacking:
+    """What the dialogues of a mixture lack."""
+
+    rows: int = 0
+    incomplete: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+    columns: Counter[str] = field(default_factory=Counter)
+
+    def count(self, rows: Iterable[dict[str, Any]], media: Media, drop: bool) -> list[int]:
+        """Take in a source; returns the numbers of the rows that are kept."""
+        kept = []
+        for number, row in enumerate(rows):
+            self.rows += 1
+            lacking = media.lacking(row["id"], is_image(row))
+            if lacking:
+                self.incomplete.append(row["id"])
+                self.columns.update(lacking)
+                if media.absent(row["id"]):
+                    self.without.append(row["id"])
+            if not (lacking and drop):
+                kept.append(number)
+        return kept
+
+    def check(self, args: SFTStageConfig) -> None:
+        """Report what is missing, and refuse to train on too little."""
+        if not self.incomplete:
+            return
+        drop, share = args.missing_media == "drop", len(self.incomplete) / self.rows
+        columns = ", ".join(f"{column} {count}" for column, count in self.columns.items())
+        found = (
+            f"{args.features_dir or args.videos_dir}: {len(self.incomplete)} of {self.rows} dialogues "
+            f"({share:.1%}) lack media ({columns}; videos: {_some(self.incomplete)})"
         )
-    if missing == "drop":
-        dialogues = dialogues.select([row for row, video_id in enumerate(ids) if video_id not in lacking])
-    elif without:
-        raise ValueError(
-            f"{store.root}: {len(without)} of {len(ids)} dialogues have no features at all (videos: {_some(without)}); "
-            "make them with `longvale features`, or set missing_media to drop"
-        )
-    if not len(dialogues):
-        raise ValueError(f"{store.root}: none of the {len(ids)} dialogues has its features; make them first")
-    return dialogues.with_transform(_ReadFeatures(store))
-
-
-class _ReadFeatures:
-    """A transform for `datasets`: columns of a batch to the same with features."""
-
-    def __init__(self, store: FeatureStore) -> None:
-        self.store = store
-
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        if "id" not in batch:
-            return dict(batch)
-        videos = [self.store.load(video_id, missing="none") for video_id in batch["id"]]
-        return {**batch, **{FOLDERS[modality]: [video[modality] for video in videos] for modality in MODALITIES}}
+        if drop and len(self.incomplete) == self.rows:
+            raise ValueError(f"{found}: nothing is left to train on; make features with `longvale features`")
+        if share > args.max_missing:
+            raise ValueError(
+                f"{found}, more than max_missing ({args.max_missing:.1%}); make them with `longvale features`, or "
+                "raise max_missing"
+            )
+        if self.without and not drop:
+            raise ValueError(
+                f"{found}; {len(self.without)} have nothing at all (videos: {_some(self.without)}): make their "
+                "features with `longvale features`, or set missing_media to drop"
+            )
+        logger.warning("%s and are %s", found, "dropped" if drop else "kept without them")
 
 
 def _some(video_ids: Sequence[str]) -> str:

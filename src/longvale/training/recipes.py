@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -20,3 +24,54 @@ def recipes_dir() -> Path:
         if (folder / "sft.py").is_file():
             return folder
     raise FileNotFoundError(f"{package / 'recipes'}: no recipes; install longvale again, from a wheel or a checkout")
+
+
+def run_sft(
+    config: str | os.PathLike,
+    *,
+    model: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    features_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    options: Sequence[str] = (),
+    launch: str = "cpu.yaml",
+) -> None:
+    """Run a recipe as a user would: `accelerate launch recipes/sft.py --config ...`.
+
+    Args:
+        config: a file, or the name of one in `recipes/configs`.
+        model, data_dir, features_dir, output_dir: of the stage.
+        options: further ones of the recipe, such as `("--max_steps", "20")`.
+        launch: a file, or the name of one in `recipes/accelerate`.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        RuntimeError: if the recipe fails; its own message stands above.
+    """
+    recipes = recipes_dir()
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--quiet"),
+        *("--config_file", str(_find(launch, recipes / "accelerate")), str(recipes / "sft.py")),
+        *("--config", str(_find(config, recipes / "configs"))),
+        *("--model", str(model), "--data_dir", str(data_dir), "--features_dir", str(features_dir)),
+        *("--output_dir", str(output_dir), *options),
+    ]
+    # Left to itself, accelerate counts physical cores, and computes with one thread where two are virtual.
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        "HF_HUB_OFFLINE": "1",
+        **os.environ,
+    }
+    status = subprocess.run(command, env=environment, check=False).returncode
+    if status:
+        raise RuntimeError(f"the recipe ended with exit code {status}: {' '.join(command)}")
+
+
+def _find(name: str | os.PathLike, folder: Path) -> Path:
+    for path in (Path(name), folder / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{name}: no such file, nor in {folder}")

@@ -10,23 +10,31 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from torch import nn
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import SFTTrainer
 
-from longvale.training.collator import TEXT_INPUTS, DialogueCollator
+from longvale.checkpoints.loading import load_checkpoint
+from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length, row_names
+from longvale.training.checkpoints import publish
+from longvale.training.collator import DialogueCollator
 from longvale.training.config import SFTStageConfig
+from longvale.training.head import score_label_positions
+from longvale.training.meter import Meter
 from longvale.training.optimizer import muon_for
+from longvale.training.profile import OptimizerPart, StepProfile
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from peft import PeftModel
 
-    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
     from longvale.models.processing_longvale import LongVALEProcessor
 
 #: Trained in full; the visual projector comes aligned with the base model.
@@ -34,6 +42,9 @@ TRAINED_PROJECTORS = ("audio_projector", "speech_projector")
 
 #: Folder below the merged checkpoint for the adapter alone.
 ADAPTER_FOLDER = "adapter"
+
+#: Folder below `output_dir` for what is being written.
+UNFINISHED = ".unfinished"
 
 _LANGUAGE_MODEL = "model.language_model"
 
@@ -62,8 +73,36 @@ def lora_config(model: LongVALEForConditionalGeneration, args: SFTStageConfig) -
     )
 
 
-class StageTrainer(SFTTrainer):
-    """TRL's trainer with the adapter of a stage, and a batch computed in groups of like length.
+class WholeCheckpoints:
+    """For trainers: checkpoints appear under their name when they are whole, see [`longvale.training.checkpoints`]."""
+
+    _saving = False
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the base class, under another name; the checkpoint gets its own when it is whole."""
+        folder = Path(self.args.output_dir)
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.is_world_process_zero():
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._saving = False
+        self.accelerator.wait_for_everyone()  # each process has written its random states
+        if self.is_world_process_zero():
+            publish(folder / UNFINISHED / name, folder / name)
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, UNFINISHED) if self._saving else folder
+
+
+class StageTrainer(WholeCheckpoints, SFTTrainer):
+    """TRL's trainer with the adapter of a stage, batches of like length, and a stop at a loss that is no number.
 
     Args:
         model: to start from; it becomes the base of the adapter.
@@ -81,15 +120,22 @@ class StageTrainer(SFTTrainer):
         train_dataset: Dataset,
         **kwargs: Any,
     ) -> None:
+        self.profile = StepProfile(args.profile)
+        self._meter = Meter()
+        self._widths = model.config.feature_sizes
+        self._last_ids: torch.Tensor | None = None
         super().__init__(
             model=model,
             args=args,
-            data_collator=DialogueCollator(processor, args.max_length),
+            data_collator=NameRows(DialogueCollator(processor, args.max_length)),
             train_dataset=train_dataset,
             processing_class=processor,
             peft_config=lora_config(model, args),
             **kwargs,
         )
+        self.add_callback(OptimizerPart(self.profile))
+        if self.accelerator.device.type == "cpu":  # elsewhere TRL's own head does so
+            score_label_positions(self.model.get_base_model())
         keep_trained_weights_in_float32(self.model)
         # The adapter finds its base again from wherever it is loaded.
         base = self.model.peft_config["default"].base_model_name_or_path
@@ -109,40 +155,65 @@ class StageTrainer(SFTTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: TRL's card shows a text pipeline, which does not take videos."""
 
-    def training_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        """Loss and gradients of a batch, [] on its device.
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | int | None]:
+        """The batches of a step, rows of like length together."""
+        with self.profile.part("waiting for data"):
+            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        with self.profile.part("grouping"):
+            batches = group_by_length(batches, self._widths, self.accelerator)
+        for batch in batches:
+            self._meter.add(batch)
+        return batches, items
 
-        Groups change nothing but the padding: the loss is a sum over tokens divided by `num_items_in_batch`.
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, as the base class."""
+        with self.profile.part("other"):
+            return super().train(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Loss and gradients of a batch."""
+        with self.profile.part("backward"):
+            return super().training_step(*args, **kwargs)
+
+    def compute_loss(self, model: nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The loss of a batch.
+
+        Raises:
+            FloatingPointError: naming the dialogues, if it is no finite number; no weight has been changed by it.
         """
-        groups = group_by_length(inputs, self.args.length_groups)
-        return sum(super(StageTrainer, self).training_step(model, group, num_items_in_batch) for group in groups)
+        ids = inputs.pop(ROW_IDS, None)
+        with self.profile.part("forward"):
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        self._last_ids = ids
+        if not torch.isfinite(loss).all():
+            self._stop(f"the loss is {loss.item()}")
+        return loss
 
+    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor | float | None:
+        with self.profile.part("gradient norm"):
+            norm = super()._clip_grad_norm(model)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+            self._stop(f"the gradient's norm is {float(norm)}")
+        return norm
 
-def group_by_length(batch: dict[str, torch.Tensor], groups: int) -> list[dict[str, torch.Tensor]]:
-    """Split a batch into groups of rows of like length, their texts padded no more than each group needs.
+    def _stop(self, what: str) -> NoReturn:
+        ids = ", ".join(row_names(self._last_ids)) if self._last_ids is not None else "unknown"
+        raise FloatingPointError(
+            f"step {self.state.global_step + 1}: {what}; dialogues of the batch: {ids}. The weights are those of the "
+            "step before, and checkpoints are kept: look at these dialogues, or lower learning_rate"
+        )
 
-    Args:
-        batch: inputs [B, ...] of [`DialogueCollator`], padded on the right.
-        groups: how many, where the batch has as many rows.
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the base class, with the speed, the padding and the peak of memory since the log before."""
+        if "loss" in logs:
+            logs = logs | self._meter.take()
+        super().log(logs, start_time)
 
-    Example:
-        >>> mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]])
-        >>> [group["attention_mask"].shape for group in group_by_length({"attention_mask": mask}, 2)]
-        [torch.Size([2, 2]), torch.Size([2, 4])]
-    """
-    if groups == 1:
-        return [batch]
-    lengths = batch["attention_mask"].sum(dim=1)
-    split = []
-    for rows in lengths.argsort(stable=True).tensor_split(min(groups, len(lengths))):
-        group, length = {name: values[rows] for name, values in batch.items()}, int(lengths[rows].max())
-        split.append(group | {name: group[name][:, :length] for name in TEXT_INPUTS if name in group})
-    return split
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.profile.part("checkpoints"):
+            super()._save_checkpoint(model, trial)
 
 
 def keep_trained_weights_in_float32(model: PeftModel) -> None:
@@ -153,6 +224,27 @@ def keep_trained_weights_in_float32(model: PeftModel) -> None:
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in TRAINED_PROJECTORS:
             module.float()  # the untrained original too: inputs are cast to its type
+
+
+def trained_adapter(trainer: StageTrainer) -> PeftModel:
+    """The trained adapter with its base, in the first process whole and not wrapped; every process must ask for it.
+
+    ZeRO-3 and FSDP leave a process with a part of each weight: there the adapter is gathered into
+    `output_dir/.unfinished`, and put on the base model anew.
+    """
+    accelerator, args = trainer.accelerator, trainer.args
+    accelerator.wait_for_everyone()
+    deepspeed = accelerator.state.deepspeed_plugin
+    if not (trainer.is_fsdp_enabled or (deepspeed is not None and deepspeed.zero_stage == 3)):
+        return accelerator.unwrap_model(trainer.model)
+    folder = Path(args.output_dir) / UNFINISHED / "gathered"
+    trainer.save_model(str(folder), _internal_call=True)
+    accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return trainer.model
+    unset_hf_deepspeed_config()  # while it is set, whatever is loaded is split
+    base, _ = load_checkpoint(args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype)
+    return PeftModel.from_pretrained(base, folder)
 
 
 def merge_and_save(
@@ -172,7 +264,7 @@ def merge_and_save(
         The merged model.
     """
     output = Path(output_dir)
-    unfinished = output / ".unfinished"
+    unfinished = output / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished / ADAPTER_FOLDER)
     base_dtype = model.get_base_model().dtype

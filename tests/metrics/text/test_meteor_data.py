@@ -189,7 +189,7 @@ def test_where_the_cache_is(monkeypatch, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert str(meteor_data._cache_root()) == expected
+    assert str(meteor_data.cache_root()) == expected
 
 
 # --- pycocoevalcap's files --------------------------------------------------------------------------------------------

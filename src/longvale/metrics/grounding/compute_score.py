@@ -131,4 +131,5 @@ def compute_score(
 def _candidates(prediction: Prediction) -> Sequence[Interval]:
     if prediction is None:
         return ()
-    return (prediction,) if len(prediction) and not np.ndim(prediction[0]) else prediction
+    alone = len(prediction) and not np.ndim(prediction[0])
+    return (prediction,) if alone else prediction  # type: ignore[return-value]

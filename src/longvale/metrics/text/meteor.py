@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import zip_longest
@@ -46,6 +48,7 @@ _FIELD_MARK = "|||"
 #: Results and prepared sentences that are kept: more than the pairs of the benchmark's test split.
 _KEPT_PAIRS, _KEPT_SENTENCES, _KEPT_WORDS = 1 << 19, 1 << 16, 1 << 18
 _BLOCK = 4096  # pairs that are prepared and aligned together: bounds the memory
+_SHARE = 128  # pairs of a block at least that are worth a thread of their own
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[float]:
@@ -229,8 +232,7 @@ class Meteor:
     def _count(self, pairs: np.ndarray, sentences: Sequence[Sentence]) -> np.ndarray:
         """Counts, [pairs, 23], of the hypothesis and the reference in each row of `pairs`, [pairs, 2]."""
         ends = [[len(sentence.words), len(sentence.synsets)] for sentence in sentences]
-        return meteor_align.batch(
-            pairs,
+        arrays = (
             np.cumsum([[0, 0], *ends], axis=0),
             np.concatenate([sentence.words for sentence in sentences]),
             np.concatenate([sentence.synsets for sentence in sentences]),
@@ -238,6 +240,9 @@ class Meteor:
             self.table.row_starts,
             self.table.rows,
         )
+        parts = np.array_split(pairs, min(os.cpu_count() or 1, max(1, len(pairs) // _SHARE)))
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="meteor") as pool:
+            return np.concatenate(list(pool.map(lambda part: meteor_align.batch(part, *arrays), parts)))
 
     def _prepare(self, texts: Sequence[str]) -> list[Sentence]:
         texts = [text.strip(_CONTROLS) for text in texts]
@@ -394,6 +399,8 @@ _SWEEPS: list[tuple[str, re.Pattern[str], str]] = [
         ("'", rf"([{_D}])'(s)", r"\1 '\2"),
     )
 ]
+#: A text of plain words, in which no sweep finds anything.
+_PLAIN = re.compile("[a-z0-9 ]*")
 _MARKED_DOTS = re.compile(r"((?:DOT)+)MULTI")
 _BLANKS = re.compile(rf"[{_BLANK}]+")
 _SPACES = re.compile("[ \u2000-\u200a\u202f\u205f\u3000\u00a0]+")
@@ -411,6 +418,8 @@ def normalise(text: str, lists: WordLists) -> list[str]:
         >>> normalise("U.S.-based firms lost $1,000.50, Mr. Lee's ...", load_word_lists(find_package()))
         ['us', 'based', 'firms', 'lost', '$', '1,000.50', ',', 'mr.', 'lee', "'s", '...']
     """
+    if _PLAIN.fullmatch(text):
+        return text.split()
     line = _SYMBOL.sub(r" \1 ", f" {text} ")
     line = _DOTS.sub(lambda dots: f" {'DOT' * len(dots[0])}MULTI ", line)  # as a word that ends in no dot
     for sign, pattern, replacement in _SWEEPS:
@@ -418,7 +427,7 @@ def normalise(text: str, lists: WordLists) -> list[str]:
             line = pattern.sub(replacement, line)
     words = _split(line)
     if "." in line:
-        words = _split_final_dots(words, lists)
+        words = list(_split_final_dots(words, lists))
     line = _MARKED_DOTS.sub(lambda marks: "." * (len(marks[1]) // len("DOT")), " ".join(words))
     return _split(_SPACES.sub(" ", line).strip(_CONTROLS).lower())
 

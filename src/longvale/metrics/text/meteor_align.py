@@ -59,13 +59,13 @@ def _inlined(function: Callable) -> Callable:
 
 
 def _compiled_once(function: Callable) -> Callable:
-    """Compiled, together with all that it calls, and kept on disk."""
+    """Compiled, together with all that it calls, and kept on disk; it runs beside other threads."""
     if not _NUMBA:
         return function
     try:
-        return _NUMBA.njit(cache=True)(function)
+        return _NUMBA.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return _NUMBA.njit(function)
+        return _NUMBA.njit(nogil=True)(function)
 
 
 @_compiled_once

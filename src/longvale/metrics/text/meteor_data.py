@@ -312,7 +312,7 @@ def load_table(package: Path) -> ParaphraseTable:
         ValueError: if it is damaged.
     """
     source = package / _PARAPHRASES
-    folder = _cache_root() / "longvale" / f"meteor-{_CACHE_VERSION}-{_content_key(source)}"
+    folder = cache_root() / "longvale" / f"meteor-{_CACHE_VERSION}-{_content_key(source)}"
     try:
         return read_table(folder)
     except FileNotFoundError:
@@ -330,7 +330,8 @@ def load_table(package: Path) -> ParaphraseTable:
         return table
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Where caches lie: LONGVALE_CACHE, else XDG_CACHE_HOME, else ~/.cache."""
     return Path(os.environ.get("LONGVALE_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 

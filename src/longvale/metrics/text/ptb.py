@@ -18,9 +18,11 @@ from .ptb_runs import Source
 _SURROGATE = r"[\ud800-\udfff]"
 _REPLACEMENT = "\ufffd"  # not written, but separates words as any unknown character does
 
+#: Longer stretches are not remembered.
+_MAX_STRETCH = 64
 #: What stands up to the next space or line feed, if short enough to be remembered and no `. . .` begins at its end.
 #: Spaces before it go in one run: a token may begin with a fixed space, but not with one that follows another space.
-_STRETCH = rf"(?: {SPACE}*+)?+((?:[^ \n]{{1,64}}+(?=[ \n]|\Z)(?! \.))?)"
+_STRETCH = rf"(?: {SPACE}*+)?+((?:[^ \n]{{1,{_MAX_STRETCH}}}+(?=[ \n]|\Z)(?! \.))?)"
 #: Stretches that give the same tokens whatever follows them: a word with at most one mark after it, ...
 _PLAIN = rf"(?!{SPLIT_WORD}(?![A-Za-z]))(?:([A-Za-z]+)([,;:?!]?)|(?!{ABBREVIATION})([A-Za-z]{{2,}})(\.))"
 #: ... and what the rules have to read.
@@ -76,7 +78,13 @@ def _lines(text: str) -> list[str]:
     source, pieces, pos = Source(text), [], 0
     while pos < len(text):
         end = text.find("\n", pos) + 1 or len(text)
-        line, following = text[pos:end], _following(text, pos, end)
+        line = text[pos:end]
+        plain = _plain_line(line)
+        if plain is not None:
+            pieces.append(plain)
+            pos = end
+            continue
+        following = _following(text, pos, end)
         if compiled(_SPANNING).search(line + following):
             tokens, pos = _tokens(source, pos, end)
             pieces.append(_written(tokens))
@@ -84,6 +92,21 @@ def _lines(text: str) -> list[str]:
             pieces.append(_line_before(line, following))
             pos = end
     return "".join(pieces).split("\n")
+
+
+def _plain_line(line: str) -> str | None:
+    """A line, tokenized, if every stretch of it is remembered as one that does not depend on what follows."""
+    if not line.endswith("\n") or " ." in line:
+        return None
+    parts = [_words_of_stretch(stretch) for stretch in line[:-1].split(" ")]
+    return None if None in parts else " ".join(filter(None, parts)) + "\n"
+
+
+@lru_cache(maxsize=2**16)
+def _words_of_stretch(stretch: str) -> str | None:
+    """The words of a stretch without its punctuation, or None if they depend on what follows."""
+    tokens = _tokens_of_stretch(stretch, False) if len(stretch) <= _MAX_STRETCH else None
+    return None if tokens is None else _without_punctuation(" ".join(tokens))
 
 
 def _following(text: str, pos: int, end: int) -> str:
@@ -124,7 +147,8 @@ def _tokens(source: Source, pos: int, end: int) -> tuple[list[str], int]:
     Both places are beginnings of lines or the text's end; a tag that spans lines moves the latter. The second result is
     where it came to lie.
     """
-    text, tokens = source.text, []
+    text = source.text
+    tokens: list[str] = []
     stretch_at = compiled(_STRETCH).match
     while pos < end or (pos < len(text) and text[pos - 1] != "\n"):
         stretch = stretch_at(text, pos)

@@ -1,0 +1,103 @@
+"""How fast the evaluation asks, beside one call a question as the published evaluation makes them.
+
+    python benchmarks/evaluation.py                 # after `make demo`; five minutes or so
+    python benchmarks/evaluation.py --videos 40     # a try
+
+The demo's tiny trained model is asked all questions about 200 synthetic videos with stored features: when each event
+happens, what happens in its stretch, and which events there are. Once by `longvale.evaluation.generate`, and, in turn
+with it, one `model.generate` a question with the video's features given anew each time; of every fifth video only, to
+save time. Both answer greedily. Printed are questions a second of each, their ratio, whether all answers that both gave
+are the same, and how long the LongVALE test split of 28,905 questions would take at this rate.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from statistics import median
+from typing import Any
+
+from longvale.data.sources import ANNOTATION_FILES
+from longvale.evaluation.generate import batched, generate
+from longvale.evaluation.inputs import VideoInputs
+from longvale.evaluation.model import MAX_NEW_TOKENS, answer_batch, load_model
+from longvale.events import Annotation, load_annotations, save_annotations
+from longvale.tasks import Question, load_predictions, questions
+
+#: Questions of the LongVALE test split: two an event, and one a video.
+TEST_SPLIT = 2 * 13_867 + 1_171
+
+#: Every so many videos are asked about one call a question.
+SHARE = 5
+
+
+def run_one_by_one(model: Any, processor: Any, inputs: VideoInputs, asked: Sequence[Question]) -> dict[tuple, str]:
+    """Answers by key, each from a call of its own."""
+    answers = {}
+    for question in asked:
+        features = inputs.load(question.video_id, model, processor)
+        limit = MAX_NEW_TOKENS[question.task]
+        (answers[question.key],) = answer_batch(model, processor, [question.question], [features], limit)
+    return answers
+
+
+def run_evaluation(
+    model: Any, processor: Any, features: Path, annotations: Sequence[Annotation], batch_size: int
+) -> dict[tuple, str]:
+    """Answers by key, from the library's runner, with its log on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_annotations({a.video_id: a for a in annotations}, Path(folder, ANNOTATION_FILES["test"]))
+        log = generate(
+            (model, processor),
+            folder,
+            Path(folder, "p.jsonl"),
+            features=features,
+            batch_size=batch_size,
+            progress=False,
+        )
+        return {prediction.key: prediction.answer for prediction in load_predictions(log)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of `longvale demo` (default: demo)")
+    parser.add_argument("--videos", type=int, default=200, help="how many (default: 200)")
+    parser.add_argument("--rounds", type=int, default=4, help="how often the two take turns (default: 4)")
+    parser.add_argument("--batch-size", type=int, default=50, help="of the runner (default: 50)")
+    options = parser.parse_args()
+    corpus = options.demo / "corpus"
+    if not (options.demo / "model").is_dir():
+        parser.error(f"{options.demo}: holds no model; run `make demo` first, or name the folder of a demo")
+    videos = [a for file in ANNOTATION_FILES.values() for a in load_annotations(corpus / file).values()][
+        : options.videos
+    ]
+    model, processor = load_model(options.demo / "model", "cpu")
+    inputs = VideoInputs(corpus, features_dir=corpus / "features")
+
+    rates: dict[str, list[float]] = {"one by one": [], "longvale": []}
+    same, compared, total = 0, 0, 0
+    for some in batched(videos, -(-len(videos) // options.rounds)):
+        asked = [question for video in some[::SHARE] for question in questions(video)]
+        start = time.perf_counter()
+        expected = run_one_by_one(model, processor, inputs, asked)
+        rates["one by one"].append(len(expected) / (time.perf_counter() - start))
+        start = time.perf_counter()
+        found = run_evaluation(model, processor, corpus / "features", some, options.batch_size)
+        rates["longvale"].append(len(found) / (time.perf_counter() - start))
+        same += sum(found[key] == answer for key, answer in expected.items())
+        compared, total = compared + len(expected), total + len(found)
+        print(json.dumps({name: round(values[-1], 2) for name, values in rates.items()}), flush=True)
+
+    slow, fast = (median(values) for values in rates.values())
+    print(f"{len(videos)} videos, {total} questions, {compared} of them one by one")
+    print(f"one by one  {slow:8.2f} questions/s   {TEST_SPLIT} in {TEST_SPLIT / slow / 3600:.2f} h")
+    print(f"longvale    {fast:8.2f} questions/s   {TEST_SPLIT} in {TEST_SPLIT / fast / 3600:.2f} h")
+    print(f"ratio       {fast / slow:8.2f}")
+    print(f"answers the same: {same} of {compared}; peak memory {getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Go on from a tuned model by reinforcement: of sampled answers, those that meet the annotation better are learned.
+
+    accelerate launch recipes/grpo.py --config recipes/configs/grpo.yaml \
+        --model instruction --data_dir data --features_dir features/longvale --output_dir grpo
+
+The rewards are computed, not judged by a model: temporal IoU and format for grounding, F1 of the boundaries and SODA_c
+for dense captioning. Options, launch files, resuming and what `output_dir` holds are those of `recipes/sft.py`.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from trl import TrlParser
+
+from longvale.checkpoints.loading import load_checkpoint
+from longvale.events import atomic_write
+from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.training.checkpoints import checkpoint_to_resume
+from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
+from longvale.training.stages import merge_and_save, trained_adapter
+from longvale.training.watch import GroundingWatch, load_grounding_set
+
+
+def main() -> None:
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        (args,) = TrlParser(GRPOStageConfig).parse_args_and_config()
+        model, processor = load_checkpoint(
+            args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
+        )
+        trainer = VideoGRPOTrainer(model, args, processor, load_questions(args, model.config.feature_sizes))
+        watch = None
+        if args.grounding_videos:
+            features = args.grounding_features_dir or args.features_dir
+            asked = load_grounding_set(args.data_dir, features, args.grounding_videos, model, processor)
+            watch = GroundingWatch(trainer, processor, asked, args.grounding_steps)
+            trainer.add_callback(watch)
+        checkpoint = checkpoint_to_resume(args)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+    if watch and checkpoint is None:
+        trainer.model_wrapped = trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
+        start = watch.evaluate()
+        if trainer.is_world_process_zero():
+            print(f"before: {describe(start)}", flush=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    model = trained_adapter(trainer)
+    if trainer.is_world_process_zero():
+        merge_and_save(model, processor, args.output_dir)
+        history = trainer.state.log_history
+        if watch and checkpoint is None:
+            history = [{"step": 0, **start}, *history]
+        with atomic_write(Path(args.output_dir) / "log_history.json") as file:
+            json.dump(history, file, indent=1)
+        if measured := [entry for entry in history if "grounding_miou" in entry]:
+            print(f"after step {measured[-1]['step']}: {describe(measured[-1])}", flush=True)
+        print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
+
+
+def describe(measured: dict[str, float]) -> str:
+    """A measurement of [`GroundingWatch`] in words."""
+    return f"grounding mIoU {measured['grounding_miou']:.4f}, {measured['grounding_parsed']:.1%} of the answers parsed"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Something to be done once a module has been imported, whoever imports it.
+
+Registering with a library means importing it, and most uses of longvale need neither `datasets` nor `transformers`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def after_import(names: Collection[str], callback: Callable[[], None]) -> None:
+    """Run `callback` each time one of these modules has been imported from now on; asking for it again changes nothing.
+
+    Args:
+        names: of modules, in full.
+        callback: takes nothing; what it raises is raised by the import.
+
+    Example:
+        >>> after_import(["this"], lambda: print("Now you know."))
+        >>> import this  # doctest: +SKIP
+    """
+    if not any(isinstance(finder, _AfterImport) and finder.callback is callback for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(frozenset(names), callback))
+
+
+class _AfterImport(MetaPathFinder):
+    """Other imports go their way."""
+
+    def __init__(self, names: frozenset[str], callback: Callable[[], None]) -> None:
+        self.names = names
+        self.callback = callback
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self.names:
+            return None
+        for finder in sys.meta_path:
+            spec = None if isinstance(finder, _AfterImport) else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                spec.loader.exec_module = partial(self._execute, spec.loader)
+                return spec
+        return None
+
+    def _execute(self, loader: Any, module: ModuleType) -> None:
+        del loader.exec_module  # back to the method of its class
+        loader.exec_module(module)
+        self.callback()

@@ -1,0 +1,122 @@
+"""What `longvale annotate` found in videos, for the page to show beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..events import MODALITIES, RELATIONS, Annotation, Event, Modality, Seconds, is_number, parse_json
+
+#: The stages that are read, in the folder that `longvale annotate --output NAME.json` leaves as NAME.stages.
+BOUNDARIES_FILE, CAPTIONS_FILE, EVENTS_FILE = "boundaries.jsonl", "captions.jsonl", "events.jsonl"
+
+#: How the pipeline's roles are called on the page.
+_ROLES = {"video": "seen", "keyframe": "seen in a picture", "audio": "heard", "speech": "said"}
+
+
+@dataclass(frozen=True)
+class AnnotatedVideo:
+    """The annotation of a video and how it came about.
+
+    Args:
+        annotation: the events, with modalities and relation.
+        boundaries: what each modality alone was cut into, (start, end) in seconds.
+        sources: for each event the lines (what, text) that tell where its caption comes from.
+    """
+
+    annotation: Annotation
+    boundaries: Mapping[Modality, tuple[tuple[Seconds, Seconds], ...]]
+    sources: tuple[tuple[tuple[str, str], ...], ...]
+
+
+def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
+    """Read the stages that `longvale annotate` left; a run that is still going on is read as far as it is.
+
+    Args:
+        folder: such as `annotations.stages`.
+
+    Returns:
+        By video id, the admitted videos only.
+
+    Raises:
+        FileNotFoundError: if there are no such stages.
+        ValueError: naming file and line, if one is not what `longvale annotate` writes.
+    """
+    folder = Path(folder)
+    if not (folder / BOUNDARIES_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder / BOUNDARIES_FILE}: no such file; give the folder NAME.stages that `longvale annotate` leaves "
+            "beside NAME.json"
+        )
+    captions = {
+        (line["video_id"], line["event_id"]): line for _, line in _lines(folder / CAPTIONS_FILE, "video_id", "event_id")
+    }
+    events: dict[str, list[tuple[Event, tuple[tuple[str, str], ...]]]] = {}
+    for place, line in _lines(folder / EVENTS_FILE, "video_id", "event_id", "start", "end", "caption"):
+        try:
+            event = _event(line)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{place}: {error}") from None
+        sources = tuple(_sources(captions.get((line["video_id"], line["event_id"]), {}), line))
+        events.setdefault(line["video_id"], []).append((event, sources))
+    found = {}
+    for place, line in _lines(folder / BOUNDARIES_FILE, "video_id", "duration", *MODALITIES):
+        of_video = sorted(events.get(line["video_id"], []), key=lambda item: (item[0].start, item[0].end))
+        try:
+            annotation = Annotation(line["video_id"], line["duration"], tuple(event for event, _ in of_video))
+            boundaries = {modality: tuple(_spans(line[modality], modality)) for modality in MODALITIES}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{place}: {error}") from None
+        found[annotation.video_id] = AnnotatedVideo(annotation, boundaries, tuple(s for _, s in of_video))
+    return found
+
+
+def _lines(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSONL file with their places; a last line that is being written is left out."""
+    if not path.is_file():
+        return
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        place = f"{path}: line {number}"
+        try:
+            value = parse_json(line)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+        missing = [name for name in fields if not isinstance(value, dict) or name not in value]
+        if missing:
+            raise ValueError(f"{place}: field '{missing[0]}' is missing; give what `longvale annotate` wrote")
+        yield place, value
+
+
+def _event(line: Mapping[str, Any]) -> Event:
+    modalities = tuple(m for m in MODALITIES if m in (line.get("modalities") or ()))
+    relation = line.get("relation")
+    return Event(line["start"], line["end"], line["caption"], modalities, relation if relation in RELATIONS else None)
+
+
+def _spans(values: Any, name: str) -> Iterator[tuple[Seconds, Seconds]]:
+    if not isinstance(values, list):
+        raise ValueError(f"field '{name}' must be a list of [start, end]")
+    for span in values:
+        if not (isinstance(span, list) and len(span) == 2 and all(map(is_number, span)) and 0 <= span[0] <= span[1]):
+            raise ValueError(f"field '{name}' must hold [start, end] in seconds, not {str(span)[:60]}")
+        yield span[0], span[1]
+
+
+def _sources(captions: Mapping[str, Any], event: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What each captioner said, what was measured, and what was made of it."""
+    for role, text in (captions.get("captions") or {}).items():
+        if text:
+            yield _ROLES.get(role, str(role)), str(text)
+    if captions.get("measured"):
+        yield "measured", ", ".join(f"{name} {_short(value)}" for name, value in captions["measured"].items())
+    if event.get("relations"):
+        yield "relations", ", ".join(map(str, event["relations"]))
+    if event.get("refused"):
+        yield "refused", str(event["refused"])
+
+
+def _short(value: Any) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)

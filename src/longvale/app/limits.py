@@ -1,0 +1,84 @@
+"""Which videos the page takes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.sources import VIDEO_SUFFIXES
+from ..events import Seconds
+
+#: Sound alone can be asked about, too.
+SUFFIXES = (*VIDEO_SUFFIXES, ".m4v", ".wav", ".mp3", ".m4a")
+
+_MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may be.
+
+    Args:
+        size: in bytes.
+        length: in seconds; twice the longest video of the benchmark unless asked otherwise.
+
+    Raises:
+        ValueError: if one is not above 0.
+    """
+
+    size: int = 500 * _MEGABYTE
+    length: Seconds = 1200.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"the size limit must be 1 byte or more, not {self.size}")
+        if not self.length > 0:
+            raise ValueError(f"the length limit must be above 0 s, not {self.length}")
+
+    @property
+    def sentence(self) -> str:
+        """The limits for people.
+
+        Example:
+            >>> Limits().sentence
+            'Up to 500 MB and 20 minutes.'
+        """
+        length = f"{self.length / 60:g} minutes" if self.length >= 120 else f"{self.length:g} seconds"
+        return f"Up to {self.size / _MEGABYTE:g} MB and {length}."
+
+    def check(self, path: str | os.PathLike) -> None:
+        """Look at a file's name and header.
+
+        Raises:
+            FileNotFoundError: if it is gone.
+            ValueError: in a sentence for whoever uploaded it, if it is too large, too long, of a wrong kind, or no
+                media file at all. The sentence names the file without its folder.
+        """
+        from ..models.media import probe
+
+        path = Path(path)
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path.name}: files ending in {', '.join(SUFFIXES)} can be read; convert it to .mp4")
+        size = path.stat().st_size
+        if size > self.size:
+            raise ValueError(
+                f"{path.name}: is {size / _MEGABYTE:.0f} MB large, the limit is {self.size / _MEGABYTE:g} MB; "
+                "cut or compress it"
+            )
+        with open(path, "rb") as file:
+            info = probe(NamedFile(file, path.name))
+        if info.duration is not None and info.duration > self.length:
+            raise ValueError(
+                f"{path.name}: lasts {info.duration:.0f} s, the limit is {self.length:g} s; cut out the part you need"
+            )
+
+
+class NamedFile:
+    """An open file under another name, so that errors do not tell visitors where uploads lie."""
+
+    def __init__(self, file: object, name: str) -> None:
+        self._file, self.name = file, name
+
+    def __getattr__(self, attribute: str) -> object:
+        return getattr(self._file, attribute)

@@ -1,0 +1,372 @@
+"""The page: what a visitor sees, and what happens when they do something."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr  # at the top: Gradio looks up the types of the functions that it calls
+
+from .. import tasks
+from ..evaluation.model import MAX_NEW_TOKENS
+from ..events import Seconds
+from ..tasks import Task
+from . import timeline, work
+from .annotations import AnnotatedVideo
+from .limits import SUFFIXES, Limits
+from .sessions import Session, Sessions, Video
+
+logger = logging.getLogger(__name__)
+
+#: What can be asked, by the words of the choice. Grounding comes first: it is what most people try.
+CHOICES: dict[str, Task | None] = {
+    "Find an event": "grounding",
+    "List all events": "dense_captioning",
+    "Describe a part": "segment_captioning",
+    "Ask freely": None,
+}
+_NAMES = {task: name for name, task in CHOICES.items()}
+
+#: Visitors that may wait; later ones are told to come back.
+QUEUE_SIZE = 32
+
+_STOPPED = "Stopped."
+_FAILED = "Something went wrong on our side, not with your video. Whoever runs this page finds the reason in its log."
+
+
+@dataclass
+class Page:
+    """The page of one model.
+
+    Args:
+        model: loaded, as [`longvale.evaluation.model.load_model`] gives it.
+        processor: its processor.
+        name: of the model, for people.
+        limits: of uploads.
+        examples: videos to choose from.
+        annotated: what `longvale annotate` found in some of them, by the name without suffix; shown with them.
+        sessions: the open tabs.
+    """
+
+    model: Any
+    processor: Any
+    name: str
+    limits: Limits = field(default_factory=Limits)
+    examples: Sequence[Path] = ()
+    annotated: Mapping[str, AnnotatedVideo] = field(default_factory=dict)
+    sessions: Sessions = field(default_factory=Sessions)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    # What visitors do: each gives states of the view, the last one stays.
+
+    def upload(self, path: str, request: gr.Request) -> Iterator[tuple[dict[str, Any], Any]]:
+        """A visitor uploaded a file: afterwards the field is free for another."""
+        for view in self._open(request.session_hash, Path(path), owned=True):
+            yield view, gr.skip() if view["stage"] else None
+
+    def example(self, event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
+        """A visitor chose an example."""
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if isinstance(index, int) and 0 <= index < len(self.examples):
+            yield from self._open(request.session_hash, self.examples[index], owned=False)
+        else:
+            yield self._show(request.session_hash, {**timeline.EMPTY, "error": "There is no such example."})
+
+    def another(self, request: gr.Request) -> tuple[dict[str, Any], None]:
+        """A visitor wants to choose another video: the page is empty again, and so is the field for uploads."""
+        self.sessions.begin(request.session_hash)
+        self.sessions.choose(request.session_hash, None)
+        return self._show(request.session_hash, timeline.EMPTY), None
+
+    def ask(
+        self, choice: str, query: str, start: float | None, end: float | None, request: gr.Request
+    ) -> Iterator[dict[str, Any]]:
+        """A visitor asked about the video that they chose."""
+        key = request.session_hash
+        session = self.sessions.begin(key)
+        view = {**timeline.EMPTY, "video": session.view.get("video")}
+        try:
+            question = ask_about(session.video, choice, query, start, end)
+        except ValueError as error:
+            yield self._show(key, {**view, "answer": session.view.get("answer"), "error": str(error)})
+            return
+        yield self._show(key, {**view, "stage": timeline.stage("Starting")})
+        yield from self._run(key, session, lambda report: self._answer(session, question, view, report))
+
+    def stop(self, request: gr.Request) -> dict[str, Any]:
+        """A visitor wants no more of what is running or waiting for them."""
+        session = self.sessions.get(request.session_hash)
+        session.stop.set()
+        view = {**timeline.EMPTY, **session.view, "stage": None, "note": _STOPPED}
+        if view["answer"] and not view["answer"]["events"] and not view["answer"]["text"]:
+            view["answer"] = None
+        return self._show(request.session_hash, view)
+
+    def leave(self, request: gr.Request) -> None:
+        """A visitor closed the tab."""
+        self.sessions.close(request.session_hash)
+
+    # How it is done
+
+    def _open(self, key: str, path: Path, *, owned: bool) -> Iterator[dict[str, Any]]:
+        session = self.sessions.begin(key)
+        self.sessions.choose(key, Video(path, path.name, owned, 0.0, None))
+        yield self._show(key, {**timeline.EMPTY, "stage": timeline.stage("Decoding the video", 0.0)})
+        yield from self._run(key, session, lambda report: self._decode(session, path, report))
+
+    def _run(
+        self, key: str, session: Session, job: Callable[[Callable[[dict], None]], None]
+    ) -> Iterator[dict[str, Any]]:
+        """The states that a job reports; an error becomes a sentence in the state that was there."""
+        stop = session.stop
+        try:
+            for view in work.in_background(job, stop):
+                # Else the visitor does something else by now, or wants no more of this.
+                if session.stop is stop and not (stop.is_set() and view["stage"]):
+                    yield self._show(key, view)
+        except (ValueError, OSError) as error:
+            yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _sentence(error)})
+        except Exception:
+            logger.exception("a visitor's request failed")
+            yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _FAILED})
+
+    def _show(self, key: str, view: dict[str, Any]) -> dict[str, Any]:
+        self.sessions.get(key).view = view
+        return view
+
+    def _decode(self, session: Session, path: Path, report: Callable[[dict], None]) -> None:
+        def read(share: float) -> None:
+            report({**timeline.EMPTY, "stage": timeline.stage("Decoding the video", share)})
+
+        try:
+            self.limits.check(path)
+            media = work.decode(path, self.processor.media_kwargs(), self.limits.length, read, session.stop)
+        except ValueError:
+            session.video = None
+            raise
+        session.video = Video(path, path.name, session.video.owned, media.duration, media)
+        url = f"gradio_api/file={quote(str(path))}"
+        described = timeline.describe_video(path.name, url, media)
+        found = None if session.video.owned else self.annotated.get(path.stem)
+        if found is not None:
+            described["boundaries"] = found.boundaries
+        report(
+            {
+                **timeline.EMPTY,
+                "video": described,
+                "answer": None if found is None else timeline.describe_annotation(found),
+            }
+        )
+
+    def _answer(self, session: Session, question: Question, view: dict, report: Callable[[dict], None]) -> None:
+        video, stop = session.video, session.stop
+        shown: dict[str, Any] = {**view}
+
+        def show(stage: str | None, share: float | None = None, **changes: Any) -> None:
+            shown.update(changes, stage=timeline.stage(stage, share) if stage else None)
+            report({**shown})
+
+        with self._turn:  # a stopped visitor's step may still be running
+            if video.features is None:
+                video.features = work.encode(self.model, self.processor, video.media, show, stop)
+                video.media = None
+            weights = saved = None
+
+            def write(text: str) -> None:
+                events = question.events(text, video.duration)
+                described = timeline.describe_answer(question.words, text, events, None, None)
+                show("Writing the answer", None, answer=described)
+
+            show("Reading the question")
+            model = self.model, self.processor, question.text, video.features
+            text = work.answer(*model, question.max_new_tokens, write, stop)
+            events = question.events(text, video.duration)
+            if events and not stop.is_set():
+                weighing = "Weighing what was seen, heard and said"
+                events, weights = work.weigh(*model, text, events, lambda share: show(weighing, share), stop)
+        saved = timeline.to_annotation(video.name, video.duration, events)
+        described = timeline.describe_answer(question.words, text, events, weights, saved)
+        show(None, answer=described, note=_STOPPED if stop.is_set() else None)
+
+    # The page itself
+
+    def build(self) -> gr.Blocks:
+        """The page as Gradio's Blocks; see [`longvale.app.server.serve`] for how it is to be launched."""
+        with gr.Blocks(title="LongVALE", analytics_enabled=False, delete_cache=(600, 7200)) as blocks:
+            gr.HTML(_asset("head.html").replace("{model}", _escape(self.name)), padding=False)
+            with gr.Row(elem_id="lv-columns"):
+                with gr.Column(scale=7, min_width=280):
+                    viewer = gr.HTML(
+                        timeline.EMPTY,
+                        html_template='<div class="lv"></div>',
+                        js_on_load=_asset("viewer.js"),
+                        examples=self._cards(),
+                        elem_id="lv-viewer",
+                        apply_default_css=False,
+                    )
+                with gr.Column(scale=3, min_width=280, elem_id="lv-side"):
+                    controls = self._build_controls()
+            self._connect(blocks, viewer, controls)
+        blocks.queue(max_size=QUEUE_SIZE, api_open=False)
+        return blocks
+
+    def _build_controls(self) -> dict[str, Any]:
+        parts = {
+            "file": gr.File(
+                label="Your video", file_types=list(SUFFIXES), type="filepath", height=132, elem_id="lv-file"
+            )
+        }
+        gr.HTML(f'<p class="lv-hint">{_escape(self.limits.sentence)} Deleted when you leave.</p>', padding=False)
+        parts["choice"] = gr.Radio(
+            list(CHOICES), value=_NAMES["grounding"], label="What do you want to know?", elem_id="lv-task"
+        )
+        parts["query"] = gr.Textbox(
+            label="Which event?", placeholder=_PLACEHOLDERS["grounding"], lines=2, max_length=2000, elem_id="lv-query"
+        )
+        with gr.Row(visible=False) as parts["span"]:
+            parts["start"] = gr.Number(0, label="From (seconds)", minimum=0, min_width=100, elem_id="lv-from")
+            parts["end"] = gr.Number(10, label="To (seconds)", minimum=0, min_width=100, elem_id="lv-to")
+        with gr.Row():
+            parts["ask"] = gr.Button("Ask", variant="primary", min_width=120, elem_id="lv-ask")
+            parts["stop"] = gr.Button("Stop", min_width=80, elem_id="lv-stop")
+        parts["status"] = gr.HTML("<span></span>", elem_id="lv-queue", padding=False, min_height=28)
+        return parts
+
+    def _connect(self, blocks: gr.Blocks, viewer: Any, parts: dict[str, Any]) -> None:
+        def change(choice: str) -> tuple:
+            task = CHOICES.get(choice)
+            words = gr.update(
+                visible=task in ("grounding", None),
+                label="Which event?" if task else "Your question",
+                placeholder=_PLACEHOLDERS.get(task, ""),
+            )
+            return words, gr.update(visible=task == "segment_captioning")
+
+        quiet = {"api_visibility": "private", "show_progress": "hidden"}
+        waiting = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": parts["status"]}
+        parts["choice"].change(change, parts["choice"], [parts["query"], parts["span"]], queue=False, **quiet)
+        running = [
+            # Decoding is the disk's and one core's work: two at a time. The model serves one after the other.
+            parts["file"].upload(
+                self.upload,
+                parts["file"],
+                [viewer, parts["file"]],
+                concurrency_limit=2,
+                concurrency_id="decode",
+                **waiting,
+            ),
+            viewer.example(self.example, None, viewer, concurrency_id="decode", **waiting),
+        ]
+        inputs = [parts[name] for name in ("choice", "query", "start", "end")]
+        for trigger in (parts["ask"].click, parts["query"].submit):
+            running.append(trigger(self.ask, inputs, viewer, concurrency_limit=1, concurrency_id="model", **waiting))
+        viewer.leave(self.another, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
+        parts["stop"].click(self.stop, None, viewer, cancels=running, queue=False, **quiet)
+        parts["file"].clear(self.another, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
+        blocks.unload(self.leave)
+
+    def _cards(self) -> list[dict[str, str]]:
+        """The examples as the empty page shows them."""
+        from ..models.media import read_media
+
+        cards = []
+        for path in self.examples:
+            media = read_media(path, num_frames=1, size=timeline.THUMBNAIL_HEIGHT)
+            image = timeline.thumbnail(media.frames[0]) if media.frames is not None else ""
+            cards.append({"name": path.name, "image": image, "length": f"{media.duration:.0f} s"})
+        return cards
+
+
+_PLACEHOLDERS: dict[Task | None, str] = {
+    "grounding": "A bell is heard off screen.",
+    None: "Which sounds are heard in the video?",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as the model gets it, and how its answer is read.
+
+    Args:
+        task: None for a free question.
+        text: for the model; holds `<video>`.
+        words: for people.
+        span: asked about, in seconds; only of segment captioning.
+    """
+
+    task: Task | None
+    text: str
+    words: str
+    span: tuple[Seconds, Seconds] | None = None
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest answer."""
+        return MAX_NEW_TOKENS[self.task or "segment_captioning"]
+
+    def events(self, answer: str, duration: Seconds) -> tuple:
+        """The events that an answer names."""
+        return work.find_events(answer, duration, self.task, self.words, self.span)
+
+
+def ask_about(video: Video | None, choice: str, query: str | None, start: float | None, end: float | None) -> Question:
+    """The question that the form asks.
+
+    Args:
+        video: that is asked about.
+        choice: one of [`CHOICES`].
+        query: the event that is looked for, or the free question.
+        start, end: the part to describe, in seconds.
+
+    Raises:
+        ValueError: in a sentence for the visitor, if something is missing.
+
+    Example:
+        >>> video = Video(Path("a.mp4"), "a.mp4", False, 60.0, None)
+        >>> ask_about(video, "Describe a part", None, 6, 30).words
+        'What happens from 6 s to 30 s?'
+    """
+    if video is None or not video.duration:
+        raise ValueError("Choose a video first: drop one, or take an example.")
+    if choice not in CHOICES:
+        raise ValueError(f"Choose what you want to know: {', '.join(CHOICES)}.")
+    task, words = CHOICES[choice], " ".join((query or "").split())
+    if task == "dense_captioning":
+        return Question(task, tasks.dense_captioning_question(), "What happens, and when?")
+    if task == "segment_captioning":
+        if start is None or end is None or not 0 <= start < end or start >= video.duration:
+            raise ValueError(f"Give a part of the video: from 0 or later to {video.duration:.1f} seconds or earlier.")
+        end = min(end, video.duration)
+        text = tasks.segment_captioning_question(start, end, video.duration)
+        return Question(task, text, f"What happens from {start:g} s to {end:g} s?", (start, end))
+    # The model's sign for the video is not for visitors to write.
+    words = words.replace(tasks.VIDEO_TOKEN, "").strip()
+    if not words:
+        raise ValueError("Write which event to look for." if task else "Write a question.")
+    text = tasks.grounding_question(words) if task else f"{tasks.VIDEO_TOKEN}\n{words}"
+    return Question(task, text, words)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.path.basename(os.fsdecode(error.filename))
+        return f"{name}: {(error.strerror or 'cannot be read').lower()}; choose the video again."
+    text = " ".join(str(error).split())
+    return text if text.endswith(".") else f"{text}."
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _escape(text: str) -> str:
+    from html import escape
+
+    return escape(text)

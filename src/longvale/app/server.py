@@ -1,0 +1,269 @@
+"""The page on the network: its private folder, its headers, what it refuses, its begin and its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..data.sources import index_videos
+from ..evaluation.model import ModelLike, load_model
+from .annotations import AnnotatedVideo, load_annotated
+from .limits import Limits
+from .page import Page, _asset
+from .sessions import private_environment
+
+logger = logging.getLogger(__name__)
+
+#: Examples that the empty page shows, and annotated videos.
+MAX_EXAMPLES, MAX_ANNOTATED = 6, 24
+
+#: Nothing comes from elsewhere and nothing goes elsewhere, whatever a script on the page tries. Gradio makes its
+#: functions from strings (eval) and its styles inline.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+
+#: Of a multipart request beside the file itself.
+_ENVELOPE_BYTES = 64 * 1024
+
+
+@contextmanager
+def serve(
+    model: ModelLike,
+    *,
+    examples: str | os.PathLike | None = None,
+    annotations: str | os.PathLike | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    limits: Limits | None = None,
+    device: str | None = None,
+) -> Iterator[str]:
+    """Show the page as long as the block lasts.
+
+    Args:
+        model: folder, Hub id, or (model, processor) pair.
+        examples: folder of videos of which the first six are offered; by default three synthetic ones are made.
+        annotations: folder of stages that `longvale annotate` left. Its videos are looked for in `examples`, and shown
+            with their boundaries, events and captions.
+        host: address to listen on; "0.0.0.0" lets other machines in.
+        port: the first free one from 7860 by default.
+        limits: of uploads.
+        device: such as "cpu"; by default an accelerator if there is one.
+
+    Yields:
+        The page's address. Afterwards nothing is left of what visitors uploaded.
+
+    Raises:
+        FileNotFoundError: if the model or the folder of examples is missing.
+        ValueError: if the model is damaged, or the folder of examples holds no video.
+        OSError: if the port is taken.
+
+    Example:
+        >>> with serve("demo/model") as url:  # doctest: +SKIP
+        ...     print(url)
+        http://127.0.0.1:7860
+    """
+    found, annotated = choose_examples(examples, annotations)
+    loaded = load_model(model, device)
+    limits = limits or Limits()
+    with private_folder() as folder:
+        videos = found or synthetic_examples(folder)
+        page = Page(*loaded, name=_name(model), limits=limits, examples=videos, annotated=annotated)
+        blocks = page.build()
+        _, url, _ = blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(page))
+        try:
+            yield url.rstrip("/")
+        finally:
+            blocks.close(verbose=False)
+
+
+def launch_options(page: Page) -> dict[str, Any]:
+    """How the page is launched: nothing from elsewhere, nothing but uploads and examples readable.
+
+    Gradio serves files of its own temporary folder, which is ours, and those that are named here, one by one.
+    """
+    from starlette.middleware import Middleware
+
+    return {
+        "quiet": True,
+        "share": False,
+        "ssr_mode": False,
+        "run_history": False,
+        "footer_links": [],
+        "show_error": False,
+        "strict_cors": True,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "pwa": False,
+        "max_file_size": page.limits.size,
+        "allowed_paths": [str(path) for path in page.examples],
+        "app_kwargs": {"middleware": [Middleware(Guard, limits=page.limits)]},
+        "theme": _theme(),
+        "css": _asset("viewer.css"),
+    }
+
+
+def _theme() -> Any:
+    """Fonts of the visitor's system, and colours that stand out by 4.5 to 1 (WCAG AA)."""
+    import gradio as gr
+
+    theme = gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        radius_size="md",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+    )
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder that only this user can enter, where Gradio keeps all that it stores; deleted in the end."""
+    folder = Path(tempfile.mkdtemp(prefix="longvale-app-")).resolve()
+    wanted = private_environment(folder)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    Path(wanted["GRADIO_TEMP_DIR"]).mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def choose_examples(
+    examples: str | os.PathLike | None, annotations: str | os.PathLike | None
+) -> tuple[list[Path], dict[str, AnnotatedVideo]]:
+    """The videos that are offered and what is known of them.
+
+    Args:
+        examples: folder of videos, or None.
+        annotations: folder of stages; then only annotated videos are offered.
+
+    Raises:
+        FileNotFoundError: if a folder is missing, holds no video, or none that is annotated.
+        ValueError: if annotations are given without videos, or are damaged.
+    """
+    if annotations is None:
+        return ([] if examples is None else example_videos(examples)[:MAX_EXAMPLES]), {}
+    if examples is None:
+        raise ValueError(f"{annotations}: give the folder of its videos, too, as examples")
+    annotated = load_annotated(annotations)
+    videos = [path for path in example_videos(examples) if path.stem in annotated][:MAX_ANNOTATED]
+    if not videos:
+        raise FileNotFoundError(f"{examples}: holds none of the videos of {annotations}; give the folder that does")
+    return videos, annotated
+
+
+def example_videos(folder: str | os.PathLike) -> list[Path]:
+    """The videos of a folder, in the order of their names.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no video in it.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; give a folder of example videos")
+    videos = sorted(index_videos(folder).values())
+    if not videos:
+        raise FileNotFoundError(f"{folder}: holds no video; give a folder of example videos")
+    return [path.resolve() for path in videos]
+
+
+def synthetic_examples(folder: Path) -> list[Path]:
+    """Three synthetic videos of the kind that the demo's model knows, in a folder of the page."""
+    from dataclasses import replace
+
+    from ..data.synthetic import plan_video, write_video
+    from ..demo.checkpoint import corpus_options
+
+    options = replace(corpus_options(), size=256)
+    (folder / "examples").mkdir()
+    paths = [folder / "examples" / f"example_{number}.mp4" for number in (1, 2, 3)]
+    for path in paths:
+        write_video(plan_video(path.stem, "examples", options), path, options)
+    return paths
+
+
+class Guard:
+    """Refuses what the page has no use for before Gradio sees it, and adds headers to what it answers (ASGI)."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], limits: Limits) -> None:
+        self.app, self.limits = app, limits
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                headers = {
+                    b"content-security-policy": CONTENT_SECURITY_POLICY.encode(),
+                    b"x-content-type-options": b"nosniff",
+                    b"referrer-policy": b"no-referrer",
+                }
+                kept = [(name, value) for name, value in message["headers"] if name.lower() not in headers]
+                message = {**message, "headers": [*kept, *headers.items()]}
+            await send(message)
+
+        refusal = self.refusal(scope["path"], dict(scope["headers"]))
+        if refusal is None:
+            await self.app(scope, receive, send_with_headers)
+            return
+        from starlette.responses import PlainTextResponse
+
+        status, sentence = refusal
+        await PlainTextResponse(sentence, status)(scope, receive, send_with_headers)
+
+    def refusal(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        """Status and sentence for a request that is refused."""
+        # Gradio would fetch other sites for whoever asks, and has doors for editors and monitors.
+        where = unquote(path)
+        if "://" in where or "/proxy=" in where or "/vibe" in where or "/monitoring" in where:
+            return 403, "This page only serves its own files."
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self.limits.size + _ENVELOPE_BYTES:
+            return 413, f"The file is too large. {self.limits.sentence}"
+        return None
+
+
+def wait_for_end() -> None:
+    """Wait for Ctrl-C or for the system to end the process; then return, so that files are deleted."""
+    import signal
+
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        while not ended.wait(3600):
+            pass
+    except KeyboardInterrupt:
+        pass
+
+
+def _name(model: ModelLike) -> str:
+    path = getattr(model[0], "name_or_path", "") if isinstance(model, tuple) else model
+    return "/".join(Path(path).parts[-2:]) or "unnamed"

@@ -1,0 +1,119 @@
+"""What the page knows of each visitor, and the private folder that holds their uploads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.model import Features
+from ..events import Seconds
+
+if TYPE_CHECKING:
+    from ..models.media import Media
+
+
+@dataclass
+class Video:
+    """A video that a visitor chose.
+
+    Args:
+        path: of the file.
+        name: for people, and the video's id in saved events.
+        owned: an upload, to be deleted when nobody needs it.
+        duration: seconds.
+        media: decoded; dropped once it is encoded.
+        features: what the towers made of it, None until it is asked about.
+    """
+
+    path: Path
+    name: str
+    owned: bool
+    duration: Seconds
+    media: Media | None
+    features: Features | None = None
+
+
+@dataclass
+class Session:
+    """One tab of a visitor.
+
+    Args:
+        video: the one that questions are about.
+        view: what the browser shows; see [`longvale.app.timeline`].
+        stop: set to end what runs for this tab.
+    """
+
+    video: Video | None = None
+    view: Mapping[str, Any] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Sessions:
+    """The open tabs. The one that was idle for longest is forgotten when there are too many.
+
+    Args:
+        capacity: tabs that are remembered: each holds at most a decoded video.
+    """
+
+    def __init__(self, capacity: int = 64) -> None:
+        self._capacity = capacity
+        self._open: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def get(self, key: str) -> Session:
+        """The session of a tab; a new one if the tab is."""
+        with self._lock:
+            session = self._open.setdefault(key, Session())
+            self._open.move_to_end(key)
+            crowded = list(self._open)[: -self._capacity]
+        for other in crowded:
+            self.close(other)
+        return session
+
+    def begin(self, key: str) -> Session:
+        """The session of a tab for new work; what still runs for it ends."""
+        session = self.get(key)
+        session.stop.set()
+        session.stop = threading.Event()
+        return session
+
+    def choose(self, key: str, video: Video | None) -> None:
+        """Give a tab another video; its old upload is deleted."""
+        session = self.get(key)
+        old, session.video = session.video, video
+        self._delete(old)
+
+    def close(self, key: str) -> None:
+        """Forget a tab: end its work, delete its upload."""
+        with self._lock:
+            session = self._open.pop(key, None)
+        if session is not None:
+            session.stop.set()
+            self._delete(session.video)
+
+    def _delete(self, video: Video | None) -> None:
+        """Delete an upload unless another tab has the same: equal uploads are one file."""
+        if video is None or not video.owned:
+            return
+        with self._lock:
+            shared = any(other.video is not None and other.video.path == video.path for other in self._open.values())
+        if not shared:
+            video.path.unlink(missing_ok=True)
+
+
+def private_environment(folder: str | os.PathLike) -> dict[str, str]:
+    """Variables that make Gradio keep uploads, and all else it stores, in this folder, and tell nobody."""
+    return {
+        "GRADIO_TEMP_DIR": str(Path(folder, "uploads")),
+        "GRADIO_EXAMPLES_CACHE": str(Path(folder, "examples")),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }

@@ -1,0 +1,148 @@
+"""What the browser draws of a video and of an answer, as plain values that JSON can hold.
+
+The state of the page (`view`) is one object::
+
+    {"stage": {"text", "share"} | None,   what is being done; share is 0 to 1, or None while nobody knows
+     "error": str | None, "note": str | None,
+     "video": {...} | None,               see `describe_video`
+     "answer": {...} | None}              see `describe_answer`
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..events import MODALITIES, Annotation, Event, Modality, Seconds
+from ..exports import export_files
+from .annotations import AnnotatedVideo
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..models.media import Media
+
+#: Bars of the waveform, thumbnails of the strip: as many as a wide screen can show apart.
+PEAKS, THUMBNAILS, THUMBNAIL_HEIGHT = 480, 12, 72
+
+EMPTY: dict[str, Any] = {"stage": None, "error": None, "note": None, "video": None, "answer": None}
+
+
+def stage(text: str, share: float | None = None) -> dict[str, Any]:
+    """What is being done, and how much of it is done."""
+    return {"text": text, "share": None if share is None else round(share, 3)}
+
+
+def describe_video(name: str, url: str, media: Media) -> dict[str, Any]:
+    """A video for the player and the backgrounds of the lanes.
+
+    Args:
+        name: of the file, for people.
+        url: that the browser plays.
+        media: as decoded.
+    """
+    frames = media.frames
+    chosen = [] if frames is None else _spread(len(frames), THUMBNAILS)
+    notes = list(media.warnings)
+    if media.waveform is None:
+        notes.append("This video has no sound.")
+    if frames is None:
+        notes.append("This file has no picture.")
+    return {
+        "name": name,
+        "url": url,
+        "duration": round(media.duration, 3),
+        "peaks": None if media.waveform is None else waveform_peaks(media.waveform, PEAKS),
+        "thumbnails": [thumbnail(frames[index]) for index in chosen],
+        "notes": notes,
+    }
+
+
+def describe_answer(
+    question: str,
+    text: str,
+    events: Sequence[Event],
+    weights: Sequence[Mapping[Modality, float]] | None,
+    saved: Annotation | None,
+) -> dict[str, Any]:
+    """An answer for the timeline.
+
+    Args:
+        question: as the visitor would say it.
+        text: the answer as generated.
+        events: what it names, with modalities once they are known.
+        weights: of the modalities of each event in nats; None before they are known.
+        saved: what the save buttons save; None before the answer is complete.
+    """
+    return {
+        "question": question,
+        "text": text,
+        "done": saved is not None,
+        "events": [
+            {
+                "start": round(event.start, 3),
+                "end": round(event.end, 3),
+                "caption": event.caption,
+                "lanes": list(event.modalities),
+                "weights": None if weights is None else [round(weights[index][m], 2) for m in MODALITIES],
+            }
+            for index, event in enumerate(events)
+        ],
+        "files": export_files(saved) if saved is not None and events else [],
+    }
+
+
+def describe_annotation(found: AnnotatedVideo) -> dict[str, Any]:
+    """What the annotation pipeline found in a video, in the form of an answer; each event tells where it comes from."""
+    described = describe_answer("Annotation", "", found.annotation.events, None, found.annotation)
+    for event, sources in zip(described["events"], found.sources, strict=True):
+        event["sources"] = [list(source) for source in sources]
+    return described
+
+
+def waveform_peaks(waveform: np.ndarray, bars: int) -> list[float]:
+    """The loudest sample of each of so many equal parts, 0 to 1, the loudest of all being 1.
+
+    Example:
+        >>> import numpy as np
+        >>> waveform_peaks(np.array([0.0, 0.1, -0.5, 0.2, 0.0, 0.0], np.float32), 3)
+        [0.2, 1.0, 0.0]
+    """
+    import numpy as np
+
+    if not len(waveform):
+        return []
+    edges = np.linspace(0, len(waveform), min(bars, len(waveform)) + 1).astype(int)
+    peaks = np.maximum.reduceat(np.abs(waveform), edges[:-1])
+    return [round(float(peak), 3) for peak in peaks / max(peaks.max(), 1e-4)]
+
+
+def thumbnail(frame: np.ndarray) -> str:
+    """A frame uint8 [H, W, 3] as a small JPEG in a `data:` URI."""
+    from PIL import Image
+
+    image = Image.fromarray(frame)
+    width = max(1, round(image.width * THUMBNAIL_HEIGHT / image.height))
+    buffer = io.BytesIO()
+    image.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def to_annotation(name: str, duration: Seconds, events: Sequence[Event]) -> Annotation:
+    """The events of an answer under a name that is fit for a file."""
+    return Annotation(_video_id(name), duration, tuple(sorted(events, key=lambda event: (event.start, event.end))))
+
+
+def _video_id(name: str) -> str:
+    """The name of a file without its suffix, and without what no file's name should hold."""
+    stem = name.rpartition(".")[0] or name
+    kept = "".join(c if c.isalnum() or c in "-_ ." else "_" for c in stem).strip(". ")
+    return kept[:100] or "video"
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Indices of the middles of equal parts."""
+    wanted = min(count, wanted)
+    return [int((index + 0.5) * count / wanted) for index in range(wanted)]

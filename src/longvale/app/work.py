@@ -1,0 +1,231 @@
+"""What takes long: decoding, encoding, answering, weighing. All of it reports how far it is, and can be stopped."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..evaluation.ask import read_answer
+from ..evaluation.evidence import lanes, weigh_modalities
+from ..evaluation.model import Features
+from ..evaluation.stream import stream_answer
+from ..events import MODALITIES, Event, Modality, Seconds
+from ..tasks import Task
+from .limits import NamedFile
+
+if TYPE_CHECKING:
+    from ..models.media import Media
+
+Report = TypeVar("Report")
+
+#: How often the browser hears of what is going on.
+_PERIOD_S = 0.1
+
+#: Inputs of each tower, by the begin of their names.
+_TOWER_INPUTS: dict[Modality, tuple[str, ...]] = {
+    "visual": ("pixel_values_videos", "visual_features_mask"),
+    "audio": ("input_values",),
+    "speech": ("input_features",),
+}
+_DOING = {"visual": "Looking at the pictures", "audio": "Listening to the sound", "speech": "Listening for speech"}
+
+
+class Stopped(Exception):
+    """Somebody asked for an end."""
+
+
+def in_background(work: Callable[[Callable[[Report], None]], None], stop: threading.Event) -> Iterator[Report]:
+    """Run `work(report)` in a thread and give its reports on, the newest ten times a second, the last one always.
+
+    Args:
+        work: calls `report` as often as it likes; looks at `stop`.
+        stop: set when the iterator is left.
+
+    Raises:
+        Exception: what `work` raised; nothing when that was [`Stopped`].
+
+    Example:
+        >>> list(in_background(lambda report: report("all"), threading.Event()))
+        ['all']
+    """
+    reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work(reports.put)
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001  handed to the thread that waits
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="longvale-work", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() or not reports.empty():
+            thread.join(_PERIOD_S)
+            newest = []
+            while not reports.empty():
+                newest = [reports.get()]
+            yield from newest
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def decode(
+    path: Path,
+    media_kwargs: dict[str, Any],
+    max_length: Seconds,
+    report: Callable[[float], None],
+    stop: threading.Event,
+) -> Media:
+    """Read a video file.
+
+    Args:
+        media_kwargs: what the model's processor wants of a file.
+        max_length: in seconds.
+        report: gets the share of the file that is read.
+        stop: looked at with each block that is read.
+
+    Raises:
+        Stopped: if `stop` was set.
+        ValueError: if the file is refused, in words that name it without its folder.
+    """
+    from ..models.media import read_media
+
+    with open(path, "rb") as file:
+        watched = _WatchedFile(file, path.name, path.stat().st_size, report, stop)
+        try:
+            return read_media(watched, **media_kwargs, max_duration_s=max_length)
+        except ValueError:
+            if stop.is_set():  # a read that was refused looks like a damaged file
+                raise Stopped from None
+            raise
+
+
+class _WatchedFile(NamedFile):
+    """Tells how much of a file is read. It is walked twice, for the sound and for the pictures, each from its begin."""
+
+    def __init__(self, file: Any, name: str, size: int, report: Callable[[float], None], stop: threading.Event) -> None:
+        super().__init__(file, name)
+        self._size, self._report, self._stop, self._walk, self._bytes = size, report, stop, 0, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if offset == 0 and whence == 0:
+            self._walk, self._bytes = self._walk + 1, 0
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        if self._stop.is_set():
+            raise Stopped
+        data = self._file.read(size)
+        self._bytes += len(data)
+        share = min(self._bytes / self._size, 1)  # some parts are read again
+        self._report(min((min(self._walk, 2) - 1 + share) / 2, 0.99))
+        return data
+
+
+def encode(
+    model: Any, processor: Any, media: Media, report: Callable[[str, float], None], stop: threading.Event
+) -> Features:
+    """Run the towers over a decoded video, one after the other.
+
+    Args:
+        report: gets what is being done and the share that is done.
+        stop: looked at between the towers.
+
+    Returns:
+        What [`longvale.data.extraction.encode_video`] gives.
+
+    Raises:
+        Stopped: if `stop` was set.
+    """
+    import torch
+
+    report("Preparing the video", 0.0)
+    inputs = processor(videos=[media], return_tensors="pt")
+    features: dict[Modality, Any] = dict.fromkeys(MODALITIES)
+    for index, modality in enumerate(MODALITIES):
+        if stop.is_set():
+            raise Stopped
+        given = {name: value for name, value in inputs.items() if name.startswith(_TOWER_INPUTS[modality])}
+        report(_DOING[modality], (index + 0.5) / 3.5)
+        if given:
+            with torch.inference_mode():
+                encoded = model.encode(**{name: value.to(model.device) for name, value in given.items()})
+            values, mask = encoded[modality]
+            if mask.any():
+                features[modality] = values[0][mask[0].bool()].float().cpu().numpy()
+    return features
+
+
+def answer(
+    model: Any,
+    processor: Any,
+    question: str,
+    features: Features,
+    max_new_tokens: int,
+    report: Callable[[str], None],
+    stop: threading.Event,
+) -> str:
+    """Answer a question; `report` gets the answer so far. Stopped, it is what there was.
+
+    Raises:
+        Stopped: if `stop` was set before the first word.
+    """
+    text = ""
+    for text in stream_answer(model, processor, question, features, max_new_tokens, stop):
+        report(text)
+    if stop.is_set() and not text:
+        raise Stopped
+    return text
+
+
+def weigh(
+    model: Any,
+    processor: Any,
+    question: str,
+    features: Features,
+    text: str,
+    events: tuple[Event, ...],
+    report: Callable[[float], None],
+    stop: threading.Event,
+) -> tuple[tuple[Event, ...], list[dict[Modality, float]]]:
+    """What each event of an answer rests on: the events with their modalities, and the weights.
+
+    Raises:
+        Stopped: if `stop` was set.
+    """
+    weights: list[dict[Modality, float]] = []
+    for share, result in weigh_modalities(model, processor, question, features, text, events):
+        if stop.is_set():
+            raise Stopped
+        report(share)
+        weights = result or weights
+    return tuple(replace(event, modalities=lanes(w)) for event, w in zip(events, weights, strict=True)), weights
+
+
+def find_events(
+    text: str, duration: Seconds, task: Task | None, caption: str, span: tuple[float, float] | None
+) -> tuple:
+    """The events of an answer as the timeline shows them: each has a caption.
+
+    Args:
+        text: the answer so far.
+        duration: of the video in seconds.
+        task: that was asked; None for a free question.
+        caption: stands for an interval that has none: what was looked for.
+        span: asked about in segment captioning, in seconds; the answer is its caption.
+    """
+    if task == "segment_captioning":
+        return (Event(*span, " ".join(text.split())),) if text else ()
+    return tuple(
+        event if event.caption else replace(event, caption=caption) for event in read_answer(text, duration, task)
+    )

@@ -1,0 +1,116 @@
+"""The model card of a checkpoint: written with it, its table of scores filled in by an evaluation."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from ..events import MODALITIES, atomic_write
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CARD_FILE = "README.md"
+
+_TABLE = re.compile(r"(<!-- evaluation -->\n).*?(<!-- /evaluation -->)", re.DOTALL)
+
+#: Licences of the parts of the published model, by model type. Others are for whoever publishes the model to tell.
+_LICENCES = {
+    "clip_vision_model": "MIT (CLIP, OpenAI)",
+    "beats": "MIT (BEATs, Microsoft)",
+    "whisper": "Apache-2.0 (Whisper, OpenAI)",
+}
+_PUBLISHED_LANGUAGE_MODEL = "Llama 2 Community License (Vicuna v1.5, LMSYS)"
+_UNKNOWN = "as its authors say"
+
+
+def save_model_card(folder: str | os.PathLike, model: nn.Module, *, title: str, origin: str, published: bool) -> None:
+    """Write `README.md` beside a checkpoint.
+
+    Args:
+        folder: of the checkpoint.
+        model: whose parts are told; it may be on the meta device.
+        title: of the card, and the name in its example.
+        origin: how the weights came about, a sentence.
+        published: whether the language model is that of LongVALE-LLM, whose licence is known.
+    """
+    config, towers = model.config, {}
+    for modality in MODALITIES:
+        towers[modality] = getattr(model.model, f"{modality}_tower")
+    rows = [("language model", config.text_config.model_type, model.model.language_model)]
+    rows += [(f"{name} tower", tower and tower.config.model_type, tower) for name, tower in towers.items()]
+    licences = {kind: _LICENCES.get(kind, _UNKNOWN) for _, kind, part in rows if part is not None}
+    if published:
+        licences[config.text_config.model_type] = _PUBLISHED_LANGUAGE_MODEL
+    whole = all(towers.values())
+    text = Template(_template().read_text(encoding="utf-8")).substitute(
+        title=title,
+        name=title,
+        origin=origin,
+        parts="\n".join(_row(part, kind, module, licences) for part, kind, module in rows),
+        video='videos="video.mp4"' if whole else "visual_features=v, audio_features=a, speech_features=s",
+        input=_INPUT_OF_FILES if whole else _INPUT_OF_FEATURES,
+        licences="\n".join(f"- `{kind}`: {licence}" for kind, licence in licences.items()),
+    )
+    with atomic_write(Path(folder) / CARD_FILE) as file:
+        file.write(text)
+
+
+_INPUT_OF_FILES = "A video may also be frames and a waveform, or stored features."
+_INPUT_OF_FEATURES = (
+    "Not all towers are in the checkpoint: where one is missing, the model takes features as they are stored in the "
+    "LongVALE dataset, one array [n, width] a modality."
+)
+
+
+def _row(part: str, kind: str | None, module: nn.Module | None, licences: Mapping[str, str]) -> str:
+    if module is None:
+        return f"| {part} | none: stored features | | |"
+    millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    return f"| {part} | {kind} | {millions:,.1f} M | {licences[kind]} |"
+
+
+def fill_evaluation(
+    card: str | os.PathLike, scores: Mapping[str, Any], columns: Mapping[str, Sequence[str]], data: str
+) -> None:
+    """Put scores in the place that a model card has for them; those of an earlier evaluation are replaced.
+
+    Args:
+        card: the file, such as `README.md` of a checkpoint.
+        scores: of an evaluation: `protocol`, and a task its scores as fractions and in `counts` what was answered.
+        columns: which scores to show, a task.
+        data: what it was evaluated on.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it has no place for them.
+    """
+    card = Path(card)
+    if not card.is_file():
+        raise FileNotFoundError(f"{card}: no such file; give a model card")
+    text = card.read_text(encoding="utf-8")
+    if not _TABLE.search(text):
+        raise ValueError(f"{card}: has no place for scores; put <!-- evaluation --> and <!-- /evaluation --> into it")
+    lines = [f"On {data}, protocol `{scores['protocol']}`; scores times 100.", ""]
+    lines += ["| task | score | value | answers parsed |", "| --- | --- | --- | --- |"]
+    for task, names in columns.items():
+        if task in scores:
+            counts = scores["counts"][task]
+            parsed = f"{counts['parsed_share']:.1%} of {counts['answers']}"
+            values = [(name, scores[task][name]) for name in names if name in scores[task]]
+            lines += [f"| {task} | {name} | {100 * value:.2f} | {parsed} |" for name, value in values]
+    with atomic_write(card) as file:
+        file.write(_TABLE.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text, count=1))
+
+
+def _template() -> Path:
+    """`model_card/README.md`: beside the package's sources, or inside the wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package, package.parents[1]):
+        if (folder / "model_card" / CARD_FILE).is_file():
+            return folder / "model_card" / CARD_FILE
+    raise FileNotFoundError(f"{package / 'model_card'}: no model card; install longvale again")

@@ -1,0 +1,168 @@
+"""Loading a checkpoint: whatever is wrong with one is told in a line, before anything is computed or written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+#: Reasons that other libraries give may list every model they know.
+_REASON_LENGTH = 200
+
+
+def load_checkpoint(
+    path: str | os.PathLike,
+    model_class: type,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[Any, Any]:
+    """Load a checkpoint's model for inference, and its processor.
+
+    Args:
+        path: folder written by `save_pretrained`, or Hub id. Code that lies beside the weights is not run, and only
+            safetensors are read.
+        model_class: `LongVALEForConditionalGeneration` or `LongVALEModel`.
+        device: see [`choose_device`].
+        dtype: such as "bfloat16"; by default that of the checkpoint.
+
+    Returns:
+        (model, processor).
+
+    Raises:
+        FileNotFoundError: if there is no such folder or repository, or it lacks a file.
+        ValueError: naming what is damaged, of another kind or shape, or not all there; if the device cannot be used.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    from ..models.configuration_longvale import LongVALEConfig
+    from ..models.processing_longvale import LongVALEProcessor
+
+    device = choose_device(device)
+    check_folder(path)
+    try:
+        # Other configurations would be filled up with the defaults: 7B parameters drawn at random.
+        kind = LongVALEConfig.get_config_dict(path)[0].get("model_type")
+        if kind != LongVALEConfig.model_type:
+            raise ValueError(f"config.json has model_type {kind!r}, expected {LongVALEConfig.model_type!r}")
+        processor = _load_processor(path, LongVALEProcessor)
+        model, found = model_class.from_pretrained(
+            path,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **({} if dtype is None else {"dtype": dtype}),
+        )
+        _check_weights(found)
+        if model.config.video_token_id != processor.video_token_id:
+            raise ValueError(
+                f"the video placeholder is token {processor.video_token_id} of the tokenizer, but "
+                f"{model.config.video_token_id} of the model; take both from one checkpoint"
+            )
+    except OSError as error:  # transformers says so of whatever file it cannot find, here or on the Hub
+        raise FileNotFoundError(f"{path}: cannot be loaded: {_reason(error)}") from error
+    except SafetensorError as error:
+        raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
+    except (ValueError, StrictDataclassError) as error:
+        raise ValueError(f"{path}: cannot be loaded: {_reason(error)}") from error
+    return model.to(device).eval(), processor
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The device to compute on: the one named, else an accelerator if there is one, else the CPU.
+
+    Args:
+        device: such as "cpu" or "cuda:1".
+
+    Raises:
+        ValueError: if there is no such device, or this build of torch cannot use it.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    import torch
+
+    if device is None:
+        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a build of torch without this kind of device
+        raise ValueError(f"device {str(device)!r} cannot be used ({_reason(error)}); give another, as cpu") from error
+
+
+def weights_digest(model: torch.nn.Module, part: str = "") -> str:
+    """A short digest of at least 64 values of each parameter: training moves nearly every value, so it tells
+    checkpoints apart at a fraction of the cost of reading them whole.
+
+    Args:
+        model: any model of ours, with or without the head of the language model.
+        part: only of parameters whose name holds this, such as "_tower.".
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if part in name:
+            values = parameter.detach().flatten()
+            digest.update(f"{name.removeprefix('model.')}{tuple(parameter.shape)}{parameter.dtype}".encode())
+            digest.update(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_folder(path: str | os.PathLike) -> None:
+    """Refuse what is no checkpoint by its files; those of the Hub are seen when they are fetched."""
+    folder = Path(path)
+    if not folder.is_dir():
+        if isinstance(path, str) and _HUB_ID.fullmatch(path) and not folder.exists():
+            return
+        raise FileNotFoundError(f"{path}: no such model folder")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder / 'config.json'}: no such file; give a folder written by save_pretrained")
+    if not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"{folder / 'model.safetensors'}: no such file; the checkpoint has no weights")
+    if not (folder / "processor_config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder / 'processor_config.json'}: no such file; save the processor beside the weights"
+        )
+    for file in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{file}: not JSON: {error}; copy or download it again") from None
+        if file.name == "config.json" and not isinstance(content, dict):
+            raise ValueError(f"{file}: must be an object, not {str(content)[:60]!r}; copy or download it again")
+
+
+def _load_processor(path: str | os.PathLike, processor_class: type) -> Any:
+    try:
+        return processor_class.from_pretrained(path, trust_remote_code=False)
+    except (KeyError, TypeError, AttributeError) as error:  # fields that tokenizer and image processor miss
+        raise ValueError(f"the tokenizer or the processor is damaged ({error!r}); copy or download it again") from error
+
+
+def _check_weights(found: dict[str, Any]) -> None:
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"the checkpoint lacks {len(missing)} weights, for instance {missing[0]}")
+    if found["mismatched_keys"]:
+        name, stored, expected = min(found["mismatched_keys"])
+        raise ValueError(f"weight {name} is {list(stored)}, but config.json says {list(expected)}")
+    # The towers alone are loaded without the head of the language model.
+    unexpected = sorted(name for name in found["unexpected_keys"] if not name.startswith("lm_head."))
+    if unexpected:
+        raise ValueError(f"config.json has no place for {len(unexpected)} weights, for instance {unexpected[0]}")
+
+
+def _reason(error: Exception) -> str:
+    """What another library says, in one line of a bearable length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 3] + "..."

@@ -1,0 +1,105 @@
+"""Commands about data sets: data stats, data prepare, data restore, push-dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import app
+from .options import Quiet
+
+data = typer.Typer(no_args_is_help=True, help="Look at annotations; write them as a data set for the Hub.")
+app.add_typer(data, name="data", epilog="Example: longvale data stats demo/corpus")
+
+
+@data.command(epilog="Example: longvale data stats demo/corpus --output outputs/statistics")
+def stats(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with official annotation files, or one such file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for statistics.json, .png and .svg.", show_default="only the table")
+    ] = None,
+) -> None:
+    """Tell what a corpus is made of.
+
+    Lengths of videos and events, events a video, relations of the modalities; how events cover the videos and overlap.
+    """
+    from longvale.data.statistics import format_statistics, measure, read_splits, save_statistics
+
+    splits = {name: measure(videos) for name, videos in read_splits(path).items()}
+    typer.echo(format_statistics(splits))
+    if output is not None:
+        typer.echo("\n" + "\n".join(str(path) for path in save_statistics(splits, output)))
+
+
+@data.command(epilog="Example: longvale data prepare demo/corpus --output longvale")
+def prepare(
+    official_dir: Annotated[Path, typer.Argument(metavar="OFFICIAL_DIR", help="Folder with the official files.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    invalid: Annotated[
+        str, typer.Option(help="When rows are wrong: stop, drop them, or keep them where columns can hold them.")
+    ] = "stop",
+    max_shard_size: Annotated[str, typer.Option(help="Of a file, before compression.")] = "500MB",
+    card: Annotated[
+        Path | None, typer.Option(help="README.md to use; its YAML is completed.", show_default="LongVALE's")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the data as Parquet.
+
+    Plain load_dataset and the Hub's viewer read it without this library. All rows are checked, and what is wrong is
+    listed with its remedy.
+    """
+    from longvale.data.prepare import InvalidData
+    from longvale.data.prepare import prepare as run
+
+    try:
+        result = run(
+            official_dir, output, invalid=invalid, max_shard_size=max_shard_size, card=card, progress=not quiet
+        )
+    except InvalidData as error:
+        typer.echo("\n".join(map(str, error.problems)), err=True)
+        raise ValueError(f"{len(error.problems)} problems; correct the files, or give --invalid drop or keep") from None
+    for problem in result.problems:
+        typer.echo(str(problem), err=True)
+    for name, splits in result.written.items():
+        typer.echo(f"{name}: " + ", ".join(f"{of.rows:,} {split}" for split, of in splits.items()))
+    size = sum(of.file_bytes for splits in result.written.values() for of in splits.values())
+    typer.echo(f"{output}: {size / 1e6:,.1f} MB of Parquet, {len(result.problems)} problems")
+
+
+@data.command(epilog="Example: longvale data restore longvale --output official")
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `longvale data prepare` wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+) -> None:
+    """Write official files from Parquet.
+
+    The way back of prepare, without loss.
+    """
+    from longvale.data.prepare import restore as run
+
+    typer.echo("\n".join(str(path) for path in run(folder, output)))
+
+
+@app.command(epilog="Example: longvale push-dataset longvale me/longvale --dry-run")
+def push_dataset(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `longvale data prepare` wrote.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Dataset on the Hub, such as me/longvale.")],
+    private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be sent.")] = False,
+) -> None:
+    """Put a prepared data set on the Hub.
+
+    Its checksums are compared first. The account is that of `hf auth login`, or of the variable HF_TOKEN.
+    """
+    from longvale.data.shards import check_checksums
+    from longvale.hub import format_upload, plan_upload, push
+
+    check_checksums(folder)
+    upload = plan_upload(folder, repo, "dataset")
+    typer.echo(format_upload(upload))
+    typer.echo("nothing sent: --dry-run" if dry_run else push(upload, private=private))

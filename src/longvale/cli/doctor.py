@@ -1,0 +1,22 @@
+"""What this machine has: doctor."""
+
+from __future__ import annotations
+
+import typer
+
+from .base import app
+
+
+@app.command(epilog="Example: longvale doctor")
+def doctor() -> None:
+    """Tell what this machine has and what is missing for what.
+
+    Versions, devices, codecs and caches. Exit code 1 if something is missing without which nothing works.
+    """
+    from longvale.doctor import examine, format_findings
+
+    findings = examine()
+    typer.echo(format_findings(findings))
+    missing = [finding.name for finding in findings if finding.state == "missing"]
+    typer.echo(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing that is always needed is missing")
+    raise typer.Exit(bool(missing))

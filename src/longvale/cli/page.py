@@ -1,0 +1,48 @@
+"""The web page: app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import app as longvale
+from .options import Device, Model
+
+
+@longvale.command(epilog="Example: longvale app demo/model --examples demo/corpus/videos")
+def app(
+    model: Model,
+    examples: Annotated[
+        Path | None, typer.Option(help="Folder of videos to offer.", show_default="three synthetic ones")
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Folder NAME.stages of longvale annotate, to show with EXAMPLES.", show_default="none"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="To listen on.", show_default="the first free from 7860")] = None,
+    max_size: Annotated[float, typer.Option(help="Largest upload in MB.")] = 500,
+    max_length: Annotated[float, typer.Option(help="Longest video in seconds.")] = 1200,
+    device: Device = None,
+) -> None:
+    """Ask about videos in a web page.
+
+    Answers are drawn on a timeline and can be saved. Uploads stay in a private folder and are deleted. Needs
+    `pip install "longvale[app]"`.
+    """
+    from importlib.util import find_spec
+
+    from longvale.app.limits import Limits
+
+    if find_spec("gradio") is None:
+        raise ValueError('the page needs Gradio; install it with: pip install "longvale[app]"')
+    from longvale.app.server import serve, wait_for_end
+
+    limits = Limits(size=int(max_size * 2**20), length=max_length)
+    with serve(
+        model, examples=examples, annotations=annotations, host=host, port=port, limits=limits, device=device
+    ) as url:
+        typer.echo(f"open {url} in a browser; Ctrl-C ends it and deletes the uploads")
+        wait_for_end()

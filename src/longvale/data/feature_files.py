@@ -1,0 +1,394 @@
+"""What a feature store reads from: folders of `.npy` files, the published zip archives as they are, Parquet shards.
+
+Each is a set of arrays by video id, of one modality. Nothing is unpacked, nothing is unpickled, and every array is
+checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..events import Modality, check_video_id
+
+#: What numpy raises on headers that are cut, hostile, or promise more than the file holds.
+_HEADER_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, tokenize.TokenError, EOFError)
+
+#: The largest array that is read from an archive: an hour of video has 703 windows of speech, 1280 wide, 3.6 MB.
+_MAX_MEMBER_BYTES = 256 << 20
+
+#: Deflate shrinks float features by a tenth; a thousandfold is an attack.
+_MAX_RATIO = 200
+
+#: Bytes that are fetched at once of an archive that lies behind a URL: a video's features of one modality and some.
+_BLOCK_BYTES = 512 << 10
+
+
+class FeatureFiles(Protocol):
+    """The arrays of one modality."""
+
+    def ids(self) -> Iterator[str]:
+        """In order."""
+
+    def place(self, video_id: str) -> str:
+        """Where this video's array is or would be, for messages."""
+
+    def has(self, video_id: str) -> bool: ...
+
+    def read(self, video_id: str) -> np.ndarray:
+        """The array as it is stored, floats of one or two dimensions, values not looked at. Raises ValueError."""
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        """That of the array, without reading it where that can be helped. Raises ValueError."""
+
+    def digest_into(self, digest: Any) -> None:
+        """Update a digest with what changes when the files do: names, sizes, times."""
+
+
+class NpyFolder:
+    """`<folder>/<video_id>.npy`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def ids(self) -> Iterator[str]:
+        yield from (path.stem for path in self._paths())
+
+    def place(self, video_id: str) -> str:
+        return str(self._path(video_id))
+
+    def has(self, video_id: str) -> bool:
+        return self._path(video_id).is_file()
+
+    def read(self, video_id: str) -> np.ndarray:
+        # Mapping checks the promised shape against the file's size before memory is asked for, and never unpickles.
+        path = self._path(video_id)
+        try:
+            array = np.lib.format.open_memmap(path, mode="r")
+        except _HEADER_ERRORS as error:
+            raise ValueError(_not_whole(path, error)) from None
+        return _check_kind(array, path)
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        return self.read(video_id).shape
+
+    def digest_into(self, digest: Any) -> None:
+        for path in self._paths():
+            status = path.stat()
+            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+
+    def _path(self, video_id: str) -> Path:
+        check_video_id(video_id)
+        return self.folder / f"{video_id}.npy"
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("*.npy"))
+
+
+class NpyArchive:
+    """A zip archive of `.npy` files, in any folder of it, on disk or behind a URL.
+
+    Args:
+        place: path of the archive or a URL that fsspec can open. Of a URL only the ranges that are needed are fetched:
+            the directory at the end, and a video's own bytes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no whole zip archive, or a member is unsafe: a link, encrypted, of an absolute path or one
+            that leaves the archive, or of a size that no features have; or if two members are of one video.
+    """
+
+    def __init__(self, place: str | os.PathLike) -> None:
+        self.name = os.fspath(place)
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in self._archive().infolist():
+            self._check_safe(member)
+            path = PurePosixPath(member.filename)
+            if member.is_dir() or path.suffix != ".npy" or path.name.startswith("."):
+                continue
+            check_video_id(path.stem)
+            if path.stem in self._members:
+                raise ValueError(f"{self.name}: {member.filename}: is the second array of this video; pack it anew")
+            self._members[path.stem] = member
+
+    def ids(self) -> Iterator[str]:
+        yield from sorted(self._members)
+
+    def place(self, video_id: str) -> str:
+        member = self._members.get(video_id)
+        return f"{self.name}: {member.filename if member else f'{video_id}.npy'}"
+
+    def has(self, video_id: str) -> bool:
+        check_video_id(video_id)
+        return video_id in self._members
+
+    def read(self, video_id: str) -> np.ndarray:
+        return parse_npy(self._content(video_id), self.place(video_id))
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        return self.read(video_id).shape  # deflated: there is no way around its bytes
+
+    def digest_into(self, digest: Any) -> None:
+        for video_id in self.ids():
+            member = self._members[video_id]
+            digest.update(f"{self.name}\0{member.filename}\0{member.file_size}\0{member.CRC}\n".encode())
+
+    def _content(self, video_id: str) -> bytes:
+        member, place = self._members[video_id], self.place(video_id)
+        try:
+            with self._archive().open(member) as file:
+                content = file.read(member.file_size + 1)  # at the end zipfile compares the checksum
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise ValueError(f"{place}: damaged ({error}); copy or download the archive again") from None
+        if len(content) != member.file_size:
+            raise ValueError(
+                f"{place}: is not of the {member.file_size} bytes that the archive says; download it again"
+            )
+        return content
+
+    def _archive(self) -> zipfile.ZipFile:
+        # A process that was forked must not share the place in the file with its parent.
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                self._opened = os.getpid(), zipfile.ZipFile(open_binary(self.name))
+            except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+                raise ValueError(f"{self.name}: not a whole zip archive ({error}); copy or download it again") from None
+        return self._opened[1]
+
+    def _check_safe(self, member: zipfile.ZipInfo) -> None:
+        path = PurePosixPath(member.filename)
+        mode = member.external_attr >> 16
+        reason = None
+        if path.is_absolute() or "\\" in member.filename or ":" in member.filename.partition("/")[0]:
+            reason = "its path is absolute"
+        elif ".." in path.parts:
+            reason = "its path leaves the archive"
+        elif mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_IFMT(mode) == 0):
+            reason = "it is a link or another special file"
+        elif member.flag_bits & 1:
+            reason = "it is encrypted"
+        elif member.file_size > _MAX_MEMBER_BYTES or member.file_size > _MAX_RATIO * max(member.compress_size, 1024):
+            reason = f"it would grow from {member.compress_size} to {member.file_size} bytes"
+        if reason:
+            raise ValueError(f"{self.name}: {member.filename!r} is refused: {reason}; get the archive from its source")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+
+class ParquetColumn:
+    """A column of Parquet shards: lists of rows, beside `video_id`, as [`pack_features`] writes them.
+
+    Args:
+        shards: that share their files with the columns of other modalities.
+        modality: of the column.
+    """
+
+    def __init__(self, shards: ParquetShards, modality: Modality) -> None:
+        self._shards, self._modality = shards, modality
+
+    def ids(self) -> Iterator[str]:
+        yield from sorted(self._shards.rows)
+
+    def place(self, video_id: str) -> str:
+        row = self._shards.rows.get(video_id)
+        path = self._shards.root if row is None else row[0]
+        return f"{path}: video {video_id!r}: {self._modality}_features"
+
+    def has(self, video_id: str) -> bool:
+        check_video_id(video_id)
+        return video_id in self._shards.rows
+
+    def read(self, video_id: str) -> np.ndarray:
+        return self._shards.array(video_id, self._modality, self.place(video_id))
+
+    def shape(self, video_id: str) -> tuple[int, ...]:
+        return self.read(video_id).shape
+
+    def digest_into(self, digest: Any) -> None:
+        for path in self._shards.paths:
+            status = os.stat(path)
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+
+
+class ParquetShards:
+    """The rows of `*.parquet` by video id. Read are the ids, and then the row groups that are asked for.
+
+    Raises:
+        ValueError: naming the file that is no such shard, or the video that is in two.
+    """
+
+    def __init__(self, root: Path, paths: list[Path]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.root, self.paths = root, paths
+        self.rows: dict[str, tuple[Path, int, int]] = {}  # shard, row group, row of it
+        self.columns: set[str] = set()
+        self._group: tuple[tuple[Path, int], Any] | None = None  # the last one that was read
+        for path in paths:
+            try:
+                file = pq.ParquetFile(path)
+                self.columns |= set(file.schema_arrow.names)
+                groups = [file.read_row_group(g, columns=["video_id"]) for g in range(file.num_row_groups)]
+                ids = [group.column("video_id").to_pylist() for group in groups]
+            except (pa.ArrowException, KeyError, OSError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise ValueError(
+                    f"{path}: not a shard of features ({reason}); make it with `longvale features pack`"
+                ) from None
+            for group, videos in enumerate(ids):
+                for row, video_id in enumerate(videos):
+                    check_video_id(video_id)
+                    if video_id in self.rows:
+                        raise ValueError(
+                            f"{path}: video {video_id!r} is in {self.rows[video_id][0].name}, too; keep one"
+                        )
+                    self.rows[video_id] = (path, group, row)
+
+    def array(self, video_id: str, modality: Modality, place: str) -> np.ndarray:
+        """float16 [n, width]; [0, 0] for a modality that the video does not have."""
+        path, group, row = self.rows[video_id]
+        table = self._read_group(path, group)
+        rows = table.column(f"{modality}_features")[row]
+        if not rows.is_valid:
+            return np.zeros((0, 0), np.float16)
+        values = rows.values  # list<halffloat> of this video
+        lengths = np.diff(values.offsets.to_numpy())
+        if not len(lengths) or (lengths != lengths[0]).any():
+            raise ValueError(f"{place}: has rows of different widths; pack it again")
+        array = values.flatten().to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
+        expected = table.column("sha256")[row].as_py() or {}
+        if expected.get(modality) != array_digest(array):
+            raise ValueError(f"{place}: is not what was packed (checksum); copy or download the shard again")
+        return _check_kind(array, place)
+
+    def _read_group(self, path: Path, group: int) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._group is None or self._group[0] != (path, group):
+            try:
+                table = pq.ParquetFile(path).read_row_group(group)
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{path}: damaged ({' '.join(str(error).split())[:200]}); copy it again") from None
+            columns = {n: pa.chunked_array([_storage(c) for c in table.column(n).chunks]) for n in table.column_names}
+            self._group = (path, group), pa.table(columns).combine_chunks()
+        return self._group[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_group": None}
+
+
+def _storage(array: Any) -> Any:
+    """Without the extension type that `datasets` gives to arrays of two dimensions."""
+    return getattr(array, "storage", array)
+
+
+def array_digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's shape and values as float16, the form in which features are packed."""
+    digest = hashlib.sha256(repr(array.shape).encode())
+    digest.update(np.ascontiguousarray(array, np.dtype("<f2")).tobytes())
+    return digest.hexdigest()
+
+
+def parse_npy(content: bytes, place: str) -> np.ndarray:
+    """The array of a `.npy` file that is in memory.
+
+    Raises:
+        ValueError: naming the place, if it is no whole array of floats of one or two dimensions.
+
+    Example:
+        >>> parse_npy(b"PK", "visual.zip: abc.npy")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: visual.zip: abc.npy: not a whole .npy file of numbers (EOF: ...); make it again
+    """
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+        shape, _, dtype = read_header(file)
+        # Compared before memory is asked for.
+        missing = int(np.prod(shape, dtype=object)) * dtype.itemsize - (len(content) - file.tell())
+        if missing or dtype.hasobject or min(shape, default=1) < 0:
+            raise ValueError(f"{abs(missing)} bytes {'are missing' if missing > 0 else 'too many'}")
+        file.seek(0)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    except (*_HEADER_ERRORS, KeyError) as error:
+        raise ValueError(_not_whole(place, error)) from None
+    return _check_kind(array, place)
+
+
+def _not_whole(place: str | os.PathLike, error: Exception) -> str:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return f"{place}: not a whole .npy file of numbers ({reason}); make it again"
+
+
+def _check_kind(array: np.ndarray, place: str | os.PathLike) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2):
+        raise ValueError(f"{place}: must be floats of shape [n, width], not {array.dtype} of shape {array.shape}")
+    return array
+
+
+# --- places that may be remote --------------------------------------------------------------------------------------
+
+
+def is_url(place: str | os.PathLike) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
+def open_binary(place: str) -> Any:
+    """A file to read at any position; of a URL, in ranges.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if not is_url(place):
+        return open(place, "rb")
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(place)
+    return filesystem.open(path, "rb", block_size=_BLOCK_BYTES)
+
+
+def list_names(place: str) -> list[str]:
+    """Names of the files directly in a folder, local or behind a URL that fsspec can list.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    if not is_url(place):
+        return sorted(os.listdir(place))
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(place)
+    return sorted({str(name).rstrip("/").rpartition("/")[2] for name in filesystem.ls(path, detail=False)})
+
+
+def find_archives(place: str, folders: Mapping[Modality, str]) -> dict[Modality, str]:
+    """The archive of each modality in a folder: `visual_features.zip`, or as published, `visual_features_7240.zip`.
+
+    Raises:
+        ValueError: if there are several of one modality.
+    """
+    found: dict[Modality, str] = {}
+    names = [name for name in list_names(place) if name.endswith(".zip")]
+    for modality, folder in folders.items():
+        of_it = [name for name in names if name == f"{folder}.zip" or name.startswith(f"{folder}_")]
+        if len(of_it) > 1:
+            raise ValueError(f"{place}: holds {' and '.join(of_it)}; keep one, or put them into folders of their own")
+        if of_it:
+            found[modality] = f"{place.rstrip('/')}/{of_it[0]}"
+    return found

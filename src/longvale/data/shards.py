@@ -1,0 +1,164 @@
+"""Parquet files of a split, in shards, and the checksums of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..events import atomic_write
+
+if TYPE_CHECKING:
+    import datasets
+
+#: In the form that `sha256sum --check` reads.
+CHECKSUMS_FILE = "SHA256SUMS"
+
+#: Not among the checksums: the card is a text that people go on writing.
+_NOT_SUMMED = (CHECKSUMS_FILE, "README.md")
+
+_ROWS_A_GROUP = 1000
+_WHOLE_IN_FLOAT64 = 2**53
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written of a split: rows, and bytes in memory and on disk."""
+
+    rows: int
+    memory_bytes: int
+    file_bytes: int
+
+
+def write_shards(
+    folder: Path, split: str, rows: Iterable[dict[str, Any]], features: datasets.Features, max_bytes: int
+) -> Written:
+    """Write rows as `<folder>/<split>-00000-of-0000N.parquet`.
+
+    Args:
+        folder: which exists.
+        split: begin of the names.
+        rows: read once; a few at a time are in memory.
+        features: of the data set, kept in the files too.
+        max_bytes: a shard that reaches this size in memory is the last but one.
+
+    Returns:
+        How much it was. Without a row there is one file with none.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = features.arrow_schema
+    paths: list[Path] = []
+    count, memory_bytes, batches = 0, 0, _batches(rows)
+    while (batch := next(batches, None)) is not None:
+        paths.append(folder / f"{split}-{len(paths):05d}.parquet")
+        in_shard = 0
+        with pyarrow.parquet.ParquetWriter(paths[-1], schema) as writer:
+            while batch is not None:
+                table = pyarrow.Table.from_pylist([storable(row) for row in batch], schema=schema)
+                writer.write_table(table)
+                count, in_shard = count + len(batch), in_shard + table.nbytes
+                batch = next(batches, None) if in_shard < max_bytes else None
+        memory_bytes += in_shard
+    named = [path.rename(path.with_name(f"{path.stem}-of-{len(paths):05d}.parquet")) for path in paths]
+    return Written(count, memory_bytes, sum(path.stat().st_size for path in named))
+
+
+def storable(value: Any) -> Any:
+    """A row as Parquet can hold it, of what JSON may: half characters become U+FFFD, huge whole numbers rounded ones.
+
+    Example:
+        >>> storable({"caption": "half \\ud83d", "events": [1]}) == {"caption": "half \\ufffd", "events": [1]}
+        True
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, int) and abs(value) > _WHOLE_IN_FLOAT64:
+        return float(value)
+    if isinstance(value, dict):
+        return {name: storable(item) for name, item in value.items()}
+    return [storable(item) for item in value] if isinstance(value, list) else value
+
+
+def read_shards(folder: Path, split: str, needed: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a split that [`write_shards`] wrote.
+
+    Args:
+        folder: which has the files.
+        split: begin of their names.
+        needed: names of columns.
+
+    Raises:
+        ValueError: naming the file that is no Parquet or lacks a column.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    for path in sorted(folder.glob(f"{split}-*.parquet")):
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                if missing := sorted(set(needed) - set(file.schema_arrow.names)):
+                    raise ValueError(f"{path}: has no column '{missing[0]}'; prepare the data again")
+                for batch in file.iter_batches(_ROWS_A_GROUP):
+                    yield from batch.to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise ValueError(f"{path}: not readable as Parquet ({error}); fetch it again") from None
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `SHA256SUMS` of all files in a folder and below it, without the card."""
+    with atomic_write(folder / CHECKSUMS_FILE) as file:
+        file.writelines(f"{digest}  {name}\n" for name, digest in _digests(folder).items())
+
+
+def check_checksums(folder: str | os.PathLike) -> list[str]:
+    """Compare a folder with its `SHA256SUMS`.
+
+    Returns:
+        Names of the files that it lists.
+
+    Raises:
+        FileNotFoundError: if the folder or the list is missing.
+        ValueError: naming the first file that is missing, changed or not in the list.
+    """
+    path = Path(folder, CHECKSUMS_FILE)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `longvale data prepare` writes such a folder")
+    listed: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        digest, gap, name = line.partition("  ")
+        if not gap or not name or len(digest) != 64:
+            raise ValueError(f"{path}: line {number}: must be a SHA-256, two spaces and a name, not {line[:80]!r}")
+        listed[name] = digest
+    found = _digests(Path(folder))
+    for name in sorted({*listed, *found}):
+        if listed.get(name) != found.get(name):
+            fault = "is missing" if name not in found else "was added" if name not in listed else "has changed"
+            raise ValueError(
+                f"{Path(folder, name)}: {fault} since {CHECKSUMS_FILE} was written; prepare the data again"
+            )
+    return sorted(listed)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in _NOT_SUMMED and not any(part.startswith(".") for part in name.split("/")):
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows a thousand at a time; at least one batch, so that a split without rows has a file."""
+    rows = iter(rows)
+    batch = list(islice(rows, _ROWS_A_GROUP))
+    yield batch
+    while batch := list(islice(rows, _ROWS_A_GROUP)):
+        yield batch

@@ -1,0 +1,125 @@
+"""Any video model of transformers that has a chat template; those that hear get the sound too.
+
+Frames and sound are decoded here, in one pass and at known times, so that no model's own reader (torchcodec, decord)
+decides what it sees.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ...checkpoints.loading import choose_device, weights_digest
+from .base import Adapter
+
+if TYPE_CHECKING:
+    from ...models.media import Media
+
+#: Models whose sound runs between the frames of its video, and the class of the part that writes: the whole speaks too.
+_OMNI = {
+    "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
+    "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
+    "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
+    "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
+}
+
+
+class ChatAdapter(Adapter):
+    """A model of transformers.
+
+    Args:
+        model: folder or Hub id, or a (model, processor) pair.
+        sound: give the sound to models that hear; others never get it.
+        device: such as "cpu"; by default an accelerator if there is one.
+        options: those of [`Adapter`].
+
+    Raises:
+        FileNotFoundError, ValueError: if the model cannot be loaded, or its processor has no chat template.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | tuple[Any, Any],
+        *,
+        sound: bool = True,
+        device: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.model, self.processor = model if isinstance(model, tuple) else load_chat_model(model, device)
+        self.hears = self.model.config.model_type in _OMNI
+        self.sound = sound and self.hears
+        if not getattr(self.processor, "chat_template", None):
+            raise ValueError(f"{self.model.name_or_path}: its processor has no chat template; it cannot be asked")
+
+    def describe(self) -> dict[str, Any]:
+        """Model, revision, weights, and whether the sound is given."""
+        return {
+            "model": str(self.model.name_or_path),
+            "revision": getattr(self.model.config, "_commit_hash", None),
+            "weights": weights_digest(self.model),
+            "sound": self.sound,
+            "decoding": {"greedy": True},
+        }
+
+    def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
+        """Ask the model, greedily.
+
+        Raises:
+            ValueError: if the video has no picture.
+        """
+        import torch
+
+        if media.frames is None:
+            raise ValueError("the video has no picture; this model needs frames")
+        messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+        prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        inputs = self.processor(text=[prompt], return_tensors="pt", **self._video(media)).to(self.model.device)
+        inputs = inputs.to(self.model.dtype)  # the pictures and the sound; numbers of tokens stay whole
+        with torch.inference_mode():
+            output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **self._generation())
+        new_tokens = output[:, inputs["input_ids"].shape[1] :]
+        return self.processor.batch_decode(new_tokens, skip_special_tokens=True)[0]
+
+    def _video(self, media: Media) -> dict[str, Any]:
+        """The processor's arguments: frames with their rate, and, where the model hears, the sound of that video."""
+        frames = len(media.frames)
+        rate = frames / media.duration
+        metadata = {
+            "fps": rate,
+            "total_num_frames": frames,
+            "duration": media.duration,
+            "frames_indices": list(range(frames)),
+        }
+        options: dict[str, Any] = {
+            "videos": [media.frames],
+            "video_metadata": [metadata],
+            "do_sample_frames": False,
+        }
+        if self.hears:
+            options["fps"] = rate
+        if self.sound and media.waveform is not None:
+            options |= {"audio": [media.waveform], "audio_from_video_indices": [0], "load_audio_from_video": True}
+        return options
+
+    def _generation(self) -> dict[str, Any]:
+        return {"use_audio_in_video": self.sound} if self.hears else {}
+
+
+def load_chat_model(model: str | os.PathLike, device: str | None = None) -> tuple[Any, Any]:
+    """A model with its processor, in the precision that it is stored in.
+
+    Raises:
+        FileNotFoundError: if it cannot be had.
+        ValueError: if it is no model that writes about pictures.
+    """
+    import transformers
+
+    try:
+        kind = transformers.AutoConfig.from_pretrained(model).model_type
+        loader = getattr(transformers, _OMNI.get(kind, "AutoModelForImageTextToText"))
+        loaded = loader.from_pretrained(model, dtype="auto")
+        processor = transformers.AutoProcessor.from_pretrained(model)
+    except OSError as error:
+        raise FileNotFoundError(f"{model}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+    return loaded.to(choose_device(device)).eval(), processor

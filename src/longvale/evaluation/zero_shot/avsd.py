@@ -1,0 +1,164 @@
+"""AVSD: dialogues about videos of people at home (Alamri et al., CVPR 2019), the track of DSTC7.
+
+Two tasks: `avsd` asks the last question of each dialogue, with what was said before it, as the track does; `avsd_first`
+asks the first question, with nothing before it, as VideoLLaMA2 does. The official files are
+`{train,valid,test}_set4DSTC7-AVSD.json`; in the test file the last answers are not disclosed, and their six references
+each are in `test_set4DSTC7-AVSD_multiref.json` of the official scorer, which is looked for beside it. Later work's
+`avsd_{split}.json`, by video id, is read as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...events import check_video_id, load_json
+from ...metrics.text.captions import score_captions
+from ...tasks import Prediction, Question, ZeroShotTask
+from .prompting import ask_about_video, load_prompt
+
+#: Names of the files of a split; the first that is there is read.
+FILES = {
+    "train": ("train_set4DSTC7-AVSD.json", "avsd_train.json"),
+    "validation": ("valid_set4DSTC7-AVSD.json", "avsd_val.json"),
+    "test": ("test_set4DSTC7-AVSD.json", "avsd_test.json"),
+}
+
+#: Stands in place of an answer of the test file.
+UNDISCLOSED = "__UNDISCLOSED__"
+
+#: What tables show.
+SCORES = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Questions and answers about a video, in their order."""
+
+    video_id: str
+    turns: tuple[tuple[str, str], ...]
+
+
+def load_dialogues(path: str | os.PathLike) -> list[Dialogue]:
+    """Read a file of dialogues in one of the two forms.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming file, dialogue and turn of what is refused.
+    """
+    value = load_json(path)
+    if isinstance(value, Mapping) and isinstance(value.get("dialogs"), list):
+        items = [
+            (item.get("image_id") if isinstance(item, Mapping) else item, item, "dialog") for item in value["dialogs"]
+        ]
+    elif isinstance(value, Mapping) and value:
+        items = [(video_id, item, "data") for video_id, item in value.items()]
+    else:
+        raise ValueError(f"{path}: must be an object with a list of 'dialogs', or dialogues by video id")
+    dialogues: dict[str, Dialogue] = {}
+    for place, (video_id, item, field) in enumerate(items):
+        try:
+            check_video_id(video_id)
+            if video_id in dialogues:
+                raise ValueError(f"video {video_id!r} has two dialogues; keep one")
+            dialogues[video_id] = Dialogue(video_id, _read_turns(item, field))
+        except ValueError as error:
+            raise ValueError(f"{path}: dialogue {place}: {error}") from None
+    if not dialogues:
+        raise ValueError(f"{path}: holds no dialogue")
+    return list(dialogues.values())
+
+
+def _read_turns(item: Any, field: str) -> tuple[tuple[str, str], ...]:
+    turns = item.get(field) if isinstance(item, Mapping) else None
+    if not isinstance(turns, list) or not turns:
+        raise ValueError(f"field '{field}' must be a list of turns")
+    for number, turn in enumerate(turns):
+        for name in ("question", "answer"):
+            if not isinstance(turn, Mapping) or not isinstance(turn.get(name), str):
+                raise ValueError(f"turn {number}: field '{name}' must be a text")
+    return tuple((turn["question"].strip(), turn["answer"].strip()) for turn in turns)
+
+
+def questions(
+    dialogues: Sequence[Dialogue], tasks: Sequence[ZeroShotTask], prompt: str | None = None
+) -> list[Question]:
+    """What a model is asked, by `tasks`.
+
+    Args:
+        dialogues: of [`load_dialogues`].
+        tasks: `avsd`, `avsd_first` or both.
+        prompt: path of a text file with `$question` and, for what was said before, `$history`.
+
+    Example:
+        >>> dialogue = Dialogue("v", (("is it day ?", "yes"), ("who is there ?", "a man")))
+        >>> print(questions([dialogue], ["avsd"])[0].question)
+        <video>
+        Question: is it day ?
+        Answer: yes
+        Question: who is there ?
+        Answer in one short sentence.
+    """
+    template, asked = load_prompt("avsd", prompt), []
+    for dialogue in dialogues:
+        for task in tasks:
+            turn = 0 if task == "avsd_first" else len(dialogue.turns) - 1
+            question, answer = dialogue.turns[turn]
+            history = "".join(f"Question: {q}\nAnswer: {a}\n" for q, a in dialogue.turns[:turn])
+            text = ask_about_video(template, question=question, history=history)
+            asked.append(Question(dialogue.video_id, task, turn, text, answer))
+    return asked
+
+
+def find_file(data: Path, split: str) -> Path:
+    """The file of a split in a folder; the first of its names if none is there."""
+    paths = [data / name for name in FILES[split]]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def load_references(path: Path, dialogues: Sequence[Dialogue], tasks: Sequence[ZeroShotTask]) -> dict[tuple, list[str]]:
+    """The right answers of each question by its key, from the dialogues or, where not disclosed, from beside them.
+
+    Raises:
+        FileNotFoundError: if answers are not disclosed and the file of references is missing.
+        ValueError: naming the file that lacks some.
+    """
+    wanted = {question.key: [question.reference] for question in questions(dialogues, tasks)}
+    hidden = [key for key, texts in wanted.items() if texts == [UNDISCLOSED]]
+    if hidden:
+        beside = path.with_name(f"{path.stem}_multiref.json")
+        given = _load_multiple(beside)
+        for key in hidden:
+            if key[0] not in given:
+                raise ValueError(f"{beside}: has no reference for the last question about video {key[0]!r}")
+            wanted[key] = given[key[0]]
+    return wanted
+
+
+def _load_multiple(path: Path) -> dict[str, list[str]]:
+    """References by video id: a COCO file whose images are named `<video_id>_<turn>`, one a video."""
+    value = load_json(path)
+    try:
+        video_of = {image["id"]: image["name"].rpartition("_")[0] for image in value["images"]}
+        found: dict[str, list[str]] = {}
+        for item in value["annotations"]:
+            found.setdefault(video_of[item["image_id"]], []).append(item["caption"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: must hold 'images' with id and name, and 'annotations' of them ({error!r})"
+        ) from None
+    if len(set(video_of.values())) != len(video_of):
+        raise ValueError(f"{path}: has several questions about one video; expected its last one only")
+    return found
+
+
+def score_dialogues(
+    answers: Sequence[Prediction], references: Mapping[tuple, Sequence[str]]
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """BLEU, METEOR, ROUGE-L and CIDEr of answers as coco-caption gives them, over all and a row an answer."""
+    scores = score_captions([p.answer for p in answers], [list(references[p.key]) for p in answers])
+    rows = [{name: values[place] for name, values in scores.pairs.items()} for place in range(len(answers))]
+    return {**scores.corpus, "count": len(answers)}, rows

@@ -1,0 +1,228 @@
+"""MUSIC-AVQA: questions about musical performances with one-word answers (Li et al., CVPR 2022).
+
+The official files are `avqa-{train,val,test}.json` of github.com/GeWu-Lab/MUSIC-AVQA, the corrected ones in
+`data/json_update`. Their scorer takes the most probable of 42 answers; a model that writes words needs a rule for what
+is right, and published ones differ, see [`PROTOCOLS`].
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...events import check_video_id, load_json, parse_json
+from ...tasks import Prediction, Question
+from .prompting import ask_about_video, load_prompt
+
+FILES = {"train": "avqa-train.json", "validation": "avqa-val.json", "test": "avqa-test.json"}
+
+_SLOT = re.compile(r"<[A-Za-z]+>")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_MANY = "more than ten"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question of the file.
+
+    Args:
+        video_id, question_id: as there.
+        group, kind: the two parts of its type, such as "Audio-Visual" and "Counting".
+        template, values: the question with slots such as `<Object>`, and what fills them.
+        answer: such as "yes", "two", "acoustic_guitar".
+    """
+
+    video_id: str
+    question_id: int
+    group: str
+    kind: str
+    template: str
+    values: tuple[str, ...]
+    answer: str
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """As [`Question.key`]."""
+        return self.video_id, "music_avqa", self.question_id
+
+    def question(self, *, repeat_first: bool = False) -> str:
+        """The question with its slots filled from left to right.
+
+        Args:
+            repeat_first: give a slot whose name was there before the same value again, as CREMA's code does.
+
+        Example:
+            >>> template = "Is the <Object> louder than the <Object>?"
+            >>> row = Row("v", 0, "Audio", "Comparative", template, ("flute", "drum"), "no")
+            >>> row.question()
+            'Is the flute louder than the drum?'
+        """
+        left, filled = iter(self.values), {}
+
+        def fill(slot: re.Match) -> str:
+            value = next(left)
+            return filled.setdefault(slot[0], value) if repeat_first else value
+
+        return _SLOT.sub(fill, self.template)
+
+
+def load_rows(path: str | os.PathLike) -> list[Row]:
+    """Read an official file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming file, question and field of what is refused.
+    """
+    values = load_json(path)
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{path}: must be a list of questions of MUSIC-AVQA")
+    rows, seen = [], set()
+    for place, value in enumerate(values):
+        try:
+            row = _read_row(value)
+        except ValueError as error:
+            raise ValueError(f"{path}: question {place}: {error}") from None
+        # The first release of the test file holds 55 questions twice.
+        if row.key not in seen:
+            seen.add(row.key)
+            rows.append(row)
+    return rows
+
+
+def _read_row(value: Any) -> Row:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be an object, not {value!r:.60}")
+    for name in ("video_id", "type", "question_content", "templ_values", "anser"):
+        if not isinstance(value.get(name), str):
+            raise ValueError(f"field '{name}' must be a text, not {value.get(name)!r:.60}")
+    number = value.get("question_id")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValueError(f"field 'question_id' must be a whole number, not {number!r:.60}")
+    check_video_id(value["video_id"])
+    kinds, filling = parse_json(value["type"]), parse_json(value["templ_values"])
+    if not (isinstance(kinds, list) and len(kinds) == 2 and all(isinstance(kind, str) for kind in kinds)):
+        raise ValueError(f"field 'type' must hold a list of two texts, not {value['type']!r:.60}")
+    slots = _SLOT.findall(value["question_content"])
+    if not isinstance(filling, list) or len(filling) != len(slots):
+        raise ValueError(
+            f"field 'templ_values' must hold a list of {len(slots)} texts, one a slot, not {filling!r:.60}"
+        )
+    return Row(
+        video_id=value["video_id"],
+        question_id=number,
+        group=kinds[0],
+        kind=kinds[1],
+        template=value["question_content"].strip(),
+        values=tuple(map(str, filling)),
+        answer=value["anser"].strip(),
+    )
+
+
+def questions(rows: Sequence[Row], prompt: str | None = None) -> list[Question]:
+    """What a model is asked, a video's questions together.
+
+    Args:
+        rows: of [`load_rows`].
+        prompt: "crema" or "tdc_video" ask as these do, anything else is a path of a text file with `$question`.
+    """
+    template = load_prompt("music_avqa", prompt)
+    asked: dict[str, list[Question]] = {}
+    for row in rows:
+        text = ask_about_video(template, question=row.question(repeat_first=prompt == "crema"))
+        question = Question(row.video_id, "music_avqa", row.question_id, text, row.answer)
+        asked.setdefault(row.video_id, []).append(question)
+    return [question for some in asked.values() for question in some]
+
+
+def normalize(answer: str) -> str:
+    """An answer in one spelling: lower case, spaces for underscores, words for numbers, no punctuation at its ends.
+
+    Example:
+        >>> normalize(" Acoustic_guitar. "), normalize("2"), normalize("12")
+        ('acoustic guitar', 'two', 'more than ten')
+    """
+    text = " ".join(answer.replace("_", " ").lower().split()).strip(" .,;:!?\"'`")
+    return _spell(text)
+
+
+def _spell(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        return text
+    return _NUMBERS[int(text)] if int(text) <= 10 else _MANY
+
+
+def _crema(prediction: str, answer: str) -> bool:
+    words = " ".join(_spell(word) for word in prediction.replace("_", " ").split())
+    return words in answer.replace("_", " ")
+
+
+#: When a written answer is right. `strict`: prediction and answer are the same after [`normalize`]. `videollama2`
+#: (VideoLLaMA2, branch audio_visual): the same in upper case, without spaces and full stops at the end. `crema` (CREMA,
+#: a76043b): the prediction is a part of the answer, so that an empty one is right. `tdc_video` (TDC-Video,
+#: score_music.py): the answer is a part of the prediction in lower case, so that "no" is in "piano".
+PROTOCOLS: dict[str, Callable[[str, str], bool]] = {
+    "strict": lambda prediction, answer: normalize(prediction) == normalize(answer),
+    "videollama2": lambda prediction, answer: prediction.rstrip(" .").upper() == answer.rstrip(" .").upper(),
+    "crema": _crema,
+    "tdc_video": lambda prediction, answer: answer in prediction.lower(),
+}
+
+
+def score_rows(
+    answers: Sequence[Prediction], rows: Mapping[tuple, Row], protocol: str = "strict"
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Accuracy of written answers.
+
+    Args:
+        answers: to questions of `rows`.
+        rows: by their key.
+        protocol: one of [`PROTOCOLS`].
+
+    Returns:
+        `accuracy` over all questions, `by_group` ("Audio"), `by_type` ("Audio Counting"), each a plain mean over its
+        questions as officially, `counts_by_type`; `protocols`, what each protocol says of the same answers; and a row
+        an answer.
+
+    Raises:
+        ValueError: if the protocol is unknown.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r} of music_avqa; expected one of {', '.join(PROTOCOLS)}")
+    asked = [rows[answer.key] for answer in answers]
+    right = {
+        name: [bool(is_right(p.answer, row.answer)) for p, row in zip(answers, asked, strict=True)]
+        for name, is_right in PROTOCOLS.items()
+    }
+    groups: dict[str, list[bool]] = {}
+    types: dict[str, list[bool]] = {}
+    for row, hit in sorted(zip(asked, right[protocol], strict=True), key=lambda pair: (pair[0].group, pair[0].kind)):
+        groups.setdefault(row.group, []).append(hit)
+        types.setdefault(f"{row.group} {row.kind}", []).append(hit)
+    scores = {
+        "accuracy": _mean(right[protocol]),
+        "by_group": {name: _mean(hits) for name, hits in groups.items()},
+        "by_type": {name: _mean(hits) for name, hits in types.items()},
+        "counts_by_type": {name: len(hits) for name, hits in types.items()},
+        "protocols": {name: _mean(hits) for name, hits in right.items()},
+        "count": len(answers),
+    }
+    return scores, [{"accuracy": float(hit)} for hit in right[protocol]]
+
+
+def known_answers(rows: Sequence[Row]) -> set[str]:
+    """The answers that the file gives, normalized: an answer among them can be read as one."""
+    return {normalize(row.answer) for row in rows}
+
+
+def _mean(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def load_questions(data: Path, split: str, prompt: str | None) -> tuple[Path, list[Question]]:
+    """The file of a split in a folder, and its questions."""
+    path = data / FILES[split]
+    return path, questions(load_rows(path), prompt)

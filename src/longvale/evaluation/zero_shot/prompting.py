@@ -1,0 +1,55 @@
+"""The words around a question: text files, those of published evaluations by name or one's own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from ...tasks import VIDEO_TOKEN
+
+
+def load_prompt(name: str, variant: str | None = None) -> Template:
+    """A prompt of this package, or of a file.
+
+    Args:
+        name: such as "music_avqa".
+        variant: of a published evaluation, such as "crema"; or a path of a text file. None is ours.
+
+    Returns:
+        A template of the fields that the prompt names, such as `$question`.
+
+    Raises:
+        FileNotFoundError: if there is no such variant and no such file.
+        ValueError: if the file holds no `$question`.
+
+    Example:
+        >>> load_prompt("music_avqa", "tdc_video").substitute(question="Is it loud?")
+        'Is it loud? Answer with a single word or phrase.'
+    """
+    prompts = files(__package__).joinpath("prompts")
+    if variant is None or variant.isidentifier():
+        source = prompts.joinpath(f"{name}.txt" if variant is None else f"{name}_{variant}.txt")
+    else:
+        source = Path(variant)
+    if not source.is_file():
+        known = sorted(p.name[len(name) + 1 : -4] for p in prompts.iterdir() if p.name.startswith(f"{name}_"))
+        raise FileNotFoundError(
+            f"{variant}: no such prompt of {name}; give {', '.join(known) or 'none of the published'}, or a text file"
+        )
+    template = Template(source.read_text(encoding="utf-8").rstrip("\n"))
+    if "question" not in template.get_identifiers():
+        raise ValueError(f"{source}: holds no $question; write it where the question stands")
+    return template
+
+
+def ask_about_video(template: Template, **fields: str) -> str:
+    """A question as the models take it, the video first.
+
+    Raises:
+        ValueError: if the template names a field that this task does not have.
+    """
+    try:
+        return f"{VIDEO_TOKEN}\n{template.substitute(fields)}"
+    except KeyError as error:
+        raise ValueError(f"the prompt names ${error.args[0]}; this task has {', '.join(fields)}") from None

@@ -1,0 +1,154 @@
+"""Temporal alignment: do the three modalities' embeddings of one moment lie closer than those of different moments?
+
+The embeddings are what the language model reads, after the projectors. Each modality is averaged over the same equal
+parts of a video, and its mean over the video is taken off, so that only what changes in time is compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longvale.evaluation.generate import annotations_path
+from longvale.evaluation.inputs import VideoInputs
+from longvale.evaluation.model import ModelLike, load_model
+from longvale.events import MODALITIES, Modality, load_annotations
+from longvale.experiments.tables import COLOURS, write_result
+
+
+def alignment(
+    model: ModelLike,
+    data: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    features: str | os.PathLike | None = None,
+    parts: int = 20,
+    limit: int | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Compare the modalities' embeddings over time on the test videos.
+
+    Args:
+        model: folder, Hub id, or (model, processor) pair.
+        data: folder of the annotations.
+        output: folder for `table.md`, `result.json` and `plot.svg`.
+        features: feature store; by default `features` in `data`.
+        parts: equal parts that a video's time is cut into; videos with fewer features of a modality repeat them.
+        limit: only the first so many videos.
+        progress: show a bar.
+
+    Returns:
+        A row a pair of modalities: mean cosine `at_the_same_time` and `at_other_times`; `found`, the share of parts
+        whose nearest part of the other modality is that of the same time (both ways), and `chance`.
+
+    Raises:
+        FileNotFoundError, ValueError: if model or data are not what they should be, or no video has two modalities.
+    """
+    from tqdm.auto import tqdm
+
+    if parts < 2:
+        raise ValueError(f"parts must be 2 or more, not {parts}")
+    model, processor = load_model(model)
+    inputs = VideoInputs(data, features)
+    names = list(load_annotations(annotations_path(data)))[:limit]
+    cosines: dict[tuple[Modality, Modality], list[np.ndarray]] = defaultdict(list)
+    for name in tqdm(names, desc="alignment", unit="video", disable=not progress):
+        embedded = _embed(model, inputs.load(name, model, processor), parts)
+        for pair in combinations(embedded, 2):
+            cosines[pair].append(cosine(embedded[pair[0]], embedded[pair[1]]))
+    if not cosines:
+        raise ValueError(f"{data}: no video has two modalities to compare")
+    rows = [{"pair": f"{a} - {b}", **compare(np.stack(found))} for (a, b), found in cosines.items()]
+    how = {"model": str(getattr(model, "name_or_path", "")), "data": str(data), "videos": len(names), "parts": parts}
+    write_result(Path(output), rows, how, _figure({pair: np.stack(found) for pair, found in cosines.items()}))
+    return rows
+
+
+def compare(cosines: np.ndarray) -> dict[str, float]:
+    """What a pair of modalities shares in time.
+
+    Args:
+        cosines: [videos, T, T], part i of the one with part j of the other.
+
+    Example:
+        >>> compare(np.eye(4)[None])
+        {'at_the_same_time': 1.0, 'at_other_times': 0.0, 'found': 1.0, 'chance': 0.25}
+    """
+    count = cosines.shape[1]
+    same = np.eye(count, dtype=bool)
+    found = [(cosines.argmax(axis=axis) == np.arange(count)).mean() for axis in (1, 2)]
+    return {
+        "at_the_same_time": float(cosines[:, same].mean()),
+        "at_other_times": float(cosines[:, ~same].mean()),
+        "found": float(np.mean(found)),
+        "chance": 1 / count,
+    }
+
+
+def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosines [T, T] of two sequences [T, width], each without its mean over time; 0 where nothing changes.
+
+    Example:
+        >>> cosine(np.array([[0.0, 1.0], [0.0, 3.0]]), np.array([[0.0, 2.0], [0.0, 1.0]])).tolist()
+        [[-1.0, 1.0], [1.0, -1.0]]
+    """
+    sides = []
+    for values in (first, second):
+        centred = values - values.mean(axis=0)
+        norm = np.linalg.norm(centred, axis=1, keepdims=True)
+        sides.append(np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 1e-9))
+    return sides[0] @ sides[1].T
+
+
+def resample(values: np.ndarray, parts: int) -> np.ndarray:
+    """Means [parts, width] over equal parts of the time that a sequence [n, width] covers evenly.
+
+    Example:
+        >>> resample(np.array([[0.0], [2.0], [4.0], [6.0]]), 2).tolist()
+        [[1.0], [5.0]]
+        >>> resample(np.array([[0.0], [3.0]]), 4).tolist()
+        [[0.0], [0.0], [3.0], [3.0]]
+    """
+    edges = np.linspace(0, len(values), parts + 1)
+    sums = np.vstack([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
+    whole = np.minimum(edges.astype(int), len(values) - 1)
+    at_edges = sums[whole] + (edges - whole)[:, None] * values[whole]
+    return np.diff(at_edges, axis=0) / np.diff(edges)[:, None]
+
+
+def _embed(model: Any, features: Mapping[Modality, np.ndarray | None], parts: int) -> dict[Modality, np.ndarray]:
+    import torch
+
+    embedded: dict[Modality, np.ndarray] = {}
+    for modality in MODALITIES:
+        values = features[modality]
+        if values is not None and len(values):
+            projector = getattr(model.model, f"{modality}_projector")
+            with torch.inference_mode():
+                projected = projector(torch.from_numpy(np.array(values)).to(projector.weight)).float().cpu().numpy()
+            embedded[modality] = resample(projected.astype(np.float64), parts)
+    return embedded
+
+
+def _figure(cosines: Mapping[tuple[Modality, Modality], np.ndarray]) -> Any:
+    """Mean cosine over the distance in time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (pair, found), colour in zip(cosines.items(), COLOURS, strict=False):
+        count = found.shape[1]
+        offsets = range(-(count - 1), count)
+        means = [np.mean([np.diagonal(video, offset).mean() for video in found]) for offset in offsets]
+        axes.plot([100 * offset / count for offset in offsets], means, color=colour, label=" - ".join(pair))
+    axes.axvline(0, color="#BBBBBB", linewidth=0.8)
+    axes.set(xlabel="distance in time, % of the video", ylabel="mean cosine")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,171 @@
+"""The events of a video as files that other programs read.
+
+| format | file | for |
+| --- | --- | --- |
+| `json` | `<video>.json` | this library: the official annotations |
+| `webvtt` | `<video>.vtt` | players and browsers: a cue an event |
+| `srt` | `<video>.srt` | players: the same in the older form |
+| `activitynet` | `<video>.activitynet.json` | scorers of ActivityNet Captions: a results file |
+| `csv` | `<video>.csv` | spreadsheets: a row an event |
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .events import Annotation, Event, atomic_write
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form that events can be saved in.
+
+    Args:
+        label: for people.
+        suffix: of a file's name.
+        mime: media type, as HTTP names it.
+        write: the text of a file.
+    """
+
+    label: str
+    suffix: str
+    mime: str
+    write: Callable[[Annotation], str]
+
+
+def to_json(annotation: Annotation) -> str:
+    """The official annotations, as [`longvale.events.load_annotations`] reads them."""
+    return json.dumps({annotation.video_id: annotation.to_official()}, ensure_ascii=False, indent=2) + "\n"
+
+
+def to_webvtt(annotation: Annotation) -> str:
+    """WebVTT (W3C): a cue an event in the order of their starts; cues may overlap.
+
+    Example:
+        >>> print(to_webvtt(Annotation("abc", 60.0, (Event(0.5, 4, "Tom & Jerry."),))), end="")
+        WEBVTT
+        <BLANKLINE>
+        1
+        00:00:00.500 --> 00:00:04.000
+        Tom &amp; Jerry.
+    """
+    escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+    return "\n\n".join(["WEBVTT", *_cues(annotation.events, ".", lambda text: text.translate(escapes))]) + "\n"
+
+
+def to_srt(annotation: Annotation) -> str:
+    """SubRip subtitles: numbered from 1, in the order of the events' starts.
+
+    Example:
+        >>> print(to_srt(Annotation("abc", 60.0, (Event(0.5, 4, "A bell rings."),))), end="")
+        1
+        00:00:00,500 --> 00:00:04,000
+        A bell rings.
+    """
+    cues = list(_cues(annotation.events, ",", lambda text: text.replace("-->", "->")))
+    return "\n\n".join(cues) + "\n" if cues else ""
+
+
+def to_activitynet(annotation: Annotation) -> str:
+    """A results file of ActivityNet Captions, with the three keys that its scorer (densevid_eval) asks for."""
+    rows = [{"sentence": e.caption, "timestamp": [e.start, e.end]} for e in annotation.events]
+    results = {
+        "version": "VERSION 1.0",
+        "results": {annotation.video_id: rows},
+        "external_data": {"used": False, "details": ""},
+    }
+    return json.dumps(results, ensure_ascii=False, indent=2) + "\n"
+
+
+def to_csv(annotation: Annotation) -> str:
+    """Rows of video_id, start and end in seconds, modalities (with ; between), caption.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises ("CSV injection").
+
+    Example:
+        >>> print(to_csv(Annotation("abc", 60.0, (Event(0.5, 4, "A bell, rings.", ("audio",)),))), end="")
+        video_id,start,end,modalities,caption
+        abc,0.5,4,audio,"A bell, rings."
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["video_id", "start", "end", "modalities", "caption"])
+    for event in annotation.events:
+        texts = [_no_formula(annotation.video_id), _no_formula(event.caption)]
+        writer.writerow([texts[0], event.start, event.end, ";".join(event.modalities), texts[1]])
+    return file.getvalue()
+
+
+FORMATS: dict[str, Format] = {
+    "json": Format("Official JSON", ".json", "application/json", to_json),
+    "webvtt": Format("WebVTT", ".vtt", "text/vtt", to_webvtt),
+    "srt": Format("SRT", ".srt", "application/x-subrip", to_srt),
+    "activitynet": Format("ActivityNet", ".activitynet.json", "application/json", to_activitynet),
+    "csv": Format("CSV", ".csv", "text/csv", to_csv),
+}
+
+
+def export_files(annotation: Annotation) -> list[dict[str, str]]:
+    """The events in every format: for each its label, its file's name, media type and text."""
+    return [
+        {
+            "label": form.label,
+            "name": annotation.video_id + form.suffix,
+            "mime": form.mime,
+            "text": form.write(annotation),
+        }
+        for form in FORMATS.values()
+    ]
+
+
+def format_of(path: str | os.PathLike) -> Format:
+    """The format that a file's name asks for.
+
+    Raises:
+        ValueError: if its suffix is none of ours.
+
+    Example:
+        >>> format_of("events.activitynet.json").label, format_of("events.json").label
+        ('ActivityNet', 'Official JSON')
+    """
+    name = Path(path).name.lower()
+    found = [form for form in FORMATS.values() if name.endswith(form.suffix)]
+    if not found:
+        raise ValueError(f"{path}: unknown format; end its name in {', '.join(f.suffix for f in FORMATS.values())}")
+    return max(found, key=lambda form: len(form.suffix))
+
+
+def save_events(annotation: Annotation, path: str | os.PathLike) -> None:
+    """Write the events of a video in the format that the file's name asks for; the file appears whole or not at all.
+
+    Raises:
+        FileNotFoundError: if its folder does not exist.
+        ValueError: as [`format_of`] does.
+    """
+    text = format_of(path).write(annotation)
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def _cues(events: Iterable[Event], point: str, escape: Callable[[str], str]) -> Iterable[str]:
+    """Numbered cues in the order of their starts; a blank line would end one, so that white space becomes a space."""
+    for number, event in enumerate(sorted(events, key=lambda event: (event.start, event.end)), start=1):
+        start, end = round(event.start * 1000), round(event.end * 1000)
+        times = f"{_clock(start, point)} --> {_clock(max(end, start + 1), point)}"  # a cue must end after it starts
+        caption = " ".join(event.caption.replace("\0", " ").split())
+        yield "\n".join([str(number), times, escape(caption)]).rstrip()
+
+
+def _clock(milliseconds: int, point: str) -> str:
+    seconds, milliseconds = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{milliseconds:03d}"
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,123 @@
+"""A folder to the Hub: what would be sent, and sending it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What is to be sent.
+
+    Args:
+        folder: that holds the files.
+        repo_id: such as "me/longvale".
+        repo_type: "dataset" or "model".
+        files: bytes of each by name.
+    """
+
+    folder: Path
+    repo_id: str
+    repo_type: Literal["dataset", "model"]
+    files: Mapping[str, int]
+
+
+def plan_upload(
+    folder: str | os.PathLike,
+    repo_id: str,
+    repo_type: Literal["dataset", "model"],
+    *,
+    patterns: Sequence[str] | None = None,
+    left_out: Sequence[str] = (),
+) -> Upload:
+    """List what a push would send; hidden files are left out.
+
+    Args:
+        folder: with a `README.md`, the card of the repository.
+        repo_id: such as "me/longvale".
+        repo_type: "dataset" or "model".
+        patterns: of the files directly in the folder that are sent, such as "*.json"; None for all files below it.
+        left_out: names that are not sent though they match.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or no card in it.
+        ValueError: if the name of the repository is none, or a link leads out of the folder.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if not (folder / "README.md").is_file():
+        raise FileNotFoundError(
+            f"{folder / 'README.md'}: no such file; it is the card that a {repo_type} is shown with"
+        )
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"repository {repo_id!r}: {error}") from None
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if any(part.startswith(".") for part in name.split("/")) or not path.is_file() or name in left_out:
+            continue
+        if patterns is not None and ("/" in name or not any(fnmatch(name, pattern) for pattern in patterns)):
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{path}: leads out of the folder, to {path.resolve()}; copy the file instead")
+        files[name] = path.stat().st_size
+    return Upload(folder, repo_id, repo_type, files)
+
+
+def format_upload(upload: Upload) -> str:
+    """A line a file with its size, and where they go.
+
+    Example:
+        >>> print(format_upload(Upload(Path("x"), "me/longvale", "dataset", {"README.md": 1500})))
+             0.00 MB  README.md
+        1 files, 0.00 MB, to https://hf.co/datasets/me/longvale
+    """
+    lines = [f"{size / 1e6:9.2f} MB  {name}" for name, size in upload.files.items()]
+    place = f"https://hf.co/{'datasets/' if upload.repo_type == 'dataset' else ''}{upload.repo_id}"
+    total = sum(upload.files.values()) / 1e6
+    return "\n".join([*lines, f"{len(upload.files)} files, {total:,.2f} MB, to {place}"])
+
+
+def push(upload: Upload, *, private: bool = False) -> str:
+    """Send the files as one commit; what is in the repository already is not sent again.
+
+    Args:
+        upload: of [`plan_upload`].
+        private: if the repository is made, make it private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ConnectionError: with what the Hub answered, or that it cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # of the client that it speaks through, whichever that is
+
+    api = HfApi()
+    try:
+        api.create_repo(upload.repo_id, repo_type=upload.repo_type, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=upload.repo_id,
+            repo_type=upload.repo_type,
+            folder_path=upload.folder,
+            allow_patterns=list(upload.files),
+            commit_message=f"Upload {len(upload.files)} files",
+        )
+    except HTTPError as error:
+        reason = " ".join(str(error).split())
+        raise ConnectionError(
+            f"{upload.repo_id}: the Hub did not take it; what it has stays as it was ({reason})"
+        ) from error
+    return commit.commit_url

@@ -1,0 +1,72 @@
+"""The decoder of one stream, with its damage counted."""
+
+from __future__ import annotations
+
+import av
+from av.audio.frame import AudioFrame
+from av.stream import Stream
+from av.video.frame import VideoFrame
+
+from .media_source import MediaError
+
+#: Up to this share of a stream's packets may be damaged before it is refused.
+_DAMAGED_SHARE = 0.1
+
+#: Codecs in which pictures that no other is predicted from are marked and can be left out without any effect on the
+#: rest: H.264's nal_ref_idc (ITU-T H.264, 7.4.1). HEVC's sub-layer non-reference pictures may still be referred to.
+_MARKS_UNREFERENCED = frozenset({"h264"})
+
+
+class Decoder:
+    """Passes over damaged packets and counts them.
+
+    Args:
+        stream: to decode.
+        name: of the file, for errors.
+        threads: of the decoder.
+    """
+
+    def __init__(self, stream: Stream, name: str, threads: int) -> None:
+        self._context = stream.codec_context
+        self._context.thread_type = "AUTO"
+        self._context.thread_count = threads
+        self._name, self._what = name, "picture" if stream.type == "video" else "sound"
+        self._can_skip = self._context.name in _MARKS_UNREFERENCED
+        self.packets = self.damaged = 0
+
+    def decode(self, packet: av.Packet | None, wanted: bool = True) -> list[AudioFrame] | list[VideoFrame]:
+        """What comes out after this packet went in.
+
+        Args:
+            packet: None gets out what is left and makes the decoder ready to go on.
+            wanted: false if only other pictures may need this one; it is not decoded if none does.
+        """
+        if packet is not None and not packet.size:  # the picture before it stays; FFmpeg would take it for the end
+            return []
+        self.packets += packet is not None
+        if self._can_skip:
+            self._context.skip_frame = "DEFAULT" if wanted else "NONREF"
+        try:
+            frames = self._context.decode(packet)
+        except av.error.EOFError:
+            frames = []
+        except av.FFmpegError:
+            self.damaged += 1
+            frames = []
+        if packet is None:
+            self._context.flush_buffers()
+        self.damaged += sum(frame.is_corrupt for frame in frames)
+        return frames
+
+    def damage(self) -> list[str]:
+        """Warnings about what was passed over.
+
+        Raises:
+            MediaError: if it was too much.
+        """
+        if not self.damaged:
+            return []
+        message = f"the {self._what} is damaged in {self.damaged} of {self.packets} packets"
+        if self.damaged > _DAMAGED_SHARE * self.packets:
+            raise MediaError(f"{self._name}: {message}; copy or download the file again")
+        return [message]

@@ -1,0 +1,414 @@
+"""The pictures of a file: which are on screen at the wanted times, decoded on the way through the file.
+
+Between two key frames stands a group of pictures. A group is held back, undecoded, until the next one is there; then it
+is known when its pictures are shown, and it is decoded up to the last one that is wanted, or not at all. Where the
+groups are so short, or the wanted pictures so many, that this costs more than it saves, all packets are decoded.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from .media_decoder import Decoder
+from .media_source import MediaError, Source, find_streams, packets_of
+
+#: Presentation times are multiples of a time base, at least a hundred times coarser than this.
+_EPSILON_S = 1e-7
+
+#: Packets that are held back at most, in bytes. A file with few key frames is decoded as it comes.
+_MAX_HELD_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which pictures are wanted: those on screen at times, or those of certain numbers.
+
+    Args:
+        times_s: seconds of the stream's own clock [F], in any order.
+        indices: numbers in the order of showing [F], instead.
+    """
+
+    times_s: np.ndarray | None = None
+    indices: np.ndarray | None = None
+
+    def among(self, timeline: Timeline) -> np.ndarray:
+        """int64 [F], when the wanted pictures begin, in ticks."""
+        if self.indices is not None:
+            return timeline.ticks[np.minimum(self.indices, len(timeline.ticks) - 1)]
+        return _on_screen(timeline.ticks, timeline.time_base, self.times_s + _EPSILON_S)
+
+
+def _on_screen(ticks: np.ndarray, time_base: float, times_s: np.ndarray) -> np.ndarray:
+    """For each time the last of the rising `ticks` at or before it; the first for times before."""
+    return ticks[np.maximum(np.searchsorted(ticks * time_base, times_s, side="right") - 1, 0)]
+
+
+def decode_costs(keys_s: np.ndarray, wanted_s: np.ndarray, rate: float, threads: int) -> tuple[float, float]:
+    """How many pictures have to be decoded: from the key frame before each wanted one, and straight through.
+
+    Args:
+        keys_s: when the key frames are shown, rising, in seconds.
+        wanted_s: when the wanted pictures are shown, in seconds.
+        rate: pictures a second.
+        threads: of the decoder. Emptying it, as before each jump, costs the time of this many pictures less one.
+
+    Example:
+        >>> decode_costs(np.array([0.0, 10.0]), np.array([1.0, 11.0]), rate=25, threads=2)
+        (54.0, 276.0)
+    """
+    group = np.maximum(np.searchsorted(keys_s, wanted_s, side="right") - 1, 0)
+    groups, place = np.unique(group, return_inverse=True)
+    last = np.full(len(groups), -np.inf)
+    np.maximum.at(last, place, wanted_s)
+    sparse = float(((last - keys_s[groups]) * rate + 1).sum()) + (threads - 1) * len(groups)
+    return sparse, float((wanted_s.max() - keys_s[0]) * rate + 1)
+
+
+def _straight_is_cheaper(stream: Stream, wish: Wish, threads: int) -> bool:
+    """By the key frames in the container's index; without an index nothing is decoded that need not be."""
+    if threads == 1 or not stream.average_rate:  # a decoder of one thread has nothing to lose when it is emptied
+        return False
+    time_base, rate = float(stream.time_base), float(stream.average_rate)
+    keys_s = np.array([entry.timestamp * time_base for entry in stream.index_entries if entry.is_keyframe])
+    if not len(keys_s):
+        return False
+    wanted_s = keys_s[0] + wish.indices / rate if wish.times_s is None else wish.times_s
+    sparse, straight = decode_costs(np.sort(keys_s), wanted_s, rate, threads)
+    return straight <= sparse
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the pictures of a stream are shown: one entry a packet, in the order of the file; times in ticks."""
+
+    time_base: float  # seconds a tick
+    pts: np.ndarray  # int64 [n]
+    key: np.ndarray  # bool [n], decoding can begin here
+    ticks: np.ndarray  # int64 [m <= n], rising: `pts` without what the edit list hides
+    end: int  # when the last picture ends
+    exact: bool  # every packet says when its picture is shown
+    counted: bool  # none does, as in AVI: the pictures that come out are shown at `ticks`, one after the other
+
+    @property
+    def start_s(self) -> float:
+        return float(self.ticks[0]) * self.time_base
+
+    @property
+    def end_s(self) -> float:
+        return self.end * self.time_base
+
+    @classmethod
+    def from_packets(cls, stream: Stream, packets: array, exact: bool, counted: bool) -> Timeline | None:
+        """From the flat (pts, duration, is key frame, is shown) of each packet; None when no picture is shown."""
+        pts, length, key, shown = np.frombuffer(packets, np.int64).reshape(-1, 4).T
+        shown = shown.astype(bool)
+        if not shown.any():
+            return None
+        ticks = np.unique(pts[shown])
+        last = length[shown][np.argmax(pts[shown])]
+        if last <= 0:
+            # Some containers leave out the length of pictures: the last is taken to last as long as the others.
+            rate = stream.average_rate
+            usual = 1 / (rate * stream.time_base) if rate else 0
+            last = round(np.median(np.diff(ticks)) if len(ticks) > 1 else usual)
+        return cls(float(stream.time_base), pts, key.astype(bool), ticks, int(ticks[-1] + last), exact, counted)
+
+    @property
+    def everything(self) -> list[tuple[int, int]]:
+        """All packets, as [`runs`] gives them."""
+        return [(0, len(self.pts) - 1)]
+
+    def runs(self, wanted: np.ndarray) -> list[tuple[int, int]]:
+        """Which packets to decode to get the pictures that begin at `wanted`: [first, last] index pairs, rising."""
+        if self.counted or not self.exact:
+            return self.everything
+        keys = np.union1d(np.flatnonzero(self.key), 0)
+        packets = np.flatnonzero(np.isin(self.pts, wanted))
+        group = np.searchsorted(keys, packets, side="right") - 1
+        # Shown before the key frame that it follows in the file: it needs the group before, too.
+        group -= (self.pts[packets] < self.pts[keys[group]]) & (group > 0)
+        runs: list[tuple[int, int]] = []
+        for first, last in sorted(zip(keys[group].tolist(), packets.tolist(), strict=True)):
+            if runs and first <= runs[-1][1] + 1:
+                runs[-1] = (runs[-1][0], max(runs[-1][1], last))
+            else:
+                runs.append((first, last))
+        return runs
+
+
+# --- on the way through the file ------------------------------------------------------------------------------------
+
+
+class Pictures:
+    """Takes the packets of a stream of pictures, one after the other, and keeps the pictures that will be wanted.
+
+    What is wanted depends on the duration, which is known at the end only: so `guess` is made from the header, and
+    [`read`] looks again for what it got wrong.
+
+    Args:
+        source: the file.
+        stream: of pictures.
+        guess: what will probably be wanted.
+        size: length of the shorter side in pixels, None for that of the pictures.
+        threads: of the decoder.
+        counted: as of [`Timeline`].
+    """
+
+    def __init__(
+        self, source: Source, stream: Stream, guess: Wish, size: int | None, threads: int, counted: bool
+    ) -> None:
+        self._source, self._stream, self._threads = source, stream, threads
+        self._time_base = float(stream.time_base)
+        self._by_index = guess.indices is not None
+        self._pending = np.unique(guess.indices if self._by_index else guess.times_s + _EPSILON_S)
+        self._packets, self._exact, self._counted = array("q"), True, counted
+        self._decoder = Decoder(stream, source.name, threads)
+        self._convert = _Converter(size)
+        self._images: dict[int, tuple[np.ndarray, int]] = {}  # wanted tick -> picture, when that one begins
+        self._group: list[av.Packet] = []  # that is complete
+        self._next: list[av.Packet] = []  # that grows
+        self._held_bytes = self._shown = 0
+        self._began = False  # a group has been looked at
+        self._latest: VideoFrame | None = None
+        self._straight = _straight_is_cheaper(stream, guess, threads)
+
+    @property
+    def start_s(self) -> float | None:
+        """When the first picture of those so far is shown."""
+        if not self._packets:
+            return None
+        pts, _, _, shown = np.frombuffer(self._packets, np.int64).reshape(-1, 4).T
+        return float(pts[shown.astype(bool)].min(initial=np.iinfo(np.int64).max)) * self._time_base
+
+    def add(self, packet: av.Packet) -> None:
+        """Note when the packet's picture is shown; decode what is known to be needed."""
+        ticks = packet.dts if packet.pts is None or self._counted else packet.pts
+        if ticks is None:
+            ticks = sum(self._packets[-4:-2])  # when the picture before it ends
+        self._packets.extend((ticks, packet.duration or 0, packet.is_keyframe, not packet.is_discard))
+        self._exact &= packet.pts is not None
+        if self._counted or not self._exact:
+            self._group, self._next = [], []  # nothing can be told before the end
+        elif self._straight:
+            self._decode_straight(packet)
+        else:
+            self._add_to_group(packet)
+
+    def close(self) -> Timeline | None:
+        """When the pictures of the stream are shown; None if there is none."""
+        if self._straight:
+            self._decode_straight(None)
+        elif self._next:
+            if self._group:
+                self._decode_group(self._group, self._next)
+            self._decode_group(self._next, [])
+        self._group, self._next = [], []
+        return Timeline.from_packets(self._stream, self._packets, self._exact, self._counted)
+
+    def read(self, timeline: Timeline, wanted: np.ndarray, warnings: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures that begin at `wanted` [F] ticks: frames uint8 [F, H, W, 3], and when they begin, [F] ticks."""
+        missing = np.setdiff1d(wanted, list(self._images))
+        decoder = self._decoder
+        if len(missing):
+            found, decoder = self._look_again(timeline, missing, timeline.runs(missing))
+            if any(tick != shown for tick, (_, shown) in found.items()) or len(found) < len(missing):
+                # Not every key frame is one to begin at: with intra refresh a picture is whole only some frames later.
+                self._images.clear()
+                found, decoder = self._look_again(timeline, np.unique(wanted), timeline.everything)
+            else:
+                decoder.packets += self._decoder.packets
+                decoder.damaged += self._decoder.damaged
+            self._images.update(found)
+        warnings += decoder.damage()
+        if not self._images:
+            raise MediaError(f"{self._source.name}: no picture can be decoded; copy or download the file again")
+        return self._stack(wanted)
+
+    def _stack(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        frames = np.empty((len(wanted), *next(iter(self._images.values()))[0].shape), np.uint8)
+        shown = np.empty(len(wanted), np.int64)
+        for tick in np.unique(wanted).tolist():
+            # Taken out one by one, so that the pictures are not in memory twice.
+            frames[wanted == tick], shown[wanted == tick] = self._images.pop(tick)
+        return frames, shown
+
+    # Groups
+
+    def _add_to_group(self, packet: av.Packet) -> None:
+        if packet.is_keyframe and self._next:
+            if self._group:
+                self._decode_group(self._group, self._next)
+                self._held_bytes -= sum(held.size for held in self._group)
+            self._group, self._next = self._next, []
+        self._next.append(packet)
+        self._held_bytes += packet.size
+        if self._held_bytes > _MAX_HELD_BYTES:
+            if self._group:
+                self._decode_group(self._group, self._next)
+            held, self._group, self._next, self._straight = self._next, [], [], True
+            for packet in held:
+                self._decode_straight(packet)
+
+    def _decode_group(self, group: list[av.Packet], following: list[av.Packet]) -> None:
+        """Decode what is wanted of what is shown from this group's key frame up to that of the following."""
+        key = group[0].pts
+        # Pictures that stand behind a key frame but are shown before it need the group before: they are its part.
+        own = [p for p in group if p.pts >= key or not self._began]
+        self._began = True
+        leading = [p for p in following[1:] if p.pts < following[0].pts]
+        ticks = np.unique([p.pts for p in own + leading if not p.is_discard])
+        wanted = set(self._due(ticks, following[0].pts if following else None).tolist())
+        if not wanted:
+            return
+        feed = own + following[:1] + leading if wanted & {p.pts for p in leading} else own
+        last = max(index for index, packet in enumerate(feed) if packet.pts in wanted)
+        for packet in feed[: last + 1]:
+            self._keep_wanted(self._decoder.decode(packet, wanted=packet.pts in wanted), wanted)
+        self._keep_wanted(self._decoder.decode(None), wanted)
+
+    def _keep_wanted(self, frames: Iterable[VideoFrame], wanted: set[int]) -> None:
+        for frame in frames:
+            if frame.pts in wanted and not frame.is_corrupt:
+                self._images[frame.pts] = (self._convert(frame), frame.pts)
+
+    def _due(self, ticks: np.ndarray, until: int | None) -> np.ndarray:
+        """Which of the pictures at `ticks`, the next ones that are shown before `until`, are wanted."""
+        if not len(ticks):
+            return ticks
+        if self._by_index:
+            count = np.searchsorted(self._pending, self._shown + len(ticks))
+            wanted = ticks[self._pending[:count] - self._shown]
+            self._shown += len(ticks)
+        else:
+            count = len(self._pending) if until is None else np.searchsorted(self._pending, until * self._time_base)
+            wanted = _on_screen(ticks, self._time_base, self._pending[:count])
+        self._pending = self._pending[count:]
+        return wanted
+
+    # Straight through
+
+    def _decode_straight(self, packet: av.Packet | None) -> None:
+        if not len(self._pending):
+            return
+        for frame in self._decoder.decode(packet):
+            if frame.pts is None or frame.is_corrupt:
+                continue
+            count = np.searchsorted(
+                self._pending, self._shown if self._by_index else frame.pts * self._time_base, side="left"
+            )
+            if count:
+                self._keep(frame if self._latest is None else self._latest)
+                self._pending = self._pending[count:]
+            self._latest, self._shown = frame, self._shown + 1
+        if packet is None and self._latest is not None and len(self._pending):
+            self._keep(self._latest)
+
+    def _keep(self, frame: VideoFrame) -> None:
+        self._images[frame.pts] = (self._convert(frame), frame.pts)
+
+    # A second look
+
+    def _look_again(
+        self, timeline: Timeline, wanted: np.ndarray, runs: list[tuple[int, int]]
+    ) -> tuple[dict[int, tuple[np.ndarray, int]], Decoder]:
+        """Decode these packets, and no others, and keep what is on screen at the ticks `wanted`, which rise."""
+        pending, found = deque(wanted.tolist()), {}
+        latest, latest_shown = None, 0
+        with self._source.open() as container:
+            stream, _ = find_streams(container)
+            decoder = Decoder(stream, self._source.name, self._threads)
+            for count, frame in enumerate(_play(container, stream, decoder, runs)):
+                if timeline.counted:
+                    shown = int(timeline.ticks[min(count, len(timeline.ticks) - 1)])
+                else:
+                    shown = latest_shown if frame.pts is None else frame.pts
+                while pending and pending[0] < shown:
+                    # Where the wanted picture itself is damaged, the one before it stays on the screen.
+                    kept, at = (frame, shown) if latest is None else (latest, latest_shown)
+                    found[pending.popleft()] = (self._convert(kept), at)
+                latest, latest_shown = frame, shown
+            while pending and latest is not None:
+                found[pending.popleft()] = (self._convert(latest), latest_shown)
+        return found, decoder
+
+
+def _play(
+    container: InputContainer, stream: Stream, decoder: Decoder, runs: list[tuple[int, int]]
+) -> Iterator[VideoFrame]:
+    """Decode these packets of the stream and no others; frames come in the order of showing."""
+    runs = deque(runs)
+    try:
+        for index, packet in enumerate(packets_of(container, stream)):
+            if index >= runs[0][0]:
+                yield from decoder.decode(packet)
+            if index == runs[0][1]:
+                yield from decoder.decode(None)
+                runs.popleft()
+                if not runs:
+                    return
+    except av.FFmpegError:
+        # The first walk met the same break, warned of it and knew of nothing behind it.
+        yield from decoder.decode(None)
+
+
+# --- how they look --------------------------------------------------------------------------------------------------
+
+
+class _Converter:
+    """Turns decoded pictures into upright RGB arrays, all of the shape that the first one gives."""
+
+    def __init__(self, size: int | None) -> None:
+        self._size = size
+        self._reformatter = VideoReformatter()  # keeps the tables of the scaler from frame to frame
+        self._shape: tuple[int, int] | None = None  # width, height before turning
+        self._matrix: np.ndarray | None = None
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        if self._shape is None:
+            self._shape = _scaled(frame.width, frame.height, self._size)
+            self._matrix = _display_matrix(frame)
+        width, height = self._shape
+        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC)
+        return upright(image.to_ndarray(), self._matrix)
+
+
+def _scaled(width: int, height: int, size: int | None) -> tuple[int, int]:
+    """Width and height with the shorter side at `size`, the longer one rounded down as CLIP's image processor does."""
+    if size is None:
+        return width, height
+    return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+
+
+def _display_matrix(frame: VideoFrame) -> np.ndarray | None:
+    """[[a, b], [c, d]] of the display matrix, by which a point (x, y) is shown at (ax + cy, bx + dy)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
+
+
+def upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Turn and mirror a picture [H, W, 3] as its display matrix says, by quarter turns.
+
+    Example:
+        >>> upright(np.array([[[1], [2]]]), np.array([[0, -65536], [65536, 0]]))[..., 0]
+        array([[2],
+               [1]])
+    """
+    if matrix is None:
+        return image
+    (a, b), (c, d) = matrix.tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, rows, columns = image.swapaxes(0, 1), b, c
+    else:
+        rows, columns = d, a
+    return image[:: -1 if rows < 0 else 1, :: -1 if columns < 0 else 1]

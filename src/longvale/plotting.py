@@ -1,0 +1,108 @@
+"""One look for all pictures: colours, hatching, frames, and how a picture is saved.
+
+Whatever a picture tells by colour it also tells by place, hatching or line, so that it can be read in black and white;
+the colours are those that Okabe and Ito chose for the colour-blind (https://jfly.uni-koeln.de/color/).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from .events import Modality, atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Name, colour and hatching of a lane, or of a series of bars.
+Style: TypeAlias = tuple[str, str, str]
+
+#: Lane of each modality.
+LANES: dict[Modality, Style] = {
+    "visual": ("seen", "#56B4E9", ""),
+    "audio": ("heard", "#E69F00", "///"),
+    "speech": ("said", "#009E73", "..."),
+}
+REFERENCE: Style = ("reference", "#BBBBBB", "")
+PREDICTED: Style = ("predicted", "#FFFFFF", "\\\\\\\\")
+
+#: Colour and hatching of the first, second, ... series of bars: each lighter than the one before.
+BAR_STYLES = (("#0072B2", ""), ("#E69F00", "///"), ("#FFFFFF", "..."))
+#: Colour and dashes of the first, second, ... line.
+LINE_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
+
+#: Width of every picture in inches, and the resolution of its PNG in dots an inch.
+WIDTH_IN, DPI = 9.0, 150
+
+_COLOURS = 64
+
+_GRID, _TITLE_SIZE, _TEXT_SIZE = "#DDDDDD", 9, 8
+
+
+def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None:
+    """Title at the left, a light grid behind what is drawn, no box around it.
+
+    Args:
+        axes: to be dressed.
+        title: what is seen; shown as it is, a "$" begins no formula.
+        grid: direction of the lines: "x", "y" or "both".
+    """
+    axes.set_title(title, loc="left", fontsize=_TITLE_SIZE, parse_math=False)
+    axes.grid(axis=grid, color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=_TEXT_SIZE)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_fontsize(_TEXT_SIZE)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as PNG, its few colours in a palette: a third of the size."""
+    from PIL import Image
+
+    buffer, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    Image.open(buffer).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(packed, "png", optimize=True)
+    return packed.getvalue()
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """A figure as SVG: the same bytes for the same figure, and nothing in it can run or load."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "longvale"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> list[Path]:
+    """Write a figure as PNG and as SVG, side by side; each file appears whole or not at all.
+
+    Args:
+        figure: to be written.
+        path: of the pictures; a suffix `.png` or `.svg` is taken off, and any other is part of the name. Folders on
+            the way are made.
+
+    Returns:
+        The paths of the PNG and of the SVG.
+
+    Raises:
+        ValueError: if the path names no file.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".png", ".svg"):
+        path = path.with_suffix("")
+    if not path.name:
+        raise ValueError(f"{path}: names no file; give a name for the pictures, such as {path / 'timeline'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, content in ((".png", png_bytes(figure)), (".svg", svg_bytes(figure))):
+        target = path.with_name(path.name + suffix)
+        with atomic_write(target, "wb") as file:
+            file.write(content)
+        paths.append(target)
+    return paths

@@ -1,0 +1,237 @@
+"""Reinforcement on what can be checked: GRPO (arXiv 2402.03300) for a model that reads videos.
+
+TRL's trainer knows images only: features of ours would reach generation and be missing, without a word, when the
+answers are scored. [`VideoGRPOTrainer`] gives them to both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from datasets import Dataset
+from torch import nn
+from trl import GRPOConfig, GRPOTrainer
+
+from longvale.data.features import FOLDERS, FeatureStore
+from longvale.data.sources import ANNOTATION_FILES
+from longvale.evaluation.model import build_prompt
+from longvale.events import load_annotations
+from longvale.tasks import check_tasks, questions
+from longvale.training.config import fit_to_machine, resume_choice
+from longvale.training.rewards import REWARDS
+from longvale.training.stages import WholeCheckpoints, keep_trained_weights_in_float32, lora_config
+
+if TYPE_CHECKING:
+    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+    from longvale.models.processing_longvale import LongVALEProcessor
+
+logger = logging.getLogger(__name__)
+
+_VIDEO_INPUTS = (*FOLDERS.values(), *(f"{name}_mask" for name in FOLDERS.values()))
+
+
+@dataclass
+class GRPOStageConfig(GRPOConfig):
+    """Options of `recipes/grpo.py`: a YAML file (`--config FILE`), and over it those of the command line.
+
+    All options of `trl.GRPOConfig` and `transformers.TrainingArguments` may be given too.
+
+    Raises:
+        ValueError: if an option has a value that cannot be.
+    """
+
+    model: str | None = field(default=None, metadata={"help": "Checkpoint to start from, tuned by recipes/sft.py."})
+    dtype: Literal["float32", "bfloat16", "float16"] | None = field(
+        default=None, metadata={"help": "Of the frozen weights; by default bfloat16 with --bf16, else as stored."}
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the official annotations."})
+    features_dir: str | None = field(default=None, metadata={"help": "Feature store of the training videos."})
+    tasks: list[str] = field(
+        default_factory=lambda: ["grounding"], metadata={"help": "Asked about: grounding, dense_captioning."}
+    )
+    rewards: list[str] = field(
+        default_factory=lambda: ["temporal_iou", "answer_format"],
+        metadata={"help": f"Of {', '.join(REWARDS)}; reward_weights has a weight for each."},
+    )
+    max_missing: float = field(
+        default=0.05,
+        metadata={"help": "Share of videos that may lack features, 0 to 1; above it training does not start."},
+    )
+    lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
+    lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout in front of the LoRA."})
+    grounding_videos: int = field(
+        default=0, metadata={"help": "Videos of the test split whose grounding is measured while training; 0: none."}
+    )
+    grounding_steps: int = field(default=100, metadata={"help": "Steps between two of these measurements."})
+    grounding_features_dir: str | None = field(
+        default=None, metadata={"help": "Feature store of these videos; by default features_dir."}
+    )
+
+    # Other defaults than in the base classes.
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
+    )
+    report_to: str | None = field(default="trackio", metadata={"help": "trackio, tensorboard, wandb, none."})
+    project: str = field(default="longvale", metadata={"help": "Under which the logs are kept (trackio, wandb)."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: rewards read columns."})
+
+    def __post_init__(self) -> None:
+        for name in ("model", "data_dir", "features_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is not given; set --{name}")
+        self.tasks = list(check_tasks(self.tasks))
+        if "segment_captioning" in self.tasks:
+            raise ValueError("tasks: no reward can check segment_captioning; leave it out")
+        for name in self.rewards:
+            if name not in REWARDS:
+                raise ValueError(f"rewards: unknown reward {name!r}; known are {', '.join(REWARDS)}")
+        if self.use_vllm:
+            raise ValueError("use_vllm: vLLM does not know this model's features; leave it out")
+        self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
+        fit_to_machine(self)
+        super().__post_init__()
+
+    @property
+    def weights_dtype(self) -> str | None:
+        """Of the frozen weights; None for as they are stored."""
+        return self.dtype or ("bfloat16" if self.bf16 else None)
+
+
+def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
+    """The questions about the training videos, with what their rewards need; features are read when a row is asked for.
+
+    Raises:
+        FileNotFoundError: if annotations or features are not there.
+        ValueError: if a file is not what it should be, or no video has features.
+    """
+    path, store = Path(args.data_dir, ANNOTATION_FILES["train"]), FeatureStore(args.features_dir, widths=widths)
+    rows, without = [], 0
+    for annotation in load_annotations(path).values():
+        if not store.has(annotation.video_id):
+            without += 1
+            continue
+        events = [{"start": e.start, "end": e.end, "caption": e.caption} for e in annotation.events]
+        for question in questions(annotation, args.tasks):
+            event = events[question.sentence_id or 0]
+            rows.append(
+                {
+                    "prompt": [{"role": "user", "content": question.question}],
+                    "id": annotation.video_id,
+                    "task": question.task,
+                    "duration": annotation.duration,
+                    "start": event["start"],
+                    "end": event["end"],
+                    "events": events,
+                }
+            )
+    if not rows:
+        raise ValueError(f"{store.root}: none of the {without} videos of {path} has its features; make them first")
+    share = without / (without + len({row["id"] for row in rows}))
+    if share > args.max_missing:
+        raise ValueError(
+            f"{store.root}: {without} videos of {path} ({share:.1%}) have no features, more than max_missing "
+            f"({args.max_missing:.1%}); make them with `longvale features`, or raise max_missing"
+        )
+    if without:
+        logger.warning("%s: %d videos of %s have no features and are left out", store.root, without, path)
+    return Dataset.from_list(rows).with_transform(_ReadFeatures(store))
+
+
+class _ReadFeatures:
+    """A transform for `datasets`: columns of a batch to the same with features."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+
+    def __call__(self, batch: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        if "id" not in batch:
+            return dict(batch)
+        videos = [self.store.load(video_id) for video_id in batch["id"]]
+        return {**batch, **{FOLDERS[m]: [video[m] for video in videos] for m in FOLDERS}}
+
+
+class VideoGRPOTrainer(WholeCheckpoints, GRPOTrainer):
+    """TRL's GRPO trainer, whose model sees the video when it answers and when its answers are scored.
+
+    Args:
+        model: to start from; it becomes the base of the adapter.
+        args: options.
+        processor: of the model.
+        train_dataset: rows as [`load_questions`] makes them.
+        kwargs: for `GRPOTrainer`.
+    """
+
+    def __init__(
+        self,
+        model: LongVALEForConditionalGeneration,
+        args: GRPOStageConfig,
+        processor: LongVALEProcessor,
+        train_dataset: Dataset,
+        **kwargs: Any,
+    ) -> None:
+        self._video_inputs: dict[str, torch.Tensor] = {}
+        self._rows: Sequence[dict[str, Any]] = ()
+        super().__init__(
+            model=model,
+            args=args,
+            reward_funcs=[REWARDS[name] for name in args.rewards],
+            train_dataset=train_dataset,
+            processing_class=processor,
+            peft_config=lora_config(model, args),
+            **kwargs,
+        )
+        keep_trained_weights_in_float32(self.model)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: TRL's card shows a text pipeline, which does not take videos."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        output = super()._generate_and_score_completions(inputs)
+        # With the rest of the output, rows of features are shuffled and split into batches.
+        return output | self._video_inputs
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, torch.Tensor]]:
+        """Ids with a placeholder for each feature, and the features, which generation gets."""
+        processor = self.processing_class
+        columns = {name: [row[name] for row in self._rows] for name in FOLDERS.values()}
+        features, counts = processor.video_inputs(**columns)
+        self._video_inputs = {name: values.to(self.accelerator.device) for name, values in features.items()}
+        texts = [build_prompt(processor, prompt[-1]["content"]) for prompt in prompts]
+        ids = processor.tokenizer(processor.expand_placeholders(texts, counts))["input_ids"]
+        return ids, None, self._video_inputs
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        self._video_inputs = {name: inputs[name] for name in _VIDEO_INPUTS if name in inputs}
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(
+        self, model: nn.Module, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        return super()._get_per_token_logps_and_entropies(_Seeing(model, self._video_inputs), *args, **kwargs)
+
+
+class _Seeing:
+    """A model that is given its rows in chunks, one after the other, and looks at the features of each.
+
+    Args:
+        model: to call.
+        video_inputs: of all rows.
+    """
+
+    def __init__(self, model: nn.Module, video_inputs: dict[str, torch.Tensor]) -> None:
+        self.model, self.video_inputs, self.first = model, video_inputs, 0
+
+    def __call__(self, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        rows = slice(self.first, self.first + len(input_ids))
+        self.first = rows.stop
+        return self.model(
+            input_ids=input_ids, **kwargs, **{name: values[rows] for name, values in self.video_inputs.items()}
+        )

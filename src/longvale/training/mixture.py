@@ -1,0 +1,192 @@
+"""A training set as a mixture: files of dialogues, how often each is seen, and where its videos and images lie."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from longvale.data.dialogues import IMAGE_TOKEN, fill_timecodes, load_dialogues
+from longvale.data.features import FOLDERS, FeatureStore
+from longvale.data.sources import index_videos
+from longvale.events import MODALITIES, Modality
+
+
+@dataclass(frozen=True)
+class Source:
+    """One item of `mixture:` in a configuration.
+
+    Args:
+        dialogues: file in the official format; relative to `data_dir`.
+        features: folders of stored features, relative to `features_dir`, searched in this order for each video or
+            image. A folder that holds `visual_features` alone has videos without sound.
+        videos: folder of video files, relative to `videos_dir`, in place of `features`.
+        source: only dialogues whose field `source` has this value; None for all.
+        weight: how many times an epoch a dialogue is seen; a fraction of a time is a drawn share of the dialogues.
+
+    Example:
+        >>> Source("longvale-sft-bp-7k.json", features=("longvale",)).weight
+        1.0
+    """
+
+    dialogues: str
+    features: tuple[str, ...] = ()
+    videos: str | None = None
+    source: str | None = None
+    weight: float = 1.0
+
+
+def parse_mixture(mixture: object) -> list[Source]:
+    """The sources that a configuration declares.
+
+    Raises:
+        ValueError: naming the item, the field and the value that is not what it must be.
+
+    Example:
+        >>> parse_mixture([{"dialogues": "bp.json", "features": "longvale", "weight": 0.5}])
+        [Source(dialogues='bp.json', features=('longvale',), videos=None, source=None, weight=0.5)]
+        >>> parse_mixture([{"dialogues": "bp.json", "features": "longvale", "wieght": 2}])
+        Traceback (most recent call last):
+            ...
+        ValueError: mixture: item 1: unknown field 'wieght'; known are dialogues, features, videos, source, weight
+    """
+    if not isinstance(mixture, list) or not mixture:
+        raise ValueError(f"mixture must be a list of sources with dialogues and features, not {mixture!r}")
+    sources = []
+    for number, item in enumerate(mixture, start=1):
+        try:
+            sources.append(_parse_source(item))
+        except ValueError as error:
+            raise ValueError(f"mixture: item {number}: {error}") from None
+    if len({source.videos is None for source in sources}) > 1:
+        raise ValueError("mixture: some sources have features and some videos; store features of the videos too")
+    return sources
+
+
+def _parse_source(item: object) -> Source:
+    if not isinstance(item, dict):
+        raise ValueError(f"must be fields such as dialogues and features, not {item!r}")
+    known = [field.name for field in fields(Source)]
+    for name, value in item.items():
+        if name not in known:
+            raise ValueError(f"unknown field {name!r}; known are {', '.join(known)}")
+        if name in ("dialogues", "videos", "source") and (not isinstance(value, str) or not value):
+            raise ValueError(f"{name} must be a text, not {value!r}")
+    if "dialogues" not in item:
+        raise ValueError("dialogues is not given; name a file of dialogues")
+    roots, weight = item.get("features", ()), item.get("weight", 1.0)
+    roots = (roots,) if isinstance(roots, str) else roots
+    if not isinstance(roots, list | tuple) or not all(isinstance(root, str) for root in roots):
+        raise ValueError(f"features must be a folder or a list of folders, not {roots!r}")
+    if bool(roots) == ("videos" in item):
+        raise ValueError("give either features (folders of stored features) or videos (a folder of video files)")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        raise ValueError(f"weight must be a number above 0, not {weight!r}")
+    return Source(**{**item, "features": tuple(roots), "weight": float(weight)})
+
+
+class Media:
+    """Where the videos and images of a source lie, and what of them is not there.
+
+    Args:
+        source: of the mixture.
+        features_dir, videos_dir: that its folders are relative to.
+        widths: of the features that the model takes.
+
+    Raises:
+        FileNotFoundError: if one of the folders is not there.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        features_dir: str | None,
+        videos_dir: str | None,
+        widths: Mapping[Modality, int],
+    ) -> None:
+        self.stores = [FeatureStore(Path(features_dir or "", root), widths) for root in source.features]
+        self.videos = None if source.videos is None else index_videos(Path(videos_dir or "", source.videos))
+
+    def lacking(self, video_id: str, image: bool) -> tuple[str, ...]:
+        """Columns for which there is no file; all of them if the video is nowhere. An image needs a vector only."""
+        if self.videos is not None:
+            return () if video_id in self.videos else ("video",)
+        store = self._store(video_id)
+        if store is None:
+            return tuple(FOLDERS[modality] for modality in (MODALITIES[:1] if image else self._modalities()))
+        return tuple(FOLDERS[m] for m in store.missing(video_id) if m == "visual" or not image)
+
+    def absent(self, video_id: str) -> bool:
+        """Whether there is nothing at all of this video."""
+        return video_id not in self.videos if self.videos is not None else self._store(video_id) is None
+
+    def load(self, video_id: str) -> dict[str, Any]:
+        """The columns of a row: `video`, a path, or the features [n, width] of each modality or None."""
+        if self.videos is not None:
+            return {"video": str(self.videos[video_id])} | {FOLDERS[modality]: None for modality in MODALITIES}
+        store = self._store(video_id)
+        if store is None:  # was there when the rows were counted
+            raise FileNotFoundError(f"{self.stores[0].root}: the features of {video_id!r} are gone; make them again")
+        features = store.load(video_id, missing="none")
+        return {FOLDERS[modality]: features[modality] for modality in MODALITIES}
+
+    def _store(self, video_id: str) -> FeatureStore | None:
+        """The first store that has a file of the video."""
+        return next((s for s in self.stores if len(s.missing(video_id)) < len(s.modalities)), None)
+
+    def _modalities(self) -> tuple[Modality, ...]:
+        return tuple(m for m in MODALITIES if any(m in store.modalities for store in self.stores))
+
+
+def read_rows(path: Path, source: Source) -> Iterator[dict[str, Any]]:
+    """The dialogues of a source: `id` and `messages` with timecodes filled in.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`load_dialogues`] does; or if no dialogue has the source that is asked for.
+    """
+    dialogues = load_dialogues(path)
+    wanted = [d for d in dialogues if source.source is None or d.get("source") == source.source]
+    if not wanted:
+        found = sorted({str(dialogue.get("source")) for dialogue in dialogues})
+        raise ValueError(f"{path}: no dialogue has the source {source.source!r}; there are {', '.join(found[:10])}")
+    for dialogue in wanted:
+        yield {"id": dialogue["id"], "messages": fill_timecodes(dialogue)}
+
+
+def is_image(row: Mapping[str, Any]) -> bool:
+    """Whether a dialogue is about a single image.
+
+    Example:
+        >>> is_image({"messages": [{"role": "user", "content": "<image>\\nWhat is it?"}]})
+        True
+    """
+    return IMAGE_TOKEN in row["messages"][0]["content"]
+
+
+def repeats(count: int, weight: float, seed: str) -> list[int]:
+    """Numbers of the rows that an epoch holds: each `weight` times, the fraction as a drawn share.
+
+    Example:
+        >>> sorted(repeats(4, 1.5, "0:bp.json"))[:2], len(repeats(4, 1.5, "0:bp.json")), repeats(3, 1.0, "0")
+        ([0, 0], 6, [0, 1, 2])
+    """
+    whole = int(weight)
+    drawn = random.Random(seed).sample(range(count), round(count * (weight - whole)))
+    return [*chain.from_iterable([range(count)] * whole), *sorted(drawn)]
+
+
+class LoadMedia:
+    """A transform for `datasets`: rows with `id` and `source` (its number) to rows that bring their media."""
+
+    def __init__(self, media: Sequence[Media]) -> None:
+        self.media = media
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        if not {"id", "source"} <= set(batch):  # only a column is asked for
+            return dict(batch)
+        columns = [self.media[number].load(name) for name, number in zip(batch["id"], batch["source"], strict=True)]
+        names = dict.fromkeys(chain.from_iterable(columns))
+        return {**batch, **{name: [column.get(name) for column in columns] for name in names}}

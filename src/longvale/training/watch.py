@@ -1,0 +1,129 @@
+"""Grounding on a small fixed set of videos while a model trains: whether it learns to find, not only to speak."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+from trl.models.utils import unwrap_model_for_generation
+
+from longvale.evaluation.generate import annotations_path
+from longvale.evaluation.inputs import VideoInputs
+from longvale.evaluation.model import MAX_NEW_TOKENS, Features, answer_batch
+from longvale.events import load_annotations
+from longvale.metrics.answers import read_span
+from longvale.metrics.grounding.compute_score import Interval, iou
+from longvale.tasks import questions
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class GroundingSet:
+    """Grounding questions with all that answering and scoring them needs.
+
+    Args:
+        questions: texts that hold `<video>`.
+        spans: of the events, as fractions of the duration.
+        durations: of the videos in seconds.
+        features: of the videos.
+    """
+
+    questions: Sequence[str]
+    spans: Sequence[Interval]
+    durations: Sequence[float]
+    features: Sequence[Features]
+
+
+def load_grounding_set(
+    data_dir: str, features_dir: str | None, videos: int, model: Any, processor: Any, split: str = "test"
+) -> GroundingSet:
+    """The grounding questions of the first videos of a split.
+
+    Args:
+        data_dir: folder of the annotations.
+        features_dir: feature store; by default `features` in `data_dir`.
+        videos: how many.
+        model, processor: that the features are for.
+        split: "test" or "train".
+
+    Raises:
+        FileNotFoundError: naming the file that is not there.
+        ValueError: if there is no question.
+    """
+    path, inputs = annotations_path(data_dir, split), VideoInputs(data_dir, features_dir)
+    texts, spans, durations, features = [], [], [], []
+    for annotation in list(load_annotations(path).values())[:videos]:
+        found = inputs.load(annotation.video_id, model, processor)
+        for question, event in zip(questions(annotation, ["grounding"]), annotation.events, strict=True):
+            texts.append(question.question)
+            spans.append((event.start / annotation.duration, event.end / annotation.duration))
+            durations.append(annotation.duration)
+            features.append(found)
+    if not texts:
+        raise ValueError(f"{path}: the first {videos} videos have no events to ask about")
+    return GroundingSet(texts, spans, durations, features)
+
+
+def ground(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, processes: int = 1) -> torch.Tensor:
+    """Answer the share of a process greedily.
+
+    All processes answer equally many batches, so that sharded weights are gathered by all of them alike.
+
+    Returns:
+        float64 [3]: sum of IoU, answers that named an interval, answers.
+    """
+    found = torch.zeros(3, dtype=torch.float64)
+    for batch in range(math.ceil(len(asked.questions) / (_BATCH * processes))):
+        start = (batch * processes + rank) * _BATCH
+        rows = list(range(start, min(start + _BATCH, len(asked.questions))))
+        answers = answer_batch(
+            model,
+            processor,
+            [asked.questions[row] for row in rows or [0]],
+            [asked.features[row] for row in rows or [0]],
+            MAX_NEW_TOKENS["grounding"],
+        )
+        for row, answer in zip(rows, answers[: len(rows)], strict=True):
+            span = read_span(answer, asked.durations[row])
+            found += torch.tensor([iou(span, asked.spans[row]) if span else 0.0, span is not None, 1.0])
+    return found
+
+
+class GroundingWatch(TrainerCallback):
+    """Logs the grounding mIoU (strict protocol, a fraction) and the share of answers that parsed, while training.
+
+    Args:
+        trainer: whose model answers, and whose log gets `grounding_miou` and `grounding_parsed`.
+        processor: of the model.
+        asked: the questions; the same each time.
+        steps: between two evaluations; there is one at the end of training too.
+    """
+
+    def __init__(self, trainer: Trainer, processor: Any, asked: GroundingSet, steps: int) -> None:
+        self.trainer, self.processor, self.asked, self.steps = trainer, processor, asked, steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate where it is due."""
+        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
+            self.trainer.log(self.evaluate())
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Answer all questions with the model as it is now; random states are as before afterwards."""
+        accelerator, model = self.trainer.accelerator, self.trainer.model
+        training = model.training
+        with torch.random.fork_rng(), unwrap_model_for_generation(self.trainer.model_wrapped, accelerator) as unwrapped:
+            unwrapped.eval()
+            found = ground(
+                unwrapped, self.processor, self.asked, accelerator.process_index, accelerator.num_processes
+            ).to(accelerator.device, torch.float32)
+        model.train(training)
+        total, parsed, count = accelerator.reduce(found).tolist()
+        return {"grounding_miou": total / count, "grounding_parsed": parsed / count}

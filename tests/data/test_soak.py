@@ -1,0 +1,19 @@
+"""`benchmarks/soak.py` with few videos."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "soak.py"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(signal, "SIGKILL"), reason="kills by /proc")
+def test_killed_again_and_again():
+    options = ["--videos", "60", "--worker-kills", "4", "--kills", "2"]
+    done = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "54 good and 6 broken videos, 3 starts, 4 workers and 2 runs killed" in done.stdout

@@ -1,0 +1,177 @@
+import base64
+import io
+import json
+import threading
+import wave
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import transformers
+from PIL import Image
+from tiny_chat import build_omni, build_vision
+
+from longvale.evaluation.adapters.chat import ChatAdapter, load_chat_model
+from longvale.evaluation.adapters.media import RawVideos
+from longvale.evaluation.adapters.options import AdapterOptions
+from longvale.evaluation.generate import generate
+from longvale.evaluation.score import score
+from longvale.models.media import Media
+from longvale.tasks import load_predictions
+
+LIMITS = {"grounding": 4, "dense_captioning": 4, "segment_captioning": 4}
+BUILDERS = {"Qwen2.5-Omni": lambda: build_omni(2), "Qwen3-Omni": lambda: build_omni(3), "Qwen2.5-VL": build_vision}
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def pair(request):
+    return BUILDERS[request.param]()
+
+
+def draw_media(seed, sound=0):
+    frames = np.random.default_rng(seed).integers(0, 255, (8, 32, 40, 3), dtype=np.uint8)
+    waveform = np.random.default_rng(sound).normal(0, 0.3, 8 * 16_000).astype(np.float32)
+    return Media(8.0, frames, np.arange(8) + 0.5, waveform, 16_000)
+
+
+def adapter_of(pair, folder, **options):
+    return ChatAdapter(pair, videos=RawVideos(folder, frames=8, size=32), annotations={}, limits=LIMITS, **options)
+
+
+def test_a_model_sees_and_where_it_can_hears(pair, tmp_path, monkeypatch):
+    """What reaches the model: tokens of the video and of its sound between them, pictures, and the question."""
+    model, processor = pair
+    adapter, seen = adapter_of(pair, tmp_path), []
+    generate_tokens = model.generate
+    monkeypatch.setattr(model, "generate", lambda **kwargs: seen.append(kwargs) or generate_tokens(**kwargs))
+    first = adapter.reply(draw_media(0), "When?", 8)
+    other = adapter.reply(draw_media(1), "When?", 8)
+    assert adapter.reply(draw_media(0), "When?", 8) == first != other
+    inputs = seen[0]
+    assert inputs["pixel_values_videos"] is not None
+    text = processor.tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=False)
+    assert text.count("<|video_pad|>") > 8 and "W h e n ?" in text
+    hears = "omni" in model.config.model_type
+    assert adapter.sound == hears == ("<|audio_pad|>" in text)
+    if hears:
+        assert inputs["input_features"].std() > 0.1
+        before = text.index("<|video_pad|>"), text.index("<|audio_pad|>")
+        after = text.rindex("<|video_pad|>"), text.rindex("<|audio_pad|>")
+        assert before[1] < after[0]  # the sound runs between the frames
+        deaf = adapter_of(pair, tmp_path, sound=False)
+        assert deaf.describe()["sound"] is False
+        deaf.reply(draw_media(0), "When?", 2)
+
+
+def test_times_of_frames_reach_qwen_omni(tmp_path):
+    model, processor = build_omni(2)
+    adapter = adapter_of((model, processor), tmp_path)
+    prompt = "<|vision_start|><|video_pad|><|vision_end|>"
+    inputs = processor(text=[prompt], return_tensors="pt", **adapter._video(draw_media(0)))
+    assert inputs["video_second_per_grid"].tolist() == [2.0]  # 8 frames in 8 s, two of them a step
+
+
+def test_checkpoints_are_loaded_as_what_writes(tmp_path):
+    for name, builder in BUILDERS.items():
+        for part in builder():
+            part.save_pretrained(tmp_path / name)
+        model, processor = load_chat_model(tmp_path / name, "cpu")
+        assert type(model).__name__.endswith("ForConditionalGeneration") and processor.chat_template
+    with pytest.raises(FileNotFoundError, match="nowhere: cannot be loaded"):
+        load_chat_model(tmp_path / "nowhere", "cpu")
+    assert isinstance(model, transformers.Qwen2_5_VLForConditionalGeneration)
+
+
+def test_a_model_without_a_template_is_refused(tmp_path):
+    model, processor = build_vision()
+    processor.chat_template = None
+    with pytest.raises(ValueError, match="no chat template"):
+        adapter_of((model, processor), tmp_path)
+
+
+def test_generate_with_a_chat_model(tiny_corpus, tmp_path):
+    options = AdapterOptions("chat", frames=4, frame_size=32, times="percent")
+    pair = build_omni(2)
+    log = generate(pair, tiny_corpus, tmp_path / "p", adapter=options, max_new_tokens=3, limit=1, progress=False)
+    predictions = load_predictions(log)
+    assert all("reply" in p.info for p in predictions)
+    manifest = json.loads((tmp_path / "p.run.json").read_text())
+    assert manifest["times"] == "percent" and manifest["frames"] == 4 and manifest["sound"] is True
+    scores = score(log, tiny_corpus / "longvale-annotations-eval.json", partial=True)
+    assert scores["counts"]["grounding"]["parsed_share"] == 0  # letters at random
+    before = log.read_bytes()
+    generate(pair, tiny_corpus, log, adapter=options, max_new_tokens=3, limit=1, progress=False)
+    assert log.read_bytes() == before
+    with pytest.raises(ValueError, match="was made with times 'percent'"):
+        generate(pair, tiny_corpus, log, adapter=AdapterOptions("chat", frames=4, frame_size=32), limit=1)
+    with pytest.raises(ValueError, match="models of others take videos"):
+        generate(pair, tiny_corpus, tmp_path / "q", adapter=options, features=tiny_corpus / "features")
+    with pytest.raises(ValueError, match="unknown adapter 'gpt'"):
+        AdapterOptions("gpt")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of the OpenAI kind that finds every event from 25 to 50 % and keeps what it was sent."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append(body)
+            text = body["messages"][0]["content"][-1]["text"]
+            reply = "It is from 25% to 50%." if "When does" in text else "From 25% to 50%, a bell rings."
+            choice = {"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}
+            answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+            content = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}/v1", requests
+    running.shutdown()
+    running.server_close()
+
+
+def test_any_server_gets_frames_and_sound(server, tiny_corpus, tmp_path, longvale):
+    url, requests = server
+    arguments = ("generate", "their-model", "--adapter", "server", "--server", url, "--times", "percent", "--frames", 3)
+    shared = ("--data", tiny_corpus, "--output", tmp_path / "log", "--tasks", "grounding,dense_captioning", "--quiet")
+    result = longvale(*arguments, *shared)
+    assert result.exit_code == 0, result.stderr
+    predictions = load_predictions(tmp_path / "log")
+    assert {p.answer for p in predictions} == {"From 25 to 50.", "From 25 to 50, a bell rings."}
+    scores = score(tmp_path / "log", tiny_corpus / "longvale-annotations-eval.json")
+    assert scores["counts"]["grounding"]["parsed_share"] == 1 and scores["grounding"]["mIoU"] > 0
+    first = requests[0]
+    assert first["model"] == "their-model" and first["temperature"] == 0 and first["max_tokens"] == 32
+    *pictures, sound, text = first["messages"][0]["content"]
+    assert [part["type"] for part in pictures] == ["image_url"] * 3 and text["type"] == "text"
+    jpeg = base64.b64decode(pictures[0]["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))
+    assert min(Image.open(io.BytesIO(jpeg)).size) == 224
+    assert sound["input_audio"]["format"] == "wav"
+    with wave.open(io.BytesIO(base64.b64decode(sound["input_audio"]["data"]))) as file:
+        assert file.getframerate() == 16_000 and 4 < file.getnframes() / 16_000 < 9
+        assert np.frombuffer(file.readframes(-1), "<i2").std() > 50
+    asked = len(requests)
+    assert longvale(*arguments, *shared).exit_code == 0 and len(requests) == asked  # nothing is asked again
+    quiet = longvale(*arguments, "--no-sound", *shared[:3], tmp_path / "deaf", *shared[4:], "--limit", 1)
+    assert quiet.exit_code == 0
+    assert all(part["type"] != "input_audio" for part in requests[-1]["messages"][0]["content"])
+
+
+def test_a_server_that_is_away(tiny_corpus, tmp_path, longvale, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    result = longvale(
+        "generate", "m", "--adapter", "server", "--server", "http://127.0.0.1:9/v1", "--data", tiny_corpus,
+        "--output", tmp_path / "log", "-q",
+    )  # fmt: skip
+    assert result.exit_code == 2 and "http://127.0.0.1:9/v1: m does not answer" in result.stderr

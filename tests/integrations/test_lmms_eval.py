@@ -1,0 +1,86 @@
+"""The tasks for lmms-eval, in an environment of its own: it wants another PyAV. Installing it takes minutes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from longvale.data.synthetic import SyntheticOptions, synthesize
+from longvale.evaluation.generate import load_questions
+from longvale.evaluation.score import TABLE, score
+from longvale.tasks import TASKS, Prediction
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+FOLDER = Path(__file__).parents[2] / "integrations" / "lmms_eval"
+#: Can be read as an answer to each task. A comma would end the model's argument.
+ANSWER = "From 10 to 60: a bell is heard off screen."
+
+
+@pytest.fixture(scope="module")
+def lmms_eval(tmp_path_factory):
+    """Call the command of lmms-eval: `lmms_eval(arguments, **environment)`."""
+    import torch
+
+    import longvale
+
+    folder = tmp_path_factory.mktemp("lmms_eval") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # Packages of this environment, torch above all, are not installed again; what is installed there comes first.
+    (site / "shared.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
+    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "lmms-eval==0.7.*"]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"lmms-eval cannot be installed: {installed.stderr.strip().splitlines()[-1]}")
+    source = str(Path(longvale.__file__).parents[1])
+
+    def call(*arguments, **environment):
+        environment = {**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1", **environment}
+        command = [folder / "bin" / "lmms-eval", *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def test_tasks_are_listed_and_give_our_scores(lmms_eval, tmp_path):
+    corpus, tasks = tmp_path / "corpus", tmp_path / "tasks"
+    options = SyntheticOptions(size=32, fps=4, min_length_s=5, max_length_s=8)
+    synthesize(corpus, videos=1, test_videos=5, options=options, workers=1, progress=False)
+    listed = lmms_eval("--tasks", "list", "--include_path", FOLDER)
+    for name in ("longvale", *(f"longvale_{task}" for task in TASKS)):
+        assert name in listed.stdout + listed.stderr
+
+    tasks.mkdir()
+    for path in (FOLDER / "longvale").iterdir():
+        if path.is_file():
+            (tasks / path.name).write_bytes(path.read_bytes())
+    for task in TASKS:
+        lines = (f"include: longvale_{task}.yaml", f"task: own_{task}", f"dataset_kwargs: {{data_dir: {corpus}}}")
+        (tasks / f"own_{task}.yaml").write_text("\n".join(lines) + "\n")
+    ran = lmms_eval(
+        "--model", "dummy", "--model_args", f"response={ANSWER}", "--include_path", tasks,
+        "--tasks", ",".join(f"own_{task}" for task in TASKS), "--output_path", tmp_path / "results",
+        LONGVALE_VIDEOS=str(corpus / "videos"), HF_HOME=str(tmp_path / "hf"),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (path,) = (tmp_path / "results").rglob("*_results.json")
+    results = json.loads(path.read_text())["results"]
+
+    references, asked, _ = load_questions(corpus)
+    answers = [Prediction(q.video_id, q.task, ANSWER, q.sentence_id) for q in asked]
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(answer.to_log() + "\n" for answer in answers))
+    ours = score(log, references)
+    for task in TASKS:
+        for name in TABLE[task]:
+            assert results[f"own_{task}"][f"{name},none"] == pytest.approx(ours[task][name], abs=1e-9), (task, name)
+        assert results[f"own_{task}"]["parsed,none"] == ours["counts"][task]["parsed_share"]
+    assert (
+        ours["dense_captioning"]["soda_c"] > 0
+        and ours["grounding"]["mIoU"] > 0
+        and ours["segment_captioning"]["METEOR"] > 0
+    )
