@@ -57,7 +57,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[annotation,dev]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base

@@ -21,7 +21,8 @@ METRICS = Path(__file__).parent / "fixtures" / "metrics"
 
 COMMANDS = (
     "demo", "synthesize", "generate", "score", "evaluate", "report", "ask", "init", "convert", "push-model",
-    "push-dataset", "plot", "app", "doctor", "features", "data",
+    "push-dataset", "plot", "app", "doctor", "features", "annotate",
+    "data",
 )  # fmt: skip
 
 #: Commands that are groups, by what follows them.

@@ -3,7 +3,7 @@
 Heavy packages are imported inside the commands, so that help and errors of spelling come at once.
 """
 
-from . import demo, data, evaluation, models, datasets, pictures, page, doctor  # isort: skip  # noqa: F401  as in help
+from . import demo, data, evaluation, models, annotation, datasets, pictures, page, doctor  # isort: skip  # noqa: F401
 from .base import app, main
 
 __all__ = ["app", "main"]

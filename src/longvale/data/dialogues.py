@@ -17,7 +17,9 @@ import os
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +146,23 @@ def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def boundary_dialogue(
-    annotation: Annotation, rng: random.Random, dense_share: float = DENSE_SHARE, turns: int | None = None
+    annotation: Annotation,
+    rng: random.Random,
+    dense_share: float = DENSE_SHARE,
+    turns: int | None = None,
+    varied: bool = False,
 ) -> dict[str, Any]:
     """A dialogue of the boundary-perception stage: where events lie, what lies where.
 
     With probability `dense_share` one turn of dense captioning, else one turn an event, in shuffled order, each either
-    grounding or segment captioning. Questions are the published ones.
+    grounding or segment captioning.
 
     Args:
         annotation: a video with at least one event.
         rng: the source of all choices.
         dense_share: probability of dense captioning, 0 to 1.
         turns: at most this many questions in a multi-turn dialogue; None for one an event.
+        varied: word questions by the templates of `data/templates` instead of as published.
 
     Raises:
         ValueError: if the video has no event, or `turns` is below 1.
@@ -170,10 +177,85 @@ def boundary_dialogue(
     if turns is not None and turns < 1:
         raise ValueError(f"turns must be 1 or more, not {turns}")
     if rng.random() < dense_share:
-        return make_dialogue(annotation, [dense_turn(annotation)])
-    events = rng.sample(annotation.events, len(annotation.events))[:turns]
-    kinds = (grounding_turn, segment_turn)
-    return make_dialogue(annotation, [rng.choice(kinds)(event, annotation.duration) for event in events])
+        chosen = [("dense_captioning", dense_turn(annotation), "")]
+    else:
+        events = rng.sample(annotation.events, len(annotation.events))[:turns]
+        kinds = (("grounding", grounding_turn), ("segment_captioning", segment_turn))
+        picked = [(*rng.choice(kinds), event) for event in events]
+        chosen = [(task, make(event, annotation.duration), event.caption) for task, make, event in picked]
+    if not varied:
+        return make_dialogue(annotation, [turn for _, turn, _ in chosen])
+    worded = [
+        replace(turn, question=rng.choice(read_templates(task)).replace("{caption}", _as_phrase(caption)))
+        for task, turn, caption in chosen
+    ]
+    return make_dialogue(annotation, worded)
+
+
+@cache
+def read_templates(task: str) -> tuple[str, ...]:
+    """Wordings of a task's question, one a line of `data/templates/<task>.txt`.
+
+    Example:
+        >>> read_templates("segment_captioning")[1]
+        'What happens from <s0> to <e0>?'
+    """
+    text = files(__package__).joinpath("templates", f"{task}.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if line)
+
+
+def _as_phrase(caption: str) -> str:
+    """A caption within a sentence: on one line, without its last full stop."""
+    return _plain(" ".join(caption.split()).removesuffix("."))
+
+
+def _plain(caption: str) -> str:
+    """A caption in which what looks like a time token is text, not a time."""
+    return _SPAN_TOKEN.sub(r"<\1 \2>", caption)
+
+
+def check_grounded(dialogue: Mapping[str, Any], annotation: Annotation) -> None:
+    """Refuse a dialogue that says what its annotation does not: for dialogues that a language model wrote.
+
+    Args:
+        dialogue: one that [`check_dialogue`] accepts.
+        annotation: of the same video.
+
+    Raises:
+        ValueError: if it is about another video; a time is not that of a real event, start and end of the same one; a
+            text names seconds or timecodes outright, holds a token of a prompt or a media token out of place, or a time
+            token is not asked for in pairs.
+
+    Example:
+        >>> video = Annotation("abc", 60.0, (Event(0, 30, "A bell rings."),))
+        >>> check_grounded(make_dialogue(video, [Turn("When?", "From <s0> to <e0>.", ((0, 31),))]), video)
+        Traceback (most recent call last):
+            ...
+        ValueError: <s0> to <e0> is 0-31 s, which is no event of the annotation
+    """
+    check_dialogue(dialogue)
+    if dialogue["id"] != annotation.video_id:
+        raise ValueError(f"is about video {dialogue['id']!r}, not {annotation.video_id!r}")
+    tokens = dialogue.get("meta", {}).get("token", {})
+    spans = {(event.start, event.end) for event in annotation.events}
+    for token, start in tokens.items():
+        kind, number = _SPAN_TOKEN.fullmatch(token).groups() if _SPAN_TOKEN.fullmatch(token) else ("", "")
+        if kind == "s" and (start, tokens.get(f"<e{number}>")) not in spans:
+            end = tokens.get(f"<e{number}>")
+            raise ValueError(f"{token} to <e{number}> is {start}-{end} s, which is no event of the annotation")
+        if kind == "e" and f"<s{number}>" not in tokens:
+            raise ValueError(f"{token} has no <s{number}>")
+    for index, turn in enumerate(dialogue["conversations"]):
+        leaked = _LEAKED.search(turn["value"])
+        if leaked:
+            raise ValueError(f"turn {index} holds {leaked[0]!r}; times stand in tokens, and prompts stay outside")
+
+
+#: Times that a language model spells out, and what chat templates and prompts are made of.
+_LEAKED = re.compile(
+    r"<\|\w+\|>|</?s>|\[/?INST\]|\{\w*\}|\b(?:USER|ASSISTANT|HUMAN|GPT):|"
+    r"\b\d+(?:\.\d+)?\s?(?:s|sec|secs|seconds?|minutes?)\b|\b\d{1,2}:\d{2}\b|\b[Ff]rom \d+ to \d+\b"
+)
 
 
 @dataclass(frozen=True)
@@ -193,7 +275,7 @@ class Turn:
 
 def dense_turn(annotation: Annotation) -> Turn:
     """All events of a video, asked for in the published wording."""
-    lines = [f"From <s{i}> to <e{i}>, {' '.join(e.caption.split())}" for i, e in enumerate(annotation.events)]
+    lines = [f"From <s{i}> to <e{i}>, {_plain(' '.join(e.caption.split()))}" for i, e in enumerate(annotation.events)]
     return Turn(dense_captioning_question(), "\n".join(lines), tuple((e.start, e.end) for e in annotation.events))
 
 
@@ -204,7 +286,7 @@ def grounding_turn(event: Event, duration: Seconds) -> Turn:
         >>> grounding_turn(Event(0, 30, "A bell rings."), 60.0).answer
         'From <s0> to <e0>.'
     """
-    return Turn(grounding_question(event.caption), "From <s0> to <e0>.", ((event.start, event.end),))
+    return Turn(grounding_question(_plain(event.caption)), "From <s0> to <e0>.", ((event.start, event.end),))
 
 
 def segment_turn(event: Event, duration: Seconds) -> Turn:
@@ -216,7 +298,7 @@ def segment_turn(event: Event, duration: Seconds) -> Turn:
     """
     question = segment_captioning_question(event.start, event.end, duration)
     span = render_span(event.start, event.end, duration).lower()
-    return Turn(question.replace(span, "from <s0> to <e0>", 1), event.caption, ((event.start, event.end),))
+    return Turn(question.replace(span, "from <s0> to <e0>", 1), _plain(event.caption), ((event.start, event.end),))
 
 
 def make_dialogue(annotation: Annotation, turns: Iterable[Turn]) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Visual and audio boundaries -> omni-modal events.
+
+The published rule (arXiv 2411.19772, figure 2): visual boundaries are the anchors, and a sound that overlaps one stays
+whole. Where an anchor goes that a sound crosses is not published. Here it moves to the nearer end of that sound, so
+that a sound belongs to the picture that it is mostly heard with. Joining the two pictures instead would make one event
+of a whole video in which sounds follow each other without a pause.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from ...events import Seconds, is_number
+
+#: Start and end in seconds.
+Interval: TypeAlias = tuple[Seconds, Seconds]
+
+
+def fuse(visual: Iterable[Interval], audio: Iterable[Interval], *, min_length: Seconds = 0.0) -> list[Interval]:
+    """Join visual and audio events to omni-modal ones.
+
+    Args:
+        visual: start and end of each visual event in seconds; their ends are the anchors.
+        audio: of each sound and speech turn. Sounds that overlap count as one: what sounds together stays together.
+        min_length: events shorter than this in seconds, which moved anchors may leave, join their shorter neighbour.
+
+    Returns:
+        Events by start, none overlapping another. Together they cover every event given; each sound lies within one
+        of them; they begin and end within the range of what was given. Without sounds these are the visual events.
+
+    Raises:
+        ValueError: if a time is not a finite number, 0 or more, an event does not end after it starts, or `min_length`
+            is negative.
+
+    Example:
+        The figure of the paper: two pictures, and a sound across their boundary.
+
+        >>> fuse([(4.7, 32.6), (32.6, 38.9)], [(5.8, 16.1), (16.1, 19.5), (19.5, 39.6)])
+        [(4.7, 39.6)]
+        >>> fuse([(0, 10), (10, 20)], [(9, 13), (15, 18)])
+        [(0, 9), (9, 20)]
+    """
+    pictures, sounds = (_checked(events, name) for events, name in ((visual, "visual"), (audio, "audio")))
+    if not is_number(min_length) or min_length < 0:
+        raise ValueError(f"min_length must be 0 s or more, not {min_length!r}")
+    clusters = _join_overlapping(sounds)
+    anchors = sorted({_outside(time, clusters) for event in pictures for time in event})
+    events = _between(anchors, pictures, clusters)
+    return _join_short(events, min_length)
+
+
+def _checked(events: Iterable[Interval], name: str) -> list[Interval]:
+    checked = []
+    for event in events:
+        start, end = event
+        if not (is_number(start) and is_number(end) and 0 <= start < end):
+            raise ValueError(f"{name} event must have finite times with 0 <= start < end, not {start!r} to {end!r}")
+        checked.append((start, end))
+    return sorted(set(checked))
+
+
+def _join_overlapping(events: Sequence[Interval]) -> list[Interval]:
+    """Unions of events that overlap; those that only touch stay apart."""
+    joined: list[Interval] = []
+    for start, end in events:
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _outside(time: Seconds, clusters: Sequence[Interval]) -> Seconds:
+    """The time itself, or the nearer end of the sound that goes on at it; the later of two as near."""
+    for start, end in clusters:
+        if start < time < end:
+            return start if time - start < end - time else end
+    return time
+
+
+def _between(anchors: Sequence[Seconds], pictures: Sequence[Interval], clusters: Sequence[Interval]) -> list[Interval]:
+    """What lies between neighbouring anchors: one event where there is a picture, else one a sound."""
+    whole = min([time for event in (*pictures, *clusters) for time in event], default=0.0)
+    last = max([time for event in (*pictures, *clusters) for time in event], default=0.0)
+    edges = sorted({whole, *anchors, last})
+    events: list[Interval] = []
+    for left, right in itertools.pairwise(edges):
+        seen = [(max(a, left), min(b, right)) for a, b in pictures if a < right and b > left]
+        heard = [(a, b) for a, b in clusters if a < right and b > left]  # anchors cut none, so each lies within
+        if seen:
+            parts = seen + heard
+            events.append((min(a for a, _ in parts), max(b for _, b in parts)))
+        else:
+            events += heard
+    return events
+
+
+def _join_short(events: Sequence[Interval], min_length: Seconds) -> list[Interval]:
+    """Join each event that is too short to the shorter of the neighbours that touch it."""
+    events = list(events)
+    while True:
+        short = [i for i, (a, b) in enumerate(events) if b - a < min_length and _neighbours(events, i)]
+        if not short:
+            return events
+        index = min(short, key=lambda i: (events[i][1] - events[i][0], i))
+        other = min(_neighbours(events, index), key=lambda i: (events[i][1] - events[i][0], i))
+        first, second = sorted((index, other))
+        events[first : second + 1] = [(events[first][0], events[second][1])]
+
+
+def _neighbours(events: Sequence[Interval], index: int) -> list[int]:
+    found = []
+    if index > 0 and events[index - 1][1] == events[index][0]:
+        found.append(index - 1)
+    if index + 1 < len(events) and events[index][1] == events[index + 1][0]:
+        found.append(index + 1)
+    return found

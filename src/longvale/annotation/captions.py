@@ -1,0 +1,275 @@
+"""Captions of one modality each: four roles behind one small interface, and what can play them.
+
+| role | says | template (default) | transformers | server |
+| --- | --- | --- | --- | --- |
+| video | what happens | colours and motion, measured | an image-text model, by id | pictures in a message |
+| keyframe | what the middle picture shows | colours and brightness, measured | the same | the same |
+| audio | what is heard | loudness, pitch, spectrum, measured | an audio-text model, by id | - |
+| speech | what is said | how long speech lasts, measured | Whisper or another recogniser, by id | - |
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from ..events import Seconds
+from ..models.media import SAMPLING_RATE
+from .measurements import Measurements
+
+Role = Literal["video", "keyframe", "audio", "speech"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+#: Longer events are described in parts, as the models that play the roles take clips of at most this.
+MAX_CLIP_S: Seconds = 30.0
+
+#: Pictures of a clip that a video captioner is given.
+CLIP_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a video that a captioner describes, at most [`MAX_CLIP_S`] long.
+
+    Args:
+        start: seconds.
+        end: seconds.
+        frames: uint8 [8, H, W, 3], evenly spread; None without pictures.
+        sound: float32 [samples], 16 kHz; empty without sound.
+        measured: of the stretch.
+    """
+
+    start: Seconds
+    end: Seconds
+    frames: np.ndarray | None = field(repr=False)
+    sound: np.ndarray = field(repr=False)
+    measured: Measurements
+
+    @property
+    def key_frame(self) -> np.ndarray | None:
+        """uint8 [H, W, 3]: the picture in the middle."""
+        return None if self.frames is None else self.frames[len(self.frames) // 2]
+
+
+class Captioner(Protocol):
+    """Plays one role."""
+
+    #: What captions are by, as the provenance says it.
+    name: str
+    #: Shorter side in pixels of the pictures that it wants.
+    size: int
+
+    def __call__(self, clip: Clip) -> str:
+        """A sentence; "" if there is nothing to tell. Raises `ValueError` if it fails."""
+
+
+def parts(start: Seconds, end: Seconds) -> list[tuple[Seconds, Seconds]]:
+    """Cut a stretch into as few equal parts as are at most [`MAX_CLIP_S`] long.
+
+    Example:
+        >>> parts(10.0, 80.0)
+        [(10.0, 33.333), (33.333, 56.667), (56.667, 80.0)]
+    """
+    count = max(1, int(np.ceil(round((end - start) / MAX_CLIP_S, 6))))
+    edges = [round(start + (end - start) * index / count, 3) for index in range(count)] + [end]
+    return list(itertools.pairwise(edges))
+
+
+# --- measured --------------------------------------------------------------------------------------------------------
+
+
+class TemplateCaptioner:
+    """Tells what was measured, in a sentence; no model looks or listens.
+
+    Args:
+        role: which of the four.
+
+    Example:
+        >>> clip = Clip(0, 5, None, np.zeros(0), Measurements(loudness_db=-15.0, pitch_hz=440.0, voiced=0.0))
+        >>> TemplateCaptioner("audio")(clip)
+        'A loud tone of about 440 Hz is heard.'
+    """
+
+    size = 48
+
+    def __init__(self, role: Role) -> None:
+        self.name = f"template of measurements ({role})"
+        self._tell = {"video": _tell_video, "keyframe": _tell_picture, "audio": _tell_sound, "speech": _tell_speech}[
+            role
+        ]
+
+    def __call__(self, clip: Clip) -> str:
+        """What was measured of the clip."""
+        return self._tell(clip.measured)
+
+
+def _tell_video(measured: Measurements) -> str:
+    if measured.motion is None:
+        return ""
+    how = {"still": "A still", "moving": "A moving", "lively": "A lively"}[measured.motion_word]
+    return f"{how} picture of {' and '.join(measured.colours)} is seen."
+
+
+def _tell_picture(measured: Measurements) -> str:
+    if measured.brightness is None:
+        return ""
+    light = "dark" if measured.brightness < 0.25 else "bright" if measured.brightness > 0.65 else "mid-toned"
+    return f"The picture is {light} and mostly {measured.colours[0]}."
+
+
+def _tell_sound(measured: Measurements) -> str:
+    if measured.silent:
+        return ""
+    level = {"quiet": "A quiet", "clear": "A clear", "loud": "A loud"}[measured.loudness_word]
+    if measured.pitch_hz is not None:
+        return f"{level} tone of about {measured.pitch_hz:.0f} Hz is heard."
+    kind = "low" if measured.centroid_hz < 500 else "high" if measured.centroid_hz > 2500 else "mid-range"
+    return f"{level} {kind} noise is heard."
+
+
+def _tell_speech(measured: Measurements) -> str:
+    if not measured.voiced:
+        return ""
+    share = "throughout" if measured.voiced > 0.8 else "most of the time" if measured.voiced > 0.5 else "in part"
+    return f"Somebody speaks {share}."
+
+
+# --- models of transformers ------------------------------------------------------------------------------------------
+
+
+class TransformersCaptioner:
+    """A model of transformers that plays a role: an image-, video- or audio-text model with a chat template.
+
+    An omni model such as Qwen2.5-Omni may play several.
+
+    Args:
+        role: video, keyframe or audio.
+        model: Hub id or folder.
+        device: such as "cuda:0"; default an accelerator if there is one.
+
+    Raises:
+        ValueError: if the model cannot be loaded.
+    """
+
+    size = 336
+
+    def __init__(self, role: Role, model: str, device: str | None = None) -> None:
+        from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+        self.name, self._role = f"{model} ({role})", role
+        try:
+            self._processor = AutoProcessor.from_pretrained(model)
+            self._model = AutoModelForMultimodalLM.from_pretrained(model, device_map=device or "auto", dtype="auto")
+        except (OSError, KeyError) as error:
+            raise ValueError(f"{model}: cannot play the role {role!r}: {error}") from error
+
+    def __call__(self, clip: Clip) -> str:
+        """What the model answers to the prompt of the role."""
+        from PIL import Image
+
+        if self._role == "audio":
+            if clip.measured.silent:
+                return ""
+            content = [{"type": "audio", "audio": clip.sound}]
+        else:
+            if clip.frames is None:
+                return ""
+            pictures = clip.frames if self._role == "video" else clip.key_frame[None]
+            content = [{"type": "image", "image": Image.fromarray(picture)} for picture in pictures]
+        content.append({"type": "text", "text": read_prompt(self._role)})
+        inputs = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self._model.device)
+        answer = self._model.generate(**inputs, max_new_tokens=128, do_sample=False)
+        text = self._processor.batch_decode(answer[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
+        return " ".join(text.split())
+
+
+class SpeechRecogniser:
+    """Whisper or another recogniser of transformers.
+
+    Args:
+        model: Hub id or folder.
+        device: such as "cuda:0".
+    """
+
+    size = 48
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        from transformers import pipeline
+
+        self.name = f"{model} (speech)"
+        try:
+            self._pipeline = pipeline("automatic-speech-recognition", model=model, device=device)
+        except (OSError, KeyError) as error:
+            raise ValueError(f"{model}: cannot recognise speech: {error}") from error
+
+    def __call__(self, clip: Clip) -> str:
+        """What is said; "" where nobody speaks, so that silence is not made into words."""
+        if not clip.measured.voiced:
+            return ""
+        text = self._pipeline({"raw": clip.sound, "sampling_rate": SAMPLING_RATE})["text"]
+        return " ".join(text.split())
+
+
+# --- a server --------------------------------------------------------------------------------------------------------
+
+
+class ServerCaptioner:
+    """A model behind an OpenAI-compatible server that sees pictures.
+
+    Args:
+        role: video or keyframe.
+        chat: of [`longvale.annotation.servers`].
+    """
+
+    size = 336
+
+    def __init__(self, role: Role, chat: Callable[..., str]) -> None:
+        if role not in ("video", "keyframe"):
+            raise ValueError(f"a server plays the roles video and keyframe, not {role!r}; name a model of transformers")
+        self.name, self._role, self._chat = f"{chat.name} ({role})", role, chat
+
+    def __call__(self, clip: Clip) -> str:
+        """What the server answers to the pictures and the prompt of the role."""
+        if clip.frames is None:
+            return ""
+        pictures = clip.frames if self._role == "video" else clip.key_frame[None]
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": _data_uri(picture)}} for picture in pictures
+        ]
+        content.append({"type": "text", "text": read_prompt(self._role)})
+        return " ".join(self._chat([{"role": "user", "content": content}]).split())
+
+
+def _data_uri(picture: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def read_prompt(name: str) -> str:
+    """A prompt of the package, a text file in `prompts`.
+
+    Raises:
+        FileNotFoundError: if there is none of this name.
+    """
+    return files(__package__).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8").strip()
+
+
+def template_captioners() -> Mapping[Role, Captioner]:
+    """The four roles played without any model."""
+    return {role: TemplateCaptioner(role) for role in ROLES}

@@ -1,0 +1,286 @@
+"""How sight and sound of an event belong together, and one caption that says so.
+
+A language model answers the questions of the paper (is the source visible, who or what makes the sound and why, what
+does it tell, which mood), names the relations out of the nine types, and writes one caption, knowing the previous
+event. What it answers is checked, repaired where that is safe, asked for again, and in the end refused with a reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..events import RELATIONS, Modality, Seconds
+from .captions import Role, read_prompt
+from .servers import Chat
+
+#: Longest caption in characters; longer ones are no caption but a model that does not stop.
+MAX_CAPTION = 600
+
+#: JSON schema of an answer, for servers that enforce one.
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "source_visible": {"type": "string", "enum": ["yes", "no", "unknown"]},
+        "cause": {"type": "string"},
+        "tells": {"type": "string"},
+        "mood": {"type": "string"},
+        "relations": {"type": "array", "items": {"type": "string", "enum": list(RELATIONS)}, "minItems": 1},
+        "caption": {"type": "string", "minLength": 1, "maxLength": MAX_CAPTION},
+    },
+    "required": ["source_visible", "cause", "tells", "mood", "relations", "caption"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is told of an event to whoever writes its caption.
+
+    Args:
+        start: seconds.
+        end: seconds.
+        captions: by role; "" or missing where there is nothing to tell.
+        modalities: in which the event can be perceived.
+        previous: caption of the event before; "" for the first.
+    """
+
+    start: Seconds
+    end: Seconds
+    captions: Mapping[Role, str]
+    modalities: tuple[Modality, ...]
+    previous: str = ""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """What was written about an event.
+
+    Args:
+        caption: one text.
+        relations: out of [`longvale.events.RELATIONS`], the most important first.
+        answers: `source_visible`, `cause`, `tells` and `mood`.
+        attempts: how often the model was asked.
+        repairs: what was put right in its answer, one line each.
+        refused: why the model's answers were given up, if they were; the caption is then a concatenation.
+    """
+
+    caption: str
+    relations: tuple[str, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
+    attempts: int = 0
+    repairs: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+class Reasoner(Protocol):
+    """Writes the caption of an event."""
+
+    name: str
+
+    def __call__(self, evidence: Evidence) -> Correlation:
+        """Raises [`longvale.annotation.servers.ServerError`] if a server gives no answer."""
+
+
+class Concatenation:
+    """The captions of the modalities one after the other: what reasoning is compared with."""
+
+    name = "concatenation"
+
+    def __call__(self, evidence: Evidence) -> Correlation:
+        """No reasoning, no relation but the one that the modalities alone decide."""
+        return Correlation(concatenate(evidence), _relations_of(evidence))
+
+
+def concatenate(evidence: Evidence) -> str:
+    """Captions of the modalities as one text.
+
+    Example:
+        >>> concatenate(Evidence(0, 5, {"video": "A dog runs.", "audio": "It barks"}, ("visual", "audio")))
+        'A dog runs. It barks.'
+    """
+    said = evidence.captions.get("speech", "")
+    texts = [evidence.captions.get(role, "") for role in ("video", "keyframe", "audio")] + [said]
+    sentences = [text if text[-1] in ".!?" else f"{text}." for text in map(str.strip, texts) if text]
+    return " ".join(sentences) or "Nothing can be seen or heard."
+
+
+def _relations_of(evidence: Evidence) -> tuple[str, ...]:
+    if evidence.modalities == ("visual",):
+        return ("visual-only",)
+    if evidence.modalities and "visual" not in evidence.modalities:
+        return ("audio-only",)
+    return ()
+
+
+class LanguageModelReasoner:
+    """Asks a language model.
+
+    Args:
+        chat: of [`longvale.annotation.servers`].
+        attempts: how often to ask for an answer that can be used.
+        remove_names: ask to name nobody, and replace what looks like the name of a person.
+
+    Raises:
+        ValueError: if `attempts` is below 1.
+    """
+
+    def __init__(self, chat: Chat, *, attempts: int = 3, remove_names: bool = True) -> None:
+        if attempts < 1:
+            raise ValueError(f"attempts must be 1 or more, not {attempts}")
+        self.name, self._chat, self._attempts, self._remove_names = chat.name, chat, attempts, remove_names
+
+    def __call__(self, evidence: Evidence) -> Correlation:
+        """Ask until an answer can be used; after `attempts`, concatenate and say why."""
+        messages: list[dict[str, str]] = [{"role": "user", "content": self._question(evidence)}]
+        problem = ""
+        for attempt in range(1, self._attempts + 1):
+            answer = self._chat(messages, schema=SCHEMA)
+            try:
+                found, repairs = read_answer(answer, evidence.modalities)
+            except ValueError as error:
+                problem = str(error)
+                retry = read_prompt("retry").format(problem=problem)
+                messages = [*messages[:1], {"role": "assistant", "content": answer[:2000]}]
+                messages.append({"role": "user", "content": retry})
+                continue
+            caption = without_names(found["caption"], evidence) if self._remove_names else found["caption"]
+            answers = {name: found[name] for name in ("source_visible", "cause", "tells", "mood")}
+            return Correlation(caption, tuple(found["relations"]), answers, attempt, tuple(repairs))
+        return Correlation(concatenate(evidence), _relations_of(evidence), {}, self._attempts, (), problem)
+
+    def _question(self, evidence: Evidence) -> str:
+        told = {role: _told(evidence.captions.get(role, "")) for role in ("video", "keyframe", "audio", "speech")}
+        return read_prompt("correlation").format(
+            names=" Do not name people: say what they are, such as a man." if self._remove_names else "",
+            previous=_told(evidence.previous),
+            start=f"{evidence.start:.1f}",
+            end=f"{evidence.end:.1f}",
+            visual=told["video"],
+            keyframe=told["keyframe"],
+            audio=told["audio"],
+            speech=told["speech"],
+        )
+
+
+def _told(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else "(nothing)"
+
+
+def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Read the JSON object of an answer, repairing what has one meaning only.
+
+    Args:
+        text: the answer, perhaps with words or a fence around the object.
+        modalities: of the event, to check the relations by.
+
+    Returns:
+        The fields of [`SCHEMA`], and what was repaired.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+
+    Example:
+        >>> answer = '{"relations": "Causality", "caption": "A dog barks at a car."}'
+        >>> found, repairs = read_answer("Sure! " + answer)
+        >>> found["relations"], found["source_visible"], repairs
+        (['causality'], 'unknown', ['words around the object', 'relations was a text', 'source_visible was missing'])
+    """
+    repairs: list[str] = []
+    value = _find_object(text, repairs)
+    caption = value.get("caption")
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError("field 'caption' must be a text that is not empty")
+    caption = " ".join(caption.split())
+    if len(caption) > MAX_CAPTION:
+        raise ValueError(f"field 'caption' has {len(caption)} characters, more than {MAX_CAPTION}")
+    if re.search(r"<\|?\w+\|?>|\bcaption\b\s*:", caption, re.IGNORECASE):
+        raise ValueError("field 'caption' holds a token of the prompt")
+    relations = _read_relations(value.get("relations"), modalities, repairs)
+    found: dict[str, Any] = {"relations": relations, "caption": caption}
+    for name, default in (("source_visible", "unknown"), ("cause", ""), ("tells", ""), ("mood", "")):
+        if not isinstance(value.get(name), str):
+            if name == "source_visible":
+                repairs.append(f"{name} was missing")
+            value[name] = {True: "yes", False: "no"}.get(value.get(name), default)
+        found[name] = " ".join(value[name].split())[:MAX_CAPTION]
+    if found["source_visible"].lower() not in ("yes", "no", "unknown"):
+        repairs.append("source_visible was none of yes, no, unknown")
+        found["source_visible"] = "unknown"
+    found["source_visible"] = found["source_visible"].lower()
+    return found, repairs
+
+
+def _find_object(text: str, repairs: list[str]) -> dict[str, Any]:
+    """The first JSON object in a text."""
+    decoder, start = json.JSONDecoder(), text.find("{")
+    problem = "it holds no JSON object"
+    while start >= 0:
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (json.JSONDecodeError, RecursionError) as error:
+            problem = f"it is not JSON: {error}"
+        else:
+            if isinstance(value, dict) and "caption" in value:
+                if text[:start].strip() or text[end:].strip():
+                    repairs.append("words around the object")
+                return value
+            problem = "field 'caption' is missing"
+        start = text.find("{", start + 1)
+    raise ValueError(problem)
+
+
+def _read_relations(value: Any, modalities: Sequence[Modality], repairs: list[str]) -> list[str]:
+    if isinstance(value, str):
+        repairs.append("relations was a text")
+        value = re.split(r"[,;/]| and ", value)
+    if not isinstance(value, list):
+        raise ValueError(f"field 'relations' must be a list of some of: {', '.join(RELATIONS)}")
+    known = {re.sub(r"[\s_-]+", " ", name): name for name in RELATIONS}
+    names = [known.get(re.sub(r"[\s_-]+", " ", str(item)).strip().lower()) for item in value]
+    if None in names and any(names):
+        repairs.append("unknown relations were left out")
+    relations = list(dict.fromkeys(name for name in names if name))
+    if not relations:
+        raise ValueError(f"field 'relations' must name at least one of: {', '.join(RELATIONS)}")
+    impossible = {"audio-only"} if tuple(modalities) == ("visual",) else set()
+    if modalities and "visual" not in modalities:
+        impossible = {"visual-only"}
+    if set(relations) & impossible:
+        raise ValueError(f"relation {(set(relations) & impossible).pop()!r} contradicts what is seen and heard")
+    return relations
+
+
+#: Words that a name may follow; the name is taken out and the person stays.
+_TITLES = re.compile(
+    r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|President|Senator|Sir|Lady)\.?\s+[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*"
+)
+_NAMED = re.compile(
+    r"\b((?:man|woman|boy|girl|person|singer|speaker|child|player)),? (?:called|named) [A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*"
+)
+_PAIR = re.compile(r"(?<![.!?\"'] )(?<!^)\b[A-Z][a-z'-]+ [A-Z][a-z'-]+\b")
+
+
+def without_names(caption: str, evidence: Evidence) -> str:
+    """Take out what looks like the name of a person: after a title, after "called", or two capitalised words.
+
+    Names of places of two words fall to the last rule, too; what the key picture's caption reads (text on screen) is
+    kept.
+
+    Args:
+        caption: the text.
+        evidence: whose key-frame caption keeps what is written on the screen.
+
+    Example:
+        >>> evidence = Evidence(0, 5, {}, ())
+        >>> without_names("A man named John Smith greets Dr. Jones while Barack Obama waves.", evidence)
+        'A man greets a person while a person waves.'
+    """
+    caption = _NAMED.sub(r"\1", caption)
+    written = evidence.captions.get("keyframe", "")
+    for pattern in (_TITLES, _PAIR):
+        caption = pattern.sub(lambda match: match[0] if match[0] in written else "a person", caption)
+    return caption

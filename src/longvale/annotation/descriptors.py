@@ -1,0 +1,186 @@
+"""What pictures and sounds are like, measured: the embeddings that need no weights.
+
+The bins of the pictures' histograms are such that the published threshold for stitching holds for them;
+`benchmarks/boundaries.py --tune` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ..events import Seconds
+from ..models.media import SAMPLING_RATE
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PictureEmbedder(Protocol):
+    """Turns pictures into points that lie near each other when the pictures show the same."""
+
+    name: str
+    #: Shorter side in pixels of the pictures that it takes.
+    size: int
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [n, H, W, 3] -> float [n, d]."""
+
+
+class SoundEmbedder(Protocol):
+    """Turns stretches of sound into points that lie near each other when they sound the same."""
+
+    name: str
+
+    def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
+        """float32 [samples] each, 16 kHz -> float [n, d]."""
+
+
+#: Bins of brightness and of the two colour differences, and how much the latter are spread: with these the published
+#: threshold for stitching, .6, is the one that tells scenes apart best.
+_BINS = (5, 8, 8)
+_SPREAD = 3.0
+
+
+class ColourEmbedder:
+    """Which colours a picture has and how much of each, wherever they are: the root of a joint histogram.
+
+    The Euclidean distance of two is sqrt(2) times the Hellinger distance of the histograms, 0 to sqrt(2). Each pixel is
+    shared between neighbouring bins, so that a little more light or grain does not move it from one bin to the next.
+
+    Example:
+        >>> red, blue = np.zeros((2, 1, 4, 4, 3), np.uint8)
+        >>> red[..., 0], blue[..., 2] = 255, 255
+        >>> rows = ColourEmbedder()(np.concatenate([red, red, blue]))
+        >>> rows.shape, [round(float(np.linalg.norm(rows[0] - row)), 2) for row in rows[1:]]
+        ((3, 320), [0.0, 1.41])
+    """
+
+    name = "colour histograms"
+    size = 48
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [n, H, W, 3] -> float32 [n, 320]."""
+        rows = [self._embed(frames[begin : begin + 256]) for begin in range(0, len(frames), 256)]
+        return np.concatenate(rows) if rows else np.empty((0, int(np.prod(_BINS))), np.float32)
+
+    def _embed(self, frames: np.ndarray) -> np.ndarray:
+        red, green, blue = np.moveaxis(frames.reshape(len(frames), -1, 3).astype(np.float32) / 255, -1, 0)
+        differences = (np.tanh(_SPREAD * (red - green)), np.tanh(_SPREAD * (red + green - 2 * blue) / 2))
+        channels = ((red + green + blue) / 3, *(difference / 2 + 0.5 for difference in differences))
+        at = [channel * (bins - 1) for channel, bins in zip(channels, _BINS, strict=True)]
+        low = [np.clip(value.astype(int), 0, bins - 2) for value, bins in zip(at, _BINS, strict=True)]
+        size = int(np.prod(_BINS))
+        histogram = np.zeros(len(frames) * size)
+        row = np.arange(len(frames))[:, None] * size
+        for corner in np.ndindex(2, 2, 2):  # the eight bins around each pixel
+            weight, index = np.ones_like(red), np.zeros(red.shape, int)
+            for upper, value, floor, bins in zip(corner, at, low, _BINS, strict=True):
+                share = value - floor
+                weight = weight * (share if upper else 1 - share)
+                index = index * bins + floor + upper
+            histogram += np.bincount((row + index).ravel(), weight.ravel(), minlength=len(histogram))
+        return np.sqrt(histogram.reshape(len(frames), size) / red.shape[1]).astype(np.float32)
+
+
+# --- sounds ----------------------------------------------------------------------------------------------------------
+
+#: Sounds are looked at in steps of this length.
+STEP_S: Seconds = 0.1
+
+MFCC_COUNT = 20
+_MEL = {"n_fft": 512, "hop_length": 160, "n_mels": 40}  # 32 ms every 10 ms
+_STEPS_AT_ONCE = 6000  # ten minutes
+
+#: How far each MFCC spreads over the sounds of the benchmark's training seed: a coefficient counts in units of it.
+_MFCC_SPREAD = (
+    56.3,
+    39.1,
+    20.6,
+    16.3,
+    13.4,
+    13.3,
+    10.9,
+    9.4,
+    13.2,
+    9.0,
+    9.6,
+    7.5,
+    8.9,
+    7.8,
+    7.9,
+    8.8,
+    8.4,
+    7.0,
+    6.1,
+    5.9,
+)
+
+_SILENT_DB = -120.0
+
+
+def mfcc_rows(waveform: np.ndarray) -> np.ndarray:
+    """MFCCs in steps of [`STEP_S`], each in units of its spread.
+
+    Args:
+        waveform: float32 [samples], 16 kHz.
+
+    Returns:
+        float32 [n, 20]; a last step that is not full is left out.
+    """
+    import torchaudio
+
+    transform = torchaudio.transforms.MFCC(SAMPLING_RATE, n_mfcc=MFCC_COUNT, melkwargs=_MEL)
+    return _in_steps(waveform, transform, MFCC_COUNT) / np.array(_MFCC_SPREAD, np.float32)
+
+
+def mel_power(waveform: np.ndarray) -> np.ndarray:
+    """Power of 40 mel bands in steps of [`STEP_S`]: float32 [n, 40]."""
+    import torchaudio
+
+    return _in_steps(waveform, torchaudio.transforms.MelSpectrogram(SAMPLING_RATE, **_MEL), _MEL["n_mels"])
+
+
+def _in_steps(waveform: np.ndarray, transform: Callable[[torch.Tensor], torch.Tensor], width: int) -> np.ndarray:
+    """Means of what a transform gives every 10 ms, [n, width]; worked through in stretches, so memory stays small."""
+    import torch
+
+    hops = round(STEP_S * SAMPLING_RATE) // _MEL["hop_length"]
+    step = hops * _MEL["hop_length"]
+    rows = [np.empty((0, width), np.float32)]
+    for begin in range(0, len(waveform) // step, _STEPS_AT_ONCE):
+        part = waveform[begin * step : (begin + _STEPS_AT_ONCE) * step]
+        values = transform(torch.from_numpy(part[: len(part) // step * step])).numpy()  # [width, hops + 1]
+        rows.append(values[:, : len(part) // step * hops].reshape(width, -1, hops).mean(axis=2).T)
+    return np.concatenate(rows)
+
+
+def loudness(waveform: np.ndarray) -> np.ndarray:
+    """Level of each step of [`STEP_S`] in dB of full scale, -120 for silence: [n].
+
+    Example:
+        >>> loudness(np.full(3200, 0.1, np.float32)).round(1)
+        array([-20., -20.])
+    """
+    length = round(STEP_S * SAMPLING_RATE)
+    steps = waveform[: len(waveform) // length * length].reshape(-1, length)
+    power = np.einsum("ij,ij->i", steps, steps, dtype=np.float64) / length
+    return 10 * np.log10(np.maximum(power, 10 ** (_SILENT_DB / 10)))
+
+
+class TimbreEmbedder:
+    """What a stretch sounds like: mean and spread of its MFCCs, the root mean square of a coefficient counting as 1."""
+
+    name = "MFCC statistics"
+
+    def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
+        """float32 [samples] each, 16 kHz -> float [n, 40]."""
+        points = []
+        for sound in sounds:
+            rows = mfcc_rows(sound)
+            if not len(rows):
+                rows = mfcc_rows(np.pad(sound, (0, round(STEP_S * SAMPLING_RATE) - len(sound))))
+            points.append(np.concatenate([rows.mean(axis=0), rows.std(axis=0)]) / np.sqrt(MFCC_COUNT))
+        return np.stack(points) if points else np.empty((0, 2 * MFCC_COUNT))

@@ -1,0 +1,103 @@
+"""What is done already: one JSONL file a stage, appended to while a run goes on and picked up where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..events import LONE_SURROGATES, atomic_write, load_json, parse_json
+
+
+class StageLog:
+    """Lines of one stage, each at once on disk, by a key.
+
+    Args:
+        path: of the file; it need not exist, its folder must.
+        key: fields that tell lines apart.
+
+    Raises:
+        ValueError: naming file and line, if one is not an object with the key's fields or has a key twice. A last line
+            that a killed run did not finish is dropped.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "captions.jsonl")
+        >>> StageLog(path, ("video_id",)).add({"video_id": "abc", "events": 3})
+        >>> StageLog(path, ("video_id",)).get("abc")["events"]
+        3
+    """
+
+    def __init__(self, path: str | os.PathLike, key: tuple[str, ...]) -> None:
+        self.path, self._key, self._lock = Path(path), key, threading.Lock()
+        self._records: dict[tuple, dict[str, Any]] = {}
+        content = self.path.read_bytes() if self.path.exists() else b""
+        whole = content.rpartition(b"\n")[0]
+        if len(whole) + 1 < len(content) or (content and not whole):
+            os.truncate(self.path, len(whole) + 1 if whole else 0)
+        for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+            try:
+                record = parse_json(line)
+                if not isinstance(record, dict) or any(name not in record for name in key):
+                    raise ValueError(f"must be an object with {', '.join(key)}")
+                if self._key_of(record) in self._records:
+                    raise ValueError(f"repeats {self._key_of(record)}")
+            except ValueError as error:
+                raise ValueError(f"{self.path}: line {number}: {error}; delete the line") from None
+            self._records[self._key_of(record)] = record
+
+    def _key_of(self, record: Mapping[str, Any]) -> tuple:
+        return tuple(record[name] for name in self._key)
+
+    def get(self, *key: Any) -> dict[str, Any] | None:
+        """The record of a key, None if it is not done."""
+        return self._records.get(key)
+
+    def values(self) -> list[dict[str, Any]]:
+        """All records, sorted by key."""
+        return [self._records[key] for key in sorted(self._records)]
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a record and see it on disk.
+
+        Raises:
+            ValueError: if its key is there already.
+        """
+        with self._lock:
+            if self._key_of(record) in self._records:
+                raise ValueError(f"{self.path}: {self._key_of(record)} is there already")
+            with self.path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n") as file:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._records[self._key_of(record)] = json.loads(json.dumps(record))
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make a folder of stages ours, or check that it was made with the same settings.
+
+    Raises:
+        ValueError: naming the first setting that differs.
+    """
+    path, settings = folder / "settings.json", json.loads(json.dumps(settings))
+    if path.is_file():
+        before = load_json(path)
+        for name in settings:
+            if not isinstance(before, dict) or before.get(name) != settings[name]:
+                found = before.get(name) if isinstance(before, dict) else before
+                raise ValueError(
+                    f"{path}: made with another {name} ({_short(found)}, not {_short(settings[name])}); "
+                    "give another output, or overwrite them"
+                )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: is in the way and not of an earlier run; move it or give another output")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        json.dump(settings, file, indent=2)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."

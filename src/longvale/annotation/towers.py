@@ -1,0 +1,138 @@
+"""Real towers as embedders: models of transformers, or those of a LongVALE checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..models.media import SAMPLING_RATE
+
+_BATCH = 16
+
+
+class PictureTower:
+    """An image model of transformers, such as CLIP or DINOv2: points of length 1.
+
+    Args:
+        model: Hub id or folder.
+        device: such as "cuda:0".
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+
+    size = 224
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        from transformers import AutoImageProcessor
+
+        self.name = model
+        self._model = _load(model, device)
+        self._processor = _from_pretrained(AutoImageProcessor, model)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [n, H, W, 3] -> float32 [n, d]."""
+        import torch
+
+        rows = []
+        for begin in range(0, len(frames), _BATCH):
+            inputs = self._processor(images=list(frames[begin : begin + _BATCH]), return_tensors="pt")
+            with torch.inference_mode():
+                rows.append(_embed(self._model, "get_image_features", inputs.to(self._model.device)))
+        return np.concatenate(rows)
+
+
+class SoundTower:
+    """An audio model of transformers, such as CLAP: points of length 1.
+
+    Args:
+        model: Hub id or folder.
+        device: such as "cuda:0".
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        from transformers import AutoFeatureExtractor
+
+        self.name = model
+        self._model = _load(model, device)
+        self._extractor = _from_pretrained(AutoFeatureExtractor, model)
+
+    def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
+        """float32 [samples] each, 16 kHz -> float32 [n, d]."""
+        import torch
+        import torchaudio
+
+        rate, rows = self._extractor.sampling_rate, []
+        for sound in sounds:
+            resampled = torchaudio.functional.resample(torch.from_numpy(sound), SAMPLING_RATE, rate).numpy()
+            resampled = np.pad(resampled, (0, max(0, rate // 10 - len(resampled))))  # windows need some samples
+            inputs = self._extractor(resampled, sampling_rate=rate, return_tensors="pt").to(self._model.device)
+            with torch.inference_mode():
+                rows.append(_embed(self._model, "get_audio_features", inputs))
+        return np.concatenate(rows)
+
+
+class CheckpointPictures:
+    """The visual tower of a LongVALE checkpoint.
+
+    Args:
+        model: folder or Hub id.
+        device: such as "cuda:0".
+
+    Raises:
+        FileNotFoundError, ValueError: as [`longvale.checkpoints.loading.load_checkpoint`].
+    """
+
+    size = 224
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        from ..checkpoints.loading import load_checkpoint
+        from ..models.modeling_longvale import LongVALEModel
+
+        self.name = f"{model} (visual tower)"
+        self._model, self._processor = load_checkpoint(model, LongVALEModel, device=device)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [n, H, W, 3] -> float32 [n, d]."""
+        import torch
+
+        rows = []
+        for begin in range(0, len(frames), _BATCH):
+            pixels = self._processor.video_processor(videos=[frames[begin : begin + _BATCH]], return_tensors="pt")
+            with torch.inference_mode():
+                values = self._model.get_visual_features(pixels["pixel_values_videos"].to(self._model.device))
+            rows.append(_unit(values[0]))
+        return np.concatenate(rows)
+
+
+def _load(model: str, device: str | None) -> Any:
+    from transformers import AutoModel
+
+    loaded = _from_pretrained(AutoModel, model).eval()
+    return loaded.to(device) if device else loaded
+
+
+def _from_pretrained(kind: Any, model: str) -> Any:
+    try:
+        return kind.from_pretrained(model)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{model}: cannot be loaded as a tower: {' '.join(str(error).split())[:200]}") from error
+
+
+def _embed(model: Any, method: str, inputs: Any) -> np.ndarray:
+    """[n, d]: what the model's own method gives, else its pooled output, else the mean of its states."""
+    output = getattr(model, method)(**inputs) if hasattr(model, method) else model(**inputs)
+    if not hasattr(output, "shape"):
+        pooled = getattr(output, "pooler_output", None)
+        output = output.last_hidden_state.mean(dim=1) if pooled is None else pooled
+    return _unit(output)
+
+
+def _unit(rows: Any) -> np.ndarray:
+    import torch
+
+    return torch.nn.functional.normalize(rows.float(), dim=-1).cpu().numpy()

@@ -1,0 +1,291 @@
+"""Commands about annotating one's own videos: annotate, and check, export, import beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .base import app
+from .options import Device, Overwrite, Quiet
+
+if TYPE_CHECKING:
+    from longvale.annotation.pipeline import Workers
+
+
+class _AnnotateGroup(TyperGroup):
+    """`longvale annotate VIDEO...` runs the pipeline; `longvale annotate check ...` and the like are commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = ["run", *(args or ["--help"])]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return (None if name == "run" else name), command, rest
+
+
+annotation = typer.Typer(cls=_AnnotateGroup, rich_markup_mode=None)
+app.add_typer(annotation, name="annotate", help="Annotate your own videos; check and refine that.")
+
+
+@annotation.command(
+    "run",
+    epilog="Example: longvale annotate videos --output annotations.json (beside it are annotate check, export, import, "
+    "agreement, dialogues)",
+)
+def run(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],
+    output: Annotated[Path, typer.Option(help="Annotations to write (JSON), or to go on with.")],
+    admission: Annotated[
+        str,
+        typer.Option(help="all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still or speech."),
+    ] = "all",
+    min_duration: Annotated[
+        float | None, typer.Option(help="Shortest video in seconds.", show_default="by --admission")
+    ] = None,
+    max_duration: Annotated[
+        float | None, typer.Option(help="Longest video in seconds.", show_default="by --admission; 7200 for all")
+    ] = None,
+    detector: Annotated[str, typer.Option(help="Of cuts: content, transnetv2 or none.")] = "content",
+    visual_model: Annotated[
+        str | None, typer.Option(help="Tower that stitches clips: CLIP, DINOv2 ...", show_default="colour histograms")
+    ] = None,
+    audio_model: Annotated[
+        str | None, typer.Option(help="Tower that stitches sounds: CLAP ...", show_default="MFCC statistics")
+    ] = None,
+    towers: Annotated[
+        str | None, typer.Option(help="LongVALE checkpoint whose visual tower stitches clips.", show_default=False)
+    ] = None,
+    video_captioner: Annotated[
+        str | None, typer.Option(help="Model that sees clips, or server:NAME.", show_default="measured colours, motion")
+    ] = None,
+    keyframe_captioner: Annotated[
+        str | None, typer.Option(help="Model that sees key frames, or server:NAME.", show_default="measured colours")
+    ] = None,
+    audio_captioner: Annotated[
+        str | None, typer.Option(help="Model that hears clips.", show_default="measured loudness, pitch")
+    ] = None,
+    speech_recogniser: Annotated[
+        str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="measured voice activity")
+    ] = None,
+    language_model: Annotated[
+        str | None,
+        typer.Option(help="Model that reasons about sight and sound.", show_default="none: captions are put together"),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="URL of an OpenAI-compatible server of the language model.", show_default="load it here"),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer of the server.")] = 120.0,
+    no_correlation: Annotated[
+        bool, typer.Option("--no-correlation", help="Put captions together, to compare with.")
+    ] = False,
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not remove names of people.")] = False,
+    concurrency: Annotated[int, typer.Option(help="Videos worked on at a time.")] = 1,
+    overwrite: Overwrite = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Annotate your own videos.
+
+    Admission, boundaries, captions, correlation. By default nothing is downloaded: boundaries come from measured
+    descriptors, captions from measurements. Stages are kept beside the output, and a stopped run goes on.
+    """
+    from longvale.annotation.boundaries.visual import VisualOptions
+    from longvale.annotation.filters import format_funnel
+    from longvale.annotation.pipeline import AnnotationOptions, annotate
+
+    options = AnnotationOptions(
+        filters=_filters(admission, min_duration, max_duration), visual=VisualOptions(detector=detector)
+    )
+    roles = {
+        "video": video_captioner,
+        "keyframe": keyframe_captioner,
+        "audio": audio_captioner,
+        "speech": speech_recogniser,
+    }
+    workers = _workers(roles, visual_model, audio_model, towers, server, timeout, device)
+    if language_model and not no_correlation:
+        workers = _with_language_model(workers, language_model, server, timeout, device, remove_names=not keep_names)
+    summary = annotate(
+        videos,
+        output,
+        options=options,
+        workers=workers,
+        concurrency=concurrency,
+        overwrite=overwrite,
+        progress=not quiet,
+    )
+    typer.echo(format_funnel(summary.rejections))
+    typer.echo(f"{output}: {summary}")
+
+
+def _filters(admission: str, min_duration: float | None, max_duration: float | None) -> Any:
+    from dataclasses import replace
+
+    from longvale.annotation.filters import ALL, FilterOptions
+
+    known = {"all": ALL, "published": FilterOptions()}
+    if admission not in known:
+        raise ValueError(f"--admission must be all or published, not {admission!r}")
+    chosen = {"min_duration_s": min_duration, "max_duration_s": max_duration}
+    return replace(known[admission], **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _workers(
+    roles: dict[str, str | None],
+    visual_model: str | None,
+    audio_model: str | None,
+    towers: str | None,
+    server: str | None,
+    timeout: float,
+    device: str | None,
+) -> Workers:
+    from longvale.annotation import captions
+    from longvale.annotation.pipeline import Workers
+
+    if visual_model and towers:
+        raise ValueError("--visual-model and --towers both stitch clips; give one of them")
+    players = dict(captions.template_captioners())
+    for role, model in roles.items():
+        if model is None:
+            continue
+        name = model.removeprefix("server:")
+        if name != model:
+            if server is None:
+                raise ValueError(f"{model}: give the URL of the server by --server")
+            from longvale.annotation.servers import ServerChat
+
+            players[role] = captions.ServerCaptioner(role, ServerChat(server, name, timeout_s=timeout))
+        elif role == "speech":
+            players[role] = captions.SpeechRecogniser(model, device)
+        else:
+            players[role] = captions.TransformersCaptioner(role, model, device)
+    chosen: dict[str, Any] = {"captioners": players}
+    if visual_model or towers or audio_model:
+        from longvale.annotation.towers import CheckpointPictures, PictureTower, SoundTower
+
+        if visual_model:
+            chosen["pictures"] = PictureTower(visual_model, device)
+        if towers:
+            chosen["pictures"] = CheckpointPictures(towers, device)
+        if audio_model:
+            chosen["sounds"] = SoundTower(audio_model, device)
+    return Workers(**chosen)
+
+
+def _with_language_model(
+    workers: Workers, model: str, server: str | None, timeout: float, device: str | None, *, remove_names: bool
+) -> Workers:
+    from dataclasses import replace
+
+    from longvale.annotation.correlation import LanguageModelReasoner
+    from longvale.annotation.servers import ServerChat, TransformersChat
+
+    if server is None:
+        chat: Any = TransformersChat(model, device=device)
+    else:
+        chat = ServerChat(server, model, timeout_s=timeout)
+    return replace(workers, reasoner=LanguageModelReasoner(chat, remove_names=remove_names))
+
+
+Annotations = Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="Output of longvale annotate (JSON).")]
+
+
+@annotation.command(epilog="Example: longvale annotate check annotations.json --top 20")
+def check(
+    annotations: Annotations,
+    top: Annotated[int, typer.Option(help="How many events to show.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write all of them to (JSONL).", show_default="none")
+    ] = None,
+) -> None:
+    """Say which events to look at first, and why."""
+    from longvale.annotation.check import check_annotations, format_flags, save_flags
+
+    flags = check_annotations(annotations)
+    if output is not None:
+        save_flags(flags, output)
+    typer.echo(format_flags(flags, top))
+
+
+@annotation.command(
+    epilog="Example: longvale annotate export annotations.json --to label-studio --output tasks.json "
+    "--videos-url /data/local-files/?d=videos"
+)
+def export(
+    annotations: Annotations,
+    output: Annotated[Path, typer.Option(help="Tasks to write (JSON); the labelling interface stands beside it.")],
+    to: Annotated[str, typer.Option(help="label-studio.")] = "label-studio",
+    videos_url: Annotated[str, typer.Option(help="Where Label Studio finds the video files.")] = (
+        "/data/local-files/?d=videos"
+    ),
+    fps: Annotated[float, typer.Option(help="Frames a second of the timeline.")] = 25.0,
+    suffix: Annotated[str, typer.Option(help="Of the video files, if the stages do not name them.")] = ".mp4",
+) -> None:
+    """Write annotations for people to refine in Label Studio."""
+    if to != "label-studio":
+        raise ValueError(f"--to must be label-studio, not {to!r}")
+    from longvale.annotation.label_studio import export_tasks
+
+    count, config = export_tasks(annotations, output, videos_url=videos_url, fps=fps, suffix=suffix)
+    typer.echo(f"{output}: {count} tasks; labelling interface: {config}")
+
+
+@annotation.command(
+    "import",
+    epilog="Example: longvale annotate import export.json --annotations annotations.json --output refined.json",
+)
+def import_(
+    exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="Export of Label Studio (its JSON format).")],
+    annotations: Annotated[Path, typer.Option(help="Annotations that were exported.")],
+    output: Annotated[Path, typer.Option(help="Annotations to write (JSON); who changed what stands beside them.")],
+    annotator: Annotated[
+        str | None, typer.Option(help="Whose work to take, if several did a video.", show_default="the latest")
+    ] = None,
+) -> None:
+    """Read back what people refined in Label Studio."""
+    from longvale.annotation.label_studio import import_tasks
+
+    changes, path = import_tasks(exported, annotations, output, annotator=annotator)
+    typer.echo(f"{output}: {changes} changes, listed in {path}")
+
+
+@annotation.command(epilog="Example: longvale annotate agreement first.json second.json")
+def agreement(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="Annotations of one annotator.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Annotations of another.")],
+) -> None:
+    """Say how far two annotators agree: F1 of events by temporal IoU, kappa of relations."""
+    from longvale.annotation.agreement import agreement_of_files, format_agreement
+
+    typer.echo(format_agreement(agreement_of_files(first, second)))
+
+
+@annotation.command(epilog="Example: longvale annotate dialogues annotations.json --output dialogues")
+def dialogues(
+    annotations: Annotations,
+    output: Annotated[Path, typer.Option(help="Folder to write, or to go on with.")],
+    language_model: Annotated[
+        str | None, typer.Option(help="Model that writes the instruction set.", show_default="none: it is left out")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="URL of its OpenAI-compatible server.", show_default="load it here")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the boundary-perception set.")] = 0,
+    device: Device = None,
+) -> None:
+    """Make dialogues for both stages of tuning from annotations."""
+    from longvale.annotation.dialogues import make_dialogues
+
+    chat: Any = None
+    if language_model:
+        from longvale.annotation.servers import ServerChat, TransformersChat
+
+        chat = ServerChat(server, language_model) if server else TransformersChat(language_model, device=device)
+    counts = make_dialogues(annotations, output, chat=chat, seed=seed)
+    typer.echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))

@@ -1,0 +1,81 @@
+"""A small OpenAI-compatible server that misbehaves on request."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+GOOD = json.dumps(
+    {
+        "source_visible": "no",
+        "cause": "",
+        "tells": "",
+        "mood": "",
+        "relations": ["complementary"],
+        "caption": "Something is seen and heard.",
+    }
+)
+
+
+class Server:
+    """Answers each question by the next of `script`, then by the last of it: a text, a status, or a callable."""
+
+    def __init__(self, *script):
+        self.script, self.asked = list(script), []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                outer.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                action = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
+                action(self) if callable(action) else outer.answer(self, action)
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    @staticmethod
+    def answer(handler, action):
+        if isinstance(action, int):
+            return send(handler, action, b'{"error": "no"}')
+        return send(handler, 200, completion(action))
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def completion(text):
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    whole = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    return json.dumps(whole).encode()
+
+
+def send(handler, status, body, **headers):
+    handler.send_response(status)
+    for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def slow(seconds):
+    def act(handler):
+        time.sleep(seconds)
+        send(handler, 200, completion(GOOD))
+
+    return act
+
+
+def cut_off(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"id"')
+    handler.close_connection = True

@@ -1,0 +1,96 @@
+"""Sounds and speech turns."""
+
+import numpy as np
+import pytest
+
+from longvale.annotation.boundaries.audio import AudioOptions, SpeechOptions, find_sounds, find_speech
+from longvale.annotation.descriptors import TimbreEmbedder, loudness, mel_power, mfcc_rows
+
+RATE = 16_000
+
+
+def noise(seconds, level=0.002):
+    return level * np.random.default_rng(0).standard_normal(round(seconds * RATE)).astype(np.float32)
+
+
+def tone(hz, seconds, level=0.2):
+    return (level * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def mixed(seconds, *sounds):
+    """Sounds (start, waveform) over noise."""
+    track = noise(seconds)
+    for start, sound in sounds:
+        begin = round(start * RATE)
+        track[begin : begin + len(sound)] += sound
+    return track
+
+
+def test_two_sounds_with_a_pause():
+    events = find_sounds(mixed(20, (3, tone(440, 5)), (12, tone(1500, 4)))).events
+    assert np.array(events) == pytest.approx(np.array([(3, 8), (12, 16)]), abs=0.35)
+
+
+def test_sounds_that_follow_each_other_at_once_do_not_overlap():
+    events = find_sounds(mixed(16, (3, tone(300, 5)), (8, tone(2500, 5)))).events
+    assert np.array(events) == pytest.approx(np.array([(3, 8), (8, 13)]), abs=0.35)
+
+
+def test_a_sound_that_another_joins_goes_on():
+    events = find_sounds(mixed(20, (2, tone(300, 9)), (7, tone(2500, 9)))).events
+    assert np.array(events) == pytest.approx(np.array([(2, 11), (7, 16)]), abs=0.35)
+
+
+def test_a_sound_within_another_ends_before_it():
+    events = find_sounds(mixed(20, (2, tone(300, 14)), (7, tone(2500, 4)))).events
+    assert np.array(events) == pytest.approx(np.array([(2, 16), (7, 11)]), abs=0.35)
+
+
+def test_silence_and_steady_noise_are_no_sounds():
+    assert find_sounds(np.zeros(10 * RATE, np.float32)).events == ()
+    assert find_sounds(noise(10)).events == ()
+    assert find_sounds(None).events == () and find_sounds(np.zeros(100, np.float32)).events == ()
+
+
+def test_a_sound_that_fills_the_video_is_one():
+    assert find_sounds(tone(440, 10)).events == ((0.0, 10.0),)
+
+
+def test_ruptures_can_split_instead():
+    pytest.importorskip("ruptures")
+    events = find_sounds(mixed(14, (4, tone(440, 5))), AudioOptions(splitter="ruptures")).events
+    assert (events[0][0], events[-1][1]) == pytest.approx((4, 9), abs=0.35)
+    with pytest.raises(ValueError, match="splitter must be one of peaks, ruptures, not 'ears'"):
+        AudioOptions(splitter="ears")
+
+
+def test_descriptors_have_a_row_a_step():
+    sound = tone(440, 1.26)
+    assert mfcc_rows(sound).shape == (12, 20) and mel_power(sound).shape == (12, 40) and loudness(sound).shape == (12,)
+    assert mfcc_rows(sound[:100]).shape == (0, 20)
+    embed = TimbreEmbedder()
+    points = embed([sound, 0.9 * sound, noise(1, 0.1), sound[:500]])
+    assert points.shape == (4, 40) and np.isfinite(points).all()
+    assert np.linalg.norm(points[0] - points[1]) < 0.3 < np.linalg.norm(points[0] - points[2])
+
+
+def test_stretches_that_are_worked_through_apart_are_the_same(monkeypatch):
+    from longvale.annotation import descriptors
+
+    sound = mixed(6, (1, tone(440, 3)))
+    whole = mel_power(sound)
+    monkeypatch.setattr(descriptors, "_STEPS_AT_ONCE", 17)
+    inner = np.delete(mel_power(sound), [0, 16, 17, 33, 34, 50, 51], axis=0)  # windows at the seams see no further
+    np.testing.assert_allclose(inner, np.delete(whole, [0, 16, 17, 33, 34, 50, 51], axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_speech_turns():
+    pytest.importorskip("silero_vad")
+    from longvale.data.sounds import speak
+
+    word = np.concatenate([speak("hello"), speak("away"), speak("more")])
+    track = np.concatenate([noise(3), 0.5 * word, noise(3)])
+    turns = find_speech(track, SpeechOptions(threshold=0.3))
+    assert len(turns) == 1
+    assert 2.5 < turns[0][0] < 4 and turns[0][1] < 3 + len(word) / RATE + 0.5
+    assert find_speech(noise(4)) == [] and find_speech(None) == []

@@ -1,0 +1,165 @@
+"""What a language model answers: read, repaired, asked for again, refused."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longvale.annotation.captions import Clip, TemplateCaptioner, parts, read_prompt
+from longvale.annotation.correlation import (
+    Concatenation,
+    Evidence,
+    LanguageModelReasoner,
+    concatenate,
+    read_answer,
+    without_names,
+)
+from longvale.annotation.measurements import Measurements
+from longvale.events import RELATIONS
+
+GOOD = {
+    "source_visible": "yes",
+    "cause": "the dog is afraid",
+    "tells": "that it barks",
+    "mood": "tense",
+    "relations": ["causality", "synchronicity"],
+    "caption": "A dog barks at a car that passes.",
+}
+EVIDENCE = Evidence(
+    3.0, 9.5, {"video": "A dog jumps.", "audio": "A bark is heard.", "speech": ""}, ("visual", "audio"), "A car stops."
+)
+
+
+class Answers:
+    """A chat that gives these answers and keeps what it was asked."""
+
+    name = "scripted"
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def __call__(self, messages, *, schema=None):
+        self.asked.append(list(messages))
+        return self.answers.pop(0)
+
+
+def test_a_good_answer_is_taken_as_it_is():
+    chat = Answers(json.dumps(GOOD))
+    found = LanguageModelReasoner(chat)(EVIDENCE)
+    assert found.caption == GOOD["caption"] and found.relations == ("causality", "synchronicity")
+    assert found.answers["cause"] == "the dog is afraid"
+    assert (found.attempts, found.repairs, found.refused) == (1, (), None)
+    (question,) = chat.asked[0]
+    for told in ("A dog jumps.", "A bark is heard.", "A car stops.", "From 3.0 s to 9.5 s", "Said: (nothing)"):
+        assert told in question["content"]
+    assert all(name in question["content"] for name in RELATIONS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "repair"),
+    [
+        ("Sure, here it is:\n```json\n" + json.dumps(GOOD) + "\n```", "words around the object"),
+        (json.dumps({**GOOD, "relations": "Causality and Synchronicity"}), "relations was a text"),
+        (json.dumps({**GOOD, "relations": ["Causality", "magic", "synchronicity"]}), "unknown relations were left out"),
+        (json.dumps({**GOOD, "source_visible": "maybe"}), "source_visible was none of yes, no, unknown"),
+    ],
+)
+def test_what_has_one_meaning_is_repaired(answer, repair):
+    found, repairs = read_answer(answer)
+    assert found["relations"] == ["causality", "synchronicity"] and found["caption"] == GOOD["caption"]
+    assert repairs == [repair]
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ("", "it holds no JSON object"),
+        ("I cannot do that.", "it holds no JSON object"),
+        ('{"caption": "A dog', "it is not JSON"),
+        ('{"relations": ["causality"]}', "field 'caption' is missing"),
+        (json.dumps({**GOOD, "caption": " "}), "field 'caption' must be a text that is not empty"),
+        (json.dumps({**GOOD, "caption": "x" * 601}), "has 601 characters, more than 600"),
+        (json.dumps({**GOOD, "caption": "A dog. <|im_end|>"}), "holds a token of the prompt"),
+        (json.dumps({**GOOD, "relations": ["magic"]}), "must name at least one of: complementary"),
+        (json.dumps({**GOOD, "relations": 3}), "must be a list"),
+        (json.dumps({**GOOD, "relations": ["audio-only"]}), "contradicts what is seen and heard"),
+        ("[" * 100_000, "it holds no JSON object"),
+        ('{"a":' * 100_000, "it is not JSON"),
+    ],
+)
+def test_what_cannot_be_used_is_said(answer, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_answer(answer, ("visual",))
+
+
+@given(
+    st.text()
+    | st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(
+        json.dumps
+    )
+)
+def test_any_text_is_read_or_refused(text):
+    try:
+        found, _ = read_answer(text)
+    except ValueError:
+        return
+    assert found["caption"] and set(found["relations"]) <= set(RELATIONS)
+
+
+def test_a_bad_answer_is_asked_for_again_with_the_reason():
+    chat = Answers("no idea", json.dumps(GOOD))
+    found = LanguageModelReasoner(chat)(EVIDENCE)
+    assert found.attempts == 2 and found.refused is None
+    assert [message["role"] for message in chat.asked[1]] == ["user", "assistant", "user"]
+    assert "it holds no JSON object" in chat.asked[1][2]["content"]
+
+
+def test_an_event_that_gets_no_answer_is_concatenated_and_says_why():
+    found = LanguageModelReasoner(Answers(*["no"] * 3), attempts=3)(EVIDENCE)
+    assert found.caption == "A dog jumps. A bark is heard." and found.relations == ()
+    assert found.refused == "it holds no JSON object" and found.attempts == 3
+
+
+def test_names_of_people_are_removed_unless_they_are_kept():
+    answer = json.dumps({**GOOD, "caption": "Then Dr. Jane Miller waves at Barack Obama in Paris."})
+    assert LanguageModelReasoner(Answers(answer))(EVIDENCE).caption == "Then a person waves at a person in Paris."
+    kept = LanguageModelReasoner(Answers(answer), remove_names=False)(EVIDENCE)
+    assert "Jane Miller" in kept.caption
+    written = Evidence(0, 1, {"keyframe": "A sign reads Grand Hotel."}, ())
+    assert without_names("A man leaves the Grand Hotel.", written) == "A man leaves the Grand Hotel."
+
+
+def test_without_reasoning_captions_are_put_together():
+    assert Concatenation()(EVIDENCE).caption == concatenate(EVIDENCE) == "A dog jumps. A bark is heard."
+    only = Evidence(0, 1, {"audio": "It hums."}, ("audio",))
+    assert Concatenation()(only).relations == ("audio-only",)
+    assert concatenate(Evidence(0, 1, {}, ())) == "Nothing can be seen or heard."
+
+
+def test_prompts_are_files_of_the_package():
+    assert "{problem}" in read_prompt("retry")
+    with pytest.raises(FileNotFoundError):
+        read_prompt("none")
+
+
+@pytest.mark.parametrize("length", [0.5, 30.0, 30.1, 95.0])
+def test_long_events_are_cut_into_parts_that_cover_them(length):
+    found = parts(2.0, 2.0 + length)
+    assert found[0][0] == 2.0 and found[-1][1] == 2.0 + length
+    assert all(b - a <= 30.001 for a, b in found)
+    assert all(first[1] == second[0] for first, second in itertools.pairwise(found))
+
+
+def test_templates_tell_what_was_measured_and_nothing_else():
+    quiet = Clip(0, 5, None, None, Measurements(loudness_db=-120.0))
+    assert [TemplateCaptioner(role)(quiet) for role in ("video", "keyframe", "audio", "speech")] == [""] * 4
+    seen = Measurements(0.1, ("red", "black"), 20.0, -30.0, None, 0.9, 4000.0)
+    clip = Clip(0, 5, None, None, seen)
+    assert [TemplateCaptioner(role)(clip) for role in ("video", "keyframe", "audio", "speech")] == [
+        "A lively picture of red and black is seen.",
+        "The picture is dark and mostly red.",
+        "A clear high noise is heard.",
+        "Somebody speaks throughout.",
+    ]

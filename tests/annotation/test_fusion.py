@@ -1,0 +1,94 @@
+"""Visual and audio events -> omni-modal events: the published example, and what always holds."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longvale.annotation.boundaries import fuse
+
+
+def test_the_published_example():
+    sounds = [(5.8, 16.1), (16.1, 19.5), (19.5, 39.6)]
+    assert fuse([(4.7, 32.6), (32.6, 38.9)], sounds) == [(4.7, 39.6)]
+
+
+@pytest.mark.parametrize(
+    ("visual", "audio", "events"),
+    [
+        ([], [], []),
+        ([(0, 5), (5, 9)], [], [(0, 5), (5, 9)]),
+        ([], [(1, 2), (4, 6)], [(1, 2), (4, 6)]),
+        ([], [(1, 3), (2, 6)], [(1, 6)]),
+        ([(0, 10), (10, 20)], [(9, 13)], [(0, 9), (9, 20)]),  # to the nearer end of the sound
+        ([(0, 10), (10, 20)], [(7, 11)], [(0, 11), (11, 20)]),
+        ([(0, 10), (10, 20)], [(8, 12)], [(0, 12), (12, 20)]),  # as near: the later
+        ([(0, 10), (10, 20)], [(4, 10), (10, 15)], [(0, 10), (10, 20)]),  # sounds that only touch the boundary
+        ([(0, 10), (10, 20)], [(2, 11), (10.5, 19)], [(0, 2), (2, 20)]),  # what overlaps is one sound
+        ([(0, 4), (8, 12)], [(5, 6)], [(0, 4), (5, 6), (8, 12)]),  # a sound between two pictures
+    ],
+)
+def test_where_anchors_go(visual, audio, events):
+    assert fuse(visual, audio) == events
+
+
+def test_short_events_join_the_shorter_neighbour_that_they_touch():
+    assert fuse([(0, 10), (10, 10.5), (10.5, 13)], [], min_length=1) == [(0, 10), (10, 13)]
+    assert fuse([(0, 0.5), (3, 9)], [], min_length=1) == [(0, 0.5), (3, 9)]
+
+
+@pytest.mark.parametrize("event", [(3, 3), (5, 2), (-1, 2), (0, float("nan")), (0, float("inf"))])
+def test_what_is_no_event_is_refused(event):
+    with pytest.raises(ValueError, match="audio event must have finite times"):
+        fuse([], [event])
+    with pytest.raises(ValueError, match="min_length must be 0 s or more"):
+        fuse([], [], min_length=-1)
+
+
+TIMES = st.integers(0, 60).map(lambda tick: tick / 2)
+EVENTS = st.lists(st.tuples(TIMES, TIMES).filter(lambda e: e[0] < e[1]), max_size=8)
+
+
+@st.composite
+def visual_events(draw):
+    """Disjoint, as stitching leaves them; some touch."""
+    edges = sorted(draw(st.sets(TIMES, max_size=9)))
+    pairs = list(itertools.pairwise(edges))
+    kept = draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
+    return [pair for pair, keep in zip(pairs, kept, strict=True) if keep]
+
+
+def covered(event, events):
+    """Whether a stretch lies within the union of events."""
+    at, end = event
+    for a, b in sorted(events):
+        if a <= at < b:
+            at = b
+    return at >= end
+
+
+@given(visual_events(), EVENTS, st.sampled_from([0.0, 1.0, 3.0]))
+def test_what_always_holds(visual, audio, min_length):
+    events = fuse(visual, audio, min_length=min_length)
+    assert events == sorted(events)
+    assert all(a < b for a, b in events)
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(events))
+    assert all(covered(event, events) for event in visual)  # nothing seen is lost ...
+    assert all(any(a <= start and end <= b for a, b in events) for start, end in audio)  # ... and no sound is split
+    times = [time for event in (*visual, *audio) for time in event]
+    assert all(min(times) <= a and b <= max(times) for a, b in events)
+    assert fuse(reversed(visual), audio[::-1], min_length=min_length) == events
+    assert all(any(a < y and x < b for x, y in (*visual, *audio)) for a, b in events)  # no event where nothing is
+
+
+@given(visual_events())
+def test_without_sounds_these_are_the_visual_events(visual):
+    assert fuse(visual, []) == visual
+
+
+@given(EVENTS)
+def test_without_pictures_only_sounds_that_overlap_are_joined(audio):
+    events = fuse([], audio)
+    starts, ends = {a for a, _ in audio}, {b for _, b in audio}
+    assert all(a in starts and b in ends for a, b in events)

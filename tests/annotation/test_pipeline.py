@@ -1,0 +1,241 @@
+"""The whole pipeline: what it leaves, how it goes on, and inputs of all kinds."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from serving import GOOD, Server
+
+from longvale.annotation.correlation import Concatenation, LanguageModelReasoner
+from longvale.annotation.filters import FilterOptions
+from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
+from longvale.annotation.servers import ServerChat, ServerError
+from longvale.annotation.stages import StageLog
+from longvale.events import RELATIONS, load_annotations, load_json
+
+pytest.importorskip("scenedetect")
+pytest.importorskip("silero_vad")
+
+
+def lines(output, stage):
+    return [json.loads(line) for line in (stage_folder(output) / f"{stage}.jsonl").read_text().splitlines()]
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def videos(film, tmp_path):
+    """Two videos of 8 s in a folder."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        os.link(film("two.mp4", 8), folder / name)
+    return folder
+
+
+def run(videos, output, reasoner=None, **options):
+    return annotate([videos], output, workers=Workers(reasoner=reasoner or Concatenation()), progress=False, **options)
+
+
+def test_the_command_line_runs_offline_from_start_to_end(longvale, videos, tmp_path):
+    output = tmp_path / "longvale-annotations-eval.json"
+    result = longvale("annotate", videos, "--output", output)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.endswith(f"{output}: 2 of 2 videos annotated, 4 events\n")
+    made = load_annotations(output)["a"]
+    assert made.duration == pytest.approx(8, abs=0.1)
+    # Red to blue at 4 s, a sound that ends at 4.8 s across it: the boundary is that of the sound.
+    (first, second) = made.events
+    assert (first.start, first.end, second.start, second.end) == pytest.approx((0, 4.8, 4.8, 8), abs=0.3)
+    assert "red" in first.caption and "blue" in second.caption
+    assert float(re.search(r"about (\d+) Hz", first.caption)[1]) == pytest.approx(300, abs=3)
+    assert {"videos.jsonl", "boundaries.jsonl", "captions.jsonl", "events.jsonl", "settings.json"} <= files(
+        stage_folder(output)
+    )
+    assert (stage_folder(output) / "timelines" / "a.png").read_bytes()[:4] == b"\x89PNG"
+    assert output.with_suffix(".funnel.png").read_bytes()[:4] == b"\x89PNG"
+    told = load_json(output.with_suffix(".provenance.json"))
+    assert told["captioners"]["video"] == "template of measurements (video)" and told["reasoner"] == "concatenation"
+    assert told["options"]["visual"]["stitch"] == 0.6 and len(told["prompts"]["correlation.txt"]) == 16
+    assert told["versions"]["av"] and set(told["seconds"]) == {"videos", "boundaries", "captions", "events"}
+
+    import datasets
+
+    rows = datasets.load_dataset("longvale", "events", data_dir=str(tmp_path), split="test")
+    assert rows[0]["caption"] == first.caption
+
+
+def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_path, monkeypatch):
+    output = tmp_path / "out.json"
+    run(videos, output)
+    before = {name: (stage_folder(output) / name).read_bytes() for name in files(stage_folder(output))}
+    made = output.read_bytes()
+
+    def fail(*arguments):
+        raise AssertionError("a finished stage must not be done again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("longvale.annotation.pipeline.read_footage", fail)
+        run(videos, output)
+    assert output.read_bytes() == made
+    assert {name: (stage_folder(output) / name).read_bytes() for name in files(stage_folder(output))} == before
+    with pytest.raises(ValueError, match="made with another reasoner"):
+        run(videos, output, Named())
+    run(videos, output, Named(), overwrite=True)
+    assert lines(output, "events")[0]["caption"] == "named"
+
+
+class Named:
+    name = "another"
+
+    def __call__(self, evidence):
+        from longvale.annotation.correlation import Correlation
+
+        return Correlation("named")
+
+
+def test_bad_videos_do_not_stop_the_batch(film, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    os.link(film("good.mp4", 8), folder / "good.mp4")
+    os.link(film("short.mp4", 2), folder / "short.mp4")
+    os.link(film("silent.mp4", 6, sound=False), folder / "silent.mp4")
+    os.link(film("heard.mp4", 6, picture=False), folder / "heard.mp4")
+    (folder / "broken.mp4").write_bytes(b"not a video at all")
+    (folder / "empty.mp4").write_bytes(b"")
+    whole = film("good.mp4", 8).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    output = tmp_path / "out.json"
+    summary = run(folder, output)
+    made = load_annotations(output)
+    assert set(made) == {"good", "short", "silent", "heard"}
+    told = {record["video_id"]: record for record in lines(output, "videos")}
+    assert told["broken"]["rejections"][0]["filter"] == "readable"
+    assert "not a media file" in told["broken"]["rejections"][0]["reason"]
+    assert "empty" in told["empty"]["rejections"][0]["reason"] and "truncated" in told["cut"]["rejections"][0]["reason"]
+    assert str(summary).startswith("4 of 7 videos annotated")
+    events = {r["video_id"]: r for r in reversed(lines(output, "events"))}
+    assert events["silent"]["modalities"] == ["visual"] and events["silent"]["relation"] == "visual-only"
+    assert events["heard"]["modalities"] == ["audio"] and events["heard"]["relation"] == "audio-only"
+    assert all(a.events[0].start == 0 and a.events[-1].end <= a.duration + 0.5 for a in made.values())
+
+
+def test_three_hours_are_refused_by_the_header_and_short_ones_by_the_published_thresholds(film, tmp_path, monkeypatch):
+    from longvale.annotation import pipeline
+    from longvale.models.media import MediaInfo
+
+    video = film("good.mp4", 8)
+    monkeypatch.setattr(pipeline, "read_footage", lambda path: pytest.fail("must not be decoded"))
+    monkeypatch.setattr(pipeline, "probe", lambda path: MediaInfo(10_800.0, True, True))
+    with pytest.raises(
+        ValueError, match=r"no video was admitted \(1 given\): good: too long \(10800.0, threshold 7200.0\)"
+    ):
+        run(video, tmp_path / "long.json")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"good: too short \(8.0, threshold 30.0\)"):
+        run(video, tmp_path / "short.json", options=AnnotationOptions(filters=FilterOptions()))
+    (record,) = lines(tmp_path / "short.json", "videos")
+    assert [r["filter"] for r in record["rejections"]] == ["duration", "resolution"]
+    assert not (tmp_path / "short.json").exists()
+
+
+def test_wrong_calls_are_named(videos, tmp_path, longvale):
+    for arguments, message in (
+        ([tmp_path / "gone.mp4", "--output", tmp_path / "o.json"], "gone.mp4: no such file or directory"),
+        ([videos, "--output", tmp_path / "o.json", "--admission", "some"], "--admission must be all or published"),
+        ([videos, "--output", tmp_path / "o.json", "--detector", "eyes"], "detector must be one of content"),
+        ([videos, "--output", tmp_path / "o.json", "--video-captioner", "server:m"], "give the URL of the server"),
+    ):
+        result = longvale("annotate", *arguments)
+        assert result.exit_code == 2 and result.stdout == ""
+        assert message in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "o.json").exists() and not (tmp_path / "o.stages").exists()
+
+
+def reasoner(server, **options):
+    chat = ServerChat(server.url, "m", sleep=lambda seconds: None, timeout_s=5, **{"retries": 1, **options})
+    return LanguageModelReasoner(chat, attempts=2)
+
+
+def test_a_server_that_dies_stops_the_run_which_then_goes_on(videos, tmp_path, online):
+    """Four events, the server dies after two answers: these are kept and not asked for again."""
+    output, server = tmp_path / "out.json", Server(GOOD, GOOD, 500)
+    with pytest.raises(ServerError, match="start the server and run the same command again"):
+        run(videos, output, reasoner(server))
+    server.stop()
+    assert not output.exists() and len(lines(output, "events")) == 2
+    again = Server(GOOD)
+    same = reasoner(again)
+    same.name = f"m at {server.url}"  # the port of the test's second server is another
+    run(videos, output, same)
+    again.stop()
+    records = lines(output, "events")
+    assert len(again.asked) == 2 and len(records) == 4
+    assert len({(r["video_id"], r["event_id"]) for r in records}) == 4
+    assert all(r["relations"] == ["complementary"] and r["refused"] is None for r in records)
+    assert "Something is seen and heard." in again.asked[-1]["messages"][0]["content"]  # it knows the previous event
+
+
+def test_garbage_is_refused_an_event_at_a_time(videos, tmp_path, online):
+    server = Server("garbage", "garbage", GOOD)
+    summary = run(videos, tmp_path / "out.json", reasoner(server))
+    server.stop()
+    records = lines(tmp_path / "out.json", "events")
+    assert [r["refused"] is None for r in records] == [False, True, True, True]
+    assert summary.refused == 1 and "1 of them without correlation" in str(summary)
+    told = load_json(tmp_path / "out.provenance.json")
+    assert told["refused"] == {"it holds no JSON object": 1} and told["relations"] == {"complementary": 3}
+    assert set(told["relations"]) <= set(RELATIONS)
+
+
+def test_several_videos_at_a_time_give_the_same(videos, tmp_path):
+    run(videos, tmp_path / "one.json")
+    run(videos, tmp_path / "two.json", concurrency=2)
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a process")
+def test_killed_in_the_middle_it_goes_on(videos, tmp_path, online):
+    def hang(handler):
+        time.sleep(60)
+
+    output, server = tmp_path / "out.json", Server(GOOD, hang)
+    command = [sys.executable, "-m", "longvale", "annotate", str(videos), "--output", str(output), "--quiet"]
+    command += ["--language-model", "m", "--server", server.url]
+    process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "0"}, stderr=subprocess.DEVNULL)
+    log = stage_folder(output) / "events.jsonl"
+    for _ in range(1200):
+        if log.exists() and len(server.asked) >= 2:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with log.open("a") as file:
+        file.write('{"video_id": "a", "eve')  # what a kill may leave
+    server.script[:] = [GOOD]
+    chat = ServerChat(server.url, "m")
+    run(videos, output, LanguageModelReasoner(chat))
+    server.stop()
+    assert [(r["video_id"], r["event_id"]) for r in lines(output, "events")] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+
+
+def test_stage_logs_are_read_strictly(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"video_id": "a"}\n{"video_id": "a"}\n')
+    with pytest.raises(ValueError, match=r"s.jsonl: line 2: repeats"):
+        StageLog(path, ("video_id",))
+    path.write_text("[]\n")
+    with pytest.raises(ValueError, match=r"s.jsonl: line 1: must be an object with video_id"):
+        StageLog(path, ("video_id",))
+    path.write_text('{"video_id": "a"}\n{"video')
+    log = StageLog(path, ("video_id",))
+    assert path.read_text() == '{"video_id": "a"}\n' and log.get("a")
+    with pytest.raises(ValueError, match="is there already"):
+        log.add({"video_id": "a"})

@@ -1,0 +1,115 @@
+"""Visual events: cuts, slow changes, forced cuts, and what is dropped or stitched."""
+
+import numpy as np
+import pytest
+
+from longvale.annotation.boundaries.novelty import novelty, peaks
+from longvale.annotation.boundaries.visual import VisualOptions, find_changes, find_visual_events, split, stitch
+from longvale.annotation.descriptors import ColourEmbedder
+from longvale.annotation.footage import Footage
+
+RED, BLUE, GREEN = (200, 20, 20), (20, 20, 200), (20, 160, 30)
+
+
+def film(*parts, rate=5, path="none.mp4"):
+    """Footage of one-coloured parts (colour, seconds), or of a slow change (from, to, seconds), with some grain."""
+    noise = np.random.default_rng(0)
+    frames = []
+    for part in parts:
+        count = round(part[-1] * rate)
+        for k in range(count):
+            share = (k + 0.5) / count if len(part) == 3 else 0.0
+            colour = np.array(part[0]) * (1 - share) + np.array(part[-2]) * share
+            frames.append(np.clip(colour + noise.normal(0, 6, (48, 64, 3)), 0, 255))
+    times = (np.arange(len(frames)) + 0.5) / rate
+    return Footage(path, len(frames) / rate, np.array(frames, np.uint8), times, None)
+
+
+def find(footage, cuts=(), **options):
+    descriptors = ColourEmbedder()(footage.frames)
+    return find_changes(descriptors, footage.times, cuts, VisualOptions(**options))
+
+
+def test_a_cut_is_placed_where_the_detector_says():
+    assert find(film((RED, 6), (BLUE, 6)), cuts=[5.96]) == [5.96]
+
+
+def test_a_cut_that_no_detector_found_is_found_all_the_same():
+    (change,) = find(film((RED, 6), (BLUE, 6)))
+    assert change == pytest.approx(6.0, abs=0.2)
+
+
+def test_a_slow_change_has_its_middle():
+    (change,) = find(film((RED, 6), (RED, BLUE, 2.4), (BLUE, 6)))
+    assert change == pytest.approx(7.2, abs=0.5)
+
+
+def test_grain_and_stillness_are_no_change():
+    assert find(film((RED, 20))) == []
+
+
+def test_a_cut_that_descriptors_do_not_see_is_kept_for_stitching_to_decide():
+    assert find(film((RED, 12)), cuts=[5.0]) == [5.0]
+
+
+def test_clips_are_compared_away_from_changes_and_cut_by_force():
+    clips = split(0.0, 20.0, [8.0], VisualOptions())
+    assert [(clip.start, clip.end) for clip in clips] == [(0, 5), (5, 8), (8, 13), (13, 20)]
+    assert clips[0].ends == (0.25, 4.75)  # a forced cut is no change
+    assert clips[1].ends[1] == pytest.approx(7.0)
+    assert clips[2].ends[0] == pytest.approx(9.0)
+    (short,) = split(3.0, 4.0, [], VisualOptions())
+    assert 3 < short.ends[0] <= short.ends[1] < 4
+
+
+def test_stitching_and_dropping():
+    options = VisualOptions()
+    clips = split(0.0, 20.0, [4.0, 8.0, 12.0, 13.0], options)
+    point = {"a": [0.0, 0.0], "b": [1.0, 0.0], "far": [3.0, 0.0]}
+    rows = [("a", "a"), ("a", "a"), ("b", "far"), ("b", "b"), ("b", "b")]
+    embeddings = np.array([[point[x], point[y]] for x, y in rows] + [[point["b"]] * 2] * (len(clips) - 5))
+    # Two that show the same, one dropped that changes within itself, then one of three clips.
+    assert stitch(clips, embeddings, options) == [(0.0, 8.0), (12.0, 20.0)]
+
+
+def test_events_that_are_too_short_are_dropped():
+    options = VisualOptions()
+    clips = split(0.0, 7.0, [1.5], options)
+    assert stitch(clips, np.array([[[0.0], [0.0]], [[5.0], [5.0]]]), options) == [(1.5, 7.0)]
+
+
+def test_without_pictures_there_are_no_visual_events():
+    assert find_visual_events(Footage("x", 5.0, None, np.empty(0), np.zeros(80000, np.float32))).events == ()
+
+
+def test_a_file_that_the_detector_cannot_read_is_named(tmp_path):
+    pytest.importorskip("scenedetect")
+    footage = film((RED, 6), path=tmp_path / "gone.mp4")
+    with pytest.raises(ValueError, match=r"gone\.mp4: PySceneDetect cannot read it"):
+        find_visual_events(footage)
+    assert find_visual_events(footage, VisualOptions(detector="none")).events == ((0.0, 6.0),)
+
+
+@pytest.mark.parametrize("module", ["scenedetect", "silero_vad"])
+def test_a_missing_package_is_asked_for_by_the_extra(monkeypatch, module):
+    import sys
+
+    from longvale.annotation.boundaries.audio import _load_vad, find_speech
+
+    monkeypatch.setitem(sys.modules, module, None)
+    _load_vad.cache_clear()
+    with pytest.raises(ValueError, match=rf"{module} cannot be imported .*; pip install 'longvale\[annotation\]'"):
+        find_visual_events(film((RED, 6))) if module == "scenedetect" else find_speech(np.zeros(16000, np.float32))
+
+
+@pytest.mark.parametrize("options", [{"detector": "eyes"}, {"forced_cut_s": 0}, {"forced_cut_s": 8}])
+def test_options_are_checked(options):
+    with pytest.raises(ValueError, match="must be"):
+        VisualOptions(**options)
+
+
+def test_novelty_and_peaks():
+    rows = np.repeat([[0.0], [1.0], [0.0]], 10, axis=0)
+    curve = novelty(rows, 4)
+    assert peaks(curve, 0.5, 4) == [10, 20] and curve[10] == 1.0
+    assert peaks(np.zeros(5), 0.1, 2) == [] and peaks(np.ones(3), 0.5, 5) == [0]
