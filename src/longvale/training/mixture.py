@@ -171,7 +171,7 @@ def repeats(count: int, weight: float, seed: str) -> list[int]:
 
     Example:
         >>> sorted(repeats(4, 1.5, "0:bp.json"))[:2], len(repeats(4, 1.5, "0:bp.json")), repeats(3, 1.0, "0")
-        ([0, 0], 6, [0, 1, 2])
+        ([0, 1], 6, [0, 1, 2])
     """
     whole = int(weight)
     drawn = random.Random(seed).sample(range(count), round(count * (weight - whole)))
