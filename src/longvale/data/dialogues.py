@@ -239,7 +239,8 @@ def check_grounded(dialogue: Mapping[str, Any], annotation: Annotation) -> None:
     tokens = dialogue.get("meta", {}).get("token", {})
     spans = {(event.start, event.end) for event in annotation.events}
     for token, start in tokens.items():
-        kind, number = _SPAN_TOKEN.fullmatch(token).groups() if _SPAN_TOKEN.fullmatch(token) else ("", "")
+        match = _SPAN_TOKEN.fullmatch(token)
+        kind, number = match.groups() if match else ("", "")
         if kind == "s" and (start, tokens.get(f"<e{number}>")) not in spans:
             end = tokens.get(f"<e{number}>")
             raise ValueError(f"{token} to <e{number}> is {start}-{end} s, which is no event of the annotation")
