@@ -1,7 +1,7 @@
 # Each target does its own set-up in .venv; doing it again is instant until pyproject.toml or constraints.txt changes.
 #
 #   make demo     the whole system on synthetic videos, offline, into demo/
-#   make test     the tests, without those marked slow or real
+#   make test     the tests, without those marked slow, real or browser
 #   make lint     ruff, the import contracts, the types of the public API
 #   make docs     the documentation, into site/
 #   make bench    the benchmarks, each beside a named peer
@@ -29,7 +29,7 @@ demo: $(VENV)/.base
 
 test: export HF_HUB_OFFLINE := 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not real" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not real and not browser" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -111,24 +111,18 @@ def decode(
 
 
 class _WatchedFile(NamedFile):
-    """Tells how much of a file is read. It is walked twice, for the sound and for the pictures, each from its begin."""
+    """Tells how much of a file is read: it is walked once, some parts of it again."""
 
     def __init__(self, file: Any, name: str, size: int, report: Callable[[float], None], stop: threading.Event) -> None:
         super().__init__(file, name)
-        self._size, self._report, self._stop, self._walk, self._bytes = size, report, stop, 0, 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if offset == 0 and whence == 0:
-            self._walk, self._bytes = self._walk + 1, 0
-        return self._file.seek(offset, whence)
+        self._size, self._report, self._stop, self._bytes = size, report, stop, 0
 
     def read(self, size: int = -1) -> bytes:
         if self._stop.is_set():
             raise Stopped
         data = self._file.read(size)
         self._bytes += len(data)
-        share = min(self._bytes / self._size, 1)  # some parts are read again
-        self._report(min((min(self._walk, 2) - 1 + share) / 2, 0.99))
+        self._report(min(self._bytes / self._size, 0.99))
         return data
 
 

@@ -17,8 +17,8 @@ from ..events import MODALITIES, Event, Modality
 from ..timecodes import parse_events
 from .model import Features, prepare_question
 
-#: A modality counts when it gives this much of what the strongest one gives. On the events of the demo's test videos
-#: everything from .2 to .4 tells the true modalities about equally well.
+#: A modality counts when it gives this much of what the strongest one gives: with less, noise joins in; with more, the
+#: weaker of two that both tell is lost.
 EVIDENCE_SHARE = 0.25
 #: Nats that the strongest one must give: less than a factor of 1.6 in probability tells nothing.
 EVIDENCE_FLOOR = 0.5
