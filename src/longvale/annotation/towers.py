@@ -102,7 +102,7 @@ class CheckpointPictures:
 
         rows = []
         for begin in range(0, len(frames), _BATCH):
-            pixels = self._processor.video_processor(videos=[frames[begin : begin + _BATCH]], return_tensors="pt")
+            pixels = self._processor(videos=[frames[begin : begin + _BATCH]], return_tensors="pt")
             with torch.inference_mode():
                 values = self._model.get_visual_features(pixels["pixel_values_videos"].to(self._model.device))
             rows.append(_unit(values[0]))
