@@ -1,5 +1,7 @@
 """Sounds and speech turns."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,15 @@ def test_speech_turns():
     assert len(turns) == 1
     assert 2.5 < turns[0][0] < 4 and turns[0][1] < 3 + len(word) / RATE + 0.5
     assert find_speech(noise(4)) == [] and find_speech(None) == []
+
+
+def test_speech_of_several_videos_at_a_time():
+    pytest.importorskip("silero_vad")
+    from longvale.data.sounds import speak
+
+    words = [np.concatenate([speak(word)] * 3) for word in ("hello", "away", "more")]
+    tracks = [np.concatenate([noise(pause), 0.5 * word, noise(2)]) for pause in (1, 2, 3, 4) for word in words]
+    options = SpeechOptions(threshold=0.3)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda track: find_speech(track, options), tracks))
+    assert together == [find_speech(track, options) for track in tracks]

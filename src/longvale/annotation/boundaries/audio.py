@@ -7,6 +7,7 @@ The published pipeline names these steps but no thresholds; those here were chos
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -266,6 +267,10 @@ class SpeechOptions:
     min_length_s: Seconds = 0.25
 
 
+#: The detector keeps a state from window to window: one sound at a time.
+_VAD_LOCK = threading.Lock()
+
+
 @cache
 def _load_vad() -> Any:
     return require("silero_vad").load_silero_vad()
@@ -287,12 +292,13 @@ def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = Non
     import torch
 
     silero = require("silero_vad")
-    found = silero.get_speech_timestamps(
-        torch.from_numpy(waveform),
-        _load_vad(),
-        threshold=options.threshold,
-        sampling_rate=SAMPLING_RATE,
-        min_speech_duration_ms=round(options.min_length_s * 1000),
-        min_silence_duration_ms=round(options.pause_s * 1000),
-    )
+    with _VAD_LOCK:
+        found = silero.get_speech_timestamps(
+            torch.from_numpy(waveform),
+            _load_vad(),
+            threshold=options.threshold,
+            sampling_rate=SAMPLING_RATE,
+            min_speech_duration_ms=round(options.min_length_s * 1000),
+            min_silence_duration_ms=round(options.pause_s * 1000),
+        )
     return [(part["start"] / SAMPLING_RATE, part["end"] / SAMPLING_RATE) for part in found]
