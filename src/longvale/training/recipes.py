@@ -67,7 +67,7 @@ def run_sft(
     }
     status = subprocess.run(command, env=environment, check=False).returncode
     if status:
-        raise RuntimeError(f"the recipe ended with exit code {status}: {' '.join(command)}")
+        raise RuntimeError(f"{Path(config).stem} ended with exit code {status}: {' '.join(command)}")
 
 
 def _find(name: str | os.PathLike, folder: Path) -> Path:
