@@ -35,8 +35,9 @@ def temporal_iou(
     """Grounding: IoU of the interval that the answer names and the event; 0 where it names none.
 
     Example:
-        >>> temporal_iou([[{"content": "From 05 to 25."}]], ["grounding"], [3.0], [9.0], [60.0])
-        [0.5]
+        >>> reward, = temporal_iou([[{"content": "From 05 to 25."}]], ["grounding"], [3.0], [9.0], [60.0])
+        >>> round(reward, 9)
+        0.5
     """
 
     def reward(text: str, of: Task, *event: Seconds) -> float | None:
