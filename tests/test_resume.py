@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,11 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SI
 
 #: The command line in a process of its own, which kills itself when a function is called for the n-th time.
 SCRIPT = """
-import os, signal, sys
-from importlib import import_module
+import os, pkgutil, signal, sys
 
-module, function, call, *arguments = sys.argv[1:]
-module, left = import_module(module), int(call)
-original = getattr(module, function)
+owner, function, call, *arguments = sys.argv[1:]
+owner, left = pkgutil.resolve_name(owner), int(call)
+original = getattr(owner, function)
 
 def deadly(*args, **kwargs):
     global left
@@ -26,7 +26,7 @@ def deadly(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args, **kwargs)
 
-setattr(module, function, deadly)
+setattr(owner, function, deadly)
 sys.argv = ["longvale", *arguments]
 from longvale.cli import main
 main()
@@ -34,8 +34,8 @@ main()
 
 
 def kill(function, call, *arguments):
-    module, _, name = function.rpartition(".")
-    command = [sys.executable, "-c", SCRIPT, module, name, str(call), *map(str, arguments)]
+    owner, _, name = function.rpartition(".")
+    command = [sys.executable, "-c", SCRIPT, owner, name, str(call), *map(str, arguments)]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -45,10 +45,7 @@ def count_calls(monkeypatch):
     """Count the calls of a function: `count_calls("module.function")` -> list of their arguments."""
 
     def count(name):
-        from importlib import import_module
-
-        module, _, function = name.rpartition(".")
-        original, calls = getattr(import_module(module), function), []
+        original, calls = pkgutil.resolve_name(name), []
         monkeypatch.setattr(name, lambda *a, **k: calls.append(a) or original(*a, **k))
         return calls
 
@@ -86,7 +83,8 @@ def test_features(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-ANSWER = "longvale.evaluation.generate.answer_batch"
+#: Called once a batch of questions.
+ANSWER = "longvale.evaluation.prefix.VideoPrefixes._generate"
 
 
 @pytest.mark.parametrize(
@@ -118,17 +116,18 @@ def test_evaluate(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_
 def test_generate_goes_on_after_a_line_that_was_cut_off(longvale, count_calls, tiny_corpus, tiny_model, tmp_path):
     options = ["--data", tiny_corpus, "--tasks", "grounding", "--batch-size", 4, "--max-new-tokens", 4]
     command = ["generate", tiny_model, *options, "--output"]
+    asked = count_calls(ANSWER)
     assert longvale(*command, tmp_path / "whole.jsonl").exit_code == 0
+    batches = len(asked)
     kill(ANSWER, 3, *command, tmp_path / "killed.jsonl")
     log = tmp_path / "killed.jsonl"
     assert len(log.read_text().splitlines()) == 8
     log.write_text(log.read_text()[:-20])  # the kill came in the middle of a line
 
-    asked = count_calls(ANSWER)
+    asked.clear()
     assert longvale(*command, log).exit_code == 0
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    questions = len(log.read_text().splitlines())
-    assert len(asked) == -(-questions // 4) - 1  # the first batch is not asked again, the cut one is
+    assert len(asked) == batches - 1  # the first batch is not asked again, the cut one is
     run = json.loads((tmp_path / "killed.jsonl.run.json").read_text())
     assert run == json.loads((tmp_path / "whole.jsonl.run.json").read_text())
 
