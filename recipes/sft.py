@@ -50,7 +50,7 @@ def main() -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"\nerror: {error}", file=sys.stderr)  # on a line of its own, after the progress bar
         sys.exit(1)
     model = trained_adapter(trainer)
     if trainer.is_world_process_zero():

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import longvale as package
 from longvale.cli import app
-from longvale.data.features import FeatureStore
+from longvale.data.features import FeatureStore, feature_path
 from longvale.tasks import dense_captioning_question
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
@@ -343,4 +343,7 @@ def test_ctrl_c_says_that_nothing_is_lost(longvale, tiny_corpus, tiny_model, tmp
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.endswith("longvale: interrupted; finished work is kept, the same command goes on from there\n")
     assert "Traceback" not in done.stderr
-    assert "2 done, 2 there already" in longvale(*arguments).stdout
+    # What another thread was writing when the signal came may have been finished too.
+    written = len(list(feature_path(tmp_path / "f", "-", "visual").parent.glob("*.npy")))
+    assert 2 <= written < 4
+    assert f"{4 - written} done, {written} there already, 0 failed" in longvale(*arguments).stdout

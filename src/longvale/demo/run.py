@@ -53,7 +53,7 @@ def run_demo(
         settings: how much of everything.
 
     Returns:
-        The scores, as in `scores.json`.
+        The scores, as [`longvale.evaluation.evaluate.evaluate`] returns them.
 
     Raises:
         ValueError: if `output` holds a demo with other settings.

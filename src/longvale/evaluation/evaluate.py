@@ -56,7 +56,8 @@ def evaluate(
             `limit` or `skip_missing` the scores are of the questions that were asked, and count the others as missing.
 
     Returns:
-        The scores; of several processes, the first one's, and None in the others.
+        The scores as in `scores.json` and, under `videos`, those of each video; of several processes, the first
+        one's, and None in the others.
 
     Raises:
         FileNotFoundError, ValueError: as [`generate`] and [`score`] do.
