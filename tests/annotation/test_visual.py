@@ -1,10 +1,20 @@
 """Visual events: cuts, slow changes, forced cuts, and what is dropped or stitched."""
 
+import io
+
+import av
 import numpy as np
 import pytest
 
 from longvale.annotation.boundaries.novelty import novelty, peaks
-from longvale.annotation.boundaries.visual import VisualOptions, find_changes, find_visual_events, split, stitch
+from longvale.annotation.boundaries.visual import (
+    VisualOptions,
+    detect_cuts,
+    find_changes,
+    find_visual_events,
+    split,
+    stitch,
+)
 from longvale.annotation.descriptors import ColourEmbedder
 from longvale.annotation.footage import Footage
 
@@ -113,3 +123,12 @@ def test_novelty_and_peaks():
     curve = novelty(rows, 4)
     assert peaks(curve, 0.5, 4) == [10, 20] and curve[10] == 1.0
     assert peaks(np.zeros(5), 0.1, 2) == [] and peaks(np.ones(3), 0.5, 5) == [0]
+
+
+def test_ffmpeg_stays_silent_after_a_detector_has_read_a_file(tiny_corpus, capfd):
+    path = min((tiny_corpus / "videos").glob("*.mp4"))
+    detect_cuts(path, VisualOptions())
+    capfd.readouterr()
+    with pytest.raises(av.FFmpegError):
+        av.open(io.BytesIO(path.read_bytes()[:1000]))
+    assert capfd.readouterr() == ("", "")

@@ -128,7 +128,8 @@ def detect_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
 def _content_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
     scenedetect = require("scenedetect")
     try:
-        video = scenedetect.open_video(str(path), backend="pyav")
+        # Otherwise it makes FFmpeg write to stderr, for the rest of the process.
+        video = scenedetect.open_video(str(path), backend="pyav", suppress_output=True)
         manager = scenedetect.SceneManager()
         manager.add_detector(
             scenedetect.ContentDetector(threshold=options.content_threshold, min_scene_len=options.min_scene_frames)
