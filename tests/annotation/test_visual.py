@@ -130,5 +130,5 @@ def test_ffmpeg_stays_silent_after_a_detector_has_read_a_file(tiny_corpus, capfd
     detect_cuts(path, VisualOptions())
     capfd.readouterr()
     with pytest.raises(av.FFmpegError):
-        av.open(io.BytesIO(path.read_bytes()[:1000]))
+        av.open(io.BytesIO(bytes(1000)), format="mp4")
     assert capfd.readouterr() == ("", "")
