@@ -2,7 +2,8 @@
 
 Pictures: scenes follow each other by cuts, dissolves, fades through black and slow changes. Within a scene the camera
 pans and jumps to a closer view, single frames flash, the exposure drifts and grain lies over all: none of these is a
-boundary. Sounds: effects and spoken words start, end and overlap at any time over white or pink noise.
+boundary. Sounds: effects and speech start, end and overlap at any time over white or pink noise. Speech is that of
+espeak-ng, or of the synthetic corpus' formant voice, of which speech detectors find less than half.
 
 The drawing is none of longvale's own: textures and blobs, not the shapes of the synthetic corpus.
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +24,22 @@ from longvale.data.planning import SOUNDS, WORDS
 from longvale.data.sounds import EFFECTS, WORD_PERIOD_S, speak
 
 FPS, SIZE, RATE = 12, 96, 16_000
+
+Voice = Literal["espeak", "formant"]
+
+#: What espeak-ng says, a sentence a turn.
+SENTENCES = (
+    "I did not think that you would come back so early.",
+    "Could you hold this for a moment, please?",
+    "The train leaves in ten minutes, so we have to hurry.",
+    "Nobody told me that the road was closed.",
+    "Put the kettle on and sit down with us.",
+    "That was the best game we have seen in years.",
+    "Wait, there is somebody at the door.",
+    "She said that the results will be here by Friday.",
+    "Look at the size of that bird over there!",
+    "We are going to need a much longer rope.",
+)
 
 Span = tuple[float, float]
 
@@ -50,20 +69,20 @@ class _Scene:
     blobs: tuple[tuple[float, float, float, tuple[float, float, float]], ...]
 
 
-def make_video(video_id: str, seed: int, folder: Path) -> Case:
+def make_video(video_id: str, seed: int, folder: Path, voice: Voice = "espeak") -> Case:
     """Write `<folder>/<video_id>.mp4` and return what is true of it."""
     rng = random.Random(f"{seed}:{video_id}")
     duration = rng.randint(300, 450) / 10
     scenes = _plan_scenes(rng, duration)
-    sounds, speech = _plan_sounds(rng, duration)
-    track = _render_track(rng, duration, sounds, speech)
+    sounds, turns = _plan_sounds(rng, duration, voice)
+    track = _render_track(rng, duration, sounds, turns)
     _encode(folder / f"{video_id}.mp4", _frames(rng, scenes, duration), track)
     return Case(
         video_id,
         duration,
         tuple((scene.start, scene.end) for scene in scenes),
         tuple((start, end) for start, end, _ in sounds),
-        tuple((start, end) for start, end, _ in speech),
+        tuple((start, end) for start, end, _ in turns),
     )
 
 
@@ -157,36 +176,68 @@ def _view(scene: _Scene, time: float) -> np.ndarray:
 # --- sounds ----------------------------------------------------------------------------------------------------------
 
 
-def _plan_sounds(rng: random.Random, duration: float):
-    effects, words = rng.sample(SOUNDS, len(SOUNDS)), rng.sample(WORDS, len(WORDS))
+def _plan_sounds(rng: random.Random, duration: float, voice: Voice):
+    """Sounds as (start, end, name), and turns of speech as (start, end, samples)."""
+    effects = rng.sample(SOUNDS, len(SOUNDS))
     sounds, time = [], rng.uniform(0.5, 4)
     while effects and time + 3 < duration:
         end = round(min(time + rng.uniform(2.5, 8), duration - 0.3), 2)
         sounds.append((round(time, 2), end, effects.pop()))
         time = end + rng.choice((rng.uniform(-1.5, -0.8), 0.0, rng.uniform(1, 4), rng.uniform(1, 4)))
-    speech, time = [], rng.uniform(1, 12)
-    while words and time + 3 < duration:
-        word = words.pop()
-        spoken_s = len(speak(word, RATE)) / RATE
-        count = min(rng.randint(2, 5), int(duration - 0.3 - time))  # a word a second; the last one ends the turn
-        end = time + (count - 1) * WORD_PERIOD_S + spoken_s
-        speech.append((round(time, 2), round(end, 2), word))
+    say = _sentences(rng) if voice == "espeak" else _words(rng)
+    turns, time = [], rng.uniform(1, 12)
+    while time + 3 < duration:
+        samples = say(duration - 0.3 - time)
+        if samples is None:
+            break
+        end = time + len(samples) / RATE
+        turns.append((round(time, 2), round(end, 2), samples))
         time = end + rng.uniform(3, 14)
-    return sounds, speech
+    return sounds, turns
 
 
-def _render_track(rng: random.Random, duration: float, sounds, speech) -> np.ndarray:
+def _sentences(rng: random.Random) -> Callable[[float], np.ndarray | None]:
+    """Says a sentence that lasts at most so many seconds; None when there is none left."""
+    sentences, hz = rng.sample(SENTENCES, len(SENTENCES)), rng.uniform(95, 210)
+
+    def say(most_s: float) -> np.ndarray | None:
+        while sentences:
+            samples = _trimmed(speak(sentences.pop(), RATE, hz, "espeak"))
+            if len(samples) <= most_s * RATE:
+                return samples
+        return None
+
+    return say
+
+
+def _trimmed(samples: np.ndarray) -> np.ndarray:
+    """Without the silence around it: what is true is when one hears something."""
+    (loud,) = np.nonzero(np.abs(samples) > 0.02)
+    return samples[loud[0] : loud[-1] + 1]
+
+
+def _words(rng: random.Random) -> Callable[[float], np.ndarray | None]:
+    """Says a word again and again, once a second, for at most so many seconds; None when there is none left."""
+    words, hz = rng.sample(WORDS, len(WORDS)), rng.uniform(95, 210)
+
+    def say(most_s: float) -> np.ndarray | None:
+        if not words:
+            return None
+        spoken, period = speak(words.pop(), RATE, hz), round(WORD_PERIOD_S * RATE)
+        count = min(rng.randint(2, 5), int(most_s))  # the last one ends the turn
+        return np.resize(np.pad(spoken, (0, period - len(spoken))), (count - 1) * period + len(spoken))
+
+    return say
+
+
+def _render_track(rng: random.Random, duration: float, sounds, turns) -> np.ndarray:
     noise = np.random.default_rng(rng.getrandbits(64))
     track = _noise(noise, round(duration * RATE), pink=rng.random() < 0.5) * 10 ** rng.uniform(-2.7, -1.7)
     for start, end, name in sounds:
         sound = np.resize(EFFECTS[name](RATE, rng.uniform(0.92, 1.08), noise), round((end - start) * RATE))
         _add(track, start, rng.uniform(0.15, 0.4) * sound)
-    hz = rng.uniform(95, 210)
-    for start, end, word in speech:
-        period = np.zeros(round(WORD_PERIOD_S * RATE), np.float32)
-        spoken = speak(word, RATE, hz)
-        period[: len(spoken)] = spoken
-        _add(track, start, rng.uniform(0.25, 0.5) * np.resize(period, round((end - start) * RATE)))
+    for start, _, samples in turns:
+        _add(track, start, rng.uniform(0.25, 0.5) * samples)
     return np.clip(track, -1, 1).astype(np.float32)
 
 

@@ -187,12 +187,17 @@ class VideoPrefixes:
         """Answers to a batch: of each question the row of its head and the tokens after, padded between the two."""
         import torch
 
+        from .roomy_cache import roomy_cache
+
         chosen = torch.tensor([row for row, _ in rows])
         tails, tail_mask = _padded_left([tail for _, tail in rows], self.processor.tokenizer.pad_token_id)
         ids = torch.cat([prefix.ids[chosen], tails], dim=1)
         mask = torch.cat([prefix.mask[chosen], tail_mask], dim=1)
-        cache = copy.deepcopy(prefix.cache)  # generation goes on in it
-        cache.reorder_cache(chosen.to(self.model.device))
+        if prefix.padded:
+            cache = roomy_cache(prefix.cache, chosen.to(self.model.device), tails.shape[1] + max_new_tokens)
+        else:
+            cache = copy.deepcopy(prefix.cache)  # generation goes on in it
+            cache.reorder_cache(chosen.to(self.model.device))
         output = self.model.generate(
             input_ids=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),

@@ -205,7 +205,7 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
     for index, (start, end) in enumerate(clips):
         after = level(start, min(end, start + _COMPARED_S))
         before = level(max(clips[index - 1][0], start - _COMPARED_S), start) if index else np.zeros_like(after)
-        if _shared(before, after) < options.goes_on:
+        if not going or _shared(before, after) < options.goes_on:
             sounds += [(since, start) for since, _ in going]
             going = [(start, before)] if after.sum() else []
         elif after.sum() > before.sum():
