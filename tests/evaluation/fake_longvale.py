@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from transformers import BatchFeature
+from transformers.cache_utils import DynamicCache
 
 WIDTHS = {"visual": 4, "audio": 4, "speech": 6}
 
@@ -73,14 +74,11 @@ class _Tokenizer:
 FakeProcessor.tokenizer = _Tokenizer()
 
 
-class _Cache:
-    """What the model saw of each video, by row."""
-
-    def __init__(self, sums):
-        self.sums = sums
-
-    def reorder_cache(self, rows):
-        self.sums = self.sums[rows]
+def _cache(sums):
+    """A cache of one layer whose keys are what the model saw of each video, by row."""
+    cache = DynamicCache()
+    cache.update(sums[:, None, None, None], sums[:, None, None, None], 0)
+    return cache
 
 
 class FakeModel(torch.nn.Module):
@@ -101,7 +99,7 @@ class FakeModel(torch.nn.Module):
         return {"visual": (values, torch.tensor([[1, 1, 0]]))}
 
     def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep, **features):
-        return SimpleNamespace(cache=_Cache(self.sums(features)))
+        return SimpleNamespace(cache=_cache(self.sums(features)))
 
     def sums(self, features):
         return sum(value * weight for value, weight in zip(features.values(), (1, 10, 100), strict=True))
@@ -112,7 +110,7 @@ class FakeModel(torch.nn.Module):
             os.kill(os.getpid(), signal.SIGKILL)
         prompts = ["".join(chr(i) for i in row if i > VIDEO) for row in input_ids.tolist()]
         self.batches.append(prompts)
-        sums = self.sums(features) if cache is None else cache.sums
+        sums = self.sums(features) if cache is None else cache.layers[0].keys[:, 0, 0, 0]
         answers = [self.answer(p, s)[:max_new_tokens] for p, s in zip(prompts, sums.tolist(), strict=True)]
         new = torch.zeros(len(answers), max(map(len, answers)), dtype=torch.long)
         for row, answer in zip(new, answers, strict=True):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .ptb_parts import DATA, LINE_END, SPACE, SPACE_OR_LINE_END, compiled
+from .ptb_parts import DATA, DIGIT, LINE_END, SPACE, SPACE_OR_LINE_END, compiled
 from .ptb_rules import ABBREVIATION, NEW_LINE, SPLIT_WORD, rules_for
 from .ptb_runs import Source
 
@@ -20,13 +20,18 @@ _REPLACEMENT = "\ufffd"  # not written, but separates words as any unknown chara
 
 #: Longer stretches are not remembered.
 _MAX_STRETCH = 64
-#: What stands up to the next space or line feed, if short enough to be remembered and no `. . .` begins at its end.
+#: A stretch that one token may share with the next: `. . .`, `555 1234`, `(555) 1234`, `1 1/2`.
+_JOINED = rf"(?:(?<=\.) \.|(?<=[0-9)]) [{DIGIT}])"
+#: What stands up to the next space or line feed, if short enough to be remembered and not joined to the next.
 #: Spaces before it go in one run: a token may begin with a fixed space, but not with one that follows another space.
-_STRETCH = rf"(?: {SPACE}*+)?+((?:[^ \n]{{1,{_MAX_STRETCH}}}+(?=[ \n]|\Z)(?! \.))?)"
+_STRETCH = rf"(?: {SPACE}*+)?+((?:[^ \n]{{1,{_MAX_STRETCH}}}+(?=[ \n]|\Z)(?!{_JOINED}))?)"
 #: Stretches that give the same tokens whatever follows them: a word with at most one mark after it, ...
 _PLAIN = rf"(?!{SPLIT_WORD}(?![A-Za-z]))(?:([A-Za-z]+)([,;:?!]?)|(?!{ABBREVIATION})([A-Za-z]{{2,}})(\.))"
-#: ... and what the rules have to read.
-_INDEPENDENT = r"[A-Za-z'\"(),;:?!\-/\u2019\u201c\u201d]+"
+#: ... and what the rules have to read. Only a tag, an odd face, and an abbreviation before its period see more.
+_INDEPENDENT = (
+    r"[!-%'-;=?-Z\\_`a-z{|}~\xb0\xc0-\xff\u2013\u2014\u2018\u2019\u201c\u201d\u2026]++"
+    rf"(?<![A-Za-z]\.)|[\"(\u201c]*+(?!{ABBREVIATION})[A-Za-z]{{2,}}\."
+)
 
 #: How tokens begin that may span lines: tags and a face.
 _SPANNING = r"<|\.\[\^"
@@ -96,7 +101,7 @@ def _lines(text: str) -> list[str]:
 
 def _plain_line(line: str) -> str | None:
     """A line, tokenized, if every stretch of it is remembered as one that does not depend on what follows."""
-    if not line.endswith("\n") or " ." in line:
+    if not line.endswith("\n") or compiled(_JOINED).search(line):
         return None
     parts = [_words_of_stretch(stretch) for stretch in line[:-1].split(" ")]
     return None if None in parts else " ".join(filter(None, parts)) + "\n"
