@@ -14,8 +14,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import zip_longest
@@ -207,9 +207,7 @@ class Meteor:
         asked = [[(text, reference) for reference in given] for text, given in zip(hypotheses, lists, strict=True)]
         known = {pair: self._pairs.get(pair) for pairs in asked for pair in pairs}
         new = [pair for pair, counts in known.items() if counts is None]
-        for start in range(0, len(new), _BLOCK):
-            block = new[start : start + _BLOCK]
-            known.update(zip(block, self._align(block), strict=True))
+        known.update(zip(new, self._align(new), strict=True))
         _keep(self._pairs, known, _KEPT_PAIRS)
         return [_best([known[pair] for pair in pairs]) for pairs in asked]
 
@@ -217,7 +215,20 @@ class Meteor:
         """A sentence as the alignment takes it."""
         return self._prepare([text])[0]
 
-    def _align(self, pairs: Sequence[tuple[str, str]]) -> list[Statistics]:
+    def _align(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Statistics]:
+        """Counts of pairs, a block at a time; the next block's sentences are read while one is aligned."""
+        aligned = None
+        with ThreadPoolExecutor(_threads(len(pairs)), thread_name_prefix="meteor") as pool:
+            for start in range(0, len(pairs), _BLOCK):
+                following = self._start(pairs[start : start + _BLOCK], pool)
+                if aligned:
+                    yield from aligned()
+                aligned = following
+            if aligned:
+                yield from aligned()
+
+    def _start(self, pairs: Sequence[tuple[str, str]], pool: Executor) -> Callable[[], list[Statistics]]:
+        """Begin to align pairs; what is returned waits for their counts."""
         hypotheses = [hypothesis.replace(_FIELD_MARK, "").replace("  ", " ") for hypothesis, _ in pairs]
         references = [reference.split(_FIELD_MARK) for _, reference in pairs]
         number: dict[str, int] = {}
@@ -226,11 +237,16 @@ class Meteor:
             for text, parts in zip(hypotheses, references, strict=True)
             for part in parts
         ]
-        counts = iter(map(tuple, self._count(np.array(numbers), self._prepare(list(number))).tolist()))
-        return [_best(list(itertools.islice(counts, len(parts)))) for parts in references]
+        found = self._count(np.array(numbers), self._prepare(list(number)), pool)
 
-    def _count(self, pairs: np.ndarray, sentences: Sequence[Sentence]) -> np.ndarray:
-        """Counts, [pairs, 23], of the hypothesis and the reference in each row of `pairs`, [pairs, 2]."""
+        def wait() -> list[Statistics]:
+            counts = iter(map(tuple, np.concatenate(list(found)).tolist()))
+            return [_best(list(itertools.islice(counts, len(parts)))) for parts in references]
+
+        return wait
+
+    def _count(self, pairs: np.ndarray, sentences: Sequence[Sentence], pool: Executor) -> Iterator[np.ndarray]:
+        """Counts, [some pairs, 23], of the hypothesis and the reference in each row of `pairs`, [pairs, 2]."""
         ends = [[len(sentence.words), len(sentence.synsets)] for sentence in sentences]
         arrays = (
             np.cumsum([[0, 0], *ends], axis=0),
@@ -240,9 +256,8 @@ class Meteor:
             self.table.row_starts,
             self.table.rows,
         )
-        parts = np.array_split(pairs, min(os.cpu_count() or 1, max(1, len(pairs) // _SHARE)))
-        with ThreadPoolExecutor(len(parts), thread_name_prefix="meteor") as pool:
-            return np.concatenate(list(pool.map(lambda part: meteor_align.batch(part, *arrays), parts)))
+        parts = np.array_split(pairs, _threads(len(pairs)))
+        return pool.map(lambda part: meteor_align.batch(part, *arrays), parts)
 
     def _prepare(self, texts: Sequence[str]) -> list[Sentence]:
         texts = [text.strip(_CONTROLS) for text in texts]
@@ -274,6 +289,10 @@ class Meteor:
             for synset in synsets_of(word, self.lists)
         ]
         return numbers, np.array(ids, np.int64)
+
+
+def _threads(pairs: int) -> int:
+    return min(os.cpu_count() or 1, max(1, pairs // _SHARE))
 
 
 def _sorted_synsets(
@@ -401,6 +420,8 @@ _SWEEPS: list[tuple[str, re.Pattern[str], str]] = [
 ]
 #: A text of plain words, in which no sweep finds anything.
 _PLAIN = re.compile("[a-z0-9 ]*")
+#: A text whose words do not change with their neighbours: a sweep looks at a comma's, a quotation mark's or a dot's.
+_APART = re.compile(r"(?: *+(?:'(?=[a-z]))?+(?!['`,.])[!-@\[-~]++(?<!['`,.]))*+ *+")
 _MARKED_DOTS = re.compile(r"((?:DOT)+)MULTI")
 _BLANKS = re.compile(rf"[{_BLANK}]+")
 _SPACES = re.compile("[ \u2000-\u200a\u202f\u205f\u3000\u00a0]+")
@@ -420,6 +441,17 @@ def normalise(text: str, lists: WordLists) -> list[str]:
     """
     if _PLAIN.fullmatch(text):
         return text.split()
+    if _APART.fullmatch(text):
+        return [part for word in text.split() for part in _normalised_word(word, lists)]
+    return _normalised(text, lists)
+
+
+@lru_cache(_KEPT_WORDS)
+def _normalised_word(word: str, lists: WordLists) -> list[str]:
+    return _normalised(word, lists)
+
+
+def _normalised(text: str, lists: WordLists) -> list[str]:
     line = _SYMBOL.sub(r" \1 ", f" {text} ")
     line = _DOTS.sub(lambda dots: f" {'DOT' * len(dots[0])}MULTI ", line)  # as a word that ends in no dot
     for sign, pattern, replacement in _SWEEPS:

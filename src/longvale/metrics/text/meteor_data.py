@@ -52,7 +52,7 @@ _STALE_SECONDS = 3600
 _WORD_BITS = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WordLists:
     """METEOR's English word lists.
 

@@ -52,7 +52,7 @@ class NgramTable:
         self.size = max(ends[-1], 1)
         keys, self._counts = np.unique(rows * self.size + ids, return_counts=True)
         self._ids = keys % self.size
-        self._orders = np.searchsorted(ends, self._ids, side="right")
+        self._orders = sum((self._ids >= end for end in ends[:-1]), np.zeros(len(keys), np.int64))
         self._starts = np.searchsorted(keys, np.arange(len(words) + 1) * self.size)  # [rows + 1]
 
     def rows(self, texts: Sequence[str]) -> np.ndarray:

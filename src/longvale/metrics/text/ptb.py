@@ -99,6 +99,7 @@ def _lines(text: str) -> list[str]:
     return "".join(pieces).split("\n")
 
 
+@lru_cache(maxsize=2**16)
 def _plain_line(line: str) -> str | None:
     """A line, tokenized, if every stretch of it is remembered as one that does not depend on what follows."""
     if not line.endswith("\n") or compiled(_JOINED).search(line):
