@@ -5,7 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from longvale.annotation.boundaries.audio import AudioOptions, SpeechOptions, find_sounds, find_speech
+from longvale.annotation.boundaries.audio import (
+    AudioOptions,
+    SpeechOptions,
+    find_sounds,
+    find_speech,
+    trace_sounds,
+)
 from longvale.annotation.descriptors import TimbreEmbedder, loudness, mel_power, mfcc_rows
 
 RATE = 16_000
@@ -56,6 +62,13 @@ def test_silence_and_steady_noise_are_no_sounds():
 
 def test_a_sound_that_fills_the_video_is_one():
     assert find_sounds(tone(440, 10)).events == ((0.0, 10.0),)
+
+
+def test_a_clip_that_begins_in_silence_and_ends_in_the_sound_of_the_next():
+    bands = np.zeros((100, 2))
+    bands[30:50] = 2, 1  # within the first clip, and louder than what follows
+    bands[50:] = 1, 0.5
+    assert trace_sounds([(0, 5), (5, 10)], bands, AudioOptions()) == [(5, 10)]
 
 
 def test_ruptures_can_split_instead():
