@@ -15,6 +15,7 @@ through cost by the container's index and by the clock.
 import argparse
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -31,32 +32,39 @@ SIZE, NUM_FRAMES, RATE = 224, 100, 16_000
 WAYS = ("ours", "naive", "decord")
 
 
-def generate(path: Path, seconds: int = 600, group_s: int = 10) -> None:
-    """A 720p file at 24 pictures a second with AAC sound: ten seconds of moving texture, repeated."""
+#: Pictures a second and samples a second, of which a part of 256 pictures and 441 packets of AAC (1,024 samples each)
+#: holds whole numbers: parts follow each other without a gap.
+_PICTURE_RATE, _SOUND_RATE, _PART = 25, 44_100, 256
+
+
+def generate(path: Path, seconds: int = 600) -> None:
+    """A 720p file with AAC sound, at least this long: 10.24 seconds of moving texture and a sweeping tone, repeated."""
     import av
 
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 256, (90, 400, 3), dtype=np.uint8).repeat(12, 0).repeat(12, 1)
     with av.open(str(path.with_suffix(".part.mp4")), "w") as container:
-        video = container.add_stream("libx264", rate=24, options={"preset": "medium", "crf": "26"})
-        audio = container.add_stream("aac", rate=44_100, layout="stereo")
+        video = container.add_stream("libx264", rate=_PICTURE_RATE, options={"preset": "medium", "crf": "26"})
+        audio = container.add_stream("aac", rate=_SOUND_RATE, layout="stereo")
         video.width, video.height, video.pix_fmt = 1280, 720, "yuv420p"
-        for index in range(24 * group_s):
+        for index in range(_PART):
             image = np.roll(texture, (index, 3 * index), (0, 1))[:720, :1280]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
-            frame.pts, frame.time_base = index, Fraction(1, 24)
+            frame.pts, frame.time_base = index, Fraction(1, _PICTURE_RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        wave = rng.normal(0, 0.1, (2, 44_100 * group_s)).astype(np.float32)
-        frame = av.AudioFrame.from_ndarray(wave, "fltp", "stereo")
-        frame.sample_rate, frame.pts = 44_100, 0
+        clock_s = np.arange(_SOUND_RATE * _PART // _PICTURE_RATE) / _SOUND_RATE
+        wave = 0.1 * np.sin(2 * np.pi * (200 + 100 * clock_s) * clock_s).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
+        frame.sample_rate, frame.pts = _SOUND_RATE, 0
         container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
-    _repeat(path.with_suffix(".part.mp4"), path, seconds // group_s, group_s)
+    length_s = Fraction(_PART, _PICTURE_RATE)
+    _repeat(path.with_suffix(".part.mp4"), path, math.ceil(seconds / length_s), length_s)
     path.with_suffix(".part.mp4").unlink()
 
 
-def _repeat(part: Path, path: Path, times: int, length_s: int) -> None:
+def _repeat(part: Path, path: Path, times: int, length_s: Fraction) -> None:
     import av
 
     with av.open(str(path), "w") as container:

@@ -406,6 +406,45 @@ def test_the_cheaper_way_is_chosen_by_the_index(monkeypatch):
     assert (times, packets) == (3, 63)
 
 
+def test_pictures_that_no_other_needs_are_not_given_to_the_decoder():
+    data = written(pictures=60, codec_options={"x264-params": X264})
+
+    def decoded(wanted):
+        with av.open(io.BytesIO(data)) as container:
+            stream = container.streams.video[0]
+            decoder = media_decoder.Decoder(stream, "clip.mp4", threads=2)
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            size = media_decoder._length_size(stream.codec_context.extradata)
+            dropped = {packet.pts for packet in packets if media_decoder._is_unreferenced(memoryview(packet), size)}
+            frames = [frame for packet in packets for frame in decoder.decode(packet, wanted)]
+            frames += decoder.decode(None)
+            return {frame.pts: frame.to_ndarray() for frame in frames}, dropped
+
+    everything, unreferenced = decoded(wanted=True)
+    needed, _ = decoded(wanted=False)
+    assert len(everything) == 60 and 20 < len(unreferenced) < 50
+    assert everything.keys() - needed.keys() == unreferenced
+    assert all(np.array_equal(everything[pts], needed[pts]) for pts in needed)
+
+
+@pytest.mark.parametrize(
+    ("packet", "left_out"),
+    [
+        (b"\0\0\0\2\x01\xff", True),  # a slice of importance 0
+        (b"\0\0\0\2\x06\xff\0\0\0\2\x01\xff", True),  # after a message
+        (b"\0\0\0\2\x41\xff", False),  # a slice that others need
+        (b"\0\0\0\2\x68\xff\0\0\0\2\x01\xff", False),  # after parameters that others may need
+        (b"\0\0\0\2\x65\xff", False),
+        (b"\0\0\0\0\0\0\0\2\x01\xff", False),  # an empty unit: damaged
+        (b"\0\0\0\2\x06\xff", False),  # no slice
+        (b"\0\0", False),
+        (b"", False),
+    ],
+)
+def test_what_may_be_left_out(packet, left_out):
+    assert media_decoder._is_unreferenced(memoryview(packet), 4) is left_out
+
+
 def test_few_key_frames_do_not_fill_the_memory(monkeypatch):
     data = written(pictures=120, codec_options={"x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=2"})
     expected = read_media(data, num_frames=10)

@@ -32,6 +32,7 @@ class Decoder:
         self._context.thread_count = threads
         self._name, self._what = name, "picture" if stream.type == "video" else "sound"
         self._can_skip = self._context.name in _MARKS_UNREFERENCED
+        self._length_size = _length_size(self._context.extradata or b"") if self._can_skip else 0
         self.packets = self.damaged = 0
 
     def decode(self, packet: av.Packet | None, wanted: bool = True) -> list[AudioFrame] | list[VideoFrame]:
@@ -45,6 +46,8 @@ class Decoder:
             return []
         self.packets += packet is not None
         if self._can_skip:
+            if not wanted and self._length_size and _is_unreferenced(memoryview(packet), self._length_size):
+                return []  # a decoder of several threads would give one of them to it, and wait
             self._context.skip_frame = "DEFAULT" if wanted else "NONREF"
         try:
             frames = self._context.decode(packet)
@@ -70,3 +73,24 @@ class Decoder:
         if self.damaged > _DAMAGED_SHARE * self.packets:
             raise MediaError(f"{self._name}: {message}; copy or download the file again")
         return [message]
+
+
+#: H.264's NAL units that a picture may come with and nothing later needs: its slices, messages, delimiters and filler.
+_SLICE, _PASSING = 1, frozenset({1, 6, 9, 12})
+
+
+def _length_size(extradata: bytes) -> int:
+    """Bytes of the length before each NAL unit (ISO/IEC 14496-15, 5.3.3.1.2); 0 if start codes part them."""
+    return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _is_unreferenced(packet: memoryview, length_size: int) -> bool:
+    """Whether a packet of H.264 holds a picture that no other is predicted from, and nothing else that others need."""
+    pos, has_slice = 0, False
+    while pos + length_size < len(packet):
+        header, length = packet[pos + length_size], int.from_bytes(packet[pos : pos + length_size], "big")
+        if not length or header & 31 not in _PASSING or (header & 31 == _SLICE and header >> 5 & 3):
+            return False
+        has_slice |= header & 31 == _SLICE
+        pos += length_size + length
+    return has_slice
