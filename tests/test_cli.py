@@ -322,6 +322,7 @@ INTERRUPTED = """
 import os, signal, sys
 import longvale.data.extraction as extraction
 save, saved = extraction.save_features, []
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def save_features(*arguments):
     save(*arguments)
@@ -343,7 +344,7 @@ def test_ctrl_c_says_that_nothing_is_lost(longvale, tiny_corpus, tiny_model, tmp
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.endswith("longvale: interrupted; finished work is kept, the same command goes on from there\n")
     assert "Traceback" not in done.stderr
-    # What another thread was writing when the signal came may have been finished too.
+    # What had come out of the towers when the signal came is written too.
     written = len(list(feature_path(tmp_path / "f", "-", "visual").parent.glob("*.npy")))
-    assert 2 <= written < 4
+    assert 2 <= written <= 4
     assert f"{4 - written} done, {written} there already, 0 failed" in longvale(*arguments).stdout

@@ -82,7 +82,7 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_
         raise AssertionError("a finished stage must not be done again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("longvale.annotation.pipeline.read_footage", fail)
+        patch.setattr("longvale.annotation.video_stages.read_footage", fail)
         run(videos, output)
     assert output.read_bytes() == made
     assert {name: (stage_folder(output) / name).read_bytes() for name in files(stage_folder(output))} == before
@@ -128,12 +128,12 @@ def test_bad_videos_do_not_stop_the_batch(film, tmp_path):
 
 
 def test_three_hours_are_refused_by_the_header_and_short_ones_by_the_published_thresholds(film, tmp_path, monkeypatch):
-    from longvale.annotation import pipeline
+    from longvale.annotation import video_stages
     from longvale.models.media import MediaInfo
 
     video = film("good.mp4", 8)
-    monkeypatch.setattr(pipeline, "read_footage", lambda path: pytest.fail("must not be decoded"))
-    monkeypatch.setattr(pipeline, "probe", lambda path: MediaInfo(10_800.0, True, True))
+    monkeypatch.setattr(video_stages, "read_footage", lambda path: pytest.fail("must not be decoded"))
+    monkeypatch.setattr(video_stages, "probe", lambda path: MediaInfo(10_800.0, True, True))
     with pytest.raises(
         ValueError, match=r"no video was admitted \(1 given\): good: too long \(10800.0, threshold 7200.0\)"
     ):

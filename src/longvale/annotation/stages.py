@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..events import LONE_SURROGATES, atomic_write, load_json, parse_json
+
+#: Records by stage.
+Records: TypeAlias = Mapping[str, list[dict[str, Any]]]
 
 
 class StageLog:
@@ -72,6 +76,48 @@ class StageLog:
             with self.path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._records[self._key_of(record)] = json.loads(json.dumps(record))
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The logs of all stages.
+
+    Args:
+        videos: a line a video: admitted, or why not.
+        boundaries: a line a video: cuts, visual events, sounds, speech, events.
+        captions: a line an event: what each role says, what was measured.
+        events: a line an event: caption, modalities, relations, how they were found.
+    """
+
+    videos: StageLog
+    boundaries: StageLog
+    captions: StageLog
+    events: StageLog
+
+    @classmethod
+    def load(cls, folder: Path) -> Stages:
+        """Those of a folder, which must exist; see [`StageLog`] for errors."""
+        keys = {"captions": ("video_id", "event_id"), "events": ("video_id", "event_id")}
+        names = [field.name for field in fields(cls)]
+        return cls(*(StageLog(folder / f"{name}.jsonl", keys.get(name, ("video_id",))) for name in names))
+
+    def __iter__(self) -> Iterator[tuple[str, StageLog]]:
+        """Names and logs."""
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+    def by_video(self) -> Mapping[str, Records]:
+        """What is done of each video that has any."""
+        found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        for name, log in self:
+            for record in log.values():
+                found.setdefault(record["video_id"], {}).setdefault(name, []).append(record)
+        return found
+
+    def add(self, records: Records) -> None:
+        """Put records into their logs."""
+        for name, log in self:
+            for record in records.get(name, []):
+                log.add(record)
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -85,7 +85,10 @@ def run(
         bool, typer.Option("--no-correlation", help="Put captions together, to compare with.")
     ] = False,
     keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not remove names of people.")] = False,
-    concurrency: Annotated[int, typer.Option(help="Videos worked on at a time.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, or ray for the machines of a Ray cluster.")] = "local",
+    concurrency: Annotated[
+        int | None, typer.Option(help="Videos worked on at a time.", show_default="1; on a cluster one a CPU")
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -116,6 +119,7 @@ def run(
         output,
         options=options,
         workers=workers,
+        engine=engine,
         concurrency=concurrency,
         overwrite=overwrite,
         progress=not quiet,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,9 @@ def extract_on_ray(
     Raises:
         ValueError: if Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise ValueError("engine 'ray' needs Ray: pip install 'longvale[ray]', or use the local engine") from None
-    if not todo:
-        return
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    try:
+    with cluster():
+        if not todo:
+            return
         left = dict(todo)
         for row in _pipeline(todo, processor, model, batch_size, workers).iter_rows():
             left.pop(row["video_id"])
@@ -56,6 +50,24 @@ def extract_on_ray(
         for video_id, path in left.items():
             reason = f"{path.name}: the process that read it died each time; give it memory, or repair the file"
             yield Result(video_id, error=reason)
+
+
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """Ray, connected to the cluster that `RAY_ADDRESS` names, or to one of this machine that is stopped at the end.
+
+    Raises:
+        ValueError: if Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("engine 'ray' needs Ray: pip install 'longvale[ray]', or use the local engine") from None
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        yield ray
     finally:
         if ours:
             ray.shutdown()

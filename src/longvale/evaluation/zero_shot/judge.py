@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,15 @@ def judge_answers(
         todo = [answer.key for answer in answers if answer.key not in log.done]
         bar = tqdm(total=len(answers), initial=len(log.done), desc="judged", unit="answer", disable=not progress)
         with bar, ThreadPoolExecutor(judge.workers) as pool:
+            futures = [pool.submit(ask, key) for key in todo]
             try:
-                for reply in pool.map(ask, todo):
-                    log.append([reply])
+                for future in as_completed(futures):
+                    log.append([future.result()])
                     bar.update()
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(cancel_futures=True)  # waits for those under way: they are kept
+                whole = [future for future in futures if not future.cancelled() and future.exception() is None]
+                log.append(future.result() for future in whole if future.result().key not in log.done)
                 raise
     log.finish()
     return [log.done[answer.key] for answer in answers]

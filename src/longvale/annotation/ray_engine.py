@@ -1,0 +1,107 @@
+"""An annotation on the machines of a Ray cluster: actors work on a video each, this process writes all files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..data.ray_engine import cluster
+from ..events import atomic_write
+from .stages import Records, Stages
+from .video_stages import AnnotationOptions, VideoStages, Workers
+
+#: How often a video is begun again whose actor died.
+_RETRIES = 2
+
+
+@dataclass
+class _Outcome:
+    """What an actor did of a video: records by stage, the picture of its boundaries, what stopped it."""
+
+    records: Records = field(default_factory=dict)
+    picture: bytes | None = None
+    error: Exception | None = None
+
+
+def annotate_on_ray(
+    items: Sequence[tuple[str, Path, Path | None]],
+    stages: Stages,
+    options: AnnotationOptions,
+    workers: Workers,
+    concurrency: int | None,
+) -> Iterator[None]:
+    """Annotate videos on a Ray cluster: the one that `RAY_ADDRESS` names, or one of this machine.
+
+    What an actor had done of a video when a server failed is kept; what one had done that died is done again.
+
+    Args:
+        items: of each video its id, its file and where to draw its boundaries, see [`VideoStages`].
+        stages: what is done; the rest is added, a video at a time.
+        options: thresholds.
+        workers: models; each actor has a copy.
+        concurrency: actors; None for as many as there are CPUs. GPUs, if there are any, are shared by all.
+
+    Yields:
+        As often as a video is done.
+
+    Raises:
+        ValueError: if Ray is not installed; at the end, if a video's actor died each time.
+    """
+    with cluster() as ray:
+        resources = ray.cluster_resources()
+        count = min(concurrency or int(resources.get("CPU", 1)), len(items))
+        share = min(1.0, resources.get("GPU", 0) / count)
+        actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1, max_task_retries=_RETRIES)(_Annotator)
+        idle = [actor.remote(options, workers) for _ in range(count)]
+        known = stages.by_video()
+        waiting, running, lost = deque(items), {}, []
+        while waiting or running:
+            while waiting and idle:
+                annotator, item = idle.pop(), waiting.popleft()
+                video_id, path, picture = item
+                draw = picture is not None and not picture.is_file()
+                ref = annotator.work.remote(video_id, path.resolve(), known.get(video_id, {}), draw)
+                running[ref] = annotator, item
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            annotator, (video_id, path, picture) = running.pop(ready)
+            idle.append(annotator)
+            try:
+                outcome = ray.get(ready)
+            except ray.exceptions.RayActorError:
+                lost.append(path.name)
+                continue
+            stages.add(outcome.records)
+            if outcome.picture is not None:
+                picture.parent.mkdir(exist_ok=True)
+                with atomic_write(picture, "wb") as file:
+                    file.write(outcome.picture)
+            if outcome.error is not None:
+                raise outcome.error
+            yield
+    if lost:
+        names = ", ".join(lost)
+        raise ValueError(f"{names}: what worked on it died each time; give it memory or leave the video out")
+
+
+class _Annotator:
+    """An actor."""
+
+    def __init__(self, options: AnnotationOptions, workers: Workers) -> None:
+        self._options, self._workers = options, workers
+
+    def work(self, video_id: str, path: Path, known: Records, draw: bool) -> _Outcome:
+        """Work on a video of which `known` is done."""
+        with tempfile.TemporaryDirectory(prefix="longvale-annotate-") as folder:
+            stages, picture, outcome = Stages.load(Path(folder)), Path(folder, "timeline.png"), _Outcome()
+            stages.add(known)
+            try:
+                VideoStages(stages, self._options, self._workers)(video_id, path, picture if draw else None)
+            except Exception as error:  # noqa: BLE001 - raised again where the run was asked for, when what is done is safe
+                outcome.error = error
+            made = stages.by_video().get(video_id, {})
+            outcome.records = {name: [r for r in made[name] if r not in known.get(name, [])] for name in made}
+            outcome.picture = picture.read_bytes() if picture.is_file() else None
+            return outcome

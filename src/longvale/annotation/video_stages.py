@@ -1,0 +1,348 @@
+"""The stages of one video: admission, boundaries, captions of its events, and the correlation of what they tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..events import Modality
+from ..models.media import MediaError, probe
+from .boundaries import coherence, fuse
+from .boundaries.audio import AudioOptions, SpeechOptions, find_sounds, find_speech
+from .boundaries.visual import VisualOptions, find_visual_events
+from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, parts, template_captioners
+from .correlation import Concatenation, Evidence, Reasoner
+from .descriptors import ColourEmbedder, PictureEmbedder, SoundEmbedder, TimbreEmbedder, loudness
+from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
+from .footage import Footage, read_footage
+from .measurements import STILL_BELOW, Measurements, measure
+from .stages import Stages
+
+#: An event is perceived in a modality that fills at least this share of it, or this many seconds.
+_PERCEIVED_SHARE, _PERCEIVED_S = 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class AnnotationOptions:
+    """Thresholds of all stages.
+
+    Args:
+        filters: of admission; by default all that can be read is admitted.
+        visual: of visual boundaries.
+        audio: of sounds.
+        speech: of speech turns.
+        min_event_s: events shorter than this join a neighbour, where they touch one.
+    """
+
+    filters: FilterOptions = ALL
+    visual: VisualOptions = field(default_factory=VisualOptions)
+    audio: AudioOptions = field(default_factory=AudioOptions)
+    speech: SpeechOptions = field(default_factory=SpeechOptions)
+    min_event_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work; the defaults need no weights.
+
+    Args:
+        captioners: by role.
+        reasoner: writes the captions of events.
+        pictures: decides which clips show the same.
+        sounds: decides which clips sound the same.
+    """
+
+    captioners: Mapping[Role, Captioner] = field(default_factory=template_captioners)
+    reasoner: Reasoner = field(default_factory=Concatenation)
+    pictures: PictureEmbedder = field(default_factory=ColourEmbedder)
+    sounds: SoundEmbedder = field(default_factory=TimbreEmbedder)
+
+    def names(self) -> dict[str, Any]:
+        """What each is, for the provenance."""
+        captioners = {role: self.captioners[role].name for role in ROLES if role in self.captioners}
+        return {
+            "captioners": captioners,
+            "reasoner": self.reasoner.name,
+            "pictures": self.pictures.name,
+            "sounds": self.sounds.name,
+        }
+
+
+class VideoStages:
+    """Works on videos, one after another or several at a time; what the stages hold already is not done again.
+
+    Args:
+        stages: what is done, and where to put what follows.
+        options: thresholds.
+        workers: models.
+    """
+
+    def __init__(self, stages: Stages, options: AnnotationOptions, workers: Workers) -> None:
+        self.stages, self.options, self.workers = stages, options, workers
+
+    def __call__(self, video_id: str, path: Path, picture: Path | None = None) -> None:
+        """Do what is left to do of a video.
+
+        Args:
+            video_id: its id.
+            path: its file.
+            picture: where to draw its boundaries, if that is not there already; None for nowhere.
+
+        Raises:
+            ValueError: if it was admitted earlier and cannot be read any more.
+            ServerError: if a server gives no answer.
+        """
+        footage = _LazyFootage(path)
+        try:
+            if not self._admit(video_id, path, footage):
+                return
+            found = self._find_boundaries(video_id, footage)
+        except (MediaError, FileNotFoundError) as error:  # gone or changed since it was admitted
+            if self.stages.videos.get(video_id) is None:
+                raise
+            raise ValueError(f"{path}: cannot be read any more: {error}") from error
+        if picture is not None and not picture.is_file():
+            from .figures import timeline_figure, write_figure
+
+            write_figure(timeline_figure(video_id, found, footage.value), picture)
+        previous = ""
+        for event_id, (start, end) in enumerate(found["events"]):
+            told = self._describe(video_id, event_id, start, end, found, footage)
+            previous = self._correlate(video_id, event_id, told, previous)["caption"]
+
+    def _admit(self, video_id: str, path: Path, footage: _LazyFootage) -> bool:
+        record = self.stages.videos.get(video_id)
+        if record is None:
+            start = time.perf_counter()
+            facts, rejections = self._examine(path, footage)
+            warnings = list(footage.value.warnings) if footage.loaded else []
+            record = {
+                "video_id": video_id,
+                "file": path.name,
+                "admitted": not rejections,
+                "rejections": [asdict(rejection) for rejection in rejections],
+                "facts": asdict(facts),
+                "warnings": warnings,
+                "seconds": _since(start),
+            }
+            self.stages.videos.add(record)
+        return record["admitted"]
+
+    def _examine(self, path: Path, footage: _LazyFootage) -> tuple[Facts, list[Rejection]]:
+        options = self.options.filters
+        try:
+            info = probe(path)
+            claimed = Facts(info.duration, has_picture=info.has_video, has_sound=info.has_audio)
+            too_long = [r for r in admit(claimed, options) if r.reason == "too long"]
+            if too_long:  # a header is enough to refuse three hours
+                return claimed, too_long
+            facts = gather_facts(footage.value, self.options.speech, self.workers.captioners.get("speech"), options)
+        except MediaError as error:
+            return Facts(), [Rejection("readable", " ".join(str(error).split()).replace(str(path), path.name))]
+        return facts, admit(facts, options)
+
+    def _find_boundaries(self, video_id: str, footage: _LazyFootage) -> dict[str, Any]:
+        record = self.stages.boundaries.get(video_id)
+        if record is not None:
+            return record
+        start = time.perf_counter()
+        record = {"video_id": video_id, **find_boundaries(footage.value, self.options, self.workers)}
+        record["seconds"] = _since(start)
+        self.stages.boundaries.add(record)
+        return record
+
+    def _describe(
+        self, video_id: str, event_id: int, start: float, end: float, found: Mapping[str, Any], footage: _LazyFootage
+    ) -> dict[str, Any]:
+        record = self.stages.captions.get(video_id, event_id)
+        if record is not None:
+            return record
+        begin = time.perf_counter()
+        measured = measure(footage.value, start, end, found["speech"])
+        record = {
+            "video_id": video_id,
+            "event_id": event_id,
+            "start": start,
+            "end": end,
+            "captions": describe(footage.value, start, end, found["speech"], self.workers.captioners),
+            "modalities": modalities_of(start, end, found, measured),
+            "measured": asdict(measured),
+            "seconds": _since(begin),
+        }
+        self.stages.captions.add(record)
+        return record
+
+    def _correlate(self, video_id: str, event_id: int, told: Mapping[str, Any], previous: str) -> dict[str, Any]:
+        record = self.stages.events.get(video_id, event_id)
+        if record is not None:
+            return record
+        begin = time.perf_counter()
+        evidence = Evidence(told["start"], told["end"], told["captions"], tuple(told["modalities"]), previous)
+        written = self.workers.reasoner(evidence)
+        record = {
+            "video_id": video_id,
+            "event_id": event_id,
+            "start": told["start"],
+            "end": told["end"],
+            "caption": written.caption,
+            "modalities": list(told["modalities"]),
+            "relation": written.relations[0] if written.relations else None,
+            "relations": list(written.relations),
+            "answers": dict(written.answers),
+            "attempts": written.attempts,
+            "repairs": list(written.repairs),
+            "refused": written.refused,
+            "seconds": _since(begin),
+        }
+        self.stages.events.add(record)
+        return record
+
+
+class _LazyFootage:
+    """Footage that is read when somebody looks at it: a resumed run does not read what it does not need."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def value(self) -> Footage:
+        return read_footage(self._path)
+
+    @property
+    def loaded(self) -> bool:
+        return "value" in vars(self)
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 3)
+
+
+# --- the work of each stage ------------------------------------------------------------------------------------------
+
+
+def gather_facts(
+    footage: Footage, speech: SpeechOptions, recogniser: Captioner | None, options: FilterOptions
+) -> Facts:
+    """What admission wants to know of a video; what no filter asks for is not worked out."""
+    spoken = language = None
+    if footage.waveform is not None and (options.max_speech is not None or options.language is not None):
+        turns = find_speech(footage.waveform, speech)
+        spoken = round(sum(end - start for start, end in turns) / footage.duration, 3)
+        if options.language is not None and turns and hasattr(recogniser, "language"):
+            language = recogniser.language(footage.sound(*turns[0]))
+    motion, still = _motion(footage), None
+    if len(motion) and options.max_static is not None:
+        still = round(float((motion < STILL_BELOW).mean()), 3)
+    together = None
+    if options.min_agreement is not None and len(motion) > 2 and footage.waveform is not None:
+        levels = np.abs(np.diff(loudness(footage.waveform)))
+        together = agreement(motion, np.interp(footage.times[1:], np.arange(len(levels)) * 0.1, levels))
+    height = None if footage.frames is None else _picture_height(footage)
+    return Facts(
+        round(footage.duration, 3), height, footage.frames is not None, footage.waveform is not None, spoken, still,
+        language, together,
+    )  # fmt: skip
+
+
+def _motion(footage: Footage) -> np.ndarray:
+    """[F - 1]: mean change of a pixel from frame to frame."""
+    if footage.frames is None or len(footage.frames) < 2:
+        return np.empty(0)
+    pairs = zip(footage.frames, footage.frames[1:], strict=False)
+    return np.array([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs])
+
+
+def _picture_height(footage: Footage) -> int:
+    import av
+
+    with av.open(f"file:{footage.path.resolve()}") as container:
+        stream = container.streams.best("video")
+        return min(stream.width, stream.height)
+
+
+def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Workers) -> dict[str, Any]:
+    """Cuts, visual events, sounds, speech turns and events of a video, and the coherence before and after stitching."""
+    visual = find_visual_events(footage, options.visual, workers.pictures)
+    audio = find_sounds(footage.waveform, options.audio, workers.sounds)
+    speech = find_speech(footage.waveform, options.speech)
+    events = fuse(visual.events, [*audio.events, *speech], min_length=options.min_event_s)
+    if not events:  # nothing changes, nothing sounds: one event
+        events = [(0.0, footage.duration)]
+    return {
+        "duration": round(footage.duration, 3),
+        "cuts": [round(time, 3) for time in visual.cuts],
+        "visual": _rounded(visual.events, footage.duration),
+        "audio": _rounded(audio.events, footage.duration),
+        "speech": _rounded(speech, footage.duration),
+        "events": _rounded(events, footage.duration),
+        "coherence": _coherence(footage, visual, audio, workers),
+    }
+
+
+def _coherence(footage: Footage, visual: Any, audio: Any, workers: Workers) -> dict[str, Any]:
+    """Mean length in seconds and mean of the max running semantic difference, of clips and of stitched events."""
+    seconds = np.arange(0.5, footage.duration, 1.0)
+    told: dict[str, Any] = {}
+    rows = {}
+    if footage.frames is not None and len(seconds):
+        rows["visual"] = (workers.pictures(footage.frames_at(seconds, workers.pictures.size)), visual)
+    if footage.waveform is not None and len(seconds):
+        rows["audio"] = (workers.sounds([footage.sound(t - 0.5, t + 0.5) for t in seconds]), audio)
+    for name, (embeddings, found) in rows.items():
+        for when, spans in (("clips", found.clips), ("events", found.events)):
+            differences = [d for d in coherence(embeddings, seconds, spans) if d is not None]
+            told[f"{name}_{when}"] = {
+                "count": len(spans),
+                "mean_length": round(float(np.mean([b - a for a, b in spans])), 3) if spans else None,
+                "difference": round(float(np.mean(differences)), 3) if differences else None,
+            }
+    return told
+
+
+def _rounded(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[float, float]]:
+    return [(round(a, 2), round(min(b, duration), 2)) for a, b in spans if round(min(b, duration), 2) > round(a, 2)]
+
+
+def describe(
+    footage: Footage,
+    start: float,
+    end: float,
+    speech: Sequence[tuple[float, float]],
+    captioners: Mapping[Role, Captioner],
+) -> dict[Role, str]:
+    """What each role says of an event; long ones are described in parts, and what is said twice in a row once."""
+    said: dict[Role, list[str]] = {role: [] for role in captioners}
+    size = max((captioner.size for captioner in captioners.values()), default=48)
+    for a, b in parts(start, end):
+        frames = None
+        if footage.frames is not None:
+            frames = footage.frames_at(a + (np.arange(CLIP_FRAMES) + 0.5) / CLIP_FRAMES * (b - a), size)
+        clip = Clip(a, b, frames, footage.sound(a, b), measure(footage, a, b, speech))
+        for role, captioner in captioners.items():
+            text = captioner(clip)
+            if text and said[role][-1:] != [text]:
+                said[role].append(text)
+    return {role: " ".join(texts) for role, texts in said.items()}
+
+
+def modalities_of(start: float, end: float, found: Mapping[str, Any], measured: Measurements) -> list[Modality]:
+    """In which modalities an event can be perceived."""
+    least = min(_PERCEIVED_S, _PERCEIVED_SHARE * (end - start))
+
+    def shared(spans: Sequence[Sequence[float]]) -> float:
+        return sum(max(0.0, min(b, end) - max(a, start)) for a, b in spans)
+
+    perceived: list[Modality] = []
+    if measured.brightness is not None and shared(found["visual"]) >= least:
+        perceived.append("visual")
+    if not measured.silent and shared(found["audio"]) >= least:
+        perceived.append("audio")
+    if shared(found["speech"]) >= least:
+        perceived.append("speech")
+    return perceived

@@ -1,0 +1,111 @@
+"""Annotation on a Ray cluster of this machine gives what the local engine gives, also when an actor dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from longvale.annotation.pipeline import annotate, stage_folder
+from longvale.events import load_annotations
+
+pytest.importorskip("ray")
+pytest.importorskip("scenedetect")
+pytest.importorskip("silero_vad")
+
+#: A run of two actors in a process of its own. A captioner sees to it that the actor is killed at the first event of
+#: `victim`, once; and that a server fails at the second event of the video "z", if asked to.
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+
+
+class Deadly:
+    name = "deadly"
+
+    def __init__(self, marker, failing):
+        self.marker, self.failing = marker, failing
+
+    def __call__(self, evidence):
+        from longvale.annotation.correlation import Concatenation
+        from longvale.annotation.servers import ServerError
+
+        if not Path(self.marker).exists():
+            Path(self.marker).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.failing and evidence.previous:
+            raise ServerError("http://localhost:1: no answer")
+        return Concatenation()(evidence)
+
+
+def main():
+    videos, output, marker, failing = sys.argv[1:]
+    from longvale.annotation.pipeline import Workers, annotate
+    from longvale.annotation.servers import ServerError
+
+    workers = Workers(reasoner=Deadly(marker, failing == "yes"))
+    try:
+        print(os.getpid(), annotate([videos], output, workers=workers, engine="ray", concurrency=2, progress=False))
+    except ServerError as error:
+        print(os.getpid(), error)
+
+
+main()
+"""
+
+
+def run(script, *arguments):
+    command = [str(part) for part in (sys.executable, script, *arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split(" ", 1)
+
+
+def records(output, stage):
+    lines = [json.loads(line) for line in (stage_folder(output) / f"{stage}.jsonl").read_text().splitlines()]
+    return sorted(({**line, "seconds": 0} for line in lines), key=lambda r: (r["video_id"], r.get("event_id", 0)))
+
+
+def test_without_ray_the_engine_is_refused(film, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'longvale\[ray\]'"):
+        annotate([film("a.mp4", 4)], tmp_path / "out.json", engine="ray", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"engine": "spark"}, "engine must be one of local, ray, not 'spark'"), ({"concurrency": 0}, "must be 1 or more")],
+)
+def test_engine_and_concurrency_are_checked(film, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        annotate([film("a.mp4", 4)], tmp_path / "out.json", progress=False, **options)
+    assert not stage_folder(tmp_path / "out.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_an_actor_that_is_killed_and_a_server_that_fails_cost_nothing(film, tmp_path):
+    folder, script, marker = tmp_path / "videos", tmp_path / "script.py", tmp_path / "killed"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        os.link(film("two.mp4", 8), folder / name)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    script.write_text(SCRIPT)
+    local, ray = tmp_path / "local.json", tmp_path / "ray.json"
+    expected = annotate([folder], local, progress=False)
+
+    pid, told = run(script, folder, ray, marker, "yes")
+    assert told == "http://localhost:1: no answer"
+    assert marker.read_text() not in ("", pid)  # an actor was killed, and not the run
+    assert not ray.exists() and records(ray, "captions")  # what was done is kept
+    kept = (stage_folder(ray) / "boundaries.jsonl").read_bytes()
+
+    pid, told = run(script, folder, ray, marker, "no")
+    assert told == str(expected) == "3 of 4 videos annotated, 6 events"
+    assert (stage_folder(ray) / "boundaries.jsonl").read_bytes().startswith(kept)
+    assert load_annotations(ray) == load_annotations(local)
+    for stage in ("videos", "boundaries", "captions", "events"):
+        assert records(ray, stage) == records(local, stage)
+    assert {path.name for path in (stage_folder(ray) / "timelines").iterdir()} == {"a.png", "b.png", "c.png"}
