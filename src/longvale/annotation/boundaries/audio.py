@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -273,7 +274,9 @@ _VAD_LOCK = threading.Lock()
 
 @cache
 def _load_vad() -> Any:
-    return require("silero_vad").load_silero_vad()
+    with warnings.catch_warnings():  # silero-vad loads in a way that newer versions of PyTorch advise against
+        warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated", category=FutureWarning)
+        return require("silero_vad").load_silero_vad()
 
 
 def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = None) -> list[Interval]:
