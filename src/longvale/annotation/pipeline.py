@@ -88,7 +88,7 @@ def annotate(
         workers: models; default [`Workers`], which need none.
         engine: `local`, or `ray` for the machines of a Ray cluster (needs `longvale[ray]`), which must all see the
             videos under their paths. Only this process writes files.
-        concurrency: videos worked on at a time; default one, on a cluster one a CPU.
+        concurrency: videos worked on at a time; default one, on a cluster one a CPU, and no more there.
         overwrite: begin anew instead of going on.
         progress: show a progress bar.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ def annotate_on_ray(
         stages: what is done; the rest is added, a video at a time.
         options: thresholds.
         workers: models; each actor has a copy.
-        concurrency: actors; None for as many as there are CPUs. GPUs, if there are any, are shared by all.
+        concurrency: actors, at most and by default as many as there are CPUs; GPUs, if there are any, are shared.
 
     Yields:
         As often as a video is done.
@@ -51,9 +52,9 @@ def annotate_on_ray(
         ValueError: if Ray is not installed; at the end, if a video's actor died each time.
     """
     with cluster() as ray:
-        resources = ray.cluster_resources()
-        count = min(concurrency or int(resources.get("CPU", 1)), len(items))
-        share = min(1.0, resources.get("GPU", 0) / count)
+        cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
+        count = max(1, min(concurrency or cpus, cpus, len(items)))  # one more would wait for a place that never comes
+        share = 1 / math.ceil(count / gpus) if gpus else 0
         actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1, max_task_retries=_RETRIES)(_Annotator)
         idle = [actor.remote(options, workers) for _ in range(count)]
         known = stages.by_video()
