@@ -1,4 +1,4 @@
-"""Experiments on what the parts of the system are worth; each writes table.md, result.json and plot.svg.
+"""Experiments on what the parts of the system are worth; each writes table.md, result.json and a plot (PNG, SVG).
 
     python recipes/experiments.py alignment  demo/model       --data demo/corpus --output outputs/alignment
     python recipes/experiments.py modalities demo/model       --data demo/corpus --output outputs/modalities
@@ -40,7 +40,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(format_table(rows))
-    print(f"{arguments.output}: table.md, result.json, plot.svg")
+    print(f"{arguments.output}: table.md, result.json, plot.png, plot.svg")
 
 
 def parse() -> argparse.Namespace:

@@ -29,8 +29,8 @@ LANES: dict[Modality, Style] = {
 REFERENCE: Style = ("reference", "#BBBBBB", "")
 PREDICTED: Style = ("predicted", "#FFFFFF", "\\\\\\\\")
 
-#: Colour and hatching of the first, second, ... series of bars: each lighter than the one before.
-BAR_STYLES = (("#0072B2", ""), ("#E69F00", "///"), ("#FFFFFF", "..."))
+#: Colour and hatching of the first, second, ... series of bars: each of the first three lighter than the one before.
+BAR_STYLES = (("#0072B2", ""), ("#E69F00", "///"), ("#FFFFFF", "..."), ("#56B4E9", "xxx"), ("#BBBBBB", "|||"))
 #: Colour and dashes of the first, second, ... line.
 LINE_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
 

@@ -86,8 +86,8 @@ def test_the_picture_shows_the_numbers_with_units_and_in_black_and_white():
         "train: 2 videos, 4 events",
         "test: 1 videos, 2 events",
     ]
-    with pytest.raises(ValueError, match="one to 3 splits, not 4"):
-        statistics_figure({str(i): measure([VIDEO]) for i in range(4)})
+    with pytest.raises(ValueError, match="one to 5 splits, not 6"):
+        statistics_figure({str(i): measure([VIDEO]) for i in range(6)})
 
 
 def test_command(longvale, tiny_corpus, tmp_path):

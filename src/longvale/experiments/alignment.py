@@ -19,7 +19,8 @@ from longvale.evaluation.generate import annotations_path
 from longvale.evaluation.inputs import VideoInputs
 from longvale.evaluation.model import ModelLike, load_model
 from longvale.events import MODALITIES, Modality, load_annotations
-from longvale.experiments.tables import COLOURS, write_result
+from longvale.experiments.tables import write_result
+from longvale.plotting import LINE_STYLES, WIDTH_IN, frame
 
 
 def alignment(
@@ -37,7 +38,7 @@ def alignment(
     Args:
         model: folder, Hub id, or (model, processor) pair.
         data: folder of the annotations.
-        output: folder for `table.md`, `result.json` and `plot.svg`.
+        output: folder for `table.md`, `result.json` and the plot.
         features: feature store; by default `features` in `data`.
         parts: equal parts that a video's time is cut into; videos with fewer features of a modality repeat them.
         limit: only the first so many videos.
@@ -140,15 +141,16 @@ def _figure(cosines: Mapping[tuple[Modality, Modality], np.ndarray]) -> Any:
     """Mean cosine over the distance in time."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
     axes = figure.subplots()
-    for (pair, found), colour in zip(cosines.items(), COLOURS, strict=False):
+    for (pair, found), (colour, dashes) in zip(cosines.items(), LINE_STYLES, strict=False):
         count = found.shape[1]
         offsets = range(-(count - 1), count)
         means = [np.mean([np.diagonal(video, offset).mean() for video in found]) for offset in offsets]
-        axes.plot([100 * offset / count for offset in offsets], means, color=colour, label=" - ".join(pair))
+        at = [100 * offset / count for offset in offsets]
+        axes.plot(at, means, color=colour, linestyle=dashes, label=" - ".join(pair))
     axes.axvline(0, color="#BBBBBB", linewidth=0.8)
     axes.set(xlabel="distance in time, % of the video", ylabel="mean cosine")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    frame(axes, "How alike the embeddings of two modalities are", grid="both")
+    axes.legend(frameon=False, fontsize=8)
     return figure

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvale.events import atomic_write
+from longvale.plotting import BAR_STYLES, WIDTH_IN, frame, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-#: Colour-blind-safe ones of Okabe and Ito.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -38,7 +36,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_result(folder: Path, rows: Sequence[Mapping[str, Any]], how: Mapping[str, Any], figure: Figure) -> None:
-    """Write `table.md`, `result.json` with the rows and how they were made, and `plot.svg` into a folder.
+    """Write `table.md`, `result.json` with the rows and how they were made, and the plot (PNG, SVG) into a folder.
 
     Args:
         folder: made if it is not there.
@@ -46,36 +44,40 @@ def write_result(folder: Path, rows: Sequence[Mapping[str, Any]], how: Mapping[s
         how: model, data and options, so that the numbers can be made again.
         figure: the plot.
     """
-    from matplotlib import rc_context
-
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "result.json") as file:
         json.dump({"how": dict(how), "rows": [dict(row) for row in rows]}, file, indent=1)
-    with rc_context({"svg.hashsalt": "longvale"}), atomic_write(folder / "plot.svg") as file:
-        figure.savefig(file, format="svg", metadata={"Date": None})
+    save_figure(figure, folder / "plot")
     with atomic_write(folder / "table.md") as file:
         file.write(format_table(rows) + "\n")
 
 
-def bars(rows: Sequence[Mapping[str, Any]], name: str, columns: Sequence[str], label: str) -> Figure:
+def bars(rows: Sequence[Mapping[str, Any]], name: str, columns: Sequence[str], title: str) -> Figure:
     """Groups of bars, one a row.
 
     Args:
         rows: of a table.
         name: the column that names a row.
-        columns: one bar each.
-        label: of the axis.
+        columns: one bar each, values of 0 to 1.
+        title: what the bars show.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(columns)
-    for index, column in enumerate(columns):
+    for index, (column, (colour, hatch)) in enumerate(zip(columns, BAR_STYLES, strict=False)):
         places = [place + (index - (len(columns) - 1) / 2) * width for place in range(len(rows))]
-        axes.bar(places, [row[column] for row in rows], width, label=column, color=COLOURS[index % len(COLOURS)])
+        heights = [row[column] for row in rows]
+        axes.bar(
+            places, heights, width, label=column, color=colour, hatch=hatch, edgecolor="black", linewidth=0.6
+        )  # fmt: skip
+        for place, height in zip(places, heights, strict=True):
+            axes.text(place, height, f" {height:.2f}", ha="center", va="bottom", rotation=90, fontsize=7)
     axes.set_xticks(range(len(rows)), [str(row[name]) for row in rows])
-    axes.set(ylabel=label)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.set(ylabel="0 to 1", ylim=(0, 1.15))
+    frame(axes, title, grid="y")
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(columns), frameon=False, fontsize=8
+    )
     return figure

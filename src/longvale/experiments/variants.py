@@ -41,7 +41,7 @@ def boundary_only(
     Args:
         model: the base that the stages start from.
         data: folder of the corpus.
-        output: folder for the tuned models, the answers, `table.md`, `result.json` and `plot.svg`.
+        output: folder for the tuned models, the answers, `table.md`, `result.json` and the plot.
         features: feature store; by default `features` in `data`.
         configs: configuration of the recipe by stage; by default those of the demo.
         options: further ones of `recipes/sft.py`, such as `("--max_steps", "20")`.
@@ -72,7 +72,7 @@ def boundary_only(
         found = _score(log, data, evaluation)["grounding"]
         rows.append({"stages": variant, **{name: float(found[name]) for name in ("mIoU", *_RECALLS)}})
     how = {"model": model, "data": str(data), "configs": configs, "options": list(options)}
-    write_result(output, rows, how, bars(rows, "stages", ("mIoU", *_RECALLS), "share"))
+    write_result(output, rows, how, bars(rows, "stages", ("mIoU", *_RECALLS), "Grounding after which stages"))
     return rows
 
 
@@ -93,7 +93,7 @@ def correlation_captions(
     Args:
         model: to start from.
         data: folder of the corpus; its captions are those with correlation.
-        output: folder for the tuned models, their data, the answers, `table.md`, `result.json` and `plot.svg`.
+        output: folder for the tuned models, their data, the answers, `table.md`, `result.json` and the plot.
         plain: folder with the official annotation files whose captions do not reason; by default, for a synthetic
             corpus, each event's pieces are told one after the other.
         features: feature store; by default `features` in `data`.
@@ -133,7 +133,12 @@ def correlation_captions(
             )
     how = {"model": model, "data": str(data), "plain": str(plain), "config": config, "options": list(options)}
     named = [{**row, "captions": f"trained {row['trained']},\nasked {row['asked']}"} for row in rows]
-    write_result(output, rows, how, bars(named, "captions", ("mIoU", "METEOR", "ROUGE_L"), "share"))
+    write_result(
+        output,
+        rows,
+        how,
+        bars(named, "captions", ("mIoU", "METEOR", "ROUGE_L"), "Captions with and without correlation"),
+    )
     return rows
 
 
@@ -145,7 +150,7 @@ def modality_ablation(
     Args:
         model: folder or Hub id.
         data: folder of the corpus.
-        output: folder for the answers, `ablation.json`, `table.md`, `result.json` and `plot.svg`.
+        output: folder for the answers, `ablation.json`, `table.md`, `result.json` and the plot.
         evaluation: options of [`longvale.evaluation.generate.generate`].
 
     Returns:
@@ -158,7 +163,9 @@ def modality_ablation(
         for group, scores in found["mIoU"].items()
     ]
     how = {"model": model, "data": str(data), "metric": found["metric"], "protocol": found["protocol"]}
-    write_result(Path(output), rows, how, bars(rows, "events", list(names.values()), "grounding mIoU"))
+    write_result(
+        Path(output), rows, how, bars(rows, "events", list(names.values()), "Grounding mIoU by what the model gets")
+    )
     return rows
 
 
