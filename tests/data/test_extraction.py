@@ -476,6 +476,16 @@ def test_features_of_other_towers_do_not_mix(videos, tmp_path, run, other_towers
     assert len(run(videos, output).skipped) == 3
 
 
+def test_the_language_model_is_not_loaded(tiny_model, caplog):
+    whole, _ = load_checkpoint(tiny_model, LongVALEModel, device="cpu")
+    towers, _ = load_checkpoint(tiny_model, LongVALEModel, device="cpu", only_towers=True)
+    assert len(whole.language_model.layers) > 0 and len(towers.language_model.layers) == 0
+    kept = {name: value for name, value in whole.state_dict().items() if ".layers." not in name or "_tower." in name}
+    assert kept.keys() == towers.state_dict().keys()
+    assert all(torch.equal(value, towers.state_dict()[name]) for name, value in kept.items())
+    assert "UNEXPECTED" not in caplog.text
+
+
 def test_a_model_without_towers_is_refused(videos, tmp_path, run, loaded):
     model = copy.copy(loaded[0])
     model._modules = {**model._modules, "speech_tower": None}

@@ -26,7 +26,11 @@ def tuned(monkeypatch):
 
 
 def result(folder):
-    assert (folder / "table.md").is_file() and (folder / "plot.svg").read_text().startswith("<?xml") and (folder / "plot.png").is_file()
+    assert (
+        (folder / "table.md").is_file()
+        and (folder / "plot.svg").read_text().startswith("<?xml")
+        and (folder / "plot.png").is_file()
+    )
     return json.loads((folder / "result.json").read_text())
 
 

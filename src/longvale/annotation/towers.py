@@ -94,7 +94,7 @@ class CheckpointPictures:
         from ..models.modeling_longvale import LongVALEModel
 
         self.name = f"{model} (visual tower)"
-        self._model, self._processor = load_checkpoint(model, LongVALEModel, device=device)
+        self._model, self._processor = load_checkpoint(model, LongVALEModel, device=device, only_towers=True)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, 3] -> float32 [n, d]."""

@@ -24,6 +24,7 @@ def load_checkpoint(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    only_towers: bool = False,
 ) -> tuple[Any, Any]:
     """Load a checkpoint's model for inference, and its processor.
 
@@ -33,6 +34,7 @@ def load_checkpoint(
         model_class: `LongVALEForConditionalGeneration` or `LongVALEModel`.
         device: see [`choose_device`].
         dtype: such as "bfloat16"; by default that of the checkpoint.
+        only_towers: leave out the layers of the language model, most of a checkpoint: the towers do without them.
 
     Returns:
         (model, processor).
@@ -55,8 +57,12 @@ def load_checkpoint(
         if kind != LongVALEConfig.model_type:
             raise ValueError(f"config.json has model_type {kind!r}, expected {LongVALEConfig.model_type!r}")
         processor = _load_processor(path, LongVALEProcessor)
+        config = LongVALEConfig.from_pretrained(path)
+        if only_towers:
+            _leave_out_layers(config.text_config)
         model, found = model_class.from_pretrained(
             path,
+            config=config,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -147,6 +153,12 @@ def _load_processor(path: str | os.PathLike, processor_class: type) -> Any:
         return processor_class.from_pretrained(path, trust_remote_code=False)
     except (KeyError, TypeError, AttributeError) as error:  # fields that tokenizer and image processor miss
         raise ValueError(f"the tokenizer or the processor is damaged ({error!r}); copy or download it again") from error
+
+
+def _leave_out_layers(text_config: Any) -> None:
+    text_config.num_hidden_layers = 0
+    if getattr(text_config, "layer_types", None):
+        text_config.layer_types = []
 
 
 def _check_weights(found: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def extract_features(
     find_videos(videos)  # before the model, which takes longer
     from ..models.modeling_longvale import LongVALEModel
 
-    towers, processor = load_checkpoint(model, LongVALEModel, device=device, dtype=dtype)
+    towers, processor = load_checkpoint(model, LongVALEModel, device=device, dtype=dtype, only_towers=True)
     return extract(videos, output, processor, towers, **options)
 
 

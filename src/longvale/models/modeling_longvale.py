@@ -85,6 +85,8 @@ class LongVALEModel(LongVALEPreTrainedModel):
         self.audio_projector = nn.Linear(config.audio_feature_size, hidden_size)
         self.speech_projector = nn.Linear(config.speech_feature_size, hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
+        if not config.text_config.num_hidden_layers:  # for the towers alone: a checkpoint's layers stay where they are
+            self._keys_to_ignore_on_load_unexpected = [r"language_model\.layers\.", r"^lm_head\."]
         self.post_init()
 
     def train(self, mode: bool = True) -> "LongVALEModel":
