@@ -75,7 +75,7 @@ def test_features(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_
     kept = {path: mark for path, mark in finished(tmp_path / "killed").items() if path.stem in videos[:done]}
     assert len(kept) == 3 * done
 
-    read = count_calls("longvale.data.preparation.prepare")
+    read = count_calls("longvale.data.tower_inputs.prepare")
     result = longvale(*command, tmp_path / "killed")
     assert result.stdout == f"{tmp_path / 'killed'}: {4 - done} done, {done} there already, 0 failed\n", result.stderr
     assert len(read) == 4 - done

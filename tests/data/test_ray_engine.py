@@ -31,7 +31,6 @@ class Deadly:
         return getattr(self.processor, name)
 
     def __call__(self, **kwargs):
-        from longvale.data import preparation
         import inspect
         path = next(f.frame.f_locals["path"] for f in inspect.stack() if f.function == "prepare")
         if Path(path).stem == self.victim and not Path(self.marker).exists():

@@ -123,7 +123,7 @@ def _context(processor: Any) -> Any:
     context = multiprocessing.get_context("forkserver")
     # What takes seconds to import is imported once, by the server.
     parts = {type(part).__module__ for part in (processor, *vars(processor).values())}
-    context.set_forkserver_preload([f"{__package__}.preparation", *sorted(parts)])
+    context.set_forkserver_preload([f"{__package__}.tower_inputs", *sorted(parts)])
     return context
 
 
@@ -144,7 +144,7 @@ def _serve(connection: Connection, processor: Any, threads: int) -> None:
 
 
 def _messages(video_id: str, path: Path, processor: Any, threads: int) -> Iterator[Message]:
-    from .preparation import prepare
+    from .tower_inputs import prepare
 
     with closing(prepare(path, processor, threads)) as parts:
         try:
