@@ -13,8 +13,7 @@ import yaml
 
 from longvale.data.card import card_template, fill_metadata
 from longvale.data.checking import check_video
-from longvale.data.prepare import InvalidData, columns, prepare, restore
-from longvale.data.shards import check_checksums
+from longvale.data.prepare import InvalidData, check_prepared, columns, prepare, restore
 from longvale.data.sources import HUB_SIZES
 from longvale.events import load_json
 
@@ -215,10 +214,10 @@ def test_shards(tmp_path):
 
 def test_changes_are_noticed(tiny_corpus, tmp_path):
     prepare(tiny_corpus, tmp_path / "out", progress=False)
-    listed = check_checksums(tmp_path / "out")
+    listed = check_prepared(tmp_path / "out")
     assert "README.md" not in listed and "events/test-00000-of-00001.parquet" in listed
     (tmp_path / "out" / "README.md").write_text("---\nlicense: mit\n---\n")  # a card may be written on
-    assert check_checksums(tmp_path / "out") == listed
+    assert check_prepared(tmp_path / "out") == listed
     shard = tmp_path / "out" / "videos" / "test-00000-of-00001.parquet"
     whole = shard.read_bytes()
     for change, told in (

@@ -96,10 +96,10 @@ def push_dataset(
 
     Its checksums are compared first. The account is that of `hf auth login`, or of the variable HF_TOKEN.
     """
-    from longvale.data.shards import check_checksums
+    from longvale.data.prepare import check_prepared
     from longvale.hub import format_upload, plan_upload, push
 
-    check_checksums(folder)
+    check_prepared(folder)
     upload = plan_upload(folder, repo, "dataset")
     typer.echo(format_upload(upload))
     typer.echo("nothing sent: --dry-run" if dry_run else push(upload, private=private))

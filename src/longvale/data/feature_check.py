@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..events import MODALITIES, Modality, load_annotations
+from .checksums import CHECKSUMS_FILE, changed_files
 from .features import FOLDERS, FeatureStore
 from .manifest import load_records
-from .packing import check_checksums, check_recorded
+from .packing import check_recorded
 
 #: What training would silently do without, or stumble over.
 _PROBLEMS = ("missing", "damaged", "width", "archive")
@@ -96,7 +97,7 @@ def check_features(
 
     Raises:
         FileNotFoundError: if there is no store, or no such file.
-        ValueError: if the annotations are refused.
+        ValueError: if the annotations, or the lines of `SHA256SUMS`, are refused.
 
     Example:
         >>> report = check_features("features", "longvale-annotations-eval.json")  # doctest: +SKIP
@@ -110,7 +111,8 @@ def check_features(
     findings = [
         Finding("", "missing", f"{root}: holds no {FOLDERS[m]} at all") for m in MODALITIES if m not in store.modalities
     ]
-    check_checksums(root, lambda line: findings.append(Finding("", "archive", line)))
+    if Path(root, CHECKSUMS_FILE).is_file():
+        findings += [Finding("", "archive", f"{line}; copy or download it again") for line in changed_files(root)]
     seen: dict[str, dict[Modality, tuple[int, int]]] = {}  # (rows, width) of what can be read
     for video_id in tqdm(videos, unit="video", disable=not progress):
         seen[video_id] = {}

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..events import MODALITIES, Modality, atomic_write
+from .checksums import write_checksums
 from .feature_files import NpyFolder, array_digest
 from .features import FOLDERS, FeatureStore
 from .manifest import load_records
@@ -35,8 +36,6 @@ SHARD_BYTES = 256 << 20
 
 #: Videos that are read together when one is wanted: some 4 MB.
 _GROUP_ROWS = 8
-
-CHECKSUMS_FILE = "SHA256SUMS"
 
 _CARD = Path(__file__).with_name("features_card.md")
 
@@ -233,32 +232,6 @@ def _put_in_place(shards: Sequence[Path], folder: Path, split: str) -> None:
             old.unlink()
     for shard, name in zip(shards, names, strict=True):
         os.replace(shard, folder / name)
-
-
-def write_checksums(output: Path) -> None:
-    """`SHA256SUMS` of the shards of all splits."""
-    with atomic_write(output / CHECKSUMS_FILE) as file:
-        for path in sorted((output / "data").glob("*.parquet")):
-            with path.open("rb") as shard:
-                file.write(f"{hashlib.file_digest(shard, 'sha256').hexdigest()}  data/{path.name}\n")
-
-
-def check_checksums(root: str | os.PathLike, report: Callable[[str], None]) -> None:
-    """Compare shards with `SHA256SUMS`, where there is one; `report` is called with a line about each that differs."""
-    path = Path(root, CHECKSUMS_FILE)
-    if not path.is_file():
-        return
-    for line in path.read_text().splitlines():
-        digest, _, name = line.partition("  ")
-        shard = Path(root, name)
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            report(f"{path}: {name!r} is outside the folder")
-        elif not shard.is_file():
-            report(f"{shard}: no such file, though {CHECKSUMS_FILE} lists it")
-        else:
-            with shard.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    report(f"{shard}: is not what {CHECKSUMS_FILE} says; copy or download it again")
 
 
 def write_card(output: Path, features: Features) -> None:

@@ -24,7 +24,8 @@ from ..tasks import TASKS
 from .builder import COLUMNS, event_rows, rows
 from .card import write_card
 from .checking import CheckedVideo, Problem, check_training_dialogue, check_video, fits_columns
-from .shards import Written, check_checksums, read_shards, storable, write_checksums, write_shards
+from .checksums import CHECKSUMS_FILE, changed_files, read_checksums, write_checksums
+from .shards import Written, read_shards, storable, write_shards
 from .sources import (
     ANNOTATION_FILES,
     DIALOGUE_STEMS,
@@ -141,6 +142,25 @@ class InvalidData(ValueError):
         super().__init__(f"{problems[0]}{rest}; or choose to drop or to keep what is wrong")
 
 
+def check_prepared(folder: str | os.PathLike) -> list[str]:
+    """Compare a folder that [`prepare`] wrote with its checksums.
+
+    Returns:
+        Names of the files that they list.
+
+    Raises:
+        FileNotFoundError: if the folder or the list is missing.
+        ValueError: naming the first file that is missing, changed or not in the list.
+    """
+    if not Path(folder, CHECKSUMS_FILE).is_file():
+        raise FileNotFoundError(
+            f"{Path(folder, CHECKSUMS_FILE)}: no such file; `longvale data prepare` writes such a folder"
+        )
+    for line in changed_files(folder):
+        raise ValueError(f"{line}; prepare the data again")
+    return sorted(read_checksums(folder))
+
+
 def restore(folder: str | os.PathLike, output: str | os.PathLike) -> list[Path]:
     """Write official files from the scriptless form, with the same values as those that it was made from.
 
@@ -157,7 +177,7 @@ def restore(folder: str | os.PathLike, output: str | os.PathLike) -> list[Path]:
         ValueError: naming a file that has changed or cannot be read.
     """
     folder, output = Path(folder), Path(output)
-    parts = [name.split("/") for name in check_checksums(folder)]
+    parts = [name.split("/") for name in check_prepared(folder)]
     tables = sorted({(name, file.partition("-")[0]) for name, file in (p for p in parts if len(p) == 2)})
     with atomic_folder(output) as target:
         lines: list[dict[str, Any]] = []

@@ -1,25 +1,15 @@
-"""Parquet files of a split, in shards, and the checksums of a folder."""
+"""Parquet files of a split, in shards."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..events import atomic_write
-
 if TYPE_CHECKING:
     import datasets
-
-#: In the form that `sha256sum --check` reads.
-CHECKSUMS_FILE = "SHA256SUMS"
-
-#: Not among the checksums: the card is a text that people go on writing.
-_NOT_SUMMED = (CHECKSUMS_FILE, "README.md")
 
 _ROWS_A_GROUP = 1000
 _WHOLE_IN_FLOAT64 = 2**53
@@ -108,51 +98,6 @@ def read_shards(folder: Path, split: str, needed: Iterable[str]) -> Iterator[dic
                     yield from batch.to_pylist()
         except pyarrow.ArrowInvalid as error:
             raise ValueError(f"{path}: not readable as Parquet ({error}); fetch it again") from None
-
-
-def write_checksums(folder: Path) -> None:
-    """Write `SHA256SUMS` of all files in a folder and below it, without the card."""
-    with atomic_write(folder / CHECKSUMS_FILE) as file:
-        file.writelines(f"{digest}  {name}\n" for name, digest in _digests(folder).items())
-
-
-def check_checksums(folder: str | os.PathLike) -> list[str]:
-    """Compare a folder with its `SHA256SUMS`.
-
-    Returns:
-        Names of the files that it lists.
-
-    Raises:
-        FileNotFoundError: if the folder or the list is missing.
-        ValueError: naming the first file that is missing, changed or not in the list.
-    """
-    path = Path(folder, CHECKSUMS_FILE)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `longvale data prepare` writes such a folder")
-    listed: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        digest, gap, name = line.partition("  ")
-        if not gap or not name or len(digest) != 64:
-            raise ValueError(f"{path}: line {number}: must be a SHA-256, two spaces and a name, not {line[:80]!r}")
-        listed[name] = digest
-    found = _digests(Path(folder))
-    for name in sorted({*listed, *found}):
-        if listed.get(name) != found.get(name):
-            fault = "is missing" if name not in found else "was added" if name not in listed else "has changed"
-            raise ValueError(
-                f"{Path(folder, name)}: {fault} since {CHECKSUMS_FILE} was written; prepare the data again"
-            )
-    return sorted(listed)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in _NOT_SUMMED and not any(part.startswith(".") for part in name.split("/")):
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
