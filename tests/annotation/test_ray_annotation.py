@@ -109,3 +109,48 @@ def test_an_actor_that_is_killed_and_a_server_that_fails_cost_nothing(film, tmp_
     for stage in ("videos", "boundaries", "captions", "events"):
         assert records(ray, stage) == records(local, stage)
     assert {path.name for path in (stage_folder(ray) / "timelines").iterdir()} == {"a.png", "b.png", "c.png"}
+
+
+#: Runs on both engines with a recogniser that tells English where it is loud.
+LANGUAGES = """
+import sys
+from longvale.annotation.boundaries.audio import SpeechOptions
+from longvale.annotation.captions import template_captioners
+from longvale.annotation.filters import FilterOptions
+from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate
+
+
+class Teller:
+    name, size, languages = "teller", 48, ("de", "en")
+
+    def __call__(self, clip):
+        return ""
+
+    def tell_languages(self, sound):
+        loud = min(1.0, 5 * float(abs(sound).mean()))
+        return {"en": loud, "de": 1 - loud}
+
+
+def main():
+    folder, local, ray = sys.argv[1:]
+    filters = FilterOptions(None, None, None, False, False, None, None, language="en")
+    options = AnnotationOptions(filters=filters, speech=SpeechOptions(threshold=0.2))
+    workers = Workers(captioners={**template_captioners(), "speech": Teller()})
+    for engine, output in (("local", local), ("ray", ray)):
+        summary = annotate([folder], output, options=options, workers=workers, engine=engine, progress=False)
+    print("told", summary)
+
+
+main()
+"""
+
+
+@pytest.mark.slow
+def test_the_language_is_told_on_ray_too(tiny_corpus, tmp_path):
+    script, local, ray = tmp_path / "script.py", tmp_path / "local.json", tmp_path / "ray.json"
+    script.write_text(LANGUAGES)
+    run(script, tiny_corpus / "videos", local, ray)
+    told = records(ray, "videos")
+    assert told == records(local, "videos")
+    assert any(record["facts"]["language"] for record in told)
+    assert load_annotations(ray) == load_annotations(local)

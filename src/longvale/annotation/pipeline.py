@@ -32,7 +32,8 @@ from typing import Any, get_args
 
 from ..data.extraction import Engine, find_videos
 from ..events import Annotation, Event, atomic_write, save_annotations
-from .filters import Rejection
+from .filters import Rejection, format_funnel
+from .languages import check_language
 from .stages import Stages, claim
 from .video_stages import AnnotationOptions, VideoStages, Workers
 
@@ -98,7 +99,8 @@ def annotate(
     Raises:
         FileNotFoundError: if a video does not exist.
         ValueError: if engine or concurrency is none of those, two videos have one id, the stages were made with other
-            settings, a package is missing, or no video was admitted.
+            settings, a package is missing, the speech recogniser does not tell the language that the filters ask for,
+            or no video was admitted.
         ServerError: if a server gives no answer; what is done is kept.
 
     Example:
@@ -109,6 +111,7 @@ def annotate(
         raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
+    check_language(options.filters.language, workers.captioners.get("speech"))
     paths = _find_all(videos)
     run = _Run(output, options, workers, overwrite)
     run.work(paths, engine, concurrency, progress)
@@ -183,7 +186,6 @@ class _Run:
     def finish(self, paths: Mapping[str, Path]) -> Summary:
         """Write annotations, provenance and funnel of the videos asked for."""
         from .figures import funnel_figure, write_figure
-        from .filters import format_funnel
 
         rejections = {v: [Rejection(**r) for r in self.stages.videos.get(v)["rejections"]] for v in paths}
         admitted = [video_id for video_id, reasons in rejections.items() if not reasons]
@@ -197,7 +199,7 @@ class _Run:
         records = [r for r in self.stages.events.values() if r["video_id"] in annotations]
         refused = sum(r["refused"] is not None for r in records)
         with atomic_write(self.output.with_suffix(".provenance.json")) as file:
-            json.dump(self._provenance(annotations, records, format_funnel(rejections)), file, indent=2)
+            json.dump(self._provenance(annotations, rejections, records), file, indent=2)
         save_annotations(annotations, self.output)
         return Summary(annotations, rejections, refused)
 
@@ -208,8 +210,12 @@ class _Run:
         return Annotation(video_id, found["duration"], tuple(events))
 
     def _provenance(
-        self, annotations: Mapping[str, Annotation], records: Sequence[Mapping[str, Any]], funnel: str
+        self,
+        annotations: Mapping[str, Annotation],
+        rejections: Mapping[str, Sequence[Rejection]],
+        records: Sequence[Mapping[str, Any]],
     ) -> dict[str, Any]:
+        languages = [self.stages.videos.get(video_id)["facts"]["language"] for video_id in rejections]
         return {
             **self.settings,
             "versions": versions(),
@@ -220,7 +226,8 @@ class _Run:
             "repaired": sum(bool(r["repairs"]) for r in records),
             "refused": dict(Counter(r["refused"] for r in records if r["refused"])),
             "relations": dict(Counter(relation for r in records for relation in r["relations"])),
-            "funnel": funnel.splitlines(),
+            "languages": dict(Counter(language for language in languages if language)),
+            "funnel": format_funnel(rejections).splitlines(),
         }
 
 

@@ -21,6 +21,7 @@ from .correlation import Concatenation, Evidence, Reasoner
 from .descriptors import ColourEmbedder, PictureEmbedder, SoundEmbedder, TimbreEmbedder, loudness
 from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .footage import Footage, read_footage
+from .languages import LanguageTeller, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
 
@@ -230,12 +231,12 @@ def gather_facts(
     footage: Footage, speech: SpeechOptions, recogniser: Captioner | None, options: FilterOptions
 ) -> Facts:
     """What admission wants to know of a video; what no filter asks for is not worked out."""
-    spoken = language = None
+    spoken = language = probability = None
     if footage.waveform is not None and (options.max_speech is not None or options.language is not None):
         turns = find_speech(footage.waveform, speech)
         spoken = round(sum(end - start for start, end in turns) / footage.duration, 3)
-        if options.language is not None and turns and hasattr(recogniser, "language"):
-            language = recogniser.language(footage.sound(*turns[0]))
+        if options.language is not None and isinstance(recogniser, LanguageTeller):
+            language, probability = spoken_language(turns, footage.sound, recogniser)
     motion, still = _motion(footage), None
     if len(motion) and options.max_static is not None:
         still = round(float((motion < STILL_BELOW).mean()), 3)
@@ -246,7 +247,7 @@ def gather_facts(
     height = None if footage.frames is None else _picture_height(footage)
     return Facts(
         round(footage.duration, 3), height, footage.frames is not None, footage.waveform is not None, spoken, still,
-        language, together,
+        language, probability, together,
     )  # fmt: skip
 
 

@@ -34,8 +34,8 @@ app.add_typer(annotation, name="annotate", help="Annotate your own videos; check
 
 @annotation.command(
     "run",
-    epilog="Example: longvale annotate videos --output annotations.json (beside it are annotate check, export, import, "
-    "agreement, dialogues)",
+    epilog="Example: longvale annotate videos --output annotations.json --speech-recogniser openai/whisper-base "
+    "--language en (beside it are annotate check, export, import, agreement, dialogues)",
 )
 def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],
@@ -49,6 +49,14 @@ def run(
     ] = None,
     max_duration: Annotated[
         float | None, typer.Option(help="Longest video in seconds.", show_default="by --admission; 7200 for all")
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="Refuse videos in which most speech is of another language, such as en; needs a --speech-recogniser "
+            "that tells languages, a Whisper of many.",
+            show_default="any",
+        ),
     ] = None,
     detector: Annotated[str, typer.Option(help="Of cuts: content, transnetv2 or none.")] = "content",
     visual_model: Annotated[
@@ -103,7 +111,7 @@ def run(
     from longvale.annotation.pipeline import AnnotationOptions, annotate
 
     options = AnnotationOptions(
-        filters=_filters(admission, min_duration, max_duration), visual=VisualOptions(detector=detector)
+        filters=_filters(admission, min_duration, max_duration, language), visual=VisualOptions(detector=detector)
     )
     roles = {
         "video": video_captioner,
@@ -128,7 +136,7 @@ def run(
     typer.echo(f"{output}: {summary}")
 
 
-def _filters(admission: str, min_duration: float | None, max_duration: float | None) -> Any:
+def _filters(admission: str, min_duration: float | None, max_duration: float | None, language: str | None) -> Any:
     from dataclasses import replace
 
     from longvale.annotation.filters import ALL, FilterOptions
@@ -136,7 +144,7 @@ def _filters(admission: str, min_duration: float | None, max_duration: float | N
     known = {"all": ALL, "published": FilterOptions()}
     if admission not in known:
         raise ValueError(f"--admission must be all or published, not {admission!r}")
-    chosen = {"min_duration_s": min_duration, "max_duration_s": max_duration}
+    chosen = {"min_duration_s": min_duration, "max_duration_s": max_duration, "language": language}
     return replace(known[admission], **{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...models.media import Media
 
 #: Models whose sound runs between the frames of its video, and the class of the part that writes: the whole speaks too.
-_OMNI = {
+OMNI_WRITERS = {
     "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
     "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
     "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
@@ -47,7 +47,7 @@ class ChatAdapter(Adapter):
     ) -> None:
         super().__init__(**options)
         self.model, self.processor = model if isinstance(model, tuple) else load_chat_model(model, device)
-        self.hears = self.model.config.model_type in _OMNI
+        self.hears = self.model.config.model_type in OMNI_WRITERS
         self.sound = sound and self.hears
         if not getattr(self.processor, "chat_template", None):
             raise ValueError(f"{self.model.name_or_path}: its processor has no chat template; it cannot be asked")
@@ -117,7 +117,7 @@ def load_chat_model(model: str | os.PathLike, device: str | None = None) -> tupl
 
     try:
         kind = transformers.AutoConfig.from_pretrained(model).model_type
-        loader = getattr(transformers, _OMNI.get(kind, "AutoModelForImageTextToText"))
+        loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForImageTextToText"))
         loaded = loader.from_pretrained(model, dtype="auto")
         processor = transformers.AutoProcessor.from_pretrained(model)
     except OSError as error:

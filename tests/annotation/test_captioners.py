@@ -1,0 +1,169 @@
+"""Models of transformers in their roles: tiny and untrained ones of real architectures, from folders."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+from tiny_chat import build_omni, build_vision
+from tiny_whisper import build_whisper
+
+from longvale.annotation.captions import Clip, SpeechRecogniser, TransformersCaptioner, read_prompt
+from longvale.annotation.measurements import Measurements
+
+HEARD = Measurements(loudness_db=-15.0, voiced=0.8)
+
+
+def draw_clip(picture=0, sound=0, measured=HEARD):
+    frames = np.random.default_rng(picture).integers(0, 255, (8, 48, 64, 3), dtype=np.uint8)
+    waveform = np.random.default_rng(sound).normal(0, 0.3, 5 * 16_000).astype(np.float32)
+    return Clip(0.0, 5.0, frames, waveform, measured)
+
+
+def watch_generate(captioner, monkeypatch):
+    """A list that gets what the model is given, each time."""
+    seen, generate = [], captioner._model.generate
+    monkeypatch.setattr(captioner._model, "generate", lambda **inputs: seen.append(inputs) or generate(**inputs))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of checkpoints by name."""
+    made = {}
+    for name, parts in {"vision": build_vision(), "omni": build_omni(2)}.items():
+        made[name] = tmp_path_factory.mktemp("models") / name
+        for part in parts:
+            part.save_pretrained(made[name])
+    return {name: str(folder) for name, folder in made.items()}
+
+
+@pytest.mark.parametrize(("model", "role", "tokens"), [
+    ("vision", "video", "image_pad"), ("vision", "keyframe", "image_pad"), ("omni", "video", "image_pad"),
+    ("omni", "audio", "audio_pad"),
+])  # fmt: skip
+def test_a_model_is_given_what_its_role_describes(folders, monkeypatch, model, role, tokens):
+    captioner = TransformersCaptioner(role, folders[model], "cpu")
+    seen = watch_generate(captioner, monkeypatch)
+    first = captioner(draw_clip(0, 0))
+    captioner(draw_clip(1, 1))
+    assert captioner(draw_clip(0, 0)) == first != ""
+    assert captioner.name == f"{folders[model]} ({role})"
+    prompt = captioner._processor.tokenizer.decode(seen[0]["input_ids"][0])
+    assert "".join(read_prompt(role).split()) in "".join(prompt.split())
+    name = "input_features" if role == "audio" else "pixel_values"
+    assert torch.equal(seen[0][name], seen[2][name]) and not torch.equal(seen[0][name], seen[1][name])
+    if role == "audio":
+        assert seen[0]["feature_attention_mask"].sum() == 500 and "pixel_values" not in seen[0]  # 5 s in steps of 10 ms
+    else:
+        assert len(seen[0]["image_grid_thw"]) == {"video": 8, "keyframe": 1}[role] and "input_features" not in seen[0]
+    assert prompt.count("<|image_pad|>") + prompt.count("<|audio_pad|>") == prompt.count(f"<|{tokens}|>") > 0
+
+
+def test_what_is_not_there_is_not_described(folders):
+    see, hear = TransformersCaptioner("video", folders["omni"], "cpu"), TransformersCaptioner("audio", folders["omni"])
+    clip = draw_clip()
+    assert see(Clip(0.0, 5.0, None, clip.sound, HEARD)) == ""
+    assert hear(draw_clip(measured=Measurements(loudness_db=-90.0, voiced=0.0))) == ""
+
+
+def test_models_stored_in_half_precision(tmp_path, monkeypatch):
+    """They are given numbers of their own precision: not all of them convert what they are given."""
+    for part in build_omni(2):
+        (part.to(torch.bfloat16) if isinstance(part, torch.nn.Module) else part).save_pretrained(tmp_path)
+    for role, name in (("video", "pixel_values"), ("audio", "input_features")):
+        captioner = TransformersCaptioner(role, str(tmp_path), "cpu")
+        seen = watch_generate(captioner, monkeypatch)
+        assert captioner(draw_clip())
+        assert (
+            seen[0][name].dtype == captioner._model.dtype == torch.bfloat16 and seen[0]["input_ids"].dtype == torch.long
+        )
+
+
+def test_of_a_whole_omni_model_the_part_that_writes_is_loaded(folders, tmp_path):
+    """As it is published: a thinker that writes, a talker that speaks. Its own `generate` gives text and sound."""
+    model, processor = build_omni(2)
+    processor.save_pretrained(tmp_path)
+    save_file({f"thinker.{name}": value for name, value in model.state_dict().items()}, tmp_path / "model.safetensors")
+    transformers.Qwen2_5OmniConfig(thinker_config=model.config.to_dict()).save_pretrained(tmp_path)
+    captioner = TransformersCaptioner("audio", str(tmp_path), "cpu")
+    assert captioner(draw_clip()) == TransformersCaptioner("audio", folders["omni"], "cpu")(draw_clip())
+
+
+def test_models_that_cannot_play_a_role_are_refused(folders, tmp_path):
+    with pytest.raises(ValueError, match="cannot play the role 'audio': it does not hear"):
+        TransformersCaptioner("audio", folders["vision"], "cpu")
+    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/none: cannot be loaded"):
+        TransformersCaptioner("video", f"{tmp_path}/none", "cpu")
+    model, processor = build_vision()
+    processor.chat_template = None
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "silent")
+    with pytest.raises(ValueError, match="silent: cannot play the role 'video': it has no chat template"):
+        TransformersCaptioner("video", str(tmp_path / "silent"), "cpu")
+    with pytest.raises(FileNotFoundError, match=f"^{folders['vision']}: cannot be loaded: Can't load feature"):
+        SpeechRecogniser(folders["vision"])
+
+
+# --- speech ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whispers(tmp_path_factory):
+    """Folders of a Whisper of four languages, and of one of English alone."""
+    made = {}
+    for name, languages in {"many": ("en", "zh", "de", "es"), "english": ()}.items():
+        made[name] = str(tmp_path_factory.mktemp("whispers") / name)
+        for part in build_whisper(languages):
+            part.save_pretrained(made[name])
+    return made
+
+
+def test_a_whisper_of_many_languages_tells_them(whispers):
+    recogniser = SpeechRecogniser(whispers["many"], "cpu")
+    assert set(recogniser.languages) == {"en", "zh", "de", "es"}
+    for seed in range(3):
+        told = recogniser.tell_languages(draw_clip(sound=seed).sound)
+        assert tuple(told) == recogniser.languages and sum(told.values()) == pytest.approx(1)
+        model, heard = recogniser._pipeline.model, recogniser._pipeline.feature_extractor
+        features = heard(draw_clip(sound=seed).sound, sampling_rate=16_000, return_tensors="pt").input_features
+        (token,) = model.detect_language(features)  # transformers' own: the likeliest, without its probability
+        assert f"<|{max(told, key=told.get)}|>" == recogniser._pipeline.tokenizer.decode(token)
+
+
+def test_it_is_told_to_transcribe(whispers, monkeypatch):
+    """Else it may translate, or fall into repeating itself."""
+    recogniser, prompts = SpeechRecogniser(whispers["many"], "cpu"), []
+    forward = recogniser._pipeline.model.forward
+
+    def watch(*arguments, **inputs):
+        prompts.append(recogniser._pipeline.tokenizer.decode(inputs["decoder_input_ids"][0]))
+        return forward(*arguments, **inputs)
+
+    monkeypatch.setattr(recogniser._pipeline.model, "forward", watch)
+    recogniser(draw_clip())
+    language = max(told := recogniser.tell_languages(draw_clip().sound), key=told.get)
+    assert f"<|startoftranscript|><|{language}|><|transcribe|><|notimestamps|>" in prompts
+
+
+def test_one_of_english_alone_transcribes_and_tells_none(whispers):
+    recogniser = SpeechRecogniser(whispers["english"], "cpu")
+    assert recogniser.languages == () and recogniser(draw_clip()) == " ".join(recogniser(draw_clip()).split()) != ""
+    assert recogniser(draw_clip(measured=Measurements(loudness_db=-15.0, voiced=0.0))) == ""
+
+
+def test_damaged_weights_are_named(whispers, tmp_path):
+    shutil.copytree(whispers["many"], tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"^{tmp_path}/cut: cannot be loaded: "):
+        SpeechRecogniser(str(tmp_path / "cut"), "cpu")
+
+
+def test_a_recogniser_travels_to_other_processes(whispers):
+    recogniser = SpeechRecogniser(whispers["many"], "cpu")
+    sound = draw_clip().sound
+    assert pickle.loads(pickle.dumps(recogniser)).tell_languages(sound) == recogniser.tell_languages(sound)  # noqa: S301
