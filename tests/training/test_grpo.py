@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from longvale.checkpoints.loading import load_checkpoint
+from longvale.data.sources import ANNOTATION_FILES
+from longvale.evaluation.model import prepare_question
+from longvale.events import MODALITIES, load_annotations
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.timecodes import render_span
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
 from longvale.training.recipes import recipes_dir
+from longvale.training.rewards import temporal_iou
 
 FEATURES = ("visual_features", "audio_features", "speech_features")
 
@@ -71,6 +76,74 @@ def test_scores_are_those_of_the_model_that_sees_the_video(trainer):
     trainer.model.train()
     expected = logits[:, -keep - 1 : -1].log_softmax(-1).gather(2, output["completion_ids"][..., None])[..., 0]
     torch.testing.assert_close(found, expected * output["completion_mask"], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_sampled_is_what_the_evaluation_asks_and_what_is_scored(trainer, monkeypatch):
+    rows = [row for row in trainer.train_dataset.__getitems__([0, 9, 30]) for _ in range(2)]
+    model, processor = trainer.model, trainer.processing_class
+    generate, seen = model.generate, {}
+
+    def keep_scores(**inputs):
+        found = generate(**inputs, return_dict_in_generate=True, output_logits=True)
+        seen.update(logits=torch.stack(found.logits, dim=1))  # [B, T, V], before placeholders are forbidden
+        return found.sequences
+
+    monkeypatch.setattr(model, "generate", keep_scores)
+    output = trainer._generate_and_score_completions(rows)
+    assert model.training  # there is no dropout that scoring would draw anew
+    with torch.no_grad():
+        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+        keep = output["completion_ids"].shape[1]
+        found = trainer._get_per_token_logps_and_entropies(model, ids, mask, keep)[0]
+    sampled = seen["logits"].log_softmax(-1).gather(2, output["completion_ids"][..., None])[..., 0]
+    torch.testing.assert_close(found, sampled * output["completion_mask"], rtol=1e-4, atol=1e-4)
+
+    padded = False
+    for row, ids, mask, own in zip(
+        rows, output["prompt_ids"], output["prompt_mask"], output["visual_features"], strict=True
+    ):
+        features = {modality: row[f"{modality}_features"] for modality in MODALITIES}
+        asked = prepare_question(model, processor, [row["prompt"][0]["content"]], [features])
+        assert torch.equal(ids[mask.bool()], asked["input_ids"][0])
+        assert torch.equal(own, asked["visual_features"][0])
+        padded |= not mask.all()
+    assert padded
+
+
+def test_rewards_are_given_for_the_event_that_the_row_asks_about(trainer, corpus):
+    annotations = load_annotations(corpus / ANNOTATION_FILES["train"])
+    for row in trainer.train_dataset.__getitems__(list(range(40))):
+        annotation, question = annotations[row["id"]], row["prompt"][0]["content"]
+        (event,) = (e for e in annotation.events if f" {e.caption.lower().removesuffix('.')} " in question)
+        answer = [{"content": f"{render_span(event.start, event.end, annotation.duration)}."}]
+        (reward,) = temporal_iou([answer], **{name: [row[name]] for name in ("task", "start", "end", "duration")})
+        assert reward > 0.85  # times are written in whole percent, the last 99
+
+
+def test_a_step_makes_better_answers_likelier_than_worse_ones(corpus, base, tmp_path, monkeypatch):
+    trainer = make_trainer(corpus, base, tmp_path, max_steps=1, num_generations=4, gradient_accumulation_steps=1)
+    trainer.reward_funcs[0] = lambda completion_ids, **_: [float(sum(ids) % 97) for ids in completion_ids]
+    answer, seen = trainer._generate_and_score_completions, {}
+
+    def scores():
+        trainer._video_inputs = {name: seen[name] for name in trainer._video_inputs}
+        ids = torch.cat([seen["prompt_ids"], seen["completion_ids"]], dim=1)
+        mask = torch.cat([seen["prompt_mask"], seen["completion_mask"]], dim=1)
+        keep = seen["completion_ids"].shape[1]
+        with torch.no_grad():
+            return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, keep)[0].sum(dim=1)
+
+    def answer_and_keep(inputs):
+        seen.update(answer(inputs))
+        seen["before"] = scores()
+        return {name: values for name, values in seen.items() if name != "before"}
+
+    monkeypatch.setattr(trainer, "_generate_and_score_completions", answer_and_keep)
+    trainer.train()
+    gained, advantages = scores() - seen["before"], seen["advantages"]
+    assert advantages.abs().min() > 0.01 and abs(float(advantages.sum())) < 1e-3
+    assert torch.corrcoef(torch.stack([gained, advantages]))[0, 1] > 0.5, (gained, advantages)
 
 
 def test_adapter_and_projectors_learn_and_nothing_else(trainer):
