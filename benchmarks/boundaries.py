@@ -135,7 +135,7 @@ def compare(methods: Methods, transnet_videos: int) -> None:
             "ruptures, KernelCPD of MFCCs", lambda c, f: find_sounds(f.waveform, AudioOptions("ruptures")).changes
         ),
         "energy": each("energy", lambda c, f: by_energy(f.waveform)),
-        "silero-vad alone": each("silero-vad alone", lambda c, f: find_speech(f.waveform)),
+        "silero-vad alone": each("silero-vad alone", lambda c, f: find_speech(f.waveform, SpeechOptions(steady=0))),
         "equal lengths, true number": [equal(c, len(t)) for c, t in zip(cases, true["audio"], strict=True)],
     }
     methods.table("audio boundaries", audio, true["audio"])
