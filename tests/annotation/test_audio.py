@@ -1,17 +1,9 @@
-"""Sounds and speech turns."""
-
-from concurrent.futures import ThreadPoolExecutor
+"""Sounds: where they are split, which go on, and what speech has to do with it."""
 
 import numpy as np
 import pytest
 
-from longvale.annotation.boundaries.audio import (
-    AudioOptions,
-    SpeechOptions,
-    find_sounds,
-    find_speech,
-    trace_sounds,
-)
+from longvale.annotation.boundaries.audio import AudioOptions, find_sounds, trace_sounds
 from longvale.annotation.descriptors import TimbreEmbedder, loudness, mel_power, mfcc_rows
 
 RATE = 16_000
@@ -52,6 +44,35 @@ def test_a_sound_that_another_joins_goes_on():
 def test_a_sound_within_another_ends_before_it():
     events = find_sounds(mixed(20, (2, tone(300, 14)), (7, tone(2500, 4)))).events
     assert np.array(events) == pytest.approx(np.array([(2, 16), (7, 11)]), abs=0.35)
+
+
+@pytest.mark.parametrize("glides", [True, False])
+def test_a_sound_that_repeats_is_one(glides):
+    time = np.arange(11 * RATE) / RATE
+    swing = np.cos(2 * np.pi * time / 1.2)
+    hz = 900 - 350 * (swing if glides else np.sign(swing))  # a siren; a horn of two tones
+    sound = (0.2 * np.sin(2 * np.pi * np.cumsum(hz) / RATE)).astype(np.float32)
+    assert np.array(find_sounds(mixed(20, (4, sound))).events) == pytest.approx(np.array([(4, 15)]), abs=0.35)
+
+
+def test_each_of_three_sounds_that_overlap_ends_when_it_ends():
+    track = mixed(30, (2, tone(200, 16)), (7, tone(900, 16)), (12, tone(3500, 3)))
+    assert np.array(find_sounds(track).events) == pytest.approx(np.array([(2, 18), (7, 23), (12, 15)]), abs=0.35)
+
+
+def test_a_sound_whose_faint_rest_is_heard_has_ended():
+    bands = np.zeros((100, 2))
+    bands[20:50], bands[50:] = (2, 1), (0.1, 0)
+    assert trace_sounds([(0, 2), (2, 5), (5, 10)], bands, AudioOptions())[0] == (2, 5)
+
+
+def test_a_sound_within_a_speech_turn_is_its_speech():
+    track = mixed(30, (3, tone(440, 5)), (12, tone(900, 3)), (20, tone(1500, 6)))
+    alone = find_sounds(track)
+    assert len(alone.events) == 3
+    beside = find_sounds(track, turns=[(12.4, 15.2), (21.0, 24.0)])  # the last sound is longer than the turn in it
+    assert beside.events == (alone.events[0], alone.events[2])
+    assert (beside.changes, beside.clips) == (alone.changes, alone.clips)
 
 
 def test_silence_and_steady_noise_are_no_sounds():
@@ -97,27 +118,3 @@ def test_stretches_that_are_worked_through_apart_are_the_same(monkeypatch):
     monkeypatch.setattr(descriptors, "_STEPS_AT_ONCE", 17)
     inner = np.delete(mel_power(sound), [0, 16, 17, 33, 34, 50, 51], axis=0)  # windows at the seams see no further
     np.testing.assert_allclose(inner, np.delete(whole, [0, 16, 17, 33, 34, 50, 51], axis=0), rtol=1e-4, atol=1e-6)
-
-
-def test_speech_turns():
-    pytest.importorskip("silero_vad")
-    from longvale.data.sounds import speak
-
-    word = np.concatenate([speak("hello"), speak("away"), speak("more")])
-    track = np.concatenate([noise(3), 0.5 * word, noise(3)])
-    turns = find_speech(track, SpeechOptions(threshold=0.3))
-    assert len(turns) == 1
-    assert 2.5 < turns[0][0] < 4 and turns[0][1] < 3 + len(word) / RATE + 0.5
-    assert find_speech(noise(4)) == [] and find_speech(None) == []
-
-
-def test_speech_of_several_videos_at_a_time():
-    pytest.importorskip("silero_vad")
-    from longvale.data.sounds import speak
-
-    words = [np.concatenate([speak(word)] * 3) for word in ("hello", "away", "more")]
-    tracks = [np.concatenate([noise(pause), 0.5 * word, noise(2)]) for pause in (1, 2, 3, 4) for word in words]
-    options = SpeechOptions(threshold=0.3)
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda track: find_speech(track, options), tracks))
-    assert together == [find_speech(track, options) for track in tracks]

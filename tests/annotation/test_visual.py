@@ -104,7 +104,7 @@ def test_a_file_that_the_detector_cannot_read_is_named(tmp_path):
 def test_a_missing_package_is_asked_for_by_the_extra(monkeypatch, module):
     import sys
 
-    from longvale.annotation.boundaries.audio import _load_vad, find_speech
+    from longvale.annotation.boundaries.speech import _load_vad, find_speech
 
     monkeypatch.setitem(sys.modules, module, None)
     _load_vad.cache_clear()

@@ -14,7 +14,8 @@ import numpy as np
 from ..events import Modality
 from ..models.media import MediaError, probe
 from .boundaries import coherence, fuse
-from .boundaries.audio import AudioOptions, SpeechOptions, find_sounds, find_speech
+from .boundaries.audio import AudioOptions, find_sounds
+from .boundaries.speech import SpeechOptions, find_speech
 from .boundaries.visual import VisualOptions, find_visual_events
 from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, parts, template_captioners
 from .correlation import Concatenation, Evidence, Reasoner
@@ -270,8 +271,8 @@ def _picture_height(footage: Footage) -> int:
 def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Workers) -> dict[str, Any]:
     """Cuts, visual events, sounds, speech turns and events of a video, and the coherence before and after stitching."""
     visual = find_visual_events(footage, options.visual, workers.pictures)
-    audio = find_sounds(footage.waveform, options.audio, workers.sounds)
     speech = find_speech(footage.waveform, options.speech)
+    audio = find_sounds(footage.waveform, options.audio, workers.sounds, speech)
     events = fuse(visual.events, [*audio.events, *speech], min_length=options.min_event_s)
     if not events:  # nothing changes, nothing sounds: one event
         events = [(0.0, footage.duration)]

@@ -1,18 +1,16 @@
-"""Sounds: split where MFCCs change, stitch what sounds the same, leave silence out. Speech turns are found apart.
+"""Sounds: split where MFCCs change, stitch what sounds the same, follow each sound through the changes around it.
 
-The published pipeline names these steps but no thresholds; those here were chosen on synthetic sounds, see
-`benchmarks/boundaries.py`, which also compares the peak picker used here with the change points of ruptures.
+Speech turns are found apart, see `speech.py`. The published pipeline names splitting and stitching but no thresholds;
+those here were chosen on synthetic sounds, see `benchmarks/boundaries.py`, which also compares the peak picker used
+here with the change points of ruptures.
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ...events import Seconds
 from ...models.media import SAMPLING_RATE
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 Splitter = Literal["peaks", "ruptures"]
 
-#: An even mix of windows: short ones place a boundary well, long ones do not split sounds that repeat.
+#: A change is one that all of these windows see: short ones place it, long ones do not split sounds that repeat.
 WINDOWS_S: tuple[Seconds, ...] = (0.6, 1.2, 2.4)
 
 
@@ -40,20 +38,22 @@ class AudioOptions:
         apart_s: of changes this near each other only the greatest counts.
         penalty: of ruptures, for one more change point.
         stitch: neighbours that differ by at most this are one sound.
-        goes_on: share of a sound that must still be there after a change for it to go on.
+        goes_on: share of a sound's spectrum that must still be there after a change for it to go on.
+        joins: share that a change must add to what is heard for another sound to begin beside those that go on.
         silence_db: what is quieter than this, relative to full scale, is silence.
         noise_factor: and so is, in each band, what is not this many times the power of the video's quietest tenth.
         min_length_s: sounds shorter than this are dropped.
     """
 
     splitter: Splitter = "peaks"
-    change: float = 0.35
-    apart_s: Seconds = 0.7
+    change: float = 0.25
+    apart_s: Seconds = 0.5
     penalty: float = 2.0
-    stitch: float = 0.3
-    goes_on: float = 0.44
+    stitch: float = 0.25
+    goes_on: float = 0.4
+    joins: float = 0.1
     silence_db: float = -60.0
-    noise_factor: float = 16.0
+    noise_factor: float = 32.0
     min_length_s: Seconds = 0.5
 
     def __post_init__(self) -> None:
@@ -71,7 +71,10 @@ class AudioBoundaries:
 
 
 def find_sounds(
-    waveform: np.ndarray | None, options: AudioOptions | None = None, embedder: SoundEmbedder | None = None
+    waveform: np.ndarray | None,
+    options: AudioOptions | None = None,
+    embedder: SoundEmbedder | None = None,
+    turns: Sequence[Interval] = (),
 ) -> AudioBoundaries:
     """Find the sounds of a video.
 
@@ -79,6 +82,8 @@ def find_sounds(
         waveform: float32 [samples], mono, 16 kHz; None for a silent video.
         options: default [`AudioOptions`].
         embedder: decides what is stitched; default [`TimbreEmbedder`].
+        turns: start and end of each speech turn in seconds. What sounds no longer than one of them is its speech, and
+            not told again.
 
     Raises:
         ValueError: if the splitter's package is missing.
@@ -96,7 +101,12 @@ def find_sounds(
     clips = list(zip([0.0, *changes], [*changes, duration], strict=True))
     joined = stitch_sounds(clips, waveform, embedder, options.stitch)
     events = trace_sounds(joined, clean_bands(waveform, options), options)
-    return AudioBoundaries(tuple(changes), tuple(clips), tuple(events))
+    sounds = [sound for sound in events if not any(_within(sound, turn) for turn in turns)]
+    return AudioBoundaries(tuple(changes), tuple(clips), tuple(sounds))
+
+
+def _within(sound: Interval, turn: Interval) -> bool:
+    return turn[0] - _TURN_MARGIN_S <= sound[0] and sound[1] <= turn[1] + _TURN_MARGIN_S
 
 
 def change_curve(rows: np.ndarray) -> np.ndarray:
@@ -112,7 +122,7 @@ def change_curve(rows: np.ndarray) -> np.ndarray:
         before, after = spread[np.maximum(at - window, 0)], spread[at]
         spreads = np.linalg.norm(before - after, axis=1)
         curves.append(np.hypot(means, spreads) / np.sqrt(rows.shape[1]))
-    curve = np.mean(curves, axis=0)
+    curve = np.min(curves, axis=0)
     curve[: round(WINDOWS_S[0] / STEP_S / 2)] = 0  # too near the ends for windows to be compared
     curve[len(curve) - round(WINDOWS_S[0] / STEP_S / 2) :] = 0
     return curve
@@ -184,7 +194,10 @@ def clean_bands(waveform: np.ndarray, options: AudioOptions) -> np.ndarray:
 
 
 def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOptions) -> list[Interval]:
-    """Follow sounds through the clips: where another joins one that goes on, the two overlap.
+    """Follow sounds through the clips: each keeps a spectrum of its own, so that sounds which overlap end apart.
+
+    At each change every sound that is heard goes on if enough of its spectrum is still there. What a change adds to
+    those is another sound, whose spectrum is what was added.
 
     Args:
         clips: start and end in seconds, each beginning where the one before ends.
@@ -193,53 +206,49 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
 
     Returns:
         Start and end of each sound by start; they may overlap.
+
+    Example:
+        A low sound from 0 to 4 s and a high one from 2 to 6 s.
+
+        >>> import numpy as np
+        >>> bands = np.zeros((60, 2))
+        >>> bands[:40, 0], bands[20:, 1] = 1, 1
+        >>> trace_sounds([(0.0, 2.0), (2.0, 4.0), (4.0, 6.0)], bands, AudioOptions())
+        [(0.0, 4.0), (2.0, 6.0)]
     """
     import numpy as np
 
-    def level(start: Seconds, end: Seconds) -> np.ndarray:
-        first, last = round(start / STEP_S), max(round(end / STEP_S), round(start / STEP_S) + 1)
+    def heard(clip: Interval) -> np.ndarray:
+        first, last = round(clip[0] / STEP_S), max(round(clip[1] / STEP_S), round(clip[0] / STEP_S) + 1)
         trim = 1 if last - first > 2 else 0  # the steps at a change hold some of both sides
-        return bands[first + trim : last - trim].mean(axis=0)
+        return bands[first + trim : last - trim]
 
+    compared = round(_COMPARED_S / STEP_S)
     sounds: list[Interval] = []
-    going: list[tuple[Seconds, np.ndarray]] = []  # since when, and what was there before it joined
-    for index, (start, end) in enumerate(clips):
-        after = level(start, min(end, start + _COMPARED_S))
-        before = level(max(clips[index - 1][0], start - _COMPARED_S), start) if index else np.zeros_like(after)
-        if not going or _shared(before, after) < options.goes_on:
-            sounds += [(since, start) for since, _ in going]
-            going = [(start, before)] if after.sum() else []
-        elif after.sum() > before.sum():
-            going.append((start, before))
-        else:
-            sounds.append((_ending(going, after), start))
+    going: list[tuple[Seconds, np.ndarray]] = []  # since when, and its spectrum
+    before = np.zeros(bands.shape[1])
+    for clip in clips:
+        after = heard(clip)[:compared].mean(axis=0)
+        stays = [_share(spectrum, after) >= options.goes_on for _, spectrum in going]
+        sounds += [(since, clip[0]) for (since, _), stay in zip(going, stays, strict=True) if not stay]
+        going = list(itertools.compress(going, stays))
+        added = np.maximum(after - before, 0)
+        if not going:
+            going = [(clip[0], after)] if after.sum() > 0 else []
+        elif added.sum() > options.joins * after.sum():
+            going.append((clip[0], added))
+        elif len(going) == 1:  # alone, it is all that is heard, however it has changed
+            going = [(going[0][0], after)]
+        before = heard(clip)[-compared:].mean(axis=0)
     sounds += [(since, clips[-1][1]) for since, _ in going]
     return sorted({(a, b) for a, b in sounds if b - a >= options.min_length_s})
 
 
-def _ending(going: list[tuple[Seconds, np.ndarray]], left: np.ndarray) -> Seconds:
-    """When the sound began that ends and leaves `left`; it is taken off `going`, unless it is the only one.
-
-    If it leaves what was there before the last one joined, the last one ends; else the first.
-    """
-    if len(going) == 1:  # of two that began together one goes on
-        return going[0][0]
-    return going.pop(-1 if _alike(going[-1][1], left) else 0)[0]
-
-
-def _shared(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of the quieter of two spectra that is in the other, too: 0 to 1; 0 if one is silent."""
+def _share(spectrum: np.ndarray, heard: np.ndarray) -> float:
+    """Share of a spectrum, which is not silent, that is heard: 0 to 1."""
     import numpy as np
 
-    least = min(first.sum(), second.sum())
-    return float(np.minimum(first, second).sum() / least) if least > 0 else 0.0
-
-
-def _alike(first: np.ndarray, second: np.ndarray) -> bool:
-    import numpy as np
-
-    most = np.maximum(first, second).sum()
-    return bool(most > 0 and np.minimum(first, second).sum() > 0.5 * most)
+    return float(np.minimum(spectrum, heard).sum() / spectrum.sum())
 
 
 #: The quietest tenth of a video tells its noise.
@@ -248,60 +257,5 @@ _QUIET = 0.1
 _MOST_NOISE = 2.0
 #: How much of both sides of a change is compared.
 _COMPARED_S: Seconds = 1.5
-
-
-# --- speech ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SpeechOptions:
-    """How speech turns are found.
-
-    Args:
-        threshold: probability of speech from which silero-vad takes it for speech.
-        pause_s: shorter pauses do not end a turn.
-        min_length_s: shorter speech is dropped.
-    """
-
-    threshold: float = 0.5
-    pause_s: Seconds = 1.0
-    min_length_s: Seconds = 0.25
-
-
-#: The detector keeps a state from window to window: one sound at a time.
-_VAD_LOCK = threading.Lock()
-
-
-@cache
-def _load_vad() -> Any:
-    with warnings.catch_warnings():  # silero-vad loads in a way that newer versions of PyTorch advise against
-        warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated", category=FutureWarning)
-        return require("silero_vad").load_silero_vad()
-
-
-def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = None) -> list[Interval]:
-    """Speech turns: start and end in seconds, found by silero-vad.
-
-    Args:
-        waveform: float32 [samples], mono, 16 kHz; None for a silent video.
-        options: default [`SpeechOptions`].
-
-    Raises:
-        ValueError: if silero-vad is missing.
-    """
-    options = options or SpeechOptions()
-    if waveform is None or not len(waveform):
-        return []
-    import torch
-
-    silero = require("silero_vad")
-    with _VAD_LOCK:
-        found = silero.get_speech_timestamps(
-            torch.from_numpy(waveform),
-            _load_vad(),
-            threshold=options.threshold,
-            sampling_rate=SAMPLING_RATE,
-            min_speech_duration_ms=round(options.min_length_s * 1000),
-            min_silence_duration_ms=round(options.pause_s * 1000),
-        )
-    return [(part["start"] / SAMPLING_RATE, part["end"] / SAMPLING_RATE) for part in found]
+#: How far beyond a speech turn its sound may be found: detectors of speech start late and end early or late.
+_TURN_MARGIN_S: Seconds = 0.7

@@ -1,0 +1,150 @@
+"""Speech turns, found by silero-vad once the steady sounds around them are taken away.
+
+The detector takes speech over an engine or a tone for no speech. Such sounds keep their frequencies, which speech
+leaves from sound to sound: what a frequency always holds, over seconds, is not speech (spectral subtraction, Boll 1979,
+"Suppression of acoustic noise in speech using spectral subtraction", with medians instead of a stretch without speech).
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ...events import Seconds
+from ...models.media import SAMPLING_RATE
+from ..extras import require
+from .fusion import Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """How speech turns are found.
+
+    Args:
+        threshold: probability of speech from which silero-vad takes it for speech.
+        pause_s: shorter pauses do not end a turn.
+        min_length_s: shorter speech is dropped.
+        steady: how many times the usual magnitude of each frequency is taken away first; 0 for nothing.
+    """
+
+    threshold: float = 0.5
+    pause_s: Seconds = 1.0
+    min_length_s: Seconds = 0.25
+    steady: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not self.steady >= 0:
+            raise ValueError(f"steady must be 0 or more, not {self.steady!r}")
+
+
+#: The detector keeps a state from window to window: one sound at a time.
+_VAD_LOCK = threading.Lock()
+
+
+@cache
+def _load_vad() -> Any:
+    with warnings.catch_warnings():  # silero-vad loads in a way that newer versions of PyTorch advise against
+        warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated", category=FutureWarning)
+        return require("silero_vad").load_silero_vad()
+
+
+def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = None) -> list[Interval]:
+    """Speech turns: start and end in seconds, found by silero-vad.
+
+    Args:
+        waveform: float32 [samples], mono, 16 kHz; None for a silent video.
+        options: default [`SpeechOptions`].
+
+    Raises:
+        ValueError: if silero-vad is missing.
+    """
+    options = options or SpeechOptions()
+    if waveform is None or not len(waveform):
+        return []
+    import torch
+
+    silero = require("silero_vad")
+    cleaned = without_steady_sounds(waveform, options.steady)
+    with _VAD_LOCK:
+        found = silero.get_speech_timestamps(
+            torch.from_numpy(cleaned),
+            _load_vad(),
+            threshold=options.threshold,
+            sampling_rate=SAMPLING_RATE,
+            min_speech_duration_ms=round(options.min_length_s * 1000),
+            min_silence_duration_ms=round(options.pause_s * 1000),
+        )
+    return [(part["start"] / SAMPLING_RATE, part["end"] / SAMPLING_RATE) for part in found]
+
+
+def without_steady_sounds(waveform: np.ndarray, factor: float = 1.5) -> np.ndarray:
+    """Take from each frequency `factor` times its median magnitude over the two seconds around.
+
+    Args:
+        waveform: float32 [samples], 16 kHz; one shorter than two seconds is returned as it is.
+        factor: 0 or more.
+
+    Returns:
+        float32 [samples]. It is worked through in stretches, so memory stays small.
+
+    Example:
+        >>> import numpy as np
+        >>> tone = np.sin(np.arange(80_000) * 0.4).astype(np.float32)
+        >>> bool(np.abs(without_steady_sounds(tone)[8000:-8000]).max() < 0.1)
+        True
+    """
+    import numpy as np
+
+    context = round(_STEADY_S * SAMPLING_RATE)
+    if factor == 0 or len(waveform) < context:
+        return waveform
+    length = _STRETCH * context
+    parts = []
+    for begin in range(0, len(waveform), length):
+        end = min(begin + length, len(waveform))
+        first = max(0, min(begin, len(waveform) - context) - context)
+        part = _subtract(waveform[first : end + context], factor)
+        parts.append(part[begin - first : end - first])
+    return np.concatenate(parts)
+
+
+def _subtract(waveform: np.ndarray, factor: float) -> np.ndarray:
+    import numpy as np
+    import torch
+
+    window = torch.hann_window(_FFT)
+    spectrum = torch.stft(torch.from_numpy(waveform), _FFT, _HOP, window=window, return_complex=True)  # [257, frames]
+    magnitude = spectrum.abs().numpy()
+    usual = _moving_median(magnitude[:, ::_SPARSE], round(_STEADY_S * SAMPLING_RATE / _HOP / _SPARSE))
+    usual = np.repeat(usual, _SPARSE, axis=1)[:, : magnitude.shape[1]]
+    gain = np.maximum(1 - factor * usual / np.maximum(magnitude, 1e-9), _LEFT)
+    return torch.istft(spectrum * torch.from_numpy(gain), _FFT, _HOP, window=window, length=len(waveform)).numpy()
+
+
+def _moving_median(rows: np.ndarray, window: int) -> np.ndarray:
+    """Median of the `window` columns around each, of the first or last ones near the ends: [rows, columns]."""
+    import numpy as np
+
+    count = rows.shape[1]
+    window = min(window, count)
+    at = np.arange(0, count, _SPARSE)
+    views = np.lib.stride_tricks.sliding_window_view(rows, window, axis=1)
+    medians = np.median(views[:, np.clip(at - window // 2, 0, count - window)], axis=2)
+    return np.repeat(medians, _SPARSE, axis=1)[:, :count]
+
+
+_FFT, _HOP = 512, 160  # 32 ms every 10 ms
+#: What lasts longer than half of this at one frequency is steady.
+_STEADY_S: Seconds = 2.0
+#: Every which frame is looked at, and at every which of these a median is taken.
+_SPARSE = 4
+#: Share of each frequency that always stays: what is cut to nothing clicks.
+_LEFT = 0.05
+#: Length of a stretch, in units of `_STEADY_S`: a minute.
+_STRETCH = 30
