@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import av
 import numpy as np
@@ -268,10 +269,10 @@ def edit_config(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def add_layer(path):
+def add_layer(path, part):
     config = json.loads(path.read_text())
-    config["text_config"]["num_hidden_layers"] += 1
-    config["text_config"].pop("layer_types", None)
+    config[part]["num_hidden_layers"] += 1
+    config[part].pop("layer_types", None)
     path.write_text(json.dumps(config))
 
 
@@ -309,8 +310,8 @@ BAD_CHECKPOINTS = {
         r"config\.json has no place for \d+ weights, for instance model\.audio_tower",
     ),
     "weights too few": (
-        lambda f: add_layer(f / "config.json"),
-        rf"lacks \d+ weights, for instance .*layers\.{NUM_LAYERS}\.",
+        lambda f: add_layer(f / "config.json", "audio_config"),
+        r"lacks \d+ weights, for instance model\.audio_tower\.layers\.2\.",
     ),
 }
 
@@ -326,6 +327,14 @@ def test_bad_checkpoints(refused, tiny_corpus, tiny_model, tmp_path, spoil, word
     refused(words, "ask", model, video, "What?")
     refused(words, "features", video, "--output", tmp_path / "f", "--model", model)
     refused(words, "evaluate", model, "--data", tiny_corpus, "--output", tmp_path / "output")
+
+
+def test_a_language_model_without_a_layer(refused, tiny_corpus, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    add_layer(tmp_path / "model" / "config.json", "text_config")
+    words = rf"lacks \d+ weights, for instance .*language_model\.layers\.{NUM_LAYERS}\."
+    refused(words, "ask", tmp_path / "model", tiny_corpus / "videos" / "test_0000.mp4", "What?")
+    refused(words, "evaluate", tmp_path / "model", "--data", tiny_corpus, "--output", tmp_path / "output")
 
 
 def test_weights_that_would_run_code_are_not_read(refused, tiny_corpus, tiny_model, tmp_path):
