@@ -311,7 +311,7 @@ BAD_CHECKPOINTS = {
     ),
     "weights too few": (
         lambda f: add_layer(f / "config.json", "audio_config"),
-        r"lacks \d+ weights, for instance model\.audio_tower\.layers\.2\.",
+        r"lacks \d+ weights, for instance .*audio_tower\.layers\.2\.",
     ),
 }
 
