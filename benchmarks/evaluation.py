@@ -87,7 +87,7 @@ def run_full(
         asked, many = 0, []
         while asked < TEST_SPLIT:
             many.append(next(copied))
-            asked += len(questions(many[-1]))
+            asked += sum(1 for _ in questions(many[-1]))
         start = time.perf_counter()
         found = run_evaluation(model, processor, Path(folder, "features"), many, batch_size)
         return len(many), len(found), time.perf_counter() - start
