@@ -16,6 +16,8 @@ from longvale.tasks import TASKS, Prediction
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "lmms_eval"
+#: lmms-eval 0.7.3 imports a module that filelock 4 does not have.
+REQUIREMENTS = ("lmms-eval==0.7.*", "filelock<4")
 #: Can be read as an answer to each task. A comma would end the model's argument.
 ANSWER = "From 10 to 60: a bell is heard off screen."
 
@@ -32,7 +34,7 @@ def lmms_eval(tmp_path_factory):
     (site,) = folder.glob("lib/python*/site-packages")
     # Packages of this environment, torch above all, are not installed again; what is installed there comes first.
     (site / "shared.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
-    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "lmms-eval==0.7.*"]
+    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *REQUIREMENTS]
     installed = subprocess.run(command, capture_output=True, text=True, check=False)
     if installed.returncode:
         pytest.skip(f"lmms-eval cannot be installed: {installed.stderr.strip().splitlines()[-1]}")
