@@ -66,6 +66,22 @@ def test_a_sound_whose_faint_rest_is_heard_has_ended():
     assert trace_sounds([(0, 2), (2, 5), (5, 10)], bands, AudioOptions())[0] == (2, 5)
 
 
+def test_what_a_sound_has_had_before_is_no_other_sound():
+    rows = [[1, 1, 0], [1, 1, 1], [1, 0, 1], [1, 1, 1]]  # another joins, then a voice of the first rests
+    bands = np.repeat(np.array(rows, float), 30, axis=0)
+    clips = [(3.0 * i, 3.0 * i + 3) for i in range(4)]
+    assert trace_sounds(clips, bands, AudioOptions()) == [(0, 12), (3, 12)]
+
+
+def test_no_more_sounds_are_told_at_a_time_than_asked_for():
+    bands = np.tril(np.ones((6, 6))).repeat(20, axis=0)  # an instrument more every two seconds
+    clips = [(2.0 * i, 2.0 * i + 2) for i in range(6)]
+    assert trace_sounds(clips, bands, AudioOptions(at_once=3)) == [(0, 12), (2, 12), (4, 12)]
+    assert len(trace_sounds(clips, bands, AudioOptions(at_once=9))) == 6
+    with pytest.raises(ValueError, match="at_once must be 1 or more, not 0"):
+        AudioOptions(at_once=0)
+
+
 def test_a_sound_within_a_speech_turn_is_its_speech():
     track = mixed(30, (3, tone(440, 5)), (12, tone(900, 3)), (20, tone(1500, 6)))
     alone = find_sounds(track)

@@ -40,6 +40,9 @@ class AudioOptions:
         stitch: neighbours that differ by at most this are one sound.
         goes_on: share of a sound's spectrum that must still be there after a change for it to go on.
         joins: share that a change must add to what is heard for another sound to begin beside those that go on.
+        at_once: sounds that are told apart at a time at most: listeners lose count of like voices beyond three (Huron,
+            "Voice Denumerability in Polyphonic Music of Homogeneous Timbres", 1989), and an orchestra would otherwise
+            begin a new sound with each instrument.
         silence_db: what is quieter than this, relative to full scale, is silence.
         noise_factor: and so is, in each band, what is not this many times the power of the video's quietest tenth.
         min_length_s: sounds shorter than this are dropped.
@@ -52,6 +55,7 @@ class AudioOptions:
     stitch: float = 0.25
     goes_on: float = 0.4
     joins: float = 0.1
+    at_once: int = 4
     silence_db: float = -60.0
     noise_factor: float = 32.0
     min_length_s: Seconds = 0.5
@@ -59,6 +63,8 @@ class AudioOptions:
     def __post_init__(self) -> None:
         if self.splitter not in get_args(Splitter):
             raise ValueError(f"splitter must be one of {', '.join(get_args(Splitter))}, not {self.splitter!r}")
+        if self.at_once < 1:
+            raise ValueError(f"at_once must be 1 or more, not {self.at_once!r}")
 
 
 @dataclass(frozen=True)
@@ -196,8 +202,8 @@ def clean_bands(waveform: np.ndarray, options: AudioOptions) -> np.ndarray:
 def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOptions) -> list[Interval]:
     """Follow sounds through the clips: each keeps a spectrum of its own, so that sounds which overlap end apart.
 
-    At each change every sound that is heard goes on if enough of its spectrum is still there. What a change adds to
-    those is another sound, whose spectrum is what was added.
+    At each change every sound that is heard goes on if enough of its spectrum is still there. What a change adds that
+    none of those ever had is another sound, whose spectrum is what was added.
 
     Args:
         clips: start and end in seconds, each beginning where the one before ends.
@@ -232,11 +238,11 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
         stays = [_share(spectrum, after) >= options.goes_on for _, spectrum in going]
         sounds += [(since, clip[0]) for (since, _), stay in zip(going, stays, strict=True) if not stay]
         going = list(itertools.compress(going, stays))
-        added = np.maximum(after - before, 0)
+        known = np.max([before, *(spectrum for _, spectrum in going)], axis=0)
         if not going:
             going = [(clip[0], after)] if after.sum() > 0 else []
-        elif added.sum() > options.joins * after.sum():
-            going.append((clip[0], added))
+        elif len(going) < options.at_once and np.maximum(after - known, 0).sum() > options.joins * after.sum():
+            going.append((clip[0], np.maximum(after - before, 0)))
         elif len(going) == 1:  # alone, it is all that is heard, however it has changed
             going = [(going[0][0], after)]
         before = heard(clip)[-compared:].mean(axis=0)
