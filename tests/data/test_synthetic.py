@@ -258,8 +258,8 @@ def test_wrong_numbers_are_refused_before_anything_is_written(tmp_path, argument
 
 
 def test_missing_espeak_is_named_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="espeak-ng is not on PATH; install it or use voice='formant'"):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(ValueError, match=r"espeakng_loader cannot be imported .*; pip install 'longvale\[voice\]'"):
         synthesize(tmp_path / "corpus", videos=1, options=replace(SHORT, voice="espeak"))
     assert not (tmp_path / "corpus").exists()
 

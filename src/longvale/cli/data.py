@@ -25,7 +25,7 @@ def synthesize(
     min_length: Annotated[float, typer.Option(help="Shortest video in seconds.")] = 20.0,
     max_length: Annotated[float, typer.Option(help="Longest video in seconds.")] = 60.0,
     grid: Annotated[int, typer.Option(help="Boundaries lie on so many steps of a video, 0 for anywhere.")] = 20,
-    voice: Annotated[str, typer.Option(help="formant, or espeak if espeak-ng is installed.")] = "formant",
+    voice: Annotated[str, typer.Option(help="formant, or espeak of longvale[voice].")] = "formant",
     workers: Annotated[int | None, typer.Option(help="Processes at a time.", show_default="one a CPU")] = None,
     quiet: Quiet = False,
 ) -> None:

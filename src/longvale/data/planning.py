@@ -78,7 +78,7 @@ class SyntheticOptions:
         max_length_s: longest duration in seconds, up to 3600.
         grid: event boundaries lie on multiples of duration / grid, 10 to 100; 0 for anywhere, to the millisecond.
         sound_rate: samples a second, one that AAC knows, 8000 to 48000.
-        voice: "formant" is synthesized here and the same everywhere; "espeak" calls espeak-ng, which must be on PATH.
+        voice: "formant" is synthesized here and the same everywhere; "espeak" is espeak-ng's (`longvale[voice]`).
 
     Raises:
         ValueError: naming the option, its value and what it may be.

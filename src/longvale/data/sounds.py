@@ -7,18 +7,15 @@ of a glottal pulse train, weighted by two or three resonances that glide from so
 
 from __future__ import annotations
 
-import io
 import math
 import random
-import shutil
-import subprocess
-import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..events import Event, Seconds
+from .espeak import say
 from .planning import PULSE_S, WORDS, Piece, Plan, SyntheticOptions
 
 #: Time from one utterance of a word to the next.
@@ -44,7 +41,7 @@ def render_sound(plan: Plan, options: SyntheticOptions | None = None) -> Array:
         float32 [duration * sound_rate], within -0.95 to 0.95.
 
     Raises:
-        FileNotFoundError: if `voice` is "espeak" and espeak-ng is not on PATH.
+        ValueError: if `voice` is "espeak" and espeakng-loader is missing.
 
     Example:
         >>> from longvale.data.planning import plan_video
@@ -201,6 +198,8 @@ PHONES = {
 _BANDWIDTHS = (80.0, 110.0, 160.0)
 _FORMANT_WEIGHTS = (1.0, 0.6, 0.3)
 _TOP_HZ = 3800
+#: What the lowest of espeak-ng's 100 steps of pitch, and each one more, stand for.
+_LOWEST_HZ, _STEP_HZ = 60, 2
 
 
 def speak(word: str, rate: int = 16000, pitch_hz: float = 120.0, voice: str = "formant") -> Array:
@@ -209,22 +208,22 @@ def speak(word: str, rate: int = 16000, pitch_hz: float = 120.0, voice: str = "f
     Args:
         word: one of [`longvale.data.planning.WORDS`]; espeak-ng says any.
         rate: samples a second.
-        pitch_hz: of the voice at its start; it falls by a fifth of that.
+        pitch_hz: of the voice at its start; it falls by a fifth of that. espeak-ng has steps from a low voice, here 60,
+            to a high one, here 258, which it speaks lower than that.
         voice: "formant" or "espeak".
 
     Returns:
         float32 [samples], peak 1.
 
     Raises:
-        ValueError: if the formant voice does not know the word.
-        FileNotFoundError: if espeak-ng is asked for and not on PATH; ValueError if it fails.
+        ValueError: if the formant voice does not know the word; if espeak-ng is asked for and missing, or fails.
 
     Example:
         >>> len(speak("yes", rate=16000))  # 0.54 s
         8640
     """
     if voice == "espeak":
-        return _speak_espeak(word, rate, pitch_hz)
+        return say(word, rate, min(99, max(0, round((pitch_hz - _LOWEST_HZ) / _STEP_HZ))))
     if word not in PHONES:
         raise ValueError(f"the formant voice knows {', '.join(WORDS)}, not {word!r}; use one of these or espeak")
     phones = PHONES[word]
@@ -256,26 +255,3 @@ def _resonance(hz: Array, formants: list[Array]) -> Array:
         weight / (1 + ((hz - centre) / width) ** 2)
         for centre, width, weight in zip(formants, _BANDWIDTHS, _FORMANT_WEIGHTS, strict=True)
     )
-
-
-def require_espeak() -> None:
-    """Raise `FileNotFoundError` unless espeak-ng is on PATH."""
-    if shutil.which("espeak-ng") is None:
-        raise FileNotFoundError("espeak-ng is not on PATH; install it or use voice='formant'")
-
-
-def _speak_espeak(word: str, rate: int, pitch_hz: float) -> Array:
-    from scipy.signal import resample_poly
-
-    require_espeak()
-    pitch = str(min(99, max(0, round((pitch_hz - 60) / 2))))  # espeak's scale, 0 to 99
-    command = ["espeak-ng", "-v", "en", "-p", pitch, "--stdout", word]
-    result = subprocess.run(command, capture_output=True)
-    if result.returncode != 0:
-        raise ValueError(f"espeak-ng cannot say {word!r}: {result.stderr.decode(errors='replace').strip()}")
-    with wave.open(io.BytesIO(result.stdout)) as file:
-        source_rate = file.getframerate()
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
-    divisor = math.gcd(rate, source_rate)
-    resampled = resample_poly(samples, rate // divisor, source_rate // divisor)
-    return (resampled / np.abs(resampled).max()).astype(np.float32)

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..events import Event, atomic_write, load_json, parse_json, save_annotations
+from ..extras import require
 from .dialogues import boundary_dialogue, save_dialogues
 from .instructions import instruction_dialogue
 from .planning import Piece, Plan, SyntheticOptions, plan_video
 from .rendering import Renderer
-from .sounds import render_sound, require_espeak
+from .sounds import render_sound
 from .sources import ANNOTATION_FILES, EVENTS_FILE
 
 __all__ = [
@@ -141,7 +142,8 @@ def write_video(plan: Plan, path: str | os.PathLike, options: SyntheticOptions |
         options: size, frame rate, sound; default [`SyntheticOptions`].
 
     Raises:
-        FileNotFoundError: if the folder does not exist, or espeak-ng is asked for and not on PATH.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if espeak-ng is asked for and espeakng-loader is missing.
     """
     path, options = Path(path), options or SyntheticOptions()
     if not path.parent.is_dir():
@@ -205,8 +207,7 @@ def synthesize(
 
     Raises:
         ValueError: if a number is below 1, or the directory holds other things, other settings, or videos that are not
-            among those asked for.
-        FileNotFoundError: if espeak-ng is asked for and not on PATH.
+            among those asked for; if espeak-ng is asked for and espeakng-loader is missing.
     """
     output, options = Path(output), options or SyntheticOptions()
     for name, value in (("videos", videos), ("test_videos", test_videos), ("workers", workers)):
@@ -214,7 +215,7 @@ def synthesize(
             raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
     test_videos = test_videos or max(1, videos // 4)
     if options.voice == "espeak":
-        require_espeak()
+        require("espeakng_loader")
     plans = {
         split: [plan_video(f"{split}_{index:04d}", seed, options) for index in range(count)]
         for split, count in (("train", videos), ("test", test_videos))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ...events import Seconds
+from ...extras import require
 from ...models.media import SAMPLING_RATE
 from ..descriptors import STEP_S, SoundEmbedder, TimbreEmbedder, loudness, mel_power, mfcc_rows
-from ..extras import require
 from .fusion import Interval
 from .novelty import novelty, peaks
 

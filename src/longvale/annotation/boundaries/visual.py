@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ...events import Seconds
+from ...extras import require
 from ..descriptors import ColourEmbedder, PictureEmbedder
-from ..extras import require
 from .fusion import Interval
 from .novelty import novelty, peaks
 

