@@ -41,7 +41,8 @@ TUNED = [
     *[("audio", name, values) for name, values in {
         "splitter": ("peaks", "ruptures"), "change": (0.2, 0.25, 0.3), "stitch": (0.2, 0.25, 0.3, 0.4),
         "apart_s": (0.4, 0.5, 0.6, 0.7), "goes_on": (0.3, 0.35, 0.4, 0.5), "joins": (0.05, 0.1, 0.15, 0.25),
-        "at_once": (3, 4, 8), "noise_factor": (8.0, 16.0, 32.0, 64.0),
+        "at_once": (3, 4, 8), "fades": (0.05, 0.1, 0.15, 0.2), "pause_s": (0.9, 1.2, 1.5, 2.0),
+        "noise_factor": (8.0, 16.0, 32.0, 64.0),
     }.items()],
     ("speech", "steady", (0.0, 1.0, 1.5, 2.0)),
 ]  # fmt: skip
