@@ -132,8 +132,8 @@ def _listen(sound: np.ndarray) -> dict:
     levels = loudness(sound)
     if not len(levels):
         return {}
-    level = float(10 * np.log10(np.mean(10 ** (levels / 10))))
-    heard = {"loudness_db": round(level, 1)}
+    level = round(float(10 * np.log10(np.mean(10 ** (levels / 10)))), 1)  # what is told decides what is silent
+    heard = {"loudness_db": level}
     if level >= _SILENT_DB:
         sound = sound[: 30 * SAMPLING_RATE]
         spectrum = np.abs(np.fft.rfft(sound)) ** 2
