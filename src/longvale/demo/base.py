@@ -4,7 +4,8 @@
    conversation.
 2. The projectors are fitted to captions: a frame (or a sound window) of a thing is put where the words of the thing are
    embedded.
-3. The language model learns to look up when things happen, and what happens when, which a large one can do before it
+3. Each timecode is given the time that it names, as a frame of that time has it.
+4. The language model learns to look up when things happen, and what happens when, which a large one can do before it
    has seen a video.
 
 All other questions are left to the two tuning stages.
@@ -115,6 +116,24 @@ def _clips(bank: FeatureBank, modality: Modality) -> Iterator[tuple[str | None, 
         yield sound if modality == "audio" else word, np.stack(vectors)
 
 
+def name_times(model: LongVALEForConditionalGeneration, processor: LongVALEProcessor) -> None:
+    """Add to the embedding of each timecode, in place, the time embedding of a frame at that time.
+
+    So that a timecode finds the frames around it, as the words of a thing find its frames. What is read and what is
+    written are no longer the same weights afterwards: were they, neighbouring timecodes would be easily confused.
+    """
+    from longvale.models.modeling_longvale import fourier_features
+
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    head.weight = nn.Parameter(embedding.weight.detach().clone())
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+    vocabulary = processor.tokenizer.get_vocab()
+    codes = [code for code in range(100) if f"▁{code:02d}" in vocabulary]  # the others are spelled
+    times = fourier_features(torch.tensor(codes) / 100, embedding.embedding_dim)
+    with torch.no_grad():
+        embedding.weight[[vocabulary[f"▁{code:02d}"] for code in codes]] += model.config.time_embedding_scale * times
+
+
 def learn_to_look_up(
     model: LongVALEForConditionalGeneration,
     processor: LongVALEProcessor,
@@ -187,14 +206,14 @@ def turns_apart(batch: Mapping[str, torch.Tensor], video_token_id: int, end_toke
 
 
 def look_up_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:
-    """When each event is, in random order; of some, what happens then: a time finds a thing as a thing finds its time.
+    """When an event is, or what happens then: a time finds a thing as a thing finds its time.
 
     Args:
         annotation: of a video.
-        rng: draws the order, and one question in four the other way round.
+        rng: draws the order of the events, and for each which of the two is asked.
     """
     events = rng.sample(annotation.events, len(annotation.events))
-    asks = rng.choices((grounding_turn, segment_turn), cum_weights=(0.75, 1), k=len(events))
+    asks = rng.choices((grounding_turn, segment_turn), k=len(events))
     return [ask(event, annotation.duration) for ask, event in zip(asks, events, strict=True)]
 
 

@@ -35,7 +35,7 @@ class DemoSettings:
     test_videos: int = 40
     tower_epochs: tuple[int, int, int] = (12, 3, 6)
     text_steps: int = 40
-    look_up_steps: int = 450
+    look_up_steps: int = 650
     stage_steps: tuple[int, int] = (80, 32)
 
 
@@ -135,7 +135,7 @@ def _make_corpus(corpus: Path, settings: DemoSettings, progress: bool) -> None:
 def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: bool) -> None:
     """Towers, features, and the base model that the recipes start from."""
     from longvale.data.extraction import extract
-    from longvale.demo.base import fit_projectors, learn_to_look_up, pretrain_language_model
+    from longvale.demo.base import fit_projectors, learn_to_look_up, name_times, pretrain_language_model
     from longvale.demo.towers import pretrain_towers
     from longvale.events import MODALITIES
     from longvale.training.mosaic import load_mosaic
@@ -155,6 +155,7 @@ def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: boo
         )
     }
     fit_projectors(model, processor, mosaic.bank)
+    name_times(model, processor)
     curves["looking up"] = learn_to_look_up(
         model, processor, mosaic, steps=settings.look_up_steps, seed=settings.seed, progress=progress
     )

@@ -546,24 +546,37 @@ def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[
 
 
 def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
-    """Where in the video each token lies, as Fourier features.
+    """Where in the video each token lies, as [`fourier_features`].
 
-    Every modality covers the whole video, so that token i of n is centred at (i + 1/2) / n of the duration. The result
-    holds cosines (first half) and sines (second half) of that share at frequencies from a quarter of a turn a video,
-    which tells early from late, to ten turns, which tell neighbours apart, in equal ratios.
+    Every modality covers the whole video, so that token i of n is centred at (i + 1/2) / n of the duration.
 
     Args:
         mask: [B, n], true for tokens; padding lies at the end.
-        width: of the result; odd widths end with a zero.
+        width: of the result.
 
     Returns:
         [B, n, width] in [-1, 1].
     """
     mask = mask.float()
-    share = ((mask.cumsum(dim=1) - 0.5) / mask.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
+    return fourier_features((mask.cumsum(dim=1) - 0.5) / mask.sum(dim=1, keepdim=True).clamp(min=1), width)
+
+
+def fourier_features(shares: torch.Tensor, width: int) -> torch.Tensor:
+    """Shares of a duration as cosines (first half) and sines (second half).
+
+    Their frequencies go from a quarter of a turn a video, which tells early from late, to ten turns, which tell
+    neighbours apart, in equal ratios.
+
+    Args:
+        shares: [...], 0 to 1.
+        width: of the result; odd widths end with a zero.
+
+    Returns:
+        [..., width] in [-1, 1].
+    """
     low, high = TIME_TURNS
-    steps = torch.linspace(0, 1, width // 2, device=mask.device)
-    angles = 2 * math.pi * share * low * (high / low) ** steps
+    steps = torch.linspace(0, 1, width // 2, device=shares.device)
+    angles = 2 * math.pi * shares.unsqueeze(-1) * low * (high / low) ** steps
     return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
 
 
