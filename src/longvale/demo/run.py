@@ -36,7 +36,7 @@ class DemoSettings:
     tower_epochs: tuple[int, int, int] = (12, 3, 6)
     text_steps: int = 40
     look_up_steps: int = 650
-    stage_steps: tuple[int, int] = (80, 32)
+    stage_steps: tuple[int, int] = (80, 64)
 
 
 def run_demo(
