@@ -92,6 +92,7 @@ def test_silence_and_steady_noise_are_no_sounds():
 
 def test_a_sound_that_fills_the_video_is_one():
     assert find_sounds(tone(440, 10)).events == ((0.0, 10.0),)
+    assert find_sounds(tone(440, 9.97)).events == ((0.0, 9.97),)
 
 
 def test_ruptures_can_split_instead():

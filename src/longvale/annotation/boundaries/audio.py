@@ -116,7 +116,7 @@ def find_sounds(
     joined = stitch_sounds(clips, waveform, embedder, options.stitch)
     bands = clean_bands(waveform, options)
     traced = [sound for sound in trace_sounds(joined, bands, options) if not _spoken(sound[:2], turns)]
-    placed = place_sounds(traced, turns, bands, changes, options)
+    placed = place_sounds(traced, turns, bands, [0.0, *changes, duration], options)
     return AudioBoundaries(tuple(changes), tuple(clips), tuple(x for x in placed if not _spoken(x, turns)))
 
 

@@ -116,7 +116,8 @@ def place_sounds(
             than a second.
         turns: start and end of each speech turn in seconds: what is heard in them may be theirs.
         bands: [n, bands] in steps of 0.1 s, of [`clean_bands`].
-        changes: in seconds. A start or end that is near to one of them, or to that of a turn, is moved there.
+        changes: in seconds, the ends of the video among them. A start or end that is near to one of them, or to that of
+            a turn, is moved there.
         options: `fades`, `pause_s`, `apart_s` and `min_length_s`.
 
     Returns:
@@ -140,11 +141,11 @@ def place_sounds(
         spoken = bands[slice(*_steps(turn, 0.0, len(bands)))]
         spectra.append(spoken.mean(axis=0) if len(spoken) else np.zeros(bands.shape[1]))
         windows.append(_steps(turn, _TURN_GROWS_S, len(bands)))
-    marks = np.array([0.0, *changes, *itertools.chain(*turns)])
+    marks = np.array([*changes, *itertools.chain(*turns)])
 
     def mark(time: Seconds) -> Seconds:
-        nearest = float(marks[np.abs(marks - time).argmin()])
-        return nearest if abs(nearest - time) <= options.apart_s else time
+        nearest = marks[np.abs(marks - time).argmin()] if len(marks) else np.inf
+        return float(nearest) if abs(nearest - time) <= options.apart_s else time
 
     placed = set()
     for sound, (first, _), own in zip(sounds, windows, share_out(bands, spectra, windows), strict=False):
