@@ -3,8 +3,10 @@
 import io
 
 import av
+import av.logging
 import numpy as np
 import pytest
+from media_files import written
 
 from longvale.annotation.boundaries.novelty import novelty, peaks
 from longvale.annotation.boundaries.visual import (
@@ -132,3 +134,12 @@ def test_ffmpeg_stays_silent_after_a_detector_has_read_a_file(tiny_corpus, capfd
     with pytest.raises(av.FFmpegError):
         av.open(io.BytesIO(bytes(1000)), format="mp4")
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_cut_detector_never_logs_to_python(tmp_path):
+    """See `longvale.models.media_source.silence_ffmpeg`."""
+    pytest.importorskip("scenedetect")
+    (tmp_path / "a.mp4").write_bytes(written(pictures=8))
+    av.logging.set_level(av.logging.ERROR)
+    assert detect_cuts(tmp_path / "a.mp4", VisualOptions()) == []
+    assert av.logging.get_level() is None

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import av
+import av.logging
 import datasets
 import numpy as np
 import pytest
@@ -90,6 +91,16 @@ def test_frames_are_exact_whatever_the_reordering(codec, codec_options, format):
         result = read_media(data, frame_times=[(number + 0.5) / rate])
         assert numbers(result.frames) == [number]
         assert result.warnings == ()
+
+
+def test_decoder_threads_never_log_to_python():
+    """They would wait for the GIL, which a decoder that is freed keeps until its threads have ended."""
+    data = written(pictures=3)
+    av.logging.set_level(av.logging.ERROR)  # as importing torchvision does
+    for read in (read_media, probe, lambda source: list(MediaStream(source))):
+        assert read(data) is not None
+        assert av.logging.get_level() is None
+        av.logging.set_level(av.logging.ERROR)
 
 
 def test_only_the_groups_of_wanted_pictures_are_decoded(monkeypatch):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import av
+import av.logging
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
@@ -19,6 +20,23 @@ _FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,rm,mxf,nut,dv,wav,mp3,
 
 #: `https://...`, `hf://...`, also chained as `zip://video.mp4::https://...`.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
+
+
+def silence_ffmpeg() -> None:
+    """Keep FFmpeg from logging to Python, before anything is decoded.
+
+    PyAV's log callback takes the GIL in the decoder's threads. A decoder that is freed waits for its threads with the
+    GIL in hand: neither goes on (PyAV issue 751). PyAV itself installs no callback, but torchvision does when it is
+    imported, whenever that is. What is wrong with a file is told by the errors and warnings here, which do not need it.
+
+    Example:
+        >>> import av.logging
+        >>> av.logging.set_level(av.logging.ERROR)
+        >>> silence_ffmpeg()
+        >>> av.logging.get_level() is None
+        True
+    """
+    av.logging.set_level(None)
 
 
 class MediaError(ValueError):
@@ -74,6 +92,7 @@ class Source:
         Raises:
             MediaError: if it is not a media file, or reading it fails.
         """
+        silence_ffmpeg()
         with self._target() as target:
             try:
                 container = av.open(target, "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace")

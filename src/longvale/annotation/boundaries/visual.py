@@ -126,7 +126,10 @@ def detect_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
 
 
 def _content_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
+    from ...models.media_source import silence_ffmpeg
+
     scenedetect = require("scenedetect")
+    silence_ffmpeg()
     try:
         # Otherwise it makes FFmpeg write to stderr, for the rest of the process.
         video = scenedetect.open_video(str(path), backend="pyav", suppress_output=True)
