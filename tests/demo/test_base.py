@@ -76,14 +76,15 @@ def test_looking_up_trains_the_language_model_alone(parts, mosaic):
     assert not model.training
 
 
-def test_each_event_is_asked_for_its_time_or_by_it():
+@pytest.mark.parametrize("segments", [0.25, 0.5])
+def test_each_event_is_asked_for_its_time_or_by_it(segments):
     annotation = plan_video("abc", 0, corpus_options()).annotation
-    drawn = [look_up_turns(annotation, random.Random(seed)) for seed in range(40)]
+    drawn = [look_up_turns(annotation, random.Random(seed), segments) for seed in range(40)]
     for turns in drawn:
         assert sorted(turn.spans[0] for turn in turns) == sorted((e.start, e.end) for e in annotation.events)
     assert len({tuple(turn.spans[0] for turn in turns) for turns in drawn}) > 1, "the order is random"
     asked_when = sum("At which time" in turn.question for turns in drawn for turn in turns)
-    assert 0.4 < asked_when / sum(map(len, drawn)) < 0.6
+    assert asked_when / sum(map(len, drawn)) == pytest.approx(1 - segments, abs=0.1)
 
 
 def test_timecodes_have_the_time_of_the_frames_around_them(parts, tmp_path):
