@@ -46,7 +46,7 @@ class AudioOptions:
             "Voice Denumerability in Polyphonic Music of Homogeneous Timbres", 1989), and an orchestra would otherwise
             begin a new sound with each instrument.
         fades: a sound is heard while its spectrum is this share or more of what it is at its loudest.
-        pause_s: it may be quieter for so long without ending.
+        pause_s: it has ended unless it is heard again in less than this.
         silence_db: what is quieter than this, relative to full scale, is silence.
         noise_factor: and so is, in each band, what is not this many times the power of the video's quietest tenth.
         min_length_s: sounds shorter than this are dropped.
