@@ -29,7 +29,7 @@ from longvale.reasoning import strip_reasoning
         ("<answer>1 to 2</answer> or rather <answer>3 to 4", "3 to 4"),
         ("<answer>1 to 2</answer><answer></answer>", "1 to 2"),
         ("<answer></answer>3 to 4", "<answer></answer>3 to 4"),
-        ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>3 to 4<|return|>", "3 to 4"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>", "b"),
         ("<|channel|>analysis<|message|>hm, from 10 to 20", ""),
         ("I think that a dog barks; the reason is <unclear>.", "I think that a dog barks; the reason is <unclear>."),
         ("", ""),
@@ -40,6 +40,8 @@ def test_what_is_left_of_a_reply(reply, answer):
 
 
 @pytest.mark.timeout(60)  # a quadratic pattern would take hours
-@pytest.mark.parametrize("unit", ["<think>", "</think>", "<answer>", "<", "< ", "<think", "[THINK]x[/THINK]", "<|channel|>final "])
+@pytest.mark.parametrize(
+    "unit", ["<think>", "</think>", "<answer>", "<", "< ", "<think", "[THINK]x[/THINK]", "<|channel|>final "]
+)
 def test_time_is_linear(unit):
     strip_reasoning(unit * 500_000)

@@ -22,10 +22,10 @@ _ANSWER_CLOSE = re.compile(r"<\s*/\s*answer\s*>", re.IGNORECASE)
 def strip_reasoning(reply: str) -> str:
     """Return the answer of a reply, without the reasoning that the model wrote with it.
 
-    Blocks such as `<think>...</think>` are dropped, nested ones with them. A closing mark whose opening is in the prompt
-    ends reasoning that began with the reply; a block that is never closed lasts to the end, so that nothing is left of
-    a reply that was cut off while the model was thinking. If the answer is marked (`<answer>...</answer>`, the `final`
-    channel of gpt-oss), the last marked one counts. Takes time linear in the length of the reply.
+    Blocks such as `<think>...</think>` are dropped, nested ones with them. A closing mark whose opening is in the
+    prompt ends reasoning that began with the reply; a block that is never closed lasts to the end, so that nothing is
+    left of a reply that was cut off while the model was thinking. If the answer is marked (`<answer>...</answer>`, the
+    `final` channel of gpt-oss), the last marked one counts. Takes time linear in the length of the reply.
 
     Args:
         reply: any text.
@@ -42,12 +42,10 @@ def strip_reasoning(reply: str) -> str:
         '3 to 4'
     """
     if _CHANNEL.search(reply):
-        last = None
-        for last in _FINAL_CHANNEL.finditer(reply):
-            pass
-        if last is None:
+        starts = [message.end() for message in _FINAL_CHANNEL.finditer(reply)]
+        if not starts:
             return ""
-        reply = _END_OF_MESSAGE.split(reply[last.end() :], maxsplit=1)[0]
+        reply = _END_OF_MESSAGE.split(reply[starts[-1] :], maxsplit=1)[0]
     kept: list[str] = []
     depth, at = 0, 0
     for mark in _MARK.finditer(reply):
