@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from longvale.training.batching import ROW_IDS, NameRows, group_by_length, row_names
-from longvale.training.collator import DialogueCollator
+from longvale.training.collator import IGNORE_INDEX, DialogueCollator
 from longvale.training.data import load_training_set
 
 # Of the paper and the published repository: seconds a video (549 h / 8,411), events a video, share of single-turn dense
@@ -85,6 +85,18 @@ def test_rows_stay_what_they_are_and_no_padding_is_needless(rows, processor):
         assert all(values.any(dim=0).all() for name, values in group.items() if name.endswith("_mask"))
     lengths = [length for group in groups for length in group["attention_mask"].sum(dim=1).tolist()]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_padding_is_never_learned(rows, processor):
+    collate = NameRows(DialogueCollator(processor))
+    batches = [collate(rows[i : i + 3]) for i in range(0, 12, 3)]
+    padded = 0
+    for group in group_by_length(batches):
+        padding = group["attention_mask"] == 0
+        padded += int(padding.sum())
+        assert (group["labels"][padding] == IGNORE_INDEX).all()
+        assert (group["input_ids"][padding] == 0).all()
+    assert padded  # else nothing was looked at
 
 
 def test_a_modality_that_a_batch_lacks_is_padding_for_its_rows(rows, processor):
