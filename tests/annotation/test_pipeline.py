@@ -228,14 +228,23 @@ def test_killed_in_the_middle_it_goes_on(videos, tmp_path, online):
 
 def test_stage_logs_are_read_strictly(tmp_path):
     path = tmp_path / "s.jsonl"
-    path.write_text('{"video_id": "a"}\n{"video_id": "a"}\n')
-    with pytest.raises(ValueError, match=r"s.jsonl: line 2: repeats"):
+    path.write_text('{"video_id": "a", "cuts": [1]}\n{"video_id": "a", "cuts": [2]}\n')
+    with pytest.raises(ValueError, match=r"s.jsonl: line 2: repeats \('a',\) with another value; delete the line"):
         StageLog(path, ("video_id",))
+    # What two runs at once have left: the same, in another time.
+    path.write_text('{"video_id": "a", "cuts": [1], "seconds": 1.5}\n{"video_id": "a", "cuts": [1], "seconds": 2.5}\n')
+    assert StageLog(path, ("video_id",)).get("a")["cuts"] == [1]
     path.write_text("[]\n")
     with pytest.raises(ValueError, match=r"s.jsonl: line 1: must be an object with video_id"):
         StageLog(path, ("video_id",))
     path.write_text('{"video_id": "a"}\n{"video')
     log = StageLog(path, ("video_id",))
-    assert path.read_text() == '{"video_id": "a"}\n' and log.get("a")
+    assert path.read_text() == '{"video_id": "a"}\n{"video' and log.get("a")  # another run may be writing it
     with pytest.raises(ValueError, match="is there already"):
         log.add({"video_id": "a"})
+    log.add({"video_id": "b"})
+    log.add({"video_id": "c"})
+    assert path.read_text() == '{"video_id": "a"}\n{"video_id": "b"}\n{"video_id": "c"}\n'
+    path.write_text('{"video')
+    StageLog(path, ("video_id",)).add({"video_id": "a"})
+    assert path.read_text() == '{"video_id": "a"}\n'

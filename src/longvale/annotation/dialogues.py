@@ -11,12 +11,13 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.dialogues import Turn, boundary_dialogue, check_grounded, make_dialogue, save_dialogues
 from ..events import Annotation, load_annotations
+from ..locks import hold
 from .captions import read_prompt
 from .servers import Chat
 from .stages import StageLog, claim
@@ -138,13 +139,18 @@ def make_dialogues(
 
     Raises:
         FileNotFoundError, ValueError: as [`longvale.events.load_annotations`]; if no video has an event.
+        Locked: if another run works on the same folder.
         ServerError: if a server gives no answer; what is done is kept.
     """
     videos = [annotation for annotation in load_annotations(annotations).values() if annotation.events]
     if not videos:
         raise ValueError(f"{annotations}: no video has an event to ask about")
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    with hold(output, "dialogues", work="longvale annotate dialogues"):
+        return _write_dialogues(videos, output, chat, seed)
+
+
+def _write_dialogues(videos: Sequence[Annotation], output: Path, chat: Chat | None, seed: int) -> dict[str, int]:
     save_dialogues(boundary_dialogues(videos, seed), output / "longvale-sft-bp.json")
     counts = {"boundary_perception": len(videos)}
     if chat is None:

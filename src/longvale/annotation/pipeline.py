@@ -32,6 +32,7 @@ from typing import Any, get_args
 
 from ..data.extraction import Engine, find_videos
 from ..events import Annotation, Event, atomic_write, save_annotations
+from ..locks import hold
 from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import Stages, claim
@@ -98,6 +99,7 @@ def annotate(
 
     Raises:
         FileNotFoundError: if a video does not exist.
+        Locked: if another run works on the same stages.
         ValueError: if engine or concurrency is none of those, two videos have one id, the stages were made with other
             settings, a package is missing, the speech recogniser does not tell the language that the filters ask for,
             or no video was admitted.
@@ -113,9 +115,11 @@ def annotate(
         raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
     check_language(options.filters.language, workers.captioners.get("speech"))
     paths = _find_all(videos)
-    run = _Run(output, options, workers, overwrite)
-    run.work(paths, engine, concurrency, progress)
-    return run.finish(paths)
+    folder = stage_folder(output)
+    with hold(folder.parent, folder.name, work="longvale annotate"):
+        run = _Run(output, options, workers, overwrite)
+        run.work(paths, engine, concurrency, progress)
+        return run.finish(paths)
 
 
 def _find_all(videos: Iterable[str | os.PathLike]) -> dict[str, Path]:

@@ -24,8 +24,9 @@ class StageLog:
         key: fields that tell lines apart.
 
     Raises:
-        ValueError: naming file and line, if one is not an object with the key's fields or has a key twice. A last line
-            that a killed run did not finish is dropped.
+        ValueError: naming file and line, if one is not an object with the key's fields, or two lines of one key differ
+            in more than the seconds that they took. A last line that a killed run did not finish is left out, and
+            overwritten by the next record: reading changes nothing, since another run may be writing.
 
     Example:
         >>> import tempfile
@@ -39,16 +40,17 @@ class StageLog:
         self.path, self._key, self._lock = Path(path), key, threading.Lock()
         self._records: dict[tuple, dict[str, Any]] = {}
         content = self.path.read_bytes() if self.path.exists() else b""
-        whole = content.rpartition(b"\n")[0]
-        if len(whole) + 1 < len(content) or (content and not whole):
-            os.truncate(self.path, len(whole) + 1 if whole else 0)
-        for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        whole = content[: content.rfind(b"\n") + 1]
+        #: Length to which the next record cuts the file, None for as it is.
+        self._cut_to = len(whole) if len(whole) < len(content) else None
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             try:
                 record = parse_json(line)
                 if not isinstance(record, dict) or any(name not in record for name in key):
                     raise ValueError(f"must be an object with {', '.join(key)}")
-                if self._key_of(record) in self._records:
-                    raise ValueError(f"repeats {self._key_of(record)}")
+                before = self._records.get(self._key_of(record))
+                if before is not None and _without_seconds(before) != _without_seconds(record):
+                    raise ValueError(f"repeats {self._key_of(record)} with another value")
             except ValueError as error:
                 raise ValueError(f"{self.path}: line {number}: {error}; delete the line") from None
             self._records[self._key_of(record)] = record
@@ -73,9 +75,16 @@ class StageLog:
         with self._lock:
             if self._key_of(record) in self._records:
                 raise ValueError(f"{self.path}: {self._key_of(record)} is there already")
+            if self._cut_to is not None:
+                os.truncate(self.path, self._cut_to)
+                self._cut_to = None
             with self.path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._records[self._key_of(record)] = json.loads(json.dumps(record))
+
+
+def _without_seconds(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "seconds"}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..checkpoints.loading import load_checkpoint, weights_digest
 from ..events import MODALITIES, Modality, check_video_id
+from ..locks import hold
 from .features import feature_bytes, is_complete, remove_unfinished, save_features
 from .manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from .sources import VIDEO_SUFFIXES, index_videos
@@ -163,26 +164,26 @@ def extract(
         paths = {video_id: path for video_id, path in paths.items() if _shard_of(video_id, shard[1]) == shard[0]}
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output}: is a file; give a directory")
-    manifest = Manifest(manifest_path(output, shard))
-    skipped = () if overwrite else tuple(video_id for video_id in paths if is_complete(output, video_id))
-    towers = weights_digest(model, part="_tower.")
-    manifest.check_towers(skipped, towers, load_records(output))
-    todo = {video_id: path for video_id, path in paths.items() if video_id not in set(skipped)}
-    batches = TowerBatches(model, batch_size or BATCH_SIZE)
+    with hold(output, manifest_path(output, shard).name, work="longvale features"):
+        manifest = Manifest(manifest_path(output, shard))
+        skipped = () if overwrite else tuple(video_id for video_id in paths if is_complete(output, video_id))
+        towers = weights_digest(model, part="_tower.")
+        manifest.check_towers(skipped, towers, load_records(output))
+        todo = {video_id: path for video_id, path in paths.items() if video_id not in set(skipped)}
+        batches = TowerBatches(model, batch_size or BATCH_SIZE)
 
-    output.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(output, todo)
-    run = _Run(output, manifest, todo, towers, skipped)
-    if engine == "ray":
-        from .ray_engine import extract_on_ray
+        remove_unfinished(output, todo)
+        run = _Run(output, manifest, todo, towers, skipped)
+        if engine == "ray":
+            from .ray_engine import extract_on_ray
 
-        results = extract_on_ray(todo, processor, model, batch_size or BATCH_SIZE, workers)
-    else:
-        results = _extract_here(_messages(todo, processor, workers), batches, run.seconds)
-    with manifest, closing(results), run.writing(progress, len(paths)):
-        for result in results:
-            run.take(result)
-    return run.summary()
+            results = extract_on_ray(todo, processor, model, batch_size or BATCH_SIZE, workers)
+        else:
+            results = _extract_here(_messages(todo, processor, workers), batches, run.seconds)
+        with manifest, closing(results), run.writing(progress, len(paths)):
+            for result in results:
+                run.take(result)
+        return run.summary()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from ..events import Event, atomic_write, load_json, parse_json, save_annotations
 from ..extras import require
+from ..locks import hold, lock_path
 from .dialogues import boundary_dialogue, save_dialogues
 from .instructions import instruction_dialogue
 from .planning import Piece, Plan, SyntheticOptions, plan_video
@@ -50,6 +51,7 @@ __all__ = [
 FORMAT_VERSION = 1
 
 SETTINGS_FILE = "synthetic.json"
+LOCK = "synthesize"
 DIALOGUE_FILES = {"boundary_perception": "longvale-sft-bp.json", "instruction": "longvale-sft-it.json"}
 
 #: Dialogues a training video, near the published ratios (7K and 25K for 7.2K videos).
@@ -206,6 +208,7 @@ def synthesize(
         `kept` (videos made now, and found from before).
 
     Raises:
+        Locked: if another run works on the same directory.
         ValueError: if a number is below 1, or the directory holds other things, other settings, or videos that are not
             among those asked for; if espeak-ng is asked for and espeakng-loader is missing.
     """
@@ -220,11 +223,21 @@ def synthesize(
         split: [plan_video(f"{split}_{index:04d}", seed, options) for index in range(count)]
         for split, count in (("train", videos), ("test", test_videos))
     }
-    _claim(output, seed, options)
-    rendered = _render(output / "videos", [*plans["train"], *plans["test"]], options, workers or _cpus(), progress)
-    counts = {split: len(items) for split, items in plans.items()}
-    counts |= _write_texts(output, plans)
+    _check_folder(output)
+    with hold(output, LOCK, work="longvale synthesize"):
+        _claim(output, seed, options)
+        rendered = _render(output / "videos", [*plans["train"], *plans["test"]], options, workers or _cpus(), progress)
+        counts = {split: len(items) for split, items in plans.items()}
+        counts |= _write_texts(output, plans)
     return counts | {"rendered": rendered, "kept": videos + test_videos - rendered}
+
+
+def _check_folder(output: Path) -> None:
+    """Refuse a directory of other things, before anything is written into it."""
+    if not output.exists() or (output / SETTINGS_FILE).exists():
+        return
+    if not output.is_dir() or {*output.iterdir()} - {lock_path(output, LOCK)}:
+        raise ValueError(f"{output}: is not an empty directory and not of an earlier run; give another directory")
 
 
 def _claim(output: Path, seed: int, options: SyntheticOptions) -> None:
@@ -238,8 +251,6 @@ def _claim(output: Path, seed: int, options: SyntheticOptions) -> None:
                 f"{path}: the directory was made with other settings, {json.dumps(found)} instead of "
                 f"{json.dumps(settings)}; give another directory"
             )
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output}: is not an empty directory and not of an earlier run; give another directory")
     (output / "videos").mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         json.dump(settings, file)

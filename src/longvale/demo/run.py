@@ -13,6 +13,7 @@ from typing import Any
 
 from longvale.demo.checkpoint import build_checkpoint, corpus_options, sample_texts
 from longvale.events import atomic_write, load_json
+from longvale.locks import hold
 
 SETTINGS_FILE = "demo.json"
 STAGES = ("boundary_perception", "instruction")
@@ -56,12 +57,17 @@ def run_demo(
         The scores, as [`longvale.evaluation.evaluate.evaluate`] returns them.
 
     Raises:
+        Locked: if another run works on the same folder.
         ValueError: if `output` holds a demo with other settings.
         RuntimeError: if a tuning stage fails; its own message stands above.
     """
     settings = settings or DemoSettings(seed=seed)
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    with hold(output, "demo", work="longvale demo"):
+        return _run(output, settings, progress)
+
+
+def _run(output: Path, settings: DemoSettings, progress: bool) -> dict[str, Any]:
     record = _Record(output / SETTINGS_FILE, settings)
     corpus, models = output / "corpus", output / "models"
     with record.part("corpus"):

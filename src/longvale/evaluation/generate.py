@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import groupby, islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from ..data.sources import ANNOTATION_FILES
 from ..events import MODALITIES, Modality, load_annotations
+from ..locks import hold
 from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Question, check_tasks, questions
 from .adapters.options import AdapterOptions
 from .answer_log import AnswerLog
@@ -207,21 +209,24 @@ def answer_all(
         progress: show a progress bar, of the first process.
 
     Raises:
+        Locked: if another run writes the log.
         ValueError: if `output` was made with other settings.
     """
     processes = processes or Processes()
     answerer.check(dict.fromkeys(question.video_id for question in asked))
     settings = {**answerer.settings(), **settings, "versions": {name: version(name) for name in _VERSIONED}}
-    with processes.first_goes_first():
-        log = AnswerLog(output, settings, asked, overwrite=overwrite, part=processes.rank)
-    blocks = list(video_blocks(asked, answerer.videos_at_a_time))
-    processes.wait()
-    with log:
-        _answer_blocks(answerer, log, blocks[processes.rank :: processes.count], processes, progress)
-    processes.wait()
-    with processes.first_goes_first():
-        if processes.rank == 0:
-            log.finish()
+    lock = hold(Path(output).parent, Path(output).name, work="answering questions")
+    with lock if processes.rank == 0 else nullcontext():
+        with processes.first_goes_first():
+            log = AnswerLog(output, settings, asked, overwrite=overwrite, part=processes.rank)
+        blocks = list(video_blocks(asked, answerer.videos_at_a_time))
+        processes.wait()
+        with log:
+            _answer_blocks(answerer, log, blocks[processes.rank :: processes.count], processes, progress)
+        processes.wait()
+        with processes.first_goes_first():
+            if processes.rank == 0:
+                log.finish()
     return log.path
 
 

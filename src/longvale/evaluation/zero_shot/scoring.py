@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...locks import hold
 from ...tasks import ZERO_SHOT_TASKS, AnyTask, Prediction, Question, ZeroShotTask
 from ..counting import check_answers, format_counts, means_by_video
 from . import avsd, music_avqa
@@ -95,7 +96,8 @@ def score_zero_shot(
         scores[task], rows = benchmark.score(answers)
         if judge is not None:
             log = judge_log(predictions_path, task)
-            replies = judge_answers(judge, answers, benchmark.asked, benchmark.references, log, progress=progress)
+            with hold(log.parent, log.name, work="judging answers"):
+                replies = judge_answers(judge, answers, benchmark.asked, benchmark.references, log, progress=progress)
             scores[task]["judge"], verdicts = score_verdicts(replies, judge)
             rows = [row | verdict for row, verdict in zip(rows, verdicts, strict=True)]
         for video_id, means in means_by_video(answers, rows).items():
