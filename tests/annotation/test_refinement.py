@@ -177,13 +177,80 @@ def test_of_several_people_the_latest_or_the_one_asked_for_counts(annotated):
         (lambda r: [r[0]], "has no caption"),
         (lambda r: [r[1]], "has no range"),
         (lambda r: [*r[:2], {**r[2], "value": {"choices": ["magic"]}}], "relation 'magic' is not one of"),
-        (lambda r: ["x"], "a region has no id or value"),
+        (lambda r: ["x"], "no result that is a list of regions"),
+        (lambda r: [{**r[0], "id": None}, r[1]], "a region has no id"),
+        (lambda r: [r[0], {**r[1], "value": {"text": [5]}}], "'e0': caption must be a text, not \\[5\\]"),
+        (lambda r: [*r[:2], {**r[2], "value": {"choices": 5}}], "relation 5 is not one of"),
+        (
+            lambda r: [{**r[0], "value": {"ranges": [{"start": 1501, "end": 1600}]}}, r[1]],
+            r"region 'e0' \('A dog runs.'\) begins at 60.0 s, but the video ends at 60.0 s; move or remove it",
+        ),
     ],
 )
 def test_wrong_exports_are_named(annotated, change, message):
     with pytest.raises(ValueError, match=rf"export.json: task 3: .*{message}"):
         bring_back(annotated, submitted(export(annotated), change))
     assert not annotated.with_name("new.json").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": "a"},
+        {"data": {"video_id": ["a"], "fps": 25}},
+        {"data": {"video_id": "a", "fps": "25"}},
+        {"annotations": 5},
+    ],
+)
+def test_tasks_of_odd_types_are_named(annotated, change):
+    with pytest.raises(ValueError, match=r"export.json: task 3: "):
+        bring_back(annotated, [{**submitted(export(annotated))[0], **change}])
+
+
+def test_what_is_neither_a_range_nor_of_one_is_left_out_and_counted(annotated, caplog):
+    others = [
+        {"type": "relation", "from_id": "e0", "to_id": "e1", "direction": "right"},
+        {"type": "relation", "from_id": "e1", "to_id": "e2", "direction": "right", "value": 5},
+        {"id": "q", "from_name": "quality", "type": "choices", "value": {"choices": ["good"]}},
+        {"id": "q2", "from_name": "relation", "type": "choices", "value": {"choices": ["causality"]}},
+        {"id": 9, "from_name": ["?"], "type": None, "value": {"number": 4}},
+        {"id": "box", "from_name": "box", "type": "videorectangle", "value": {"sequence": [{"frame": 3}]}},
+        {"id": "box", "from_name": "events", "type": "timelinelabels", "value": {"sequence": [], "ranges": []}},
+        {"id": "box", "from_name": "caption", "type": "textarea", "value": {"text": ["A red box."]}},
+    ]
+    made, changes = bring_back(annotated, submitted(export(annotated), lambda result: result + others))
+    assert made.events == EVENTS and changes == []
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "relation: 1 None, 1 caption without a range, 1 choices, 2 relation, 1 relation without a range, "
+        "1 timelinelabels, 1 videorectangle"
+    )
+
+
+def test_of_several_tasks_of_a_video_the_latest_work_counts(annotated):
+    tasks = export(annotated)
+
+    def moved(frame):
+        return lambda result: [{**result[0], "value": {"ranges": [{"start": frame, "end": 309}]}}, *result[1:]]
+
+    early, late = "2026-01-02T00:30:00+02:00", "2026-01-01T23:00:00.5Z"  # the text of the earlier sorts last
+    exported = submitted(tasks, moved(51), at=late) + submitted(tasks, moved(26), by=8, at=early)
+    for order in (exported, exported[::-1]):
+        made, changes = bring_back(annotated, order)
+        assert made.events[0].start == 2.0 and [c["by"] for c in changes] == ["7"]
+    assert bring_back(annotated, exported, annotator="8")[0].events[0].start == 1.0
+    exported[0]["annotations"][0]["updated_at"] = None
+    assert bring_back(annotated, exported)[0].events[0].start == 1.0
+
+
+def test_a_region_that_ends_after_the_video_is_cut_and_named(annotated, caplog):
+    def longer(result):
+        result[-2]["value"] = {"ranges": [{"start": 1001, "end": 1600}]}
+        return result
+
+    made, changes = bring_back(annotated, submitted(export(annotated), longer))
+    assert made.events == EVENTS and changes == []
+    assert "task 3: region 'e2' ends at 64.0 s; cut at the video's end, 60.0 s" in caplog.text
 
 
 @given(st.floats(0, 3600), st.floats(0.01, 600), st.sampled_from([8.0, 24.0, 25.0, 29.97, 60.0]))

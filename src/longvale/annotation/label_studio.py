@@ -7,16 +7,20 @@ the last frame that begins before `t`. Boundaries that nobody moved keep their e
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ..events import (
+    DURATION_TOLERANCE_S,
     RELATIONS,
     Annotation,
     Event,
@@ -29,6 +33,8 @@ from ..events import (
 )
 from .pipeline import stage_folder
 from .stages import StageLog
+
+logger = logging.getLogger(__name__)
 
 #: Version of the model that Label Studio shows for what was not made by people.
 MODEL_VERSION = "longvale annotate"
@@ -106,7 +112,7 @@ def export_tasks(
     names, relations = _known(annotations)
     tasks = []
     for video_id, annotation in load_annotations(annotations).items():
-        url = f"{videos_url.rstrip('/')}/{quote(names.get(video_id, video_id + suffix))}"
+        url = f"{videos_url.rstrip('/')}/{quote(os.fsencode(names.get(video_id, video_id + suffix)))}"
         result = [
             item
             for index, event in enumerate(annotation.events)
@@ -158,7 +164,9 @@ def import_tasks(
 ) -> tuple[int, Path]:
     """Read people's work back.
 
-    Videos that nobody worked on stay as they are. The work of one person counts a video: the latest, or `annotator`'s.
+    Videos that nobody worked on stay as they are. The work of one person counts per video, though it be in several
+    tasks: the latest, or `annotator`'s. What is neither a range nor a caption or relation of one, such as lines between
+    regions, boxes and answers about the whole video, is left out, and the log says how much of it.
 
     Args:
         exported: JSON export of Label Studio (not JSON_MIN or CSV, which lose which caption has which range).
@@ -177,16 +185,25 @@ def import_tasks(
     _, relations = _known(annotations)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise ValueError(f"{exported}: must be a list of tasks; export in the format JSON")
-    after, changes = dict(before), []
-    for number, task in enumerate(tasks):
-        try:
-            found = _read_task(task, before, relations, annotator)
-        except ValueError as error:
-            raise ValueError(f"{exported}: task {task.get('id', number)}: {error}") from None
-        if found is not None:
-            video_id, annotation, done = found
-            after[video_id] = annotation
+    latest: dict[str, _Work] = {}
+    after, changes, left_out = dict(before), [], Counter[str]()
+    place = ""
+    try:
+        for number, task in enumerate(tasks):
+            place = f"{exported}: task {task.get('id', number)}"
+            for work in _read_work(task, place, before, annotator):
+                if work.video_id not in latest or work.when() >= latest[work.video_id].when():
+                    latest[work.video_id] = work
+        for video_id, work in latest.items():
+            place = work.place
+            after[video_id], done, others = _apply(work, before[video_id], relations)
             changes += done
+            left_out += others
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    if left_out:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
+        logger.warning("%s: left out what is neither a range nor its caption or relation: %s", exported, counts)
     save_annotations(after, output)
     path = Path(output).with_suffix(".changes.jsonl")
     with atomic_write(path) as file:
@@ -194,33 +211,59 @@ def import_tasks(
     return len(changes), path
 
 
-def _read_task(
-    task: Mapping[str, Any],
-    before: Mapping[str, Annotation],
-    relations: Mapping[tuple[str, int], str],
-    annotator: str | None,
-) -> tuple[str, Annotation, list[Change]] | None:
-    data = task.get("data")
-    if not isinstance(data, dict) or data.get("video_id") not in before:
-        raise ValueError("data.video_id names no video of the annotations")
+@dataclass(frozen=True)
+class _Work:
+    """What one person submitted about one video, and the task that it is in."""
+
+    place: str
+    video_id: str
+    fps: float
+    people: list[str]
+    updated_at: str
+    result: Any
+
+    def when(self) -> datetime:
+        """Time of the last change; the earliest time there is if the export does not say."""
+        try:
+            time = datetime.fromisoformat(self.updated_at)
+        except ValueError:
+            return datetime.min.replace(tzinfo=UTC)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _read_work(
+    task: Mapping[str, Any], place: str, before: Mapping[str, Annotation], annotator: str | None
+) -> list[_Work]:
+    """The submitted work of a task, of all people or one, in the order of the export."""
+    data, submitted = task.get("data"), task.get("annotations") or []
+    video_id = data.get("video_id") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(video_id, str) or video_id not in before:
+        raise ValueError(f"data.video_id names no video of the annotations: {video_id!r}")
     fps = data.get("fps")
     if not is_number(fps) or fps <= 0:
         raise ValueError(f"data.fps must be above 0, not {fps!r}")
-    work = [w for w in task.get("annotations") or [] if isinstance(w, dict) and not w.get("was_cancelled")]
-    if annotator is not None:
-        work = [w for w in work if annotator in _people(w)]
-    if not work:
-        return None
-    latest = max(work, key=lambda w: str(w.get("updated_at", "")))
-    old = before[data["video_id"]]
-    who, when = _people(latest)[-1], str(latest.get("updated_at", ""))
-    regions = _read_regions(latest.get("result"), fps)
+    if not isinstance(submitted, list):
+        raise ValueError("annotations must be a list; export in the format JSON")
+    work = [
+        _Work(place, video_id, fps, _people(item), str(item.get("updated_at", "")), item.get("result"))
+        for item in submitted
+        if isinstance(item, dict) and not item.get("was_cancelled")
+    ]
+    return [item for item in work if annotator is None or annotator in item.people]
+
+
+def _apply(
+    work: _Work, old: Annotation, relations: Mapping[tuple[str, int], str]
+) -> tuple[Annotation, list[Change], Counter[str]]:
+    """The annotation after a person's work, what changed, and counts of what is left out by kind."""
+    regions, left_out = _read_regions(work.result)
     events, changes = [], []
+    who, when = work.people[-1], work.updated_at
     for region_id, region in regions.items():
         index = _index_of(region_id, old)
         kept = None if index is None else old.events[index]
         relation = None if index is None else relations.get((old.video_id, index))
-        event = _event(region, kept, fps, old.duration)
+        event = _event(region_id, region, kept, work, old.duration)
         events.append(event)
         changes += _compare(old.video_id, index, kept, relation, event, region["relation"], who, when)
     gone = set(range(len(old.events))) - {_index_of(region_id, old) for region_id in regions}
@@ -228,7 +271,7 @@ def _read_task(
         told = _told(old.events[index], relations.get((old.video_id, index)))
         changes.append(Change(old.video_id, index, "removed", who, when, told, None))
     ordered = tuple(sorted(events, key=lambda event: (event.start, event.end)))
-    return old.video_id, Annotation(old.video_id, old.duration, ordered, old.extra), changes
+    return Annotation(old.video_id, old.duration, ordered, old.extra), changes, left_out
 
 
 def _people(work: Mapping[str, Any]) -> list[str]:
@@ -239,38 +282,62 @@ def _people(work: Mapping[str, Any]) -> list[str]:
     return [str(by) if by is not None else "unknown"]
 
 
-def _read_regions(result: Any, fps: float) -> dict[str, dict[str, Any]]:
-    """Frames, caption and relation by region id, in the order of the export."""
-    if not isinstance(result, list):
-        raise ValueError("an annotation has no result")
+def _read_regions(result: Any) -> tuple[dict[str, dict[str, Any]], Counter[str]]:
+    """Frames, caption and relation by region id, in the order of the export, and counts of the other items by type."""
+    if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
+        raise ValueError("an annotation has no result that is a list of regions; export in the format JSON")
     regions: dict[str, dict[str, Any]] = {}
+    left_out = Counter[str]()
+    of_others: set[str] = set()
     for item in result:
-        value = item.get("value") if isinstance(item, dict) else None
-        if not isinstance(value, dict) or not isinstance(item.get("id"), str):
+        kind, value, region_id = str(item.get("type")), item.get("value"), str(item.get("id"))
+        value = value if isinstance(value, dict) else {}
+        field = "ranges" if kind == "timelinelabels" else item.get("from_name")
+        if field not in ("ranges", "caption", "relation") or (field == "ranges" and not value.get("ranges")):
+            left_out[kind] += 1  # a line, a box, an answer about the whole video, the empty range that a box brings
+            of_others.add(region_id)
+            continue
+        if item.get("id") is None:
             raise ValueError("a region has no id or value; export in the format JSON")
-        region = regions.setdefault(item["id"], {"ranges": None, "caption": None, "relation": None})
-        if item.get("type") == "timelinelabels":
-            ranges = value.get("ranges")
-            first = ranges[0] if isinstance(ranges, list) and len(ranges) == 1 and isinstance(ranges[0], dict) else {}
-            if not (
-                is_number(first.get("start")) and is_number(first.get("end")) and 1 <= first["start"] <= first["end"]
-            ):
-                raise ValueError(f"region {item['id']!r} must have one range of frames from 1 on, not {ranges!r}")
-            region["ranges"] = (round(first["start"]), round(first["end"]))
-        elif item.get("from_name") == "caption":
-            texts = value.get("text")
-            region["caption"] = " ".join(texts) if isinstance(texts, list) else texts
-        elif item.get("from_name") == "relation":
-            chosen = value.get("choices") or [None]
-            if chosen[0] is not None and chosen[0] not in RELATIONS:
-                raise ValueError(f"region {item['id']!r}: relation {chosen[0]!r} is not one of {', '.join(RELATIONS)}")
-            region["relation"] = chosen[0]
+        region = regions.setdefault(region_id, {"ranges": None, "caption": None, "relation": None})
+        region[field] = _READ[field](value, region_id)
+    for region_id in [region_id for region_id, region in regions.items() if region["ranges"] is None]:
+        region = regions[region_id]
+        if region["caption"] and region_id not in of_others:
+            raise ValueError(f"region {region_id!r} has no range; draw one or remove its caption")
+        left_out.update(f"{name} without a range" for name in ("caption", "relation") if region[name])
+        del regions[region_id]
     for region_id, region in regions.items():
-        if region["ranges"] is None:
-            raise ValueError(f"region {region_id!r} has no range")
-        if not isinstance(region["caption"], str) or not region["caption"].strip():
+        if not region["caption"]:
             raise ValueError(f"region {region_id!r} has no caption; write one or remove the region")
-    return regions
+    return regions, left_out
+
+
+def _read_range(value: Mapping[str, Any], region_id: str) -> tuple[int, int]:
+    ranges = value["ranges"]
+    only = ranges[0] if isinstance(ranges, list) and len(ranges) == 1 and isinstance(ranges[0], dict) else {}
+    if not (is_number(only.get("start")) and is_number(only.get("end")) and 1 <= only["start"] <= only["end"]):
+        raise ValueError(f"region {region_id!r} must have one range of frames from 1 on, not {ranges!r}")
+    return round(only["start"]), round(only["end"])
+
+
+def _read_caption(value: Mapping[str, Any], region_id: str) -> str:
+    texts = value.get("text")
+    texts = [texts] if isinstance(texts, str) else [] if texts is None else texts
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"region {region_id!r}: caption must be a text, not {texts!r}")
+    return " ".join(texts).strip()
+
+
+def _read_relation(value: Mapping[str, Any], region_id: str) -> str | None:
+    chosen = value.get("choices") or [None]
+    if not isinstance(chosen, list) or chosen[0] not in (None, *RELATIONS):
+        name = chosen[0] if isinstance(chosen, list) else chosen
+        raise ValueError(f"region {region_id!r}: relation {name!r} is not one of {', '.join(RELATIONS)}")
+    return chosen[0]
+
+
+_READ: dict[str, Any] = {"ranges": _read_range, "caption": _read_caption, "relation": _read_relation}
 
 
 def _index_of(region_id: str, old: Annotation) -> int | None:
@@ -279,14 +346,22 @@ def _index_of(region_id: str, old: Annotation) -> int | None:
     return int(digits) if known else None
 
 
-def _event(region: Mapping[str, Any], kept: Event | None, fps: float, duration: Seconds) -> Event:
+def _event(region_id: str, region: Mapping[str, Any], kept: Event | None, work: _Work, duration: Seconds) -> Event:
     """The event of a region; with the exact times of the event that it was, where nobody moved it."""
-    start, end = to_seconds(*region["ranges"], fps)
+    start, end = to_seconds(*region["ranges"], work.fps)
     if kept is not None:
-        first, last = to_frames(kept.start, kept.end, fps)
+        first, last = to_frames(kept.start, kept.end, work.fps)
         start = kept.start if region["ranges"][0] == first else start
         end = kept.end if region["ranges"][1] == last else end
-    return Event(start, min(end, max(duration, kept.end if kept else 0.0)), region["caption"].strip())
+    latest = max(duration, kept.end if kept else 0.0)
+    if start >= latest:
+        raise ValueError(
+            f"region {region_id!r} ({region['caption']!r}) begins at {start} s, but the video ends at {latest} s; "
+            "move or remove it"
+        )
+    if end > latest + DURATION_TOLERANCE_S:
+        logger.warning("%s: region %r ends at %s s; cut at the video's end, %s s", work.place, region_id, end, latest)
+    return Event(start, min(end, latest), region["caption"])
 
 
 def _told(event: Event, relation: str | None) -> dict[str, Any]:
