@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, TypeGuard, get_args
 
+from .names import temporary_prefix
+
 Seconds: TypeAlias = float
 Modality: TypeAlias = Literal["visual", "audio", "speech"]
 
@@ -282,7 +284,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".tmp")
     try:
         # mkstemp gives 0600: restore what a plain open() would have given.
         umask = os.umask(0)

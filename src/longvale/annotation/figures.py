@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..events import atomic_write
+from ..names import printable
 from .filters import Rejection, funnel
 from .footage import Footage
 
@@ -65,7 +66,7 @@ def timeline_figure(title: str, found: Mapping[str, Any], footage: Footage) -> F
         for i, picture in enumerate(pictures):
             strip.imshow(picture, extent=(i * width, (i + 1) * width, 0, 1), aspect="auto")
     strip.set(ylim=(0, 1), yticks=[])
-    name = strip.set_title(title, loc="left", fontsize=9)
+    name = strip.set_title(printable(title), loc="left", fontsize=9)
     name.set_parse_math(False)
     axes.vlines(found["cuts"], -0.4, 0.4, color="black", linewidth=0.8)
     ticks, y = [(0.0, "cuts")], 1

@@ -33,6 +33,7 @@ from typing import Any, get_args
 from ..data.extraction import Engine, find_videos
 from ..events import Annotation, Event, atomic_write, save_annotations
 from ..locks import hold
+from ..names import LONGEST_NAME
 from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import Stages, claim
@@ -183,7 +184,9 @@ class _Run:
                 bar.update()
 
     def _picture(self, video_id: str, number: int) -> Path | None:
-        return self.folder / "timelines" / f"{video_id}.png" if number < TIMELINES else None
+        name = f"{video_id}.png"
+        fits = len(os.fsencode(name)) <= LONGEST_NAME
+        return self.folder / "timelines" / name if number < TIMELINES and fits else None
 
     # --- the end ---
 

@@ -138,6 +138,8 @@ class VideoStages:
 
     def _examine(self, path: Path, footage: _LazyFootage) -> tuple[Facts, list[Rejection]]:
         options = self.options.filters
+        if not path.exists():
+            return Facts(), [Rejection("readable", f"{path.name}: no such file, or a link to nothing")]
         try:
             info = probe(path)
             claimed = Facts(info.duration, has_picture=info.has_video, has_sound=info.has_audio)

@@ -19,12 +19,21 @@ BAD_INPUT, INTERRUPTED = 2, 130
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TRANSFORMERS_VERBOSITY": "error"}
 
 
+#: What typer raises about the command line; the class has had several homes.
+UsageError = typer.BadParameter.__bases__[0]
+
+
 class _Group(TyperGroup):
     """Turns what a command raises about its input into one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            name = getattr(error, "option_name", "")  # of one that is not known
+            if name and not getattr(error, "possibilities", None):
+                error.message += f" (a name that begins with a hyphen comes last, behind --: ... -- {name}...)"
+            raise
         except BrokenPipeError:  # whoever read our output has gone, as `| head` does
             raise
         except (ValueError, OSError) as error:

@@ -35,9 +35,11 @@ from datasets import List, Value
 from datasets.exceptions import DatasetGenerationError
 
 from ..events import MODALITIES, Annotation, Event
+from ..names import look_up
 from ..tasks import TASKS, questions
 from .dialogues import fill_timecodes, load_dialogues
 from .features import FOLDERS, FeatureStore
+from .shards import storable
 from .sources import (
     ANNOTATION_FILES,
     DIALOGUE_STEMS,
@@ -208,7 +210,7 @@ class LongVALE(datasets.GeneratorBasedBuilder):
                 continue
             columns = media.load(video_id)
             for number, row in enumerate(rows(self.config.name, record)):
-                yield f"{index}-{number}", row | columns
+                yield f"{index}-{number}", storable(row) | columns
 
     def _read(self, path: str) -> list[tuple[str, Any]]:
         if self.config.name in DIALOGUE_STEMS:
@@ -237,12 +239,13 @@ class _Media:
     def __init__(self, config: LongVALEConfig) -> None:
         self.fate = "dropped" if config.missing_media == "drop" else "kept with None"
         self.store = None if config.features_dir is None else FeatureStore(config.features_dir)
-        self.videos = None if config.videos_dir is None else index_videos(config.videos_dir)
+        videos = None if config.videos_dir is None else index_videos(config.videos_dir)
+        self.videos = None if videos is None else {name: path for name, path in videos.items() if path.exists()}
 
     def missing(self, video_id: str) -> list[str]:
         """Columns for which this video has no file."""
         columns = [FOLDERS[m] for m in self.store.missing(video_id)] if self.store is not None else []
-        if self.videos is not None and video_id not in self.videos:
+        if self.videos is not None and look_up(self.videos, video_id) is None:
             columns.append("video")
         return columns
 
@@ -253,7 +256,10 @@ class _Media:
             features = self.store.load(video_id, missing="none")
             columns |= {FOLDERS[modality]: features[modality] for modality in MODALITIES}
         if self.videos is not None:
-            columns["video"] = str(self.videos[video_id]) if video_id in self.videos else None
+            path = look_up(self.videos, video_id)
+            columns["video"] = None if path is None else str(path)
+            if storable(columns["video"]) != columns["video"]:
+                raise ValueError(f"{path}: the name is not UTF-8, which Arrow needs; rename the file")
         return columns
 
     def notes(self) -> list[str]:

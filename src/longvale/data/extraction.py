@@ -15,6 +15,7 @@ work there as one job.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -300,7 +301,14 @@ class _Run:
         else:
             # The line comes first: a video is finished when its features are there.
             self._manifest.add(record)
-            save_features(self._output, result.video_id, result.features)
+            try:
+                save_features(self._output, result.video_id, result.features)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                reason = f"{path.name}: its name is too long for the file system with .npy behind it; rename the video"
+                self._manifest.add({"video_id": result.video_id, "file": path.name, "error": reason})
+                return Result(result.video_id, error=reason)
         return result
 
     def _collect(self, most: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..events import MODALITIES, Modality, load_annotations
+from ..names import look_up
 from .checksums import CHECKSUMS_FILE, changed_files
 from .features import FOLDERS, FeatureStore
 from .manifest import load_records
@@ -119,7 +120,7 @@ def check_features(
         findings += _look_at(store, video_id, records.get(video_id, {}), seen[video_id])
     findings += _check_widths(store, seen, widths)
     findings += _check_lengths(seen, {video_id: video.duration for video_id, video in videos.items()})
-    extra = [video_id for video_id in store.video_ids() if video_id not in videos]
+    extra = [video_id for video_id in store.video_ids() if look_up(videos, video_id) is None]
     if extra:  # of another split, or to no purpose
         findings.append(Finding("", "extra", f"{len(extra)} videos are not in {annotations}, the first {extra[0]!r}"))
     order = {kind: number for number, kind in enumerate((*_PROBLEMS, *_NOTES))}

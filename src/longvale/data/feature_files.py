@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..events import Modality, check_video_id
+from ..names import look_up, spellings
 
 #: What numpy raises on headers that are cut, hostile, or promise more than the file holds.
 _HEADER_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, tokenize.TokenError, EOFError)
@@ -29,6 +30,9 @@ _MAX_MEMBER_BYTES = 256 << 20
 
 #: Deflate shrinks float features by a tenth; a thousandfold is an attack.
 _MAX_RATIO = 200
+
+#: Of a member of a zip archive: its name is UTF-8.
+_UTF8_FLAG = 0x800
 
 #: Bytes that are fetched at once of an archive that lies behind a URL: a video's features of one modality and some.
 _BLOCK_BYTES = 512 << 10
@@ -68,7 +72,7 @@ class NpyFolder:
         return str(self._path(video_id))
 
     def has(self, video_id: str) -> bool:
-        return self._path(video_id).is_file()
+        return os.path.isfile(self._path(video_id))
 
     def read(self, video_id: str) -> np.ndarray:
         # Mapping checks the promised shape against the file's size before memory is asked for, and never unpickles.
@@ -85,14 +89,15 @@ class NpyFolder:
     def digest_into(self, digest: Any) -> None:
         for path in self._paths():
             status = path.stat()
-            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
 
     def _path(self, video_id: str) -> Path:
         check_video_id(video_id)
-        return self.folder / f"{video_id}.npy"
+        paths = [self.folder / f"{name}.npy" for name in spellings(video_id)]
+        return next((path for path in paths if os.path.isfile(path)), paths[0])
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("*.npy"))
+        return sorted(path for path in self.folder.glob("*.npy") if path.is_file())  # no links to nothing
 
 
 class NpyArchive:
@@ -114,7 +119,7 @@ class NpyArchive:
         self._members: dict[str, zipfile.ZipInfo] = {}
         for member in self._archive().infolist():
             self._check_safe(member)
-            path = PurePosixPath(member.filename)
+            path = PurePosixPath(_member_name(member))
             if member.is_dir() or path.suffix != ".npy" or path.name.startswith("."):
                 continue
             check_video_id(path.stem)
@@ -126,12 +131,12 @@ class NpyArchive:
         yield from sorted(self._members)
 
     def place(self, video_id: str) -> str:
-        member = self._members.get(video_id)
-        return f"{self.name}: {member.filename if member else f'{video_id}.npy'}"
+        member = look_up(self._members, video_id)
+        return f"{self.name}: {_member_name(member) if member else f'{video_id}.npy'}"
 
     def has(self, video_id: str) -> bool:
         check_video_id(video_id)
-        return video_id in self._members
+        return look_up(self._members, video_id) is not None
 
     def read(self, video_id: str) -> np.ndarray:
         return parse_npy(self._content(video_id), self.place(video_id))
@@ -145,7 +150,7 @@ class NpyArchive:
             digest.update(f"{self.name}\0{member.filename}\0{member.file_size}\0{member.CRC}\n".encode())
 
     def _content(self, video_id: str) -> bytes:
-        member, place = self._members[video_id], self.place(video_id)
+        member, place = look_up(self._members, video_id), self.place(video_id)
         try:
             with self._archive().open(member) as file:
                 content = file.read(member.file_size + 1)  # at the end zipfile compares the checksum
@@ -202,13 +207,13 @@ class ParquetColumn:
         yield from sorted(self._shards.rows)
 
     def place(self, video_id: str) -> str:
-        row = self._shards.rows.get(video_id)
+        row = look_up(self._shards.rows, video_id)
         path = self._shards.root if row is None else row[0]
         return f"{path}: video {video_id!r}: {self._modality}_features"
 
     def has(self, video_id: str) -> bool:
         check_video_id(video_id)
-        return video_id in self._shards.rows
+        return look_up(self._shards.rows, video_id) is not None
 
     def read(self, video_id: str) -> np.ndarray:
         return self._shards.array(video_id, self._modality, self.place(video_id))
@@ -259,7 +264,7 @@ class ParquetShards:
 
     def array(self, video_id: str, modality: Modality, place: str) -> np.ndarray:
         """float16 [n, width]; [0, 0] for a modality that the video does not have."""
-        path, group, row = self.rows[video_id]
+        path, group, row = look_up(self.rows, video_id)
         table = self._read_group(path, group)
         rows = table.column(f"{modality}_features")[row]
         if not rows.is_valid:
@@ -289,6 +294,16 @@ class ParquetShards:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_group": None}
+
+
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """The name of a member; one that is UTF-8 without the flag that says so, as macOS packs, is not taken for CP437."""
+    if member.flag_bits & _UTF8_FLAG:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
 
 
 def _storage(array: Any) -> Any:

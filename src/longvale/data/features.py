@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 
 from ..events import MODALITIES, Modality, atomic_write, check_video_id
+from ..names import temporary_prefix
 from .feature_files import FeatureFiles, NpyArchive, NpyFolder, ParquetColumn, ParquetShards, find_archives, is_url
 
 #: Folder of each modality below the root of a store.
@@ -250,10 +251,10 @@ def remove_unfinished(root: str | os.PathLike, video_ids: Iterable[str]) -> None
         root: folder of the store; it need not exist.
         video_ids: of the videos; no other process may be writing their files.
     """
-    wanted = set(video_ids)
+    wanted = {temporary_prefix(f"{video_id}.npy") for video_id in video_ids}
     for folder in FOLDERS.values():
-        for path in Path(root, folder).glob(".*.npy.*.tmp"):
-            if path.name[1:].rpartition(".npy.")[0] in wanted:
+        for path in Path(root, folder).glob(".*.*.tmp"):
+            if path.name[: path.name.removesuffix(".tmp").rindex(".") + 1] in wanted:
                 path.unlink(missing_ok=True)
 
 
@@ -265,7 +266,7 @@ def is_complete(root: str | os.PathLike, video_id: str, modalities: Iterable[Mod
         video_id: of the video.
         modalities: those given to [`save_features`].
     """
-    return all(feature_path(root, video_id, modality).is_file() for modality in modalities)
+    return all(os.path.isfile(feature_path(root, video_id, modality)) for modality in modalities)
 
 
 def feature_path(root: str | os.PathLike, video_id: str, modality: Modality) -> Path:

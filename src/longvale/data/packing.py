@@ -98,6 +98,9 @@ def pack_features(
     video_ids, records = store.video_ids(), load_records(store_root) if Path(store_root).is_dir() else {}
     if not video_ids:
         raise FileNotFoundError(f"{store_root}: holds no features")
+    for video_id in video_ids:
+        if video_id.encode(errors="replace").decode() != video_id:
+            raise ValueError(f"{store_root}: the name {video_id!r} is not UTF-8, which Parquet needs; rename its files")
     features = row_features(store.widths())
     (output / "data").mkdir(parents=True, exist_ok=True)
     absent = dict.fromkeys(MODALITIES, 0)

@@ -12,6 +12,7 @@ from ..data.extraction import encode_video
 from ..data.features import FOLDERS, FeatureStore, feature_path
 from ..data.sources import index_videos
 from ..events import MODALITIES, Modality
+from ..names import look_up
 from .model import Features
 
 logger = logging.getLogger(__name__)
@@ -73,13 +74,17 @@ class VideoInputs:
             FileNotFoundError: naming the file that is missing.
         """
         if self._store is None:
-            if video_id not in self._videos:
-                raise FileNotFoundError(f"{self.root / video_id}.mp4: no such file; add it, or skip missing videos")
+            video = look_up(self._videos, video_id)
+            if video is None or not video.exists():
+                place = f"{self.root / video_id}.mp4: no such file" if video is None else f"{video}: a link to nothing"
+                raise FileNotFoundError(f"{place}; add it, or leave such videos out with --skip-missing")
             return
         absent = [modality for modality in self._store.missing(video_id) if modality in self.modalities]
         if absent:
             path = feature_path(self.root, video_id, absent[0])
-            raise FileNotFoundError(f"{path}: no such file; make it with `longvale features`, or skip missing videos")
+            raise FileNotFoundError(
+                f"{path}: no such file; make it with `longvale features`, or leave such videos out with --skip-missing"
+            )
 
     def check_widths(self, video_ids: Iterable[str], model: Any) -> None:
         """Look, by the headers of stored features, whether they are as wide as the model takes them.
@@ -106,7 +111,7 @@ class VideoInputs:
 
         self.check(video_id)
         if self._store is None:
-            found = encode_video(model, processor, self._videos[video_id])
+            found = encode_video(model, processor, look_up(self._videos, video_id))
         else:
             self.check_widths([video_id], model)
             found = self._store.load(video_id, missing="none")  # missing are, at most, modalities not asked for

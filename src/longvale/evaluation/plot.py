@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.statistics import read_splits
 from ..events import Annotation, Event
+from ..names import look_up, spellings
 from ..plotting import save_figure
 from ..tasks import Prediction, load_predictions
 from .ask import Answer, read_answer
@@ -39,7 +40,7 @@ def plot_video(
     annotation = find_video(video_id, data)
     dense, grounding = None, None
     if predictions is not None:
-        answers = [p for p in load_predictions(predictions) if p.video_id == video_id]
+        answers = [p for p in load_predictions(predictions) if p.video_id in spellings(video_id)]
         if not answers:
             raise ValueError(f"{predictions}: holds no answer about video {video_id!r}")
         dense, grounding = read_answers(annotation, answers)
@@ -71,13 +72,14 @@ def find_video(video_id: str, data: str | os.PathLike) -> Annotation:
         ValueError: if there is none, naming ids that are spelled like it.
     """
     known = {video.video_id: video for videos in read_splits(data).values() for video in videos}
-    if video_id not in known:
+    video = look_up(known, video_id)
+    if video is None:
         near = get_close_matches(video_id, known, n=3)
         hint = (
             f"did you mean {' or '.join(map(repr, near))}?" if near else f"it knows {next(iter(known))!r}, for instance"
         )
         raise ValueError(f"{data}: no video {video_id!r}; {hint}")
-    return known[video_id]
+    return video
 
 
 def read_answers(
