@@ -203,10 +203,13 @@ class TransformersCaptioner:
 def _load_captioner(model: str, device: str | None) -> tuple[Any, Any]:
     import transformers
 
+    from ..models.convolutions import guard_convolutions
+
     processor = transformers.AutoProcessor.from_pretrained(model)
     kind = transformers.AutoConfig.from_pretrained(model).model_type
     loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForMultimodalLM"))
-    return processor, loader.from_pretrained(model, device_map=device or "auto", dtype="auto")
+    loaded = loader.from_pretrained(model, device_map=device or "auto", dtype="auto")
+    return processor, guard_convolutions(loaded)
 
 
 class SpeechRecogniser:
@@ -228,10 +231,13 @@ class SpeechRecogniser:
     def __init__(self, model: str, device: str | None = None) -> None:
         from transformers import pipeline
 
+        from ..models.convolutions import guard_convolutions
+
         self.name = f"{model} (speech)"
         self._pipeline = explain(
             lambda path: pipeline("automatic-speech-recognition", model=path, device=device), model
         )
+        guard_convolutions(self._pipeline.model)
         asked = getattr(self._pipeline.model, "generation_config", None)
         tokens = getattr(asked, "lang_to_id", None) or {}
         #: Codes of the languages that it can tell; none of a Whisper of English alone, and of other models.

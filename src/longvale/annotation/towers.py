@@ -112,7 +112,9 @@ class CheckpointPictures:
 def _load(model: str, device: str | None) -> Any:
     from transformers import AutoModel
 
-    loaded = _from_pretrained(AutoModel, model).eval()
+    from ..models.convolutions import guard_convolutions
+
+    loaded = guard_convolutions(_from_pretrained(AutoModel, model)).eval()
     return loaded.to(device) if device else loaded
 
 

@@ -27,6 +27,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_beats import BeatsConfig
+from .convolutions import convolve_in_float32
 
 #: Parameter names here -> names in a published checkpoint; the first that matches counts.
 _ORIGINAL_NAMES = (
@@ -134,8 +135,13 @@ class BeatsPositionalConvEmbedding(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         length, taps = hidden_states.shape[1], self.direction.shape[2]
         weight = self.magnitude * (self.direction / self.direction.norm(dim=(0, 1), keepdim=True))
-        output = nn.functional.conv1d(
-            hidden_states.transpose(1, 2), weight, self.bias, padding=taps // 2, groups=self.groups
+        output = convolve_in_float32(
+            nn.functional.conv1d,
+            hidden_states.transpose(1, 2),
+            weight,
+            self.bias,
+            padding=taps // 2,
+            groups=self.groups,
         )
         # An even number of taps gives one output more than inputs: the last one goes.
         return nn.functional.gelu(output[:, :, :length]).transpose(1, 2)

@@ -21,6 +21,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple, torch_compi
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_longvale import MODALITIES, LongVALEConfig
+from .convolutions import guard_convolutions
 from .modeling_beats import BeatsModel, pool_windows
 
 # Inputs that stand for the video: used in the prefill, dropped in later decoding steps.
@@ -85,6 +86,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
         self.audio_projector = nn.Linear(config.audio_feature_size, hidden_size)
         self.speech_projector = nn.Linear(config.speech_feature_size, hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
+        guard_convolutions(self)  # of towers and language models of others
         if not config.text_config.num_hidden_layers:  # for the towers alone: a checkpoint's layers stay where they are
             self._keys_to_ignore_on_load_unexpected = [r"language_model\.layers\.", r"^lm_head\."]
         self.post_init()

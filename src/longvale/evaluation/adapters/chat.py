@@ -115,6 +115,8 @@ def load_chat_model(model: str | os.PathLike, device: str | None = None) -> tupl
     """
     import transformers
 
+    from ...models.convolutions import guard_convolutions
+
     try:
         kind = transformers.AutoConfig.from_pretrained(model).model_type
         loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForImageTextToText"))
@@ -122,4 +124,4 @@ def load_chat_model(model: str | os.PathLike, device: str | None = None) -> tupl
         processor = transformers.AutoProcessor.from_pretrained(model)
     except OSError as error:
         raise FileNotFoundError(f"{model}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
-    return loaded.to(choose_device(device)).eval(), processor
+    return guard_convolutions(loaded).to(choose_device(device)).eval(), processor
