@@ -97,7 +97,10 @@ def test_without_pictures_there_are_no_visual_events():
 def test_a_file_that_the_detector_cannot_read_is_named(tmp_path):
     pytest.importorskip("scenedetect")
     footage = film((RED, 6), path=tmp_path / "gone.mp4")
-    with pytest.raises(ValueError, match=r"gone\.mp4: PySceneDetect cannot read it"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such file"):
+        find_visual_events(footage)
+    (tmp_path / "gone.mp4").write_text("text" * 100)
+    with pytest.raises(ValueError, match=r"gone\.mp4: not a media file"):
         find_visual_events(footage)
     assert find_visual_events(footage, VisualOptions(detector="none")).events == ((0.0, 6.0),)
 

@@ -109,7 +109,7 @@ def test_every_kind_is_guarded_and_can_be_pickled(make):
     model = nn.Sequential(make(4, 8, 3, groups=4), make(8, 8, 1)).to(torch.bfloat16)
     inputs = torch.randn(1, 4, *[5] * (make(1, 1, 1).weight.dim() - 2), dtype=torch.bfloat16)
     plain = type(model[1])
-    guarded = pickle.loads(pickle.dumps(guard_convolutions(guard_convolutions(model))))
+    guarded = pickle.loads(pickle.dumps(guard_convolutions(guard_convolutions(model))))  # noqa: S301 (its own bytes)
     assert type(guarded[1]) is plain  # of one group
     output, computed = dtypes_of(guarded, inputs)
     assert computed == [{torch.float32}] and output.dtype == torch.bfloat16

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..events import Modality
-from ..models.media import MediaError, probe
+from ..models.media import MediaError, MediaLengthError, probe
 from .boundaries import coherence, fuse
 from .boundaries.audio import AudioOptions, find_sounds
 from .boundaries.speech import SpeechOptions, find_speech
@@ -25,6 +25,9 @@ from .footage import Footage, read_footage
 from .languages import LanguageTeller, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
+
+#: Frames of the size of an embedder that are in memory at a time.
+_MOST_FRAMES = 2048
 
 #: An event is perceived in a modality that fills at least this share of it, or this many seconds.
 _PERCEIVED_SHARE, _PERCEIVED_S = 0.1, 1.0
@@ -100,7 +103,7 @@ class VideoStages:
             ValueError: if it was admitted earlier and cannot be read any more.
             ServerError: if a server gives no answer.
         """
-        footage = _LazyFootage(path)
+        footage = _LazyFootage(path, self.options.filters.max_duration_s)
         try:
             if not self._admit(video_id, path, footage):
                 return
@@ -123,6 +126,12 @@ class VideoStages:
         if record is None:
             start = time.perf_counter()
             facts, rejections = self._examine(path, footage)
+            seconds = _since(start)
+            if not rejections:  # boundaries look at every picture: only then is it known that all can be read
+                try:
+                    self._find_boundaries(video_id, footage)
+                except MediaError as error:
+                    rejections = [_unreadable(error, path)]
             warnings = list(footage.value.warnings) if footage.loaded else []
             record = {
                 "video_id": video_id,
@@ -131,7 +140,7 @@ class VideoStages:
                 "rejections": [asdict(rejection) for rejection in rejections],
                 "facts": asdict(facts),
                 "warnings": warnings,
-                "seconds": _since(start),
+                "seconds": seconds,
             }
             self.stages.videos.add(record)
         return record["admitted"]
@@ -147,8 +156,11 @@ class VideoStages:
             if too_long:  # a header is enough to refuse three hours
                 return claimed, too_long
             facts = gather_facts(footage.value, self.options.speech, self.workers.captioners.get("speech"), options)
+        except MediaLengthError as error:  # longer than its header claims: not read to its end
+            facts = Facts(round(error.duration, 3))
+            return facts, [Rejection("duration", "too long", facts.duration, error.limit)]
         except MediaError as error:
-            return Facts(), [Rejection("readable", " ".join(str(error).split()).replace(str(path), path.name))]
+            return Facts(), [_unreadable(error, path)]
         return facts, admit(facts, options)
 
     def _find_boundaries(self, video_id: str, footage: _LazyFootage) -> dict[str, Any]:
@@ -211,16 +223,20 @@ class VideoStages:
 class _LazyFootage:
     """Footage that is read when somebody looks at it: a resumed run does not read what it does not need."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, max_duration_s: float | None) -> None:
+        self._path, self._limit = path, max_duration_s
 
     @cached_property
     def value(self) -> Footage:
-        return read_footage(self._path)
+        return read_footage(self._path, max_duration_s=self._limit)
 
     @property
     def loaded(self) -> bool:
         return "value" in vars(self)
+
+
+def _unreadable(error: MediaError, path: Path) -> Rejection:
+    return Rejection("readable", " ".join(str(error).split()).replace(str(path), path.name))
 
 
 def _since(start: float) -> float:
@@ -247,7 +263,7 @@ def gather_facts(
     if options.min_agreement is not None and len(motion) > 2 and footage.waveform is not None:
         levels = np.abs(np.diff(loudness(footage.waveform)))
         together = agreement(motion, np.interp(footage.times[1:], np.arange(len(levels)) * 0.1, levels))
-    height = None if footage.frames is None else _picture_height(footage)
+    height = None if footage.frames is None else probe(footage.path).short_side
     return Facts(
         round(footage.duration, 3), height, footage.frames is not None, footage.waveform is not None, spoken, still,
         language, probability, together,
@@ -260,14 +276,6 @@ def _motion(footage: Footage) -> np.ndarray:
         return np.empty(0)
     pairs = zip(footage.frames, footage.frames[1:], strict=False)
     return np.array([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs])
-
-
-def _picture_height(footage: Footage) -> int:
-    import av
-
-    with av.open(f"file:{footage.path.resolve()}") as container:
-        stream = container.streams.best("video")
-        return min(stream.width, stream.height)
 
 
 def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Workers) -> dict[str, Any]:
@@ -295,7 +303,10 @@ def _coherence(footage: Footage, visual: Any, audio: Any, workers: Workers) -> d
     told: dict[str, Any] = {}
     rows = {}
     if footage.frames is not None and len(seconds):
-        rows["visual"] = (workers.pictures(footage.frames_at(seconds, workers.pictures.size)), visual)
+        size = workers.pictures.size
+        parts = np.array_split(seconds, -(-len(seconds) // _MOST_FRAMES))
+        embedded = [workers.pictures(footage.frames_at(part, size)) for part in parts]
+        rows["visual"] = (np.concatenate(embedded), visual)
     if footage.waveform is not None and len(seconds):
         rows["audio"] = (workers.sounds([footage.sound(t - 0.5, t + 0.5) for t in seconds]), audio)
     for name, (embeddings, found) in rows.items():

@@ -14,16 +14,19 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, BinaryIO, Literal, TypeAlias, get_args
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Stream
+from av.video.frame import VideoFrame
 
-from .media_pictures import Pictures, Timeline, Wish
+from .media_clock import Clock, Reach, is_broadcast
+from .media_pictures import Pictures, Timeline, Wish, is_counted, play, square_size
 from .media_sound import Sound
-from .media_source import MediaError, Source, find_streams, packets_of
+from .media_source import MediaError, MediaLengthError, Source, find_streams
 
 Decode = Literal["strict", "official"]
 
@@ -36,6 +39,9 @@ SAMPLING_RATE = 16_000
 
 #: Two hours: twelve times the longest video of the benchmark, a waveform of 460 MB.
 MAX_DURATION_S = 7200.0
+
+#: A day: what [`MediaStream`] reads, which holds a window of the sound only.
+MAX_STREAM_S = 86_400.0
 
 #: Windows in which [`MediaStream`] gives the sound, by default.
 WINDOW_S = 30.0
@@ -81,11 +87,15 @@ class MediaInfo:
         duration: seconds, None when the header does not say. It is a claim: [`read_media`] measures.
         has_video: there is a stream of pictures (a cover image is none).
         has_audio: there is a stream of sound.
+        short_side: of the pictures, in square pixels; None without pictures.
+        frame_rate: pictures a second, None when the header does not say.
     """
 
     duration: float | None
     has_video: bool
     has_audio: bool
+    short_side: int | None = None
+    frame_rate: float | None = None
 
 
 def probe(source: VideoSource) -> MediaInfo:
@@ -100,8 +110,37 @@ def probe(source: VideoSource) -> MediaInfo:
     """
     with Source(source).open() as container:
         picture, sound = find_streams(container)
-        duration = container.duration / av.time_base if container.duration else None
-        return MediaInfo(duration, picture is not None, sound is not None)
+        says = container.duration and not is_broadcast(container)
+        duration = container.duration / av.time_base if says else None
+        if picture is None or picture.codec_context is None:
+            return MediaInfo(duration, picture is not None, sound is not None)
+        rate = picture.guessed_rate or picture.average_rate
+        return MediaInfo(duration, True, sound is not None, min(square_size(picture)), float(rate) if rate else None)
+
+
+def read_pictures(source: VideoSource, threads: int | None = None) -> Iterator[tuple[Fraction, VideoFrame]]:
+    """Go through all pictures of a video in the order of showing; damaged ones are left out.
+
+    Args:
+        source: as for [`read_media`].
+        threads: of the decoder; None for one a core, at most four.
+
+    Returns:
+        Yields the second at which each is shown, counted from the first, and the picture as FFmpeg decodes it, neither
+        scaled nor turned. Nothing for a file without pictures.
+
+    Raises:
+        FileNotFoundError, MediaError: as [`probe`].
+
+    Example:
+        >>> [picture.width for _, picture in read_pictures("film.mkv")]  # doctest: +SKIP
+        [1280, 1280, 1280]
+    """
+    yield from play(Source(source), _threads(threads))
+
+
+def _threads(asked: int | None) -> int:
+    return asked or min(4, os.cpu_count() or 1)
 
 
 def read_media(
@@ -135,7 +174,8 @@ def read_media(
         FileNotFoundError: if there is no such file.
         MediaError: if the file is empty, not a media file, cannot be fetched, is too long, truncated (more than 1 s and
             2 % of what its header claims is missing), damaged in more than 10 % of a stream's packets, of no duration,
-            or if it holds neither picture nor sound.
+            holds neither picture nor sound, has a sound that pauses for more than an hour in which it holds no picture
+            either, pictures of more than 67 million pixels, or if the frames would take more than 2.5 GB.
         ValueError: if another argument is out of range.
 
     Example:
@@ -160,7 +200,7 @@ class MediaStream:
     Args:
         source: as for [`read_media`].
         window_s: length of the windows in seconds.
-        max_duration_s: longest video that is accepted; None, the default, for no limit.
+        max_duration_s: longest video that is accepted, by default a day; None for no limit.
         kwargs: as for [`read_media`].
 
     Raises:
@@ -176,7 +216,12 @@ class MediaStream:
     """
 
     def __init__(
-        self, source: VideoSource, *, window_s: float = WINDOW_S, max_duration_s: float | None = None, **kwargs: Any
+        self,
+        source: VideoSource,
+        *,
+        window_s: float = WINDOW_S,
+        max_duration_s: float | None = MAX_STREAM_S,
+        **kwargs: Any,
     ) -> None:
         self._options = _Options(max_duration_s=max_duration_s, **kwargs)
         self._window = round(window_s * self._options.sampling_rate)
@@ -234,10 +279,7 @@ class _Options:
 
     def check_length(self, name: str, duration: float) -> None:
         if self.max_duration_s is not None and duration > self.max_duration_s:
-            raise MediaError(
-                f"{name}: lasts {duration:.1f} s, longer than the limit of {self.max_duration_s:.1f} s; "
-                "cut it or raise max_duration_s"
-            )
+            raise MediaLengthError(name, duration, self.max_duration_s)
 
 
 # --- the walk -------------------------------------------------------------------------------------------------------
@@ -251,25 +293,28 @@ def _walk(source: Source, options: _Options, window: int | None) -> Generator[np
         seen = None if picture is None else _expect_pictures(source, container, picture, sound, options)
         heard = None if sound is None else Sound(sound, source.name, options.sampling_rate)
         windows = _Windows(heard, window, options.sampling_rate)
-        reach = _Reach(container)
+        clock, reach = Clock(container, find_streams(container)), Reach(container, source.name, picture, sound)
         try:
-            for packet in packets_of(container):
+            for packet in clock.packets():
                 reach.add(packet)
                 if picture is not None and packet.stream_index == picture.index:
                     seen.add(packet)
                 elif sound is not None and packet.stream_index == sound.index:
                     heard.add(packet)
                     if heard.start_s is not None:
-                        options.check_length(source.name, heard.end_s - heard.start_s)
+                        options.check_length(source.name, max(heard.end_s - heard.start_s, heard.held_s))
                         yield from windows.full(seen)
         except av.FFmpegError as error:
             warnings.append(f"reading stopped at {reach.end_s:.1f} s: {error.strerror}")
         _check_truncated(container, source.name, streams, reach.ends_s)
+        if clock.recordings > 1:
+            warnings.append(f"{clock.recordings} recordings are joined; they are read one after the other")
         if heard is not None:
             warnings += heard.close()
         timeline = None if seen is None else seen.close()
     zero_s, duration = _clock(source.name, timeline, heard)
     options.check_length(source.name, duration)
+    reach.reach(zero_s + duration)
     options.check_times(duration)
 
     frames, shown_s = None, np.empty(0)
@@ -309,27 +354,8 @@ def _expect_pictures(
         ends.append(container.duration / av.time_base)
     duration = max(ends, default=0.0) - zero_s
     num_pictures = picture.frames or round(duration * (picture.average_rate or 0))
-    threads = options.threads or min(4, os.cpu_count() or 1)
     guess = options.wish(zero_s, max(duration, 0.0), num_pictures)
-    return Pictures(source, picture, guess, options.size, threads, counted=container.format.name == "avi")
-
-
-class _Reach:
-    """How far each stream can be read."""
-
-    def __init__(self, container: InputContainer) -> None:
-        self._time_bases = {stream.index: float(stream.time_base) for stream in container.streams if stream.time_base}
-        self.ends_s: dict[int, float] = {}
-
-    @property
-    def end_s(self) -> float:
-        return max(self.ends_s.values(), default=0.0)
-
-    def add(self, packet: av.Packet) -> None:
-        ticks = packet.dts if packet.pts is None else packet.pts
-        if ticks is not None and not packet.is_discard:
-            end_s = (ticks + (packet.duration or 0)) * self._time_bases.get(packet.stream_index, 0.0)
-            self.ends_s[packet.stream_index] = max(self.ends_s.get(packet.stream_index, 0.0), end_s)
+    return Pictures(source, picture, guess, options.size, _threads(options.threads), counted=is_counted(container))
 
 
 class _Windows:

@@ -12,6 +12,9 @@ from .media_source import MediaError
 #: Up to this share of a stream's packets may be damaged before it is refused.
 _DAMAGED_SHARE = 0.1
 
+#: Of a picture, as of 8192 x 8192. The decoder holds several.
+_MAX_PIXELS = 1 << 26
+
 #: Codecs in which pictures that no other is predicted from are marked and can be left out without any effect on the
 #: rest: H.264's nal_ref_idc (ITU-T H.264, 7.4.1). HEVC's sub-layer non-reference pictures may still be referred to.
 _MARKS_UNREFERENCED = frozenset({"h264"})
@@ -24,12 +27,22 @@ class Decoder:
         stream: to decode.
         name: of the file, for errors.
         threads: of the decoder.
+
+    Raises:
+        MediaError: if the pictures are larger than 67 million pixels.
     """
 
     def __init__(self, stream: Stream, name: str, threads: int) -> None:
         self._context = stream.codec_context
         self._context.thread_type = "AUTO"
         self._context.thread_count = threads
+        if stream.type == "video":
+            self._context.options = {"max_pixels": str(_MAX_PIXELS)}
+            if self._context.width * self._context.height > _MAX_PIXELS:
+                raise MediaError(
+                    f"{name}: its pictures claim {self._context.width} x {self._context.height} pixels, more than "
+                    f"{_MAX_PIXELS / 1e6:.0f} million; scale it down"
+                )
         self._name, self._what = name, "picture" if stream.type == "video" else "sound"
         self._can_skip = self._context.name in _MARKS_UNREFERENCED
         self._length_size = _length_size(self._context.extradata or b"") if self._can_skip else 0

@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -19,11 +20,15 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from .media_clock import Clock
 from .media_decoder import Decoder
-from .media_source import MediaError, Source, find_streams, packets_of
+from .media_source import MediaError, Source, find_streams
 
 #: Presentation times are multiples of a time base, at least a hundred times coarser than this.
 _EPSILON_S = 1e-7
+
+#: What the frames may take in all: 100 pictures of 3840 x 2160.
+_MAX_FRAMES_BYTES = 2_500_000_000
 
 #: Packets that are held back at most, in bytes. A file with few key frames is decoded as it comes.
 _MAX_HELD_BYTES = 32 << 20
@@ -173,7 +178,8 @@ class Pictures:
         self._pending = np.unique(guess.indices if self._by_index else guess.times_s + _EPSILON_S)
         self._packets, self._exact, self._counted = array("q"), True, counted
         self._decoder = Decoder(stream, source.name, threads)
-        self._convert = _Converter(size)
+        num_frames = len(guess.indices if self._by_index else guess.times_s)
+        self._convert = _Converter(source.name, stream, size, num_frames)
         self._images: dict[int, tuple[np.ndarray, int]] = {}  # wanted tick -> picture, when that one begins
         self._group: list[av.Packet] = []  # that is complete
         self._next: list[av.Packet] = []  # that grows
@@ -325,9 +331,9 @@ class Pictures:
         pending, found = deque(wanted.tolist()), {}
         latest, latest_shown = None, 0
         with self._source.open() as container:
-            stream, _ = find_streams(container)
-            decoder = Decoder(stream, self._source.name, self._threads)
-            for count, frame in enumerate(_play(container, stream, decoder, runs)):
+            streams = find_streams(container)
+            decoder = Decoder(streams[0], self._source.name, self._threads)
+            for count, frame in enumerate(_play(Clock(container, streams), streams[0], decoder, runs)):
                 if timeline.counted:
                     shown = int(timeline.ticks[min(count, len(timeline.ticks) - 1)])
                 else:
@@ -342,13 +348,12 @@ class Pictures:
         return found, decoder
 
 
-def _play(
-    container: InputContainer, stream: Stream, decoder: Decoder, runs: list[tuple[int, int]]
-) -> Iterator[VideoFrame]:
+def _play(clock: Clock, stream: Stream, decoder: Decoder, runs: list[tuple[int, int]]) -> Iterator[VideoFrame]:
     """Decode these packets of the stream and no others; frames come in the order of showing."""
     runs = deque(runs)
     try:
-        for index, packet in enumerate(packets_of(container, stream)):
+        own = (packet for packet in clock.packets() if packet.stream_index == stream.index)
+        for index, packet in enumerate(own):
             if index >= runs[0][0]:
                 yield from decoder.decode(packet)
             if index == runs[0][1]:
@@ -361,33 +366,114 @@ def _play(
         yield from decoder.decode(None)
 
 
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+def is_counted(container: InputContainer) -> bool:
+    """Whether pictures are shown one after the other, as in AVI, which does not say of each when that is."""
+    return container.format.name == "avi"
+
+
+def play(source: Source, threads: int) -> Iterator[tuple[Fraction, VideoFrame]]:
+    """All pictures with the seconds since the first; see [`longvale.models.media.read_pictures`]."""
+    with source.open() as container:
+        streams = find_streams(container)
+        stream, counted = streams[0], is_counted(container)
+        if stream is None or stream.codec_context is None:
+            return
+        ticks: list[int] = []  # when the pictures of all packets so far are shown
+
+        def noted() -> Iterator[av.Packet]:
+            for packet in Clock(container, streams).packets():
+                if packet.stream_index == stream.index:
+                    shown = packet.dts if packet.pts is None or counted else packet.pts
+                    if shown is not None and not packet.is_discard:
+                        ticks.append(shown)
+                    yield packet
+
+        first = shown = None
+        for count, frame in enumerate(_decode_all(noted(), Decoder(stream, source.name, threads))):
+            if first is None:
+                first = shown = min(ticks, default=0)
+            if counted and ticks:
+                shown = ticks[min(count, len(ticks) - 1)]
+            elif frame.pts is not None:
+                shown = frame.pts
+            if not frame.is_corrupt:
+                yield (shown - first) * stream.time_base, frame
+
+
+def _decode_all(packets: Iterator[av.Packet], decoder: Decoder) -> Iterator[VideoFrame]:
+    try:
+        for packet in packets:
+            yield from decoder.decode(packet)
+    except av.FFmpegError:  # the rest of the file cannot be read
+        pass
+    yield from decoder.decode(None)
+
+
 # --- how they look --------------------------------------------------------------------------------------------------
 
 
 class _Converter:
-    """Turns decoded pictures into upright RGB arrays, all of the shape that the first one gives."""
+    """Turns decoded pictures into upright RGB arrays of square pixels, all of the shape that the first one gives.
 
-    def __init__(self, size: int | None) -> None:
-        self._size = size
+    Args:
+        name: of the file, for errors.
+        stream: of pictures.
+        size: length of the shorter side in pixels, None for that of the pictures.
+        num_frames: how many of them will be in memory at a time.
+    """
+
+    def __init__(self, name: str, stream: Stream, size: int | None, num_frames: int) -> None:
+        self._name, self._size, self._num_frames = name, size, num_frames
+        self._pixel = stream.sample_aspect_ratio  # now: the stream is gone with its container
         self._reformatter = VideoReformatter()  # keeps the tables of the scaler from frame to frame
         self._shape: tuple[int, int] | None = None  # width, height before turning
         self._matrix: np.ndarray | None = None
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 [H, W, 3]."""
+        """uint8 [H, W, 3].
+
+        Raises:
+            MediaError: if the frames would not fit in memory.
+        """
         if self._shape is None:
-            self._shape = _scaled(frame.width, frame.height, self._size)
+            self._shape = self._scaled(_squared(frame.width, self._pixel), frame.height)
             self._matrix = _display_matrix(frame)
         width, height = self._shape
         image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC)
         return upright(image.to_ndarray(), self._matrix)
 
-
-def _scaled(width: int, height: int, size: int | None) -> tuple[int, int]:
-    """Width and height with the shorter side at `size`, the longer one rounded down as CLIP's image processor does."""
-    if size is None:
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """With the shorter side at the size, the longer one rounded down as CLIP's image processor does."""
+        size = self._size
+        if size is not None:
+            scaled = (size, size * height // width) if width <= height else (size * width // height, size)
+            width, height = scaled
+        total = 3 * width * height * self._num_frames
+        if total > _MAX_FRAMES_BYTES:
+            raise MediaError(
+                f"{self._name}: {self._num_frames} frames of {width} x {height} pixels would take "
+                f"{total / 1e9:.1f} GB, more than {_MAX_FRAMES_BYTES / 1e9} GB; ask for fewer or smaller ones, or "
+                "crop the video"
+            )
         return width, height
-    return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+
+
+def square_size(stream: Stream) -> tuple[int, int]:
+    """Width and height of the pictures in square pixels by the header, before they are turned."""
+    return _squared(stream.width, stream.sample_aspect_ratio), stream.height
+
+
+def _squared(width: int, pixel: Fraction | None) -> int:
+    """The width in square pixels, by the width of a pixel over its height, if that is known; the height stays.
+
+    Example:
+        >>> _squared(1440, Fraction(4, 3)), _squared(1280, None)
+        (1920, 1280)
+    """
+    return max(1, round(width * pixel)) if pixel else width
 
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from av.audio.resampler import AudioResampler
 from av.stream import Stream
 
 from .media_decoder import Decoder
+from .media_source import MediaError
 
 #: Sound that starts this much off the time it should by count of samples has a gap; less is rounding of timestamps.
 _SOUND_GAP_S = 0.1
@@ -21,6 +22,10 @@ _SOUND_GAP_S = 0.1
 _RESAMPLING = {"rematrix_maxval": "1", "filter_size": "64", "cutoff": "0.96"}
 
 
+#: Sampling rates in Hz that are believed. Beyond them a few bytes ask for hours of sound, or for a filter of gigabytes.
+_RATES = (1_000, 1_000_000)
+
+
 class Sound:
     """Collects the sound of a stream as mono chunks at one sampling rate, each with the time at which it starts.
 
@@ -28,9 +33,13 @@ class Sound:
         stream: of sound.
         name: of the file, for errors.
         sampling_rate: of the waveform in Hz.
+
+    Raises:
+        MediaError: on the way, if the sound claims a sampling rate below 1 kHz or above 1 MHz.
     """
 
     def __init__(self, stream: Stream, name: str, sampling_rate: int) -> None:
+        self._name = name
         self._time_base = float(stream.time_base)
         self._decoder = Decoder(stream, name, threads=1)
         self._rate = sampling_rate
@@ -41,6 +50,7 @@ class Sound:
         self._next_s = 0.0  # when the next frame is due
         self._packet_end_s: float | None = None
         self.start_s: float | None = None  # None until a sample has come out
+        self.held_s = 0.0  # length of the sound in the file, wherever it belongs
 
     @property
     def end_s(self) -> float:
@@ -88,6 +98,8 @@ class Sound:
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         if form != self._format or abs(start_s - self._next_s) > _SOUND_GAP_S:
             self._flush()
+            if not _RATES[0] <= frame.sample_rate <= _RATES[1]:
+                raise MediaError(f"{self._name}: its sound claims {frame.sample_rate} samples a second; convert it")
             # frame_size makes chunks of a second, whatever the codec's frames are.
             self._resampler = AudioResampler(
                 "flt", "mono", self._rate, frame_size=self._rate, options=dict(_RESAMPLING)
@@ -96,7 +108,9 @@ class Sound:
             self._segment_s, self._in_segment = start_s, 0
             if self.start_s is None:
                 self.start_s = start_s
-        self._next_s += frame.samples / frame.sample_rate
+        length_s = frame.samples / frame.sample_rate
+        self._next_s += length_s
+        self.held_s += length_s
         frame.pts = None  # a segment has no gaps: samples follow each other by count
         self._keep(frame)
 

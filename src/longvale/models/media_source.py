@@ -14,9 +14,7 @@ import av.logging
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
-#: The demuxers that may open a file. Left out are those that follow a file's text to other files or to the network
-#: (concat, hls, dash, ...) and those that draw text or single images.
-_FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,rm,mxf,nut,dv,wav,mp3,aac,ac3,flac,aiff,amr,caf,w64"
+from .media_formats import DEMUXERS
 
 #: `https://...`, `hf://...`, also chained as `zip://video.mp4::https://...`.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
@@ -41,6 +39,25 @@ def silence_ffmpeg() -> None:
 
 class MediaError(ValueError):
     """A file that cannot be read as a video, with the file's name, what is wrong and a remedy in one line."""
+
+
+class MediaLengthError(MediaError):
+    """A file that is longer than asked for.
+
+    Args:
+        name: of the file.
+        duration: seconds that were found; there may be more.
+        limit: in seconds.
+    """
+
+    def __init__(self, name: str, duration: float, limit: float) -> None:
+        super().__init__(
+            f"{name}: lasts {duration:.1f} s, longer than the limit of {limit:.1f} s; cut it or raise max_duration_s"
+        )
+        self.name, self.duration, self.limit = name, duration, limit
+
+    def __reduce__(self) -> tuple[type[MediaLengthError], tuple[str, float, float]]:
+        return type(self), (self.name, self.duration, self.limit)
 
 
 class Source:
@@ -95,7 +112,7 @@ class Source:
         silence_ffmpeg()
         with self._target() as target:
             try:
-                container = av.open(target, "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace")
+                container = av.open(target, "r", options={"format_whitelist": DEMUXERS}, metadata_errors="replace")
             except av.error.PermissionError:
                 raise MediaError(f"{self.name}: may not be read; change its permissions") from None
             except av.FFmpegError as error:
@@ -191,14 +208,3 @@ def find_streams(container: InputContainer) -> tuple[Stream | None, Stream | Non
     best = container.streams.best("video")
     picture = best if best in pictures else next(iter(pictures), None)
     return picture, container.streams.best("audio")
-
-
-def packets_of(container: InputContainer, *streams: Stream) -> Iterator[av.Packet]:
-    """The packets of these streams, or of all, in the order of the file."""
-    try:
-        for packet in container.demux(*streams):
-            if packet.size or packet.dts is not None:  # else PyAV marks the end of a stream by it
-                yield packet
-    except IndexError:
-        # Where a stream turned up on the way, as in MPEG-TS, PyAV 18 counts wrongly when it marks the ends.
-        return

