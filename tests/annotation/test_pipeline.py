@@ -14,8 +14,8 @@ from serving import GOOD, Server
 from longvale.annotation.correlation import Concatenation, LanguageModelReasoner
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
-from longvale.annotation.servers import ServerChat, ServerError
 from longvale.annotation.stages import StageLog
+from longvale.chat_client import ChatClient, ServerError
 from longvale.events import RELATIONS, load_annotations, load_json
 
 pytest.importorskip("scenedetect")
@@ -160,7 +160,7 @@ def test_wrong_calls_are_named(videos, tmp_path, longvale):
 
 
 def reasoner(server, **options):
-    chat = ServerChat(server.url, "m", sleep=lambda seconds: None, timeout_s=5, **{"retries": 1, **options})
+    chat = ChatClient("m", server.url, sleep=lambda seconds: None, timeout_s=5, **{"retries": 1, **options})
     return LanguageModelReasoner(chat, attempts=2)
 
 
@@ -220,7 +220,7 @@ def test_killed_in_the_middle_it_goes_on(videos, tmp_path, online):
     with log.open("a") as file:
         file.write('{"video_id": "a", "eve')  # what a kill may leave
     server.script[:] = [GOOD]
-    chat = ServerChat(server.url, "m")
+    chat = ChatClient("m", server.url)
     run(videos, output, LanguageModelReasoner(chat))
     server.stop()
     assert [(r["video_id"], r["event_id"]) for r in lines(output, "events")] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]

@@ -30,7 +30,7 @@ class Deadly:
 
     def __call__(self, evidence):
         from longvale.annotation.correlation import Concatenation
-        from longvale.annotation.servers import ServerError
+        from longvale.chat_client import ServerError
 
         if not Path(self.marker).exists():
             Path(self.marker).write_text(str(os.getpid()))
@@ -43,7 +43,7 @@ class Deadly:
 def main():
     videos, output, marker, failing = sys.argv[1:]
     from longvale.annotation.pipeline import Workers, annotate
-    from longvale.annotation.servers import ServerError
+    from longvale.chat_client import ServerError
 
     workers = Workers(reasoner=Deadly(marker, failing == "yes"))
     try:

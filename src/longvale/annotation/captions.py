@@ -20,8 +20,9 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from ..chat_client import limit_note
 from ..checkpoints.towers import explain
-from ..evaluation.adapters.chat import OMNI_WRITERS
+from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
 from ..events import Seconds
 from ..models.media import SAMPLING_RATE
 from .measurements import Measurements
@@ -31,6 +32,9 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 #: Longer events are described in parts, as the models that play the roles take clips of at most this.
 MAX_CLIP_S: Seconds = 30.0
+
+#: Longest caption of a clip in tokens: a sentence or two.
+CAPTION_TOKENS = 128
 
 #: Pictures of a clip that a video captioner is given.
 CLIP_FRAMES = 8
@@ -69,7 +73,7 @@ class Captioner(Protocol):
     size: int
 
     def __call__(self, clip: Clip) -> str:
-        """A sentence; "" if there is nothing to tell. Raises `ValueError` if it fails."""
+        """A sentence; "" if there is nothing to tell. Raises `NoAnswer` if a model writes none."""
 
 
 def parts(start: Seconds, end: Seconds) -> list[tuple[Seconds, Seconds]]:
@@ -155,6 +159,7 @@ class TransformersCaptioner:
         role: video, keyframe or audio.
         model: Hub id or folder.
         device: such as "cuda:0"; default an accelerator if there is one.
+        max_tokens: longest caption; default [`CAPTION_TOKENS`].
 
     Raises:
         FileNotFoundError: if there is nothing to load.
@@ -163,8 +168,9 @@ class TransformersCaptioner:
 
     size = 336
 
-    def __init__(self, role: Role, model: str, device: str | None = None) -> None:
-        self.name, self._role = f"{model} ({role})", role
+    def __init__(self, role: Role, model: str, device: str | None = None, *, max_tokens: int | None = None) -> None:
+        self.name, self._role = f"{model}{limit_note(max_tokens)} ({role})", role
+        self._max_tokens = max_tokens or CAPTION_TOKENS
         self._processor, self._model = explain(lambda path: _load_captioner(path, device), model)
         senses = ("feature_extractor", "audio_processor") if role == "audio" else ("image_processor",)
         if not any(hasattr(self._processor, sense) for sense in senses):
@@ -195,9 +201,9 @@ class TransformersCaptioner:
             return_tensors="pt",
         ).to(self._model.device)
         inputs = inputs.to(self._model.dtype)  # pictures and sound; numbers of tokens stay whole
-        answer = self._model.generate(**inputs, max_new_tokens=128, do_sample=False)
-        text = self._processor.batch_decode(answer[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
-        return " ".join(text.split())
+        answer = self._model.generate(**inputs, max_new_tokens=self._max_tokens, do_sample=False)
+        (text,) = self._processor.batch_decode(answer[:, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
+        return " ".join(answer_of(text, self._processor.tokenizer, self.name).split())
 
 
 def _load_captioner(model: str, device: str | None) -> tuple[Any, Any]:
@@ -279,7 +285,7 @@ class ServerCaptioner:
 
     Args:
         role: video or keyframe.
-        chat: of [`longvale.annotation.servers`].
+        chat: such as a [`longvale.chat_client.ChatClient`].
     """
 
     size = 336
@@ -298,7 +304,7 @@ class ServerCaptioner:
             {"type": "image_url", "image_url": {"url": _data_uri(picture)}} for picture in pictures
         ]
         content.append({"type": "text", "text": read_prompt(self._role)})
-        return " ".join(self._chat([{"role": "user", "content": content}]).split())
+        return " ".join(self._chat([{"role": "user", "content": content}], max_tokens=CAPTION_TOKENS).split())
 
 
 def _data_uri(picture: np.ndarray) -> str:

@@ -10,17 +10,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from ..chat_client import Chat, NoAnswer
 from ..events import RELATIONS, Modality, Seconds
 from .captions import Role, read_prompt
-from .servers import Chat
 
 #: Longest caption in characters; longer ones are no caption but a model that does not stop.
 MAX_CAPTION = 600
 
-#: JSON schema of an answer, for servers that enforce one.
+#: Longest answer in tokens: the questions, the relations and a caption of [`MAX_CAPTION`] characters.
+MAX_TOKENS = 512
+
+#: Longest answer that is read, in characters.
+_MAX_ANSWER = 16_384
+
+#: JSON schema of an answer, where it can be enforced.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -82,7 +88,7 @@ class Reasoner(Protocol):
     name: str
 
     def __call__(self, evidence: Evidence) -> Correlation:
-        """Raises [`longvale.annotation.servers.ServerError`] if a server gives no answer."""
+        """Raises [`longvale.chat_client.ServerError`] if a server gives no answer."""
 
 
 class Concatenation:
@@ -108,6 +114,32 @@ def concatenate(evidence: Evidence) -> str:
     return " ".join(sentences) or "Nothing can be seen or heard."
 
 
+#: Which captions are of a modality.
+_ROLES_OF: dict[Modality, tuple[Role, ...]] = {
+    "visual": ("video", "keyframe"),
+    "audio": ("audio",),
+    "speech": ("speech",),
+}
+
+
+def of_one_modality(evidence: Evidence) -> Evidence | None:
+    """The captions that are all there is, where an event is perceived or told in one modality; None where in more.
+
+    Example:
+        >>> seen = {"video": "A dog runs.", "audio": "It is quiet."}
+        >>> concatenate(of_one_modality(Evidence(0, 5, seen, ("visual",))))
+        'A dog runs.'
+        >>> of_one_modality(Evidence(0, 5, seen, ("visual", "audio"))) is None
+        True
+    """
+    told = {m for m, roles in _ROLES_OF.items() if any(evidence.captions.get(role, "").strip() for role in roles)}
+    left = told & set(evidence.modalities) or told
+    if len(left) > 1:
+        return None
+    roles = [role for modality in left for role in _ROLES_OF[modality]]
+    return replace(evidence, captions={role: evidence.captions.get(role, "") for role in roles})
+
+
 def _relations_of(evidence: Evidence) -> tuple[str, ...]:
     if evidence.modalities == ("visual",):
         return ("visual-only",)
@@ -117,10 +149,10 @@ def _relations_of(evidence: Evidence) -> tuple[str, ...]:
 
 
 class LanguageModelReasoner:
-    """Asks a language model.
+    """Asks a language model about events of several modalities; those of one have nothing to correlate.
 
     Args:
-        chat: of [`longvale.annotation.servers`].
+        chat: such as a [`longvale.chat_client.ChatClient`].
         attempts: how often to ask for an answer that can be used.
         remove_names: ask to name nobody, and replace what looks like the name of a person.
 
@@ -131,14 +163,24 @@ class LanguageModelReasoner:
     def __init__(self, chat: Chat, *, attempts: int = 3, remove_names: bool = True) -> None:
         if attempts < 1:
             raise ValueError(f"attempts must be 1 or more, not {attempts}")
-        self.name, self._chat, self._attempts, self._remove_names = chat.name, chat, attempts, remove_names
+        # The name identifies what is done already, so that it says whatever changes the captions.
+        self.name = chat.name + ("" if attempts == 3 else f", {attempts} attempts")
+        self.name += "" if remove_names else ", names kept"
+        self._chat, self._attempts, self._remove_names = chat, attempts, remove_names
 
     def __call__(self, evidence: Evidence) -> Correlation:
         """Ask until an answer can be used; after `attempts`, concatenate and say why."""
+        if alone := of_one_modality(evidence):
+            return Correlation(self._named(concatenate(alone), evidence), _relations_of(evidence))
         messages: list[dict[str, str]] = [{"role": "user", "content": self._question(evidence)}]
-        problem = ""
-        for attempt in range(1, self._attempts + 1):
-            answer = self._chat(messages, schema=SCHEMA)
+        problem, attempt = "", 0
+        while attempt < self._attempts:
+            attempt += 1
+            try:
+                answer = self._chat(messages, schema=SCHEMA, max_tokens=MAX_TOKENS)
+            except NoAnswer as error:  # asked the same it writes the same
+                problem = str(error)
+                break
             try:
                 found, repairs = read_answer(answer, evidence.modalities)
             except ValueError as error:
@@ -147,10 +189,14 @@ class LanguageModelReasoner:
                 messages = [*messages[:1], {"role": "assistant", "content": answer[:2000]}]
                 messages.append({"role": "user", "content": retry})
                 continue
-            caption = without_names(found["caption"], evidence) if self._remove_names else found["caption"]
+            caption = self._named(found["caption"], evidence)
             answers = {name: found[name] for name in ("source_visible", "cause", "tells", "mood")}
             return Correlation(caption, tuple(found["relations"]), answers, attempt, tuple(repairs))
-        return Correlation(concatenate(evidence), _relations_of(evidence), {}, self._attempts, (), problem)
+        caption = self._named(concatenate(evidence), evidence)
+        return Correlation(caption, _relations_of(evidence), {}, attempt, (), problem)
+
+    def _named(self, caption: str, evidence: Evidence) -> str:
+        return without_names(caption, evidence) if self._remove_names else caption
 
     def _question(self, evidence: Evidence) -> str:
         told = {role: _told(evidence.captions.get(role, "")) for role in ("video", "keyframe", "audio", "speech")}
@@ -216,6 +262,7 @@ def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[st
 
 def _find_object(text: str, repairs: list[str]) -> dict[str, Any]:
     """The first JSON object in a text."""
+    text = text[:_MAX_ANSWER]  # as far as it is read, each brace may be the beginning
     decoder, start = json.JSONDecoder(), text.find("{")
     problem = "it holds no JSON object"
     while start >= 0:

@@ -15,15 +15,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..chat_client import Chat, NoAnswer
 from ..data.dialogues import Turn, boundary_dialogue, check_grounded, make_dialogue, save_dialogues
 from ..events import Annotation, load_annotations
 from ..locks import hold
 from .captions import read_prompt
-from .servers import Chat
 from .stages import StageLog, claim
 
 #: Questions of an instruction dialogue.
 TURNS = 3
+#: Longest dialogue in tokens.
+_MAX_TOKENS = 1024
 _EVENT_TOKEN = re.compile(r"<event (\d+)>")
 
 
@@ -51,12 +53,13 @@ def write_instruction(annotation: Annotation, chat: Chat, *, attempts: int = 3) 
 
     Raises:
         ValueError: saying what is wrong with the last answer.
+        NoAnswer: if the model wrote none.
         ServerError: if a server gives no answer.
     """
     events = "\n".join(f"{i}. {json.dumps(e.caption, ensure_ascii=False)}" for i, e in enumerate(annotation.events, 1))
     messages = [{"role": "user", "content": read_prompt("instruction").format(events=events, turns=TURNS)}]
     for attempt in range(1, attempts + 1):
-        answer = chat(messages)
+        answer = chat(messages, max_tokens=_MAX_TOKENS)
         try:
             dialogue = read_dialogue(answer, annotation)
             check_grounded(dialogue, annotation)
@@ -161,7 +164,7 @@ def _write_dialogues(videos: Sequence[Annotation], output: Path, chat: Chat | No
         if log.get(video.video_id) is None:
             try:
                 log.add({"video_id": video.video_id, "dialogue": write_instruction(video, chat), "refused": None})
-            except ValueError as error:
+            except (ValueError, NoAnswer) as error:
                 log.add({"video_id": video.video_id, "dialogue": None, "refused": str(error)})
     records = [log.get(video.video_id) for video in videos]
     written = [record["dialogue"] for record in records if record["dialogue"]]

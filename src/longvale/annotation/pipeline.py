@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -30,6 +31,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from ..chat_client import Patience
 from ..data.extraction import Engine, find_videos
 from ..events import Annotation, Event, atomic_write, save_annotations
 from ..locks import hold
@@ -37,7 +39,7 @@ from ..names import LONGEST_NAME
 from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import Stages, claim
-from .video_stages import AnnotationOptions, VideoStages, Workers
+from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
 
 #: Timelines are drawn of the first so many videos.
 TIMELINES = 20
@@ -53,11 +55,13 @@ class Summary:
         annotations: by video id, those of the output.
         rejections: by video id; none for those admitted.
         refused: events whose language model gave no answer that can be used.
+        uncaptioned: events of which a captioner's model wrote no caption.
     """
 
     annotations: Mapping[str, Annotation]
     rejections: Mapping[str, Sequence[Rejection]]
     refused: int
+    uncaptioned: int = 0
 
     def __str__(self) -> str:
         """One line of counts.
@@ -68,7 +72,8 @@ class Summary:
         """
         events = sum(len(annotation.events) for annotation in self.annotations.values())
         line = f"{len(self.annotations)} of {len(self.rejections)} videos annotated, {events} events"
-        return line + (f", {self.refused} of them without correlation" if self.refused else "")
+        line += f", {self.refused} of them without correlation" if self.refused else ""
+        return line + (f", {self.uncaptioned} without a caption of some modality" if self.uncaptioned else "")
 
 
 def annotate(
@@ -79,6 +84,7 @@ def annotate(
     workers: Workers | None = None,
     engine: Engine = "local",
     concurrency: int | None = None,
+    max_refusals: int = MAX_REFUSALS,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -92,8 +98,10 @@ def annotate(
         engine: `local`, or `ray` for the machines of a Ray cluster (needs `longvale[ray]`), which must all see the
             videos under their paths. Only this process writes files.
         concurrency: videos worked on at a time; default one, on a cluster one a CPU, and no more there.
+        max_refusals: events in a row about which a captioner, or the language model, writes nothing usable, that end
+            the run; on a cluster within a video.
         overwrite: begin anew instead of going on.
-        progress: show a progress bar.
+        progress: show a progress bar, which names the event that is worked on.
 
     Returns:
         Annotations and rejections. One bad video does not stop the others.
@@ -104,6 +112,7 @@ def annotate(
         ValueError: if engine or concurrency is none of those, two videos have one id, the stages were made with other
             settings, a package is missing, the speech recogniser does not tell the language that the filters ask for,
             or no video was admitted.
+        NoAnswer: if models write nothing usable about one event after the other; what is done is kept.
         ServerError: if a server gives no answer; what is done is kept.
 
     Example:
@@ -114,12 +123,13 @@ def annotate(
         raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
+    Patience(max_refusals)  # before anything is made
     check_language(options.filters.language, workers.captioners.get("speech"))
     paths = _find_all(videos)
     folder = stage_folder(output)
     with hold(folder.parent, folder.name, work="longvale annotate"):
         run = _Run(output, options, workers, overwrite)
-        run.work(paths, engine, concurrency, progress)
+        run.work(paths, engine, concurrency, max_refusals, progress)
         return run.finish(paths)
 
 
@@ -169,17 +179,24 @@ class _Run:
         claim(self.folder, self.settings)
         self.stages = Stages.load(self.folder)
 
-    def work(self, paths: Mapping[str, Path], engine: Engine, concurrency: int | None, progress: bool) -> None:
+    def work(
+        self, paths: Mapping[str, Path], engine: Engine, concurrency: int | None, max_refusals: int, progress: bool
+    ) -> None:
         from tqdm import tqdm
 
         items = [(video_id, path, self._picture(video_id, n)) for n, (video_id, path) in enumerate(paths.items())]
+        bar = tqdm(total=len(paths), unit="video", desc="annotate", disable=not progress)
         if engine == "ray":
             from .ray_engine import annotate_on_ray
 
-            done = annotate_on_ray(items, self.stages, self.options, self.workers, concurrency)
+            done = annotate_on_ray(items, self.stages, self.options, self.workers, concurrency, max_refusals)
         else:
-            done = _annotate_here(items, VideoStages(self.stages, self.options, self.workers), concurrency or 1)
-        with tqdm(total=len(paths), unit="video", desc="annotate", disable=not progress) as bar, closing(done):
+            lines = {"report": bar.set_postfix_str, "note": lambda line: tqdm.write(line, file=sys.stderr)}
+            work = VideoStages(
+                self.stages, self.options, self.workers, max_refusals=max_refusals, **(lines if progress else {})
+            )
+            done = _annotate_here(items, work, concurrency or 1)
+        with bar, closing(done):
             for _ in done:
                 bar.update()
 
@@ -208,7 +225,12 @@ class _Run:
         with atomic_write(self.output.with_suffix(".provenance.json")) as file:
             json.dump(self._provenance(annotations, rejections, records), file, indent=2)
         save_annotations(annotations, self.output)
-        return Summary(annotations, rejections, refused)
+        return Summary(annotations, rejections, refused, sum(self._unanswered(annotations).values()))
+
+    def _unanswered(self, annotations: Mapping[str, Annotation]) -> Counter[str]:
+        """Events without a caption by the roles that wrote none."""
+        records = [r for r in self.stages.captions.values() if r["video_id"] in annotations and r.get("unanswered")]
+        return Counter(", ".join(r["unanswered"]) for r in records)
 
     def _annotation(self, video_id: str) -> Annotation:
         found = self.stages.boundaries.get(video_id)
@@ -231,6 +253,7 @@ class _Run:
             "events": len(records),
             "questions": sum(r["attempts"] for r in records),
             "repaired": sum(bool(r["repairs"]) for r in records),
+            "uncaptioned": dict(self._unanswered(annotations)),
             "refused": dict(Counter(r["refused"] for r in records if r["refused"])),
             "relations": dict(Counter(relation for r in records for relation in r["relations"])),
             "languages": dict(Counter(language for language in languages if language)),

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..data.ray_engine import cluster
 from ..events import atomic_write
 from .stages import Records, Stages
-from .video_stages import AnnotationOptions, VideoStages, Workers
+from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
 
 #: How often a video is begun again whose actor died.
 _RETRIES = 2
@@ -33,6 +33,7 @@ def annotate_on_ray(
     options: AnnotationOptions,
     workers: Workers,
     concurrency: int | None,
+    max_refusals: int = MAX_REFUSALS,
 ) -> Iterator[None]:
     """Annotate videos on a Ray cluster: the one that `RAY_ADDRESS` names, or one of this machine.
 
@@ -44,6 +45,7 @@ def annotate_on_ray(
         options: thresholds.
         workers: models; each actor has a copy.
         concurrency: actors, at most and by default as many as there are CPUs; GPUs, if there are any, are shared.
+        max_refusals: as of [`VideoStages`].
 
     Yields:
         As often as a video is done.
@@ -56,7 +58,7 @@ def annotate_on_ray(
         count = max(1, min(concurrency or cpus, cpus, len(items)))  # one more would wait for a place that never comes
         share = 1 / math.ceil(count / gpus) if gpus else 0
         actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1, max_task_retries=_RETRIES)(_Annotator)
-        idle = [actor.remote(options, workers) for _ in range(count)]
+        idle = [actor.remote(options, workers, max_refusals) for _ in range(count)]
         known = stages.by_video()
         waiting, running, lost = deque(items), {}, []
         while waiting or running:
@@ -90,8 +92,8 @@ def annotate_on_ray(
 class _Annotator:
     """An actor."""
 
-    def __init__(self, options: AnnotationOptions, workers: Workers) -> None:
-        self._options, self._workers = options, workers
+    def __init__(self, options: AnnotationOptions, workers: Workers, max_refusals: int) -> None:
+        self._options, self._workers, self._max_refusals = options, workers, max_refusals
 
     def work(self, video_id: str, path: Path, known: Records, draw: bool) -> _Outcome:
         """Work on a video of which `known` is done."""
@@ -99,7 +101,8 @@ class _Annotator:
             stages, picture, outcome = Stages.load(Path(folder)), Path(folder, "timeline.png"), _Outcome()
             stages.add(known)
             try:
-                VideoStages(stages, self._options, self._workers)(video_id, path, picture if draw else None)
+                work = VideoStages(stages, self._options, self._workers, max_refusals=self._max_refusals)
+                work(video_id, path, picture if draw else None)
             except Exception as error:  # noqa: BLE001 - raised again where the run was asked for, when what is done is safe
                 outcome.error = error
             made = stages.by_video().get(video_id, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..chat_client import NoAnswer, Patience
 from ..events import Modality
 from ..models.media import MediaError, MediaLengthError, probe
 from .boundaries import coherence, fuse
@@ -31,6 +32,14 @@ _MOST_FRAMES = 2048
 
 #: An event is perceived in a modality that fills at least this share of it, or this many seconds.
 _PERCEIVED_SHARE, _PERCEIVED_S = 0.1, 1.0
+
+
+#: Events in a row without a usable answer that end a run: a model that is too small, or cut off while it reasons.
+MAX_REFUSALS = 5
+
+
+def _say_nothing(line: str) -> None:
+    """Drop a line: progress is for those who ask for it."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,24 @@ class VideoStages:
         stages: what is done, and where to put what follows.
         options: thresholds.
         workers: models.
+        max_refusals: events in a row without a usable caption, or correlation, that end the run.
+        report: is given what is being done, a line per event.
+        note: is given what went wrong with an event.
     """
 
-    def __init__(self, stages: Stages, options: AnnotationOptions, workers: Workers) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        options: AnnotationOptions,
+        workers: Workers,
+        *,
+        max_refusals: int = MAX_REFUSALS,
+        report: Callable[[str], None] = _say_nothing,
+        note: Callable[[str], None] = _say_nothing,
+    ) -> None:
         self.stages, self.options, self.workers = stages, options, workers
+        self._report, self._note = report, note
+        self._patience = {name: Patience(max_refusals) for name in ("captioner", "language model")}
 
     def __call__(self, video_id: str, path: Path, picture: Path | None = None) -> None:
         """Do what is left to do of a video.
@@ -101,6 +124,7 @@ class VideoStages:
 
         Raises:
             ValueError: if it was admitted earlier and cannot be read any more.
+            NoAnswer: if models write nothing usable about one event after the other.
             ServerError: if a server gives no answer.
         """
         footage = _LazyFootage(path, self.options.filters.max_duration_s)
@@ -118,6 +142,7 @@ class VideoStages:
             write_figure(timeline_figure(video_id, found, footage.value), picture)
         previous = ""
         for event_id, (start, end) in enumerate(found["events"]):
+            self._report(f"{_event(video_id, event_id, start, end)} of {len(found['events'])}")
             told = self._describe(video_id, event_id, start, end, found, footage)
             previous = self._correlate(video_id, event_id, told, previous)["caption"]
 
@@ -180,15 +205,19 @@ class VideoStages:
         if record is not None:
             return record
         begin = time.perf_counter()
-        measured = measure(footage.value, start, end, found["speech"])
+        measured, unanswered = measure(footage.value, start, end, found["speech"]), {}
+        captions = describe(footage.value, start, end, found["speech"], self.workers.captioners, unanswered)
+        where = _event(video_id, event_id, start, end)
+        self._judge("captioner", where, "; ".join(unanswered.values()))
         record = {
             "video_id": video_id,
             "event_id": event_id,
             "start": start,
             "end": end,
-            "captions": describe(footage.value, start, end, found["speech"], self.workers.captioners),
+            "captions": captions,
             "modalities": modalities_of(start, end, found, measured),
             "measured": asdict(measured),
+            **({"unanswered": unanswered} if unanswered else {}),
             "seconds": _since(begin),
         }
         self.stages.captions.add(record)
@@ -201,6 +230,9 @@ class VideoStages:
         begin = time.perf_counter()
         evidence = Evidence(told["start"], told["end"], told["captions"], tuple(told["modalities"]), previous)
         written = self.workers.reasoner(evidence)
+        if written.attempts:
+            where = f"{_event(video_id, event_id, evidence.start, evidence.end)} ({_since(begin):.0f} s)"
+            self._judge("language model", where, written.refused)
         record = {
             "video_id": video_id,
             "event_id": event_id,
@@ -218,6 +250,29 @@ class VideoStages:
         }
         self.stages.events.add(record)
         return record
+
+    def _judge(self, who: str, where: str, refused: str | None) -> None:
+        """Note whether models wrote something usable about an event, and end the run if they hardly do."""
+        if not refused:
+            self._patience[who].used()
+            return
+        self._note(f"{where}: no usable answer of the {who}: {refused}")
+        try:
+            self._patience[who].refused(refused)
+        except NoAnswer as error:
+            raise NoAnswer(f"{where}: {who}: {error}; {_REMEDIES[who]}") from None
+
+
+#: What helps against a model that writes nothing usable.
+_REMEDIES = {
+    "captioner": "name another captioner, or raise --max-tokens; --max-refusals N allows more",
+    "language model": "name a larger --language-model, raise --max-tokens, or give --no-correlation; --max-refusals N "
+    "allows more",
+}
+
+
+def _event(video_id: str, event_id: int, start: float, end: float) -> str:
+    return f"{video_id}: event {event_id + 1}, {start:.1f} to {end:.1f} s"
 
 
 class _LazyFootage:
@@ -330,8 +385,17 @@ def describe(
     end: float,
     speech: Sequence[tuple[float, float]],
     captioners: Mapping[Role, Captioner],
+    unanswered: dict[Role, str] | None = None,
 ) -> dict[Role, str]:
-    """What each role says of an event; long ones are described in parts, and what is said twice in a row once."""
+    """What each role says of an event; long ones are described in parts, and what is said twice in a row once.
+
+    Args:
+        footage: of the video.
+        start, end: of the event in seconds.
+        speech: turns of the video in seconds.
+        captioners: by role.
+        unanswered: takes the reason of each role whose model wrote no caption of some part.
+    """
     said: dict[Role, list[str]] = {role: [] for role in captioners}
     size = max((captioner.size for captioner in captioners.values()), default=48)
     for a, b in parts(start, end):
@@ -340,7 +404,13 @@ def describe(
             frames = footage.frames_at(a + (np.arange(CLIP_FRAMES) + 0.5) / CLIP_FRAMES * (b - a), size)
         clip = Clip(a, b, frames, footage.sound(a, b), measure(footage, a, b, speech))
         for role, captioner in captioners.items():
-            text = captioner(clip)
+            try:
+                text = captioner(clip)
+            except NoAnswer as error:
+                if unanswered is None:
+                    raise
+                unanswered[role] = str(error)
+                continue
             if text and said[role][-1:] != [text]:
                 said[role].append(text)
     return {role: " ".join(texts) for role, texts in said.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,16 @@ from .options import Device, Overwrite, Quiet
 
 if TYPE_CHECKING:
     from longvale.annotation.pipeline import Workers
+    from longvale.chat_client import Chat
+
+Timeout = Annotated[float, typer.Option(help="Deadline of a whole answer of the server, in seconds.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="Longest answer of language models and captioners in tokens, reasoning included.",
+        show_default="by task: captions 128, correlation 512, dialogues 1024",
+    ),
+]
 
 
 class _AnnotateGroup(TyperGroup):
@@ -88,7 +100,11 @@ def run(
         str | None,
         typer.Option(help="URL of an OpenAI-compatible server of the language model.", show_default="load it here"),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer of the server.")] = 120.0,
+    timeout: Timeout = 120.0,
+    max_tokens: MaxTokens = None,
+    max_refusals: Annotated[
+        int, typer.Option(help="Unusable answers of the language model or a captioner in a row that end the run.")
+    ] = 5,
     no_correlation: Annotated[
         bool, typer.Option("--no-correlation", help="Put captions together, to compare with.")
     ] = False,
@@ -119,9 +135,12 @@ def run(
         "audio": audio_captioner,
         "speech": speech_recogniser,
     }
-    workers = _workers(roles, visual_model, audio_model, towers, server, timeout, device)
+    workers = _workers(roles, visual_model, audio_model, towers, server, timeout, max_tokens, device)
     if language_model and not no_correlation:
-        workers = _with_language_model(workers, language_model, server, timeout, device, remove_names=not keep_names)
+        from longvale.annotation.correlation import LanguageModelReasoner
+
+        chat = _language_model(language_model, server, timeout, max_tokens, device)
+        workers = replace(workers, reasoner=LanguageModelReasoner(chat, remove_names=not keep_names))
     summary = annotate(
         videos,
         output,
@@ -129,6 +148,7 @@ def run(
         workers=workers,
         engine=engine,
         concurrency=concurrency,
+        max_refusals=max_refusals,
         overwrite=overwrite,
         progress=not quiet,
     )
@@ -137,8 +157,6 @@ def run(
 
 
 def _filters(admission: str, min_duration: float | None, max_duration: float | None, language: str | None) -> Any:
-    from dataclasses import replace
-
     from longvale.annotation.filters import ALL, FilterOptions
 
     known = {"all": ALL, "published": FilterOptions()}
@@ -155,6 +173,7 @@ def _workers(
     towers: str | None,
     server: str | None,
     timeout: float,
+    max_tokens: int | None,
     device: str | None,
 ) -> Workers:
     from longvale.annotation import captions
@@ -170,13 +189,11 @@ def _workers(
         if name != model:
             if server is None:
                 raise ValueError(f"{model}: give the URL of the server by --server")
-            from longvale.annotation.servers import ServerChat
-
-            players[role] = captions.ServerCaptioner(role, ServerChat(server, name, timeout_s=timeout))
+            players[role] = captions.ServerCaptioner(role, _language_model(name, server, timeout, max_tokens, device))
         elif role == "speech":
             players[role] = captions.SpeechRecogniser(model, device)
         else:
-            players[role] = captions.TransformersCaptioner(role, model, device)
+            players[role] = captions.TransformersCaptioner(role, model, device, max_tokens=max_tokens)
     chosen: dict[str, Any] = {"captioners": players}
     if visual_model or towers or audio_model:
         from longvale.annotation.towers import CheckpointPictures, PictureTower, SoundTower
@@ -190,19 +207,18 @@ def _workers(
     return Workers(**chosen)
 
 
-def _with_language_model(
-    workers: Workers, model: str, server: str | None, timeout: float, device: str | None, *, remove_names: bool
-) -> Workers:
-    from dataclasses import replace
-
-    from longvale.annotation.correlation import LanguageModelReasoner
-    from longvale.annotation.servers import ServerChat, TransformersChat
-
+def _language_model(model: str, server: str | None, timeout: float, max_tokens: int | None, device: str | None) -> Chat:
+    """A model of a server, or loaded here; `max_tokens` is what the user wants instead of each task's own."""
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"--max-tokens must be 1 or more, not {max_tokens}")
     if server is None:
-        chat: Any = TransformersChat(model, device=device)
-    else:
-        chat = ServerChat(server, model, timeout_s=timeout)
-    return replace(workers, reasoner=LanguageModelReasoner(chat, remove_names=remove_names))
+        from longvale.annotation.language_models import TransformersChat
+
+        return TransformersChat(model, device=device, max_tokens=max_tokens)
+    from longvale.chat_client import ChatClient
+
+    token = os.environ.get("LONGVALE_SERVER_TOKEN")
+    return ChatClient(model, server, token=token, timeout_s=timeout, max_tokens=max_tokens)
 
 
 Annotations = Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="Output of longvale annotate (JSON).")]
@@ -288,16 +304,14 @@ def dialogues(
     server: Annotated[
         str | None, typer.Option(help="URL of its OpenAI-compatible server.", show_default="load it here")
     ] = None,
+    timeout: Timeout = 120.0,
+    max_tokens: MaxTokens = None,
     seed: Annotated[int, typer.Option(help="Of the boundary-perception set.")] = 0,
     device: Device = None,
 ) -> None:
     """Make dialogues for both stages of tuning from annotations."""
     from longvale.annotation.dialogues import make_dialogues
 
-    chat: Any = None
-    if language_model:
-        from longvale.annotation.servers import ServerChat, TransformersChat
-
-        chat = ServerChat(server, language_model) if server else TransformersChat(language_model, device=device)
+    chat = _language_model(language_model, server, timeout, max_tokens, device) if language_model else None
     counts = make_dialogues(annotations, output, chat=chat, seed=seed)
     typer.echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))

@@ -7,9 +7,12 @@ decides what it sees.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ...chat_client import ONLY_REASONING, NoAnswer
 from ...checkpoints.loading import choose_device, weights_digest
+from ...reasoning import strip_reasoning
 from .base import Adapter
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ class ChatAdapter(Adapter):
         """Ask the model, greedily.
 
         Raises:
+            NoAnswer: if the model wrote reasoning alone.
             ValueError: if the video has no picture.
         """
         import torch
@@ -79,7 +83,8 @@ class ChatAdapter(Adapter):
         with torch.inference_mode():
             output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **self._generation())
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
-        return self.processor.batch_decode(new_tokens, skip_special_tokens=True)[0]
+        (text,) = self.processor.batch_decode(new_tokens, skip_special_tokens=False)
+        return answer_of(text, self.processor.tokenizer, str(self.model.name_or_path))
 
     def _video(self, media: Media) -> dict[str, Any]:
         """The processor's arguments: frames with their rate, and, where the model hears, the sound of that video."""
@@ -104,6 +109,29 @@ class ChatAdapter(Adapter):
 
     def _generation(self) -> dict[str, Any]:
         return {"use_audio_in_video": self.sound} if self.hears else {}
+
+
+def answer_of(text: str, tokenizer: Any, name: str) -> str:
+    """The answer in what a model generated, without reasoning.
+
+    Args:
+        text: decoded with special tokens, since those of some models mark their reasoning.
+        tokenizer: that decoded it.
+        name: of the model.
+
+    Raises:
+        NoAnswer: if there is reasoning and nothing else.
+    """
+    answer = _without(tokenizer.all_special_tokens, strip_reasoning(text))
+    if not answer and _without(tokenizer.all_special_tokens, text):
+        raise NoAnswer(f"{name}: {ONLY_REASONING}")
+    return answer
+
+
+def _without(tokens: Iterable[str], text: str) -> str:
+    for token in tokens:
+        text = text.replace(token, "")
+    return text.strip()
 
 
 def load_chat_model(model: str | os.PathLike, device: str | None = None) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import wave
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,25 @@ class ServerAdapter(Adapter):
         model: its name, as the server knows it.
         base_url: such as "http://127.0.0.1:8000/v1"; None asks Hugging Face's inference providers.
         sound: send the sound; servers of models that only see refuse it.
-        timeout_s: of a request, in seconds.
+        timeout_s: deadline of a whole answer in seconds.
+        token: of the server; by default that of the environment variable LONGVALE_SERVER_TOKEN, if it is set.
         options: those of [`Adapter`].
     """
 
     def __init__(
-        self, model: str, base_url: str | None, *, sound: bool = True, timeout_s: float = 600.0, **options: Any
+        self,
+        model: str,
+        base_url: str | None,
+        *,
+        sound: bool = True,
+        timeout_s: float = 600.0,
+        token: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.sound = sound
-        self._client = ChatClient(model, base_url, timeout_s=timeout_s)
+        token = token or os.environ.get("LONGVALE_SERVER_TOKEN")
+        self._client = ChatClient(model, base_url, token=token, timeout_s=timeout_s)
 
     def describe(self) -> dict[str, Any]:
         """The name, and whether the sound is sent."""
@@ -42,7 +52,8 @@ class ServerAdapter(Adapter):
         """Ask the server, greedily.
 
         Raises:
-            ConnectionError: if the server cannot be reached or refuses.
+            NoAnswer: if the model wrote no answer.
+            ServerError: if the server cannot be reached or refuses.
         """
         content = [{"type": "image_url", "image_url": {"url": jpeg_uri(frame)}} for frame in _frames(media)]
         if self.sound and media.waveform is not None:

@@ -11,24 +11,25 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...chat_client import NoAnswer, Patience
 from ...events import parse_json
 from ...tasks import Prediction, Question
 from ..answer_log import AnswerLog
 from ..inference import ChatClient
 from .prompting import load_prompt
 
-#: A reply is a short object; so many tokens leave room for a model that explains.
-_MAX_TOKENS = 128
+#: Longest reply in tokens.
+MAX_TOKENS = 2048
 #: Asked once more, with this added, when a reply cannot be read.
 _AGAIN = "Reply with the JSON object alone."
-_OBJECT = re.compile(r"\{[^{}]*\}")
-_LOOSE = re.compile(
-    r"['\"]?pred['\"]?\s*:\s*['\"]?(yes|no)\b.*?['\"]?score['\"]?\s*:\s*['\"]?([0-5])(?:\.0)?\b", re.I | re.S
-)
+#: Read in time linear in the length of the reply: no part of them can begin at many places and run on from each.
+_OBJECT = re.compile(r"\{[^{}]*+\}")
+_PRED = re.compile(r"\bpred['\"]?\s{0,8}:\s{0,8}['\"]?(yes|no)\b", re.IGNORECASE)
+_SCORE = re.compile(r"\bscore['\"]?\s{0,8}:\s{0,8}['\"]?([0-5])(?:\.0)?\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Judge:
         base_url: of the server, such as "http://127.0.0.1:8000/v1"; None asks Hugging Face's inference providers.
         prompt: path of a text file with `$question`, `$reference` and `$prediction`; None is ours.
         workers: requests at a time.
-        timeout_s: of a request, in seconds.
+        timeout_s: deadline of a whole reply in seconds.
+        max_tokens: longest reply. The verdict is a short object; the rest is room for a model that reasons first.
+        token: of the server; by default that of the environment variable LONGVALE_JUDGE_TOKEN, if it is set.
     """
 
     model: str
@@ -48,6 +51,8 @@ class Judge:
     prompt: str | None = None
     workers: int = 4
     timeout_s: float = 120.0
+    max_tokens: int = MAX_TOKENS
+    token: str | None = field(default=None, repr=False)
 
 
 def judge_answers(
@@ -73,26 +78,34 @@ def judge_answers(
         The replies, in the order of the answers.
 
     Raises:
-        ConnectionError: if the server cannot be reached or refuses; what was judged before stays.
+        NoAnswer: if the judge wrote nothing but reasoning about some; the others are judged and stay.
+        ServerError: if the server cannot be reached or refuses; what was judged before stays.
         ValueError: if the log is of other answers, another judge or another prompt.
     """
     from tqdm.auto import tqdm
 
     template = load_prompt("judge", judge.prompt)
-    settings = {
+    token = judge.token or os.environ.get("LONGVALE_JUDGE_TOKEN")
+    client = ChatClient(judge.model, judge.base_url, token=token, timeout_s=judge.timeout_s)
+    settings: dict[str, Any] = {
         "judge": judge.model,
-        "server": judge.base_url,
+        "server": client.base_url,
         "prompt": hashlib.sha256(template.template.encode()).hexdigest()[:16],
         "answers": hashlib.sha256("\n".join(p.to_log() for p in answers).encode(errors="replace")).hexdigest()[:16],
     }
-    client = ChatClient(judge.model, judge.base_url, timeout_s=judge.timeout_s)
-    given = {answer.key: answer for answer in answers}
+    if judge.max_tokens != MAX_TOKENS:  # logs of earlier versions do not name it
+        settings["max_tokens"] = judge.max_tokens
+    given, patience = {answer.key: answer for answer in answers}, Patience()
 
-    def ask(key: tuple) -> Prediction:
+    def ask(key: tuple) -> Prediction | NoAnswer:
         text = template.substitute(
             question=_bare(asked[key].question), reference=references[key][0], prediction=given[key].answer
         )
-        return Prediction(given[key].video_id, given[key].task, _reply(client, text), given[key].sentence_id)
+        try:
+            reply = _reply(client, text, judge.max_tokens)
+        except NoAnswer as error:
+            return error
+        return Prediction(given[key].video_id, given[key].task, reply, given[key].sentence_id)
 
     with AnswerLog(log_path, settings, [asked[answer.key] for answer in answers]) as log:
         todo = [answer.key for answer in answers if answer.key not in log.done]
@@ -101,13 +114,23 @@ def judge_answers(
             futures = [pool.submit(ask, key) for key in todo]
             try:
                 for future in as_completed(futures):
-                    log.append([future.result()])
+                    reply = future.result()
                     bar.update()
+                    if isinstance(reply, NoAnswer):
+                        patience.refused(str(reply))
+                    else:
+                        patience.used()
+                        log.append([reply])
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # waits for those under way: they are kept
-                whole = [future for future in futures if not future.cancelled() and future.exception() is None]
-                log.append(future.result() for future in whole if future.result().key not in log.done)
+                whole = [future.result() for future in futures if not future.cancelled() and not future.exception()]
+                log.append(r for r in whole if isinstance(r, Prediction) and r.key not in log.done)
                 raise
+    if patience.reasons:
+        raise NoAnswer(
+            f"{log.path}: {len(patience.reasons)} of {len(answers)} answers were not judged, the first because of: "
+            f"{patience.reasons[0]}; with another limit delete this file first"
+        )
     log.finish()
     return [log.done[answer.key] for answer in answers]
 
@@ -116,10 +139,10 @@ def _bare(question: str) -> str:
     return question.partition("\n")[2]
 
 
-def _reply(client: ChatClient, text: str) -> str:
+def _reply(client: ChatClient, text: str, max_tokens: int) -> str:
     """The judge's words; asked a second time if they cannot be read."""
     for words in (text, f"{text}\n{_AGAIN}"):
-        reply = client.ask(words, _MAX_TOKENS)
+        reply = client.ask(words, max_tokens)
         if read_verdict(reply) is not None:
             break
     return reply
@@ -142,8 +165,9 @@ def read_verdict(reply: str) -> tuple[bool, int] | None:
         pred, score = str(value.get("pred", "")).strip().lower(), value.get("score")
         if pred in ("yes", "no") and isinstance(score, int | float) and 0 <= score <= 5:
             return pred == "yes", round(score)
-    match = _LOOSE.search(reply)
-    return None if match is None else (match[1].lower() == "yes", int(match[2]))
+    pred = _PRED.search(reply)
+    score = _SCORE.search(reply, pred.end()) if pred else None
+    return None if score is None else (pred[1].lower() == "yes", int(score[1]))
 
 
 def score_verdicts(replies: Sequence[Prediction], judge: Judge) -> tuple[dict[str, Any], list[dict[str, float]]]:

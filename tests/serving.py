@@ -1,5 +1,6 @@
-"""A small OpenAI-compatible server that misbehaves on request."""
+"""A small OpenAI-compatible server that misbehaves on request, for all tests of what asks servers."""
 
+import contextlib
 import json
 import threading
 import time
@@ -21,12 +22,13 @@ class Server:
     """Answers each question by the next of `script`, then by the last of it: a text, a status, or a callable."""
 
     def __init__(self, *script):
-        self.script, self.asked = list(script), []
+        self.script, self.asked, self.tokens = list(script), [], []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 outer.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                outer.tokens.append(self.headers["Authorization"])
                 action = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
                 action(self) if callable(action) else outer.answer(self, action)
 
@@ -49,9 +51,9 @@ class Server:
         self._server.server_close()
 
 
-def completion(text):
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+def completion(text, finish_reason="stop", **fields):
+    message = {"role": "assistant", "content": text, **fields}
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     whole = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
     return json.dumps(whole).encode()
@@ -68,7 +70,8 @@ def send(handler, status, body, **headers):
 def slow(seconds):
     def act(handler):
         time.sleep(seconds)
-        send(handler, 200, completion(GOOD))
+        with contextlib.suppress(OSError):
+            send(handler, 200, completion(GOOD))
 
     return act
 
@@ -79,3 +82,39 @@ def cut_off(handler):
     handler.end_headers()
     handler.wfile.write(b'{"id"')
     handler.close_connection = True
+
+
+def drip(handler):
+    """Send a byte after the other, without end."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(2**20))
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+
+def drip_headers(handler):
+    """Send one header after the other, without end."""
+    handler.send_response(200)
+    with contextlib.suppress(OSError):
+        while True:
+            handler.send_header("X-More", "x")
+            handler.flush_headers()
+            time.sleep(0.05)
+
+
+def endless(handler):
+    """Send a reply that has no end as fast as it is taken."""
+    handler.send_response(200)
+    handler.end_headers()
+    handler.close_connection = True
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(b" " * 2**16)
+
+
+def redirect(url, status=307):
+    return lambda handler: send(handler, status, b"", Location=url)

@@ -1,0 +1,515 @@
+"""One client for language models behind OpenAI-compatible servers and Hugging Face's inference providers.
+
+The only module that knows the HTTP library (httpx2, which huggingface_hub depends on). `InferenceClient` is not used:
+its timeout is per read, so that a server that sends a byte per second is waited for without end; it reads replies of
+any size; and it sends the Hub's token to every server unless it is given another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from .events import Seconds, parse_json
+from .reasoning import strip_reasoning
+
+Message = Mapping[str, Any]
+
+#: OpenAI-compatible address of the inference providers, the one that `InferenceClient(provider="auto")` asks.
+PROVIDERS_URL = "https://router.huggingface.co/v1"
+
+#: Longest answer in tokens where neither chat nor caller says.
+MAX_TOKENS = 512
+
+#: Statuses below 500 after which the same question may be asked again (RFC 9110, RFC 8470, RFC 6585).
+_TRY_AGAIN = frozenset({408, 425, 429})
+#: Statuses of servers that do not know `response_format` or the schema in it.
+_NO_SCHEMA = frozenset({400, 404, 415, 422, 501})
+#: Longest wait between two attempts, and the longest that a server may ask for by Retry-After.
+_MAX_BACKOFF_S, _MAX_RETRY_AFTER_S = 60.0, 300.0
+#: Longest wait for a connection.
+_CONNECT_S = 30.0
+#: A reply is a text of some thousand tokens; what is longer is not one.
+_MAX_REPLY_BYTES = 8 * 2**20
+_MAX_REDIRECTS = 5
+
+
+class Chat(Protocol):
+    """Answers messages: [`ChatClient`], or a model that is loaded here."""
+
+    name: str
+
+    def __call__(
+        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int | None = None
+    ) -> str:
+        """The answer without the model's reasoning.
+
+        Args:
+            messages: `{"role": ..., "content": ...}`.
+            schema: JSON schema that the answer should follow, where it can be enforced.
+            max_tokens: longest answer, reasoning included, unless the chat was made with a limit of its own.
+
+        Raises:
+            ServerError: if a server gives no answer.
+            NoAnswer: if the model wrote none.
+        """
+        ...
+
+
+class ServerError(ConnectionError):
+    """A server that gives no answer. What was done before is kept, and the same command resumes."""
+
+
+class NoAnswer(ServerError):
+    """A reply of a model that answered nothing: it was cut off while reasoning, or wrote no text."""
+
+
+class Patience:
+    """Counts answers that cannot be used, and ends a run that gets one after the other.
+
+    Args:
+        in_a_row: so many end the run.
+
+    Attributes:
+        reasons: of all that could not be used.
+
+    Raises:
+        ValueError: if `in_a_row` is below 1.
+
+    Example:
+        >>> patience = Patience(2)
+        >>> patience.refused("only reasoning"), patience.used(), patience.refused("only reasoning")
+        (None, None, None)
+        >>> len(patience.reasons)
+        2
+    """
+
+    def __init__(self, in_a_row: int = 5) -> None:
+        if in_a_row < 1:
+            raise ValueError(f"the number of refusals in a row must be 1 or more, not {in_a_row}")
+        self.in_a_row, self.reasons, self._row = in_a_row, [], 0
+
+    def used(self) -> None:
+        """Note an answer that could be used."""
+        self._row = 0
+
+    def refused(self, reason: str) -> None:
+        """Note one that could not.
+
+        Raises:
+            NoAnswer: after too many in a row, with the last reason.
+        """
+        self.reasons.append(reason)
+        self._row += 1
+        if self._row >= self.in_a_row:
+            raise NoAnswer(f"{self._row} answers in a row cannot be used, the last because of: {reason}")
+
+
+class ChatClient:
+    """Asks a model of a server, greedily.
+
+    The answer is there within `timeout_s` or not at all, however slowly it is sent. Trouble that may pass is asked
+    again, each time after twice as long or when the server says: no connection, one that breaks, HTTP 408, 425, 429 and
+    5xx as often as `retries` says; a server that is silent until the deadline, and a reply that is not a chat
+    completion, once. What is refused for good is not asked again.
+
+    Servers are sent `token` and nothing else; it does not follow a redirect to another host. Only Hugging Face's
+    inference providers get the token of the Hub.
+
+    Args:
+        model: its name as the server knows it, or a Hub id.
+        base_url: of the server, such as "http://127.0.0.1:8000/v1"; None asks Hugging Face's inference providers.
+        token: of the server, if it wants one.
+        max_tokens: longest answer, reasoning included; None leaves it to each call, 512 where that does not say.
+        timeout_s: deadline of a whole answer in seconds.
+        retries: how often to ask again.
+        backoff_s: seconds before the second attempt; doubles each time, up to 60.
+        sleep: waits; tests give another.
+
+    Raises:
+        ValueError: if the URL is not one of HTTP, or the token has characters that no token has.
+
+    Example:
+        >>> chat = ChatClient("Qwen/Qwen3-4B", "http://127.0.0.1:8000/v1")
+        >>> chat.name
+        'Qwen/Qwen3-4B at http://127.0.0.1:8000/v1'
+        >>> chat([{"role": "user", "content": "Which instruments are heard?"}])  # doctest: +SKIP
+        'A flute and a drum.'
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        *,
+        token: str | None = None,
+        max_tokens: int | None = None,
+        timeout_s: Seconds = 120.0,
+        retries: int = 4,
+        backoff_s: Seconds = 1.0,
+        sleep: Callable[[Seconds], None] = time.sleep,
+    ) -> None:
+        self.model, self.base_url = model, None if base_url is None else _without_secrets(base_url)
+        self.name = f"{model} at {self.base_url or 'Hugging Face'}{limit_note(max_tokens)}"
+        self._max_tokens = max_tokens
+        self._url, self._token = _completions_url(base_url or PROVIDERS_URL), token and token.strip()
+        if self._token and not (self._token.isascii() and self._token.isprintable()):
+            raise ValueError(f"{self.name}: the token of the server has characters that no token has; copy it again")
+        self._timeout_s, self._retries, self._backoff_s, self._sleep = timeout_s, retries, backoff_s, sleep
+        self._takes_schemas = True
+
+    def __call__(
+        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int | None = None
+    ) -> str:
+        """Answer messages, without the model's reasoning.
+
+        Args:
+            messages: `{"role": ..., "content": ...}`.
+            schema: JSON schema of the answer; a server that refuses schemas is asked without, and the caller checks.
+            max_tokens: longest answer, reasoning included, unless the client was made with a limit of its own.
+
+        Raises:
+            NoAnswer: if the model wrote no answer.
+            ServerError: if the server cannot be reached, refuses, or replies something else than an answer.
+        """
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": self._max_tokens or max_tokens or MAX_TOKENS,
+            "temperature": 0.0,
+        }
+        if schema is None or not self._takes_schemas:
+            return self._ask(body)
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema), "strict": True}}
+        try:
+            return self._ask({**body, "response_format": form})
+        except _Refused as error:
+            if error.status not in _NO_SCHEMA:
+                raise
+            answer = self._ask(body)
+            self._takes_schemas = False
+            return answer
+
+    def _ask(self, body: Mapping[str, Any]) -> str:
+        content, headers = json.dumps(body).encode(), self._headers()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return _read_completion(_post(self._url, content, headers, self._timeout_s))
+            except _Trouble as trouble:
+                reason = f"no answer after {attempt} attempts ({trouble})" if attempt > 1 else str(trouble)
+                if trouble.wait_s > _MAX_RETRY_AFTER_S:
+                    remedy = f"; it asks to wait {trouble.wait_s:.0f} s: run the same command then, it resumes"
+                    raise ServerError(f"{self.name}: {reason}{remedy}") from trouble
+                if attempt > min(self._retries, trouble.retries):
+                    if trouble.no_answer:
+                        raise NoAnswer(f"{self.name}: {reason}{trouble.remedy}") from trouble
+                    raise _Refused(f"{self.name}: {reason}{trouble.remedy}", trouble.status) from trouble
+                wait = max(trouble.wait_s, min(_MAX_BACKOFF_S, self._backoff_s * 2 ** (attempt - 1)))
+            self._sleep(wait * (1 + 0.1 * random.random()))
+
+    def _headers(self) -> dict[str, str]:
+        """Headers of a request; compression is not asked for, so that the size of a reply is what is sent."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        elif self.base_url is None:
+            from huggingface_hub.constants import is_offline_mode
+            from huggingface_hub.utils import build_hf_headers
+
+            if is_offline_mode():
+                raise ServerError(f"{self.name}: HF_HUB_OFFLINE is set; unset it, or give a server")
+            of_hub = {name.title(): value for name, value in build_hf_headers().items()}
+            headers |= {name: of_hub[name] for name in ("Authorization",) if name in of_hub}
+        return headers
+
+
+class _Refused(ServerError):
+    """A refusal with its HTTP status, None where it has none."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Trouble(Exception):
+    """What came instead of an answer, and how often and after which wait to ask again."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        remedy: str = "",
+        retries: float = 0,
+        wait_s: Seconds = 0.0,
+        status: int | None = None,
+        no_answer: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.remedy, self.retries, self.wait_s, self.status, self.no_answer = remedy, retries, wait_s, status, no_answer
+
+
+#: Ends a message about trouble that passes.
+_RESUME = "; start the server and run the same command again: it resumes"
+_LONGER = "; raise the longest answer (--max-tokens, --max-new-tokens or --judge-max-tokens)"
+#: Of a model, here or on a server, that was cut off while it was thinking.
+ONLY_REASONING = f"only reasoning and no answer{_LONGER}, or turn its reasoning off"
+_NOT_A_COMPLETION = "; is it the URL of an OpenAI-compatible server, such as http://HOST:8000/v1?"
+
+
+def limit_note(max_tokens: int | None) -> str:
+    """A limit that was asked for, as a part of a chat's name: names identify what is done already.
+
+    Example:
+        >>> limit_note(64), limit_note(None)
+        (' (at most 64 tokens)', '')
+    """
+    return "" if max_tokens is None else f" (at most {max_tokens} tokens)"
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+
+def _completions_url(base_url: str) -> str:
+    """Where chat completions are: `/v1` is added where no version is in the path."""
+    parts = urlsplit(base_url)
+    path = parts.path.rstrip("/")
+    if not path.endswith("/chat/completions"):
+        versioned = any(part[:1] == "v" and part[1:2].isdigit() for part in path.split("/"))
+        path += "/chat/completions" if versioned else "/v1/chat/completions"
+    return urlunsplit(parts._replace(path=path, fragment=""))
+
+
+def _without_secrets(base_url: str) -> str:
+    """The URL as it may be printed and logged: without user, password and query.
+
+    Raises:
+        ValueError: if it is not an HTTP URL.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        shown = _brief(base_url.rpartition("@")[2])
+        raise ValueError(f"{shown}: the URL of a server must look like http://HOST:8000/v1 or https://HOST/v1")
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+# --- one request -----------------------------------------------------------------------------------------------------
+
+
+class _Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> _Reply:
+    """Send a request from a thread that may run an event loop of its own, such as a notebook's."""
+    future = asyncio.run_coroutine_threadsafe(_exchange(url, content, headers, timeout_s), _loop())
+    try:
+        return future.result()
+    except CancelledError:
+        raise _Trouble("the request was cancelled") from None
+    finally:
+        future.cancel()  # after Ctrl-C
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop of all requests, in a thread of its own: a deadline of asyncio ends whatever a server does."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="chat-client", daemon=True).start()
+    return loop
+
+
+if hasattr(os, "register_at_fork"):  # the thread is not in the child
+    os.register_at_fork(after_in_child=_loop.cache_clear)
+
+
+async def _exchange(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> _Reply:
+    """Send a request and read the reply, all within `timeout_s`; redirects keep method and body."""
+    import httpx2
+
+    timeout = httpx2.Timeout(None, connect=min(_CONNECT_S, timeout_s))
+    replied, headers = False, dict(headers)
+    try:
+        async with asyncio.timeout(timeout_s), httpx2.AsyncClient(timeout=timeout, verify=_certificates()) as client:
+            for _ in range(_MAX_REDIRECTS + 1):
+                async with client.stream("POST", url, content=content, headers=headers) as response:
+                    replied = True
+                    if not response.has_redirect_location:
+                        return _Reply(response.status_code, response.headers, await _read(response))
+                    url = str(_redirected(response, headers))
+            raise _Trouble(f"more than {_MAX_REDIRECTS} redirects, the last to {_brief(url)}")
+    except TimeoutError:
+        deadline = f"no whole answer within {timeout_s:g} s"
+        remedy = "; raise --timeout, or lower the longest answer"
+        raise _Trouble(deadline, retries=0 if replied else 1, remedy=remedy) from None
+    except (OSError, httpx2.HTTPError) as error:
+        reason = f"{type(error).__name__}: {_brief(str(error))}".rstrip(": ")
+        raise _Trouble(reason, retries=math.inf, remedy=_RESUME) from error
+    except httpx2.InvalidURL as error:
+        raise _Trouble(f"not a URL: {_brief(str(error))}") from error
+
+
+def _redirected(response: Any, headers: dict[str, str]) -> Any:
+    """The next address; the token is dropped where it is of another host."""
+    url = response.url.join(response.headers["location"])
+    if response.status_code == 303 or url.scheme not in ("http", "https") or response.url.scheme > url.scheme:
+        raise _Trouble(
+            f"redirects to {_brief(str(url))} (HTTP {response.status_code}); name that server if it is right"
+        )
+    before, after = ((u.scheme, u.host, u.port) for u in (response.url, url))
+    if before != after:
+        headers.pop("Authorization", None)
+    return url
+
+
+async def _read(response: Any) -> bytes:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise _Trouble("a compressed reply, which was not asked for", retries=1)
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > _MAX_REPLY_BYTES:
+            raise _Trouble(f"a reply of more than {_MAX_REPLY_BYTES // 2**20} MiB")
+    return bytes(body)
+
+
+@functools.cache
+def _certificates() -> Any:
+    """Certificates of the machine, read once: this takes some 20 ms."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+# --- what a reply says -----------------------------------------------------------------------------------------------
+
+
+def _read_completion(reply: _Reply) -> str:
+    """The answer in a reply, without reasoning; [`_Trouble`] says what is there instead."""
+    if reply.status >= 300:
+        raise _refusal(reply.status, _error_of(reply.body), reply.headers)
+    if "text/event-stream" in reply.headers.get("content-type", "") or reply.body.lstrip()[:5] == b"data:":
+        raise _Trouble("a stream, which was not asked for" + _NOT_A_COMPLETION)
+    try:
+        value = parse_json(reply.body)
+    except ValueError as error:
+        raise _malformed(f"not a chat completion: {_brief(str(error))}") from None
+    if not isinstance(value, Mapping):
+        raise _malformed("not a chat completion: not an object")
+    if value.get("error") or value.get("object") == "error":
+        error = value.get("error")
+        code = str((error if isinstance(error, Mapping) else value).get("code"))
+        status = int(code) if len(code) == 3 and code.isdecimal() else None
+        raise _refusal(status, _error_of(reply.body), reply.headers)
+    return _answer_of(value)
+
+
+def _answer_of(value: Mapping[str, Any]) -> str:
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    if not isinstance(message, Mapping):
+        raise _malformed("a chat completion without " + ("a message" if choice else "choices"))
+    content = message.get("content")
+    text = _joined(content) if isinstance(content, list) else content
+    if text is not None and not isinstance(text, str):
+        raise _malformed(f"content that is not text but {_brief(json.dumps(text))}")
+    answer = strip_reasoning(text or "")
+    if answer:
+        return answer
+    if (text or "").strip() or any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")):
+        raise _no_answer(ONLY_REASONING)
+    if choice.get("finish_reason") == "length":
+        raise _no_answer("no text within the longest answer", _LONGER)
+    if message.get("tool_calls") or message.get("function_call"):
+        raise _no_answer("a tool call and no text, which was not asked for")
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        raise _no_answer(f"refuses to answer: {_brief(str(message.get('refusal') or 'content filter'))}")
+    raise _no_answer("an answer without text", retries=1)
+
+
+def _no_answer(reason: str, remedy: str = "", retries: int = 0) -> _Trouble:
+    return _Trouble(reason, remedy=remedy, retries=retries, no_answer=True)
+
+
+def _joined(parts: Sequence[Any]) -> str | None:
+    """The text of content in parts; None where no part is text."""
+    spoken = [p.get("text") if isinstance(p, Mapping) and p.get("type", "text") == "text" else p for p in parts]
+    texts = [text for text in spoken if isinstance(text, str)]
+    return "".join(texts) if texts else None
+
+
+def _malformed(reason: str) -> _Trouble:
+    return _Trouble(reason, retries=1, remedy=_NOT_A_COMPLETION)
+
+
+def _refusal(status: int | None, message: str, headers: Mapping[str, str]) -> _Trouble:
+    """Trouble that passes, or that asking again does not help."""
+    reason = " ".join(part for part in ("" if status is None else f"HTTP {status}", message) if part) or "an error"
+    if status is not None and (status in _TRY_AGAIN or (500 <= status < 600 and status != 501)):
+        return _Trouble(reason, retries=math.inf, wait_s=retry_after(headers), remedy=_RESUME, status=status)
+    return _Trouble(f"refuses the question: {reason}", status=status)
+
+
+def _error_of(body: bytes) -> str:
+    """What a body says is wrong, in a line."""
+    text = body[:4096].decode(errors="replace")
+    try:
+        value = parse_json(body)
+    except ValueError:
+        return _brief(text)
+    for name in ("error", "message", "detail"):
+        if isinstance(value, Mapping) and value.get(name):
+            value = value[name]
+    return _brief(value if isinstance(value, str) else text)
+
+
+def _brief(text: str) -> str:
+    """A line of at most 200 characters that a terminal can print."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:200]
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> Seconds:
+    """Seconds that a server asks to wait, 0 where it does not say (RFC 9110, 10.2.3).
+
+    Args:
+        headers: of the reply; `retry-after` is a number of seconds or a date.
+        now: default the time of this machine.
+
+    Example:
+        >>> retry_after({"retry-after": "7"}), retry_after({"retry-after": "soon"})
+        (7.0, 0.0)
+        >>> noon = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+        >>> retry_after({"retry-after": "Thu, 01 Jan 2026 12:00:30 GMT"}, noon)
+        30.0
+    """
+    text = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return 0.0
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        seconds = (date - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if seconds == seconds else 0.0  # not a number
