@@ -480,7 +480,7 @@ def _error_of(body: bytes) -> str:
     for name in ("error", "message", "detail"):
         if isinstance(value, Mapping) and value.get(name):
             value = value[name]
-    return _brief(value if isinstance(value, str) else text)
+    return _brief(value if isinstance(value, str) else "")
 
 
 def _brief(text: str) -> str:

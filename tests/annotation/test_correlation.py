@@ -40,7 +40,8 @@ class Answers:
     def __init__(self, *answers):
         self.answers, self.asked = list(answers), []
 
-    def __call__(self, messages, *, schema=None):
+    def __call__(self, messages, *, schema=None, max_tokens=None):
+        self.limit = max_tokens
         self.asked.append(list(messages))
         return self.answers.pop(0)
 

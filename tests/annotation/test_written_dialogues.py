@@ -33,7 +33,7 @@ class Answers:
     def __init__(self, *answers):
         self.answers = list(answers)
 
-    def __call__(self, messages, *, schema=None):
+    def __call__(self, messages, *, schema=None, max_tokens=None):
         return self.answers.pop(0)
 
 

@@ -16,6 +16,7 @@ from .options import (
     Device,
     Features,
     Frames,
+    JudgeMaxTokens,
     JudgeModel,
     JudgeUrl,
     Limit,
@@ -125,6 +126,7 @@ def score(
     partial: Annotated[bool, typer.Option("--partial", help="Leave out questions without an answer.")] = False,
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
+    judge_max_tokens: JudgeMaxTokens = 2048,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Instead, compare two files of --per-video.", show_default=False),
@@ -147,7 +149,7 @@ def score(
     if predictions is None or references is None:
         raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
     names = None if tasks is None else tasks.split(",")
-    judge_of = choose_judge(judge, judge_url)
+    judge_of = choose_judge(judge, judge_url, judge_max_tokens)
     scores = run(predictions, references, tasks=names, protocol=protocol, partial=partial, judge=judge_of)
     for path, by_video in ((output, False), (per_video, True)):
         if path is not None:
@@ -179,6 +181,7 @@ def evaluate(
     skip_missing: SkipMissing = False,
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
+    judge_max_tokens: JudgeMaxTokens = 2048,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
     card: Annotated[
         Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
@@ -215,7 +218,7 @@ def evaluate(
         adapter=_adapter(adapter, server, times, frames, no_sound),
         limit=limit,
         skip_missing=skip_missing,
-        judge=choose_judge(judge, judge_url),
+        judge=choose_judge(judge, judge_url, judge_max_tokens),
         with_ablation=ablation,
         overwrite=overwrite,
         device=device,

@@ -169,9 +169,9 @@ def test_any_server_gets_frames_and_sound(server, tiny_corpus, tmp_path, longval
 
 
 def test_a_server_that_is_away(tiny_corpus, tmp_path, longvale, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("longvale.chat_client._MAX_BACKOFF_S", 0)
     result = longvale(
         "generate", "m", "--adapter", "server", "--server", "http://127.0.0.1:9/v1", "--data", tiny_corpus,
         "--output", tmp_path / "log", "-q",
     )  # fmt: skip
-    assert result.exit_code == 2 and "http://127.0.0.1:9/v1: m does not answer" in result.stderr
+    assert result.exit_code == 2 and "m at http://127.0.0.1:9/v1: no answer after 5 attempts" in result.stderr

@@ -198,12 +198,14 @@ def judge_log(predictions_path: str | os.PathLike, task: str) -> Path:
     return Path(f"{predictions_path}.judge.{task}.jsonl")
 
 
-def choose_judge(model: str | None, base_url: str | None) -> Judge | None:
+def choose_judge(model: str | None, base_url: str | None, max_tokens: int = MAX_TOKENS) -> Judge | None:
     """The judge that a command names, or none.
 
     Raises:
-        ValueError: if there is a server and no model.
+        ValueError: if there is a server and no model, or no token is allowed.
     """
+    if max_tokens < 1:
+        raise ValueError(f"--judge-max-tokens must be 1 or more, not {max_tokens}")
     if model is None and base_url is not None:
         raise ValueError(f"a judge's server is given ({base_url}) but no judge; name the model with --judge")
-    return None if model is None else Judge(model, base_url)
+    return None if model is None else Judge(model, base_url, max_tokens=max_tokens)
