@@ -9,7 +9,8 @@ import pytest
 from serving import GOOD, Server, completion, cut_off, drip, drip_headers, endless, redirect, send, slow
 
 from longvale import chat_client
-from longvale.chat_client import ChatClient, NoAnswer, Patience, ServerError, retry_after
+from longvale.chat_client import ChatClient, NoAnswer, Patience, ServerError
+from longvale.chat_replies import retry_after
 from longvale.evaluation.inference import ChatClient as OneQuestion
 
 QUESTION = [{"role": "user", "content": "Hello?"}]

@@ -17,13 +17,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from .events import Seconds, parse_json
-from .reasoning import strip_reasoning
+from .chat_replies import (
+    RESUME,
+    NoAnswer,
+    Reply,
+    ServerError,
+    Trouble,
+    brief,
+    read_completion,
+)
+from .events import Seconds
 
 Message = Mapping[str, Any]
 
@@ -33,8 +39,6 @@ PROVIDERS_URL = "https://router.huggingface.co/v1"
 #: Longest answer in tokens where neither chat nor caller says.
 MAX_TOKENS = 512
 
-#: Statuses below 500 after which the same question may be asked again (RFC 9110, RFC 8470, RFC 6585).
-_TRY_AGAIN = frozenset({408, 425, 429})
 #: Statuses of servers that do not know `response_format` or the schema in it.
 _NO_SCHEMA = frozenset({400, 404, 415, 422, 501})
 #: Longest wait between two attempts, and the longest that a server may ask for by Retry-After.
@@ -66,14 +70,6 @@ class Chat(Protocol):
             NoAnswer: if the model wrote none.
         """
         ...
-
-
-class ServerError(ConnectionError):
-    """A server that gives no answer. What was done before is kept, and the same command resumes."""
-
-
-class NoAnswer(ServerError):
-    """A reply of a model that answered nothing: it was cut off while reasoning, or wrote no text."""
 
 
 class Patience:
@@ -208,8 +204,8 @@ class ChatClient:
         while True:
             attempt += 1
             try:
-                return _read_completion(_post(self._url, content, headers, self._timeout_s))
-            except _Trouble as trouble:
+                return read_completion(_post(self._url, content, headers, self._timeout_s))
+            except Trouble as trouble:
                 reason = f"no answer after {attempt} attempts ({trouble})" if attempt > 1 else str(trouble)
                 if trouble.wait_s > _MAX_RETRY_AFTER_S:
                     remedy = f"; it asks to wait {trouble.wait_s:.0f} s: run the same command then, it resumes"
@@ -243,31 +239,6 @@ class _Refused(ServerError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-
-
-class _Trouble(Exception):
-    """What came instead of an answer, and how often and after which wait to ask again."""
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        remedy: str = "",
-        retries: float = 0,
-        wait_s: Seconds = 0.0,
-        status: int | None = None,
-        no_answer: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.remedy, self.retries, self.wait_s, self.status, self.no_answer = remedy, retries, wait_s, status, no_answer
-
-
-#: Ends a message about trouble that passes.
-_RESUME = "; start the server and run the same command again: it resumes"
-_LONGER = "; raise the longest answer (--max-tokens, --max-new-tokens or --judge-max-tokens)"
-#: Of a model, here or on a server, that was cut off while it was thinking.
-ONLY_REASONING = f"only reasoning and no answer{_LONGER}, or turn its reasoning off"
-_NOT_A_COMPLETION = "; is it the URL of an OpenAI-compatible server, such as http://HOST:8000/v1?"
 
 
 def limit_note(max_tokens: int | None) -> str:
@@ -305,7 +276,7 @@ def _without_secrets(base_url: str) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):
-        shown = _brief(base_url.rpartition("@")[2])
+        shown = brief(base_url.rpartition("@")[2])
         raise ValueError(f"{shown}: the URL of a server must look like http://HOST:8000/v1 or https://HOST/v1")
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -313,19 +284,13 @@ def _without_secrets(base_url: str) -> str:
 # --- one request -----------------------------------------------------------------------------------------------------
 
 
-class _Reply(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> _Reply:
+def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
     """Send a request from a thread that may run an event loop of its own, such as a notebook's."""
     future = asyncio.run_coroutine_threadsafe(_exchange(url, content, headers, timeout_s), _loop())
     try:
         return future.result()
     except CancelledError:
-        raise _Trouble("the request was cancelled") from None
+        raise Trouble("the request was cancelled") from None
     finally:
         future.cancel()  # after Ctrl-C
 
@@ -342,7 +307,7 @@ if hasattr(os, "register_at_fork"):  # the thread is not in the child
     os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
-async def _exchange(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> _Reply:
+async def _exchange(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
     """Send a request and read the reply, all within `timeout_s`; redirects keep method and body."""
     import httpx2
 
@@ -354,27 +319,25 @@ async def _exchange(url: str, content: bytes, headers: Mapping[str, str], timeou
                 async with client.stream("POST", url, content=content, headers=headers) as response:
                     replied = True
                     if not response.has_redirect_location:
-                        return _Reply(response.status_code, response.headers, await _read(response))
+                        return Reply(response.status_code, response.headers, await _read(response))
                     url = str(_redirected(response, headers))
-            raise _Trouble(f"more than {_MAX_REDIRECTS} redirects, the last to {_brief(url)}")
+            raise Trouble(f"more than {_MAX_REDIRECTS} redirects, the last to {brief(url)}")
     except TimeoutError:
         deadline = f"no whole answer within {timeout_s:g} s"
         remedy = "; raise --timeout, or lower the longest answer"
-        raise _Trouble(deadline, retries=0 if replied else 1, remedy=remedy) from None
+        raise Trouble(deadline, retries=0 if replied else 1, remedy=remedy) from None
     except (OSError, httpx2.HTTPError) as error:
-        reason = f"{type(error).__name__}: {_brief(str(error))}".rstrip(": ")
-        raise _Trouble(reason, retries=math.inf, remedy=_RESUME) from error
+        reason = f"{type(error).__name__}: {brief(str(error))}".rstrip(": ")
+        raise Trouble(reason, retries=math.inf, remedy=RESUME) from error
     except httpx2.InvalidURL as error:
-        raise _Trouble(f"not a URL: {_brief(str(error))}") from error
+        raise Trouble(f"not a URL: {brief(str(error))}") from error
 
 
 def _redirected(response: Any, headers: dict[str, str]) -> Any:
     """The next address; the token is dropped where it is of another host."""
     url = response.url.join(response.headers["location"])
     if response.status_code == 303 or url.scheme not in ("http", "https") or response.url.scheme > url.scheme:
-        raise _Trouble(
-            f"redirects to {_brief(str(url))} (HTTP {response.status_code}); name that server if it is right"
-        )
+        raise Trouble(f"redirects to {brief(str(url))} (HTTP {response.status_code}); name that server if it is right")
     before, after = ((u.scheme, u.host, u.port) for u in (response.url, url))
     if before != after:
         headers.pop("Authorization", None)
@@ -383,12 +346,12 @@ def _redirected(response: Any, headers: dict[str, str]) -> Any:
 
 async def _read(response: Any) -> bytes:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise _Trouble("a compressed reply, which was not asked for", retries=1)
+        raise Trouble("a compressed reply, which was not asked for", retries=1)
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > _MAX_REPLY_BYTES:
-            raise _Trouble(f"a reply of more than {_MAX_REPLY_BYTES // 2**20} MiB")
+            raise Trouble(f"a reply of more than {_MAX_REPLY_BYTES // 2**20} MiB")
     return bytes(body)
 
 
@@ -398,118 +361,3 @@ def _certificates() -> Any:
     import httpx2
 
     return httpx2.create_ssl_context()
-
-
-# --- what a reply says -----------------------------------------------------------------------------------------------
-
-
-def _read_completion(reply: _Reply) -> str:
-    """The answer in a reply, without reasoning; [`_Trouble`] says what is there instead."""
-    if reply.status >= 300:
-        raise _refusal(reply.status, _error_of(reply.body), reply.headers)
-    if "text/event-stream" in reply.headers.get("content-type", "") or reply.body.lstrip()[:5] == b"data:":
-        raise _Trouble("a stream, which was not asked for" + _NOT_A_COMPLETION)
-    try:
-        value = parse_json(reply.body)
-    except ValueError as error:
-        raise _malformed(f"not a chat completion: {_brief(str(error))}") from None
-    if not isinstance(value, Mapping):
-        raise _malformed("not a chat completion: not an object")
-    if value.get("error") or value.get("object") == "error":
-        error = value.get("error")
-        code = str((error if isinstance(error, Mapping) else value).get("code"))
-        status = int(code) if len(code) == 3 and code.isdecimal() else None
-        raise _refusal(status, _error_of(reply.body), reply.headers)
-    return _answer_of(value)
-
-
-def _answer_of(value: Mapping[str, Any]) -> str:
-    choices = value.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, Mapping) else None
-    if not isinstance(message, Mapping):
-        raise _malformed("a chat completion without " + ("a message" if choice else "choices"))
-    content = message.get("content")
-    text = _joined(content) if isinstance(content, list) else content
-    if text is not None and not isinstance(text, str):
-        raise _malformed(f"content that is not text but {_brief(json.dumps(text))}")
-    answer = strip_reasoning(text or "")
-    if answer:
-        return answer
-    if (text or "").strip() or any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")):
-        raise _no_answer(ONLY_REASONING)
-    if choice.get("finish_reason") == "length":
-        raise _no_answer("no text within the longest answer", _LONGER)
-    if message.get("tool_calls") or message.get("function_call"):
-        raise _no_answer("a tool call and no text, which was not asked for")
-    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        raise _no_answer(f"refuses to answer: {_brief(str(message.get('refusal') or 'content filter'))}")
-    raise _no_answer("an answer without text", retries=1)
-
-
-def _no_answer(reason: str, remedy: str = "", retries: int = 0) -> _Trouble:
-    return _Trouble(reason, remedy=remedy, retries=retries, no_answer=True)
-
-
-def _joined(parts: Sequence[Any]) -> str | None:
-    """The text of content in parts; None where no part is text."""
-    spoken = [p.get("text") if isinstance(p, Mapping) and p.get("type", "text") == "text" else p for p in parts]
-    texts = [text for text in spoken if isinstance(text, str)]
-    return "".join(texts) if texts else None
-
-
-def _malformed(reason: str) -> _Trouble:
-    return _Trouble(reason, retries=1, remedy=_NOT_A_COMPLETION)
-
-
-def _refusal(status: int | None, message: str, headers: Mapping[str, str]) -> _Trouble:
-    """Trouble that passes, or that asking again does not help."""
-    reason = " ".join(part for part in ("" if status is None else f"HTTP {status}", message) if part) or "an error"
-    if status is not None and (status in _TRY_AGAIN or (500 <= status < 600 and status != 501)):
-        return _Trouble(reason, retries=math.inf, wait_s=retry_after(headers), remedy=_RESUME, status=status)
-    return _Trouble(f"refuses the question: {reason}", status=status)
-
-
-def _error_of(body: bytes) -> str:
-    """What a body says is wrong, in a line."""
-    text = body[:4096].decode(errors="replace")
-    try:
-        value = parse_json(body)
-    except ValueError:
-        return _brief(text)
-    for name in ("error", "message", "detail"):
-        if isinstance(value, Mapping) and value.get(name):
-            value = value[name]
-    return _brief(value if isinstance(value, str) else "")
-
-
-def _brief(text: str) -> str:
-    """A line of at most 200 characters that a terminal can print."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:200]
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> Seconds:
-    """Seconds that a server asks to wait, 0 where it does not say (RFC 9110, 10.2.3).
-
-    Args:
-        headers: of the reply; `retry-after` is a number of seconds or a date.
-        now: default the time of this machine.
-
-    Example:
-        >>> retry_after({"retry-after": "7"}), retry_after({"retry-after": "soon"})
-        (7.0, 0.0)
-        >>> noon = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-        >>> retry_after({"retry-after": "Thu, 01 Jan 2026 12:00:30 GMT"}, noon)
-        30.0
-    """
-    text = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(text)
-        except ValueError:
-            return 0.0
-        date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        seconds = (date - (now or datetime.now(UTC))).total_seconds()
-    return max(0.0, seconds) if seconds == seconds else 0.0  # not a number

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ...chat_client import ONLY_REASONING, NoAnswer
+from ...chat_replies import ONLY_REASONING, NoAnswer
 from ...checkpoints.loading import choose_device, weights_digest
 from ...reasoning import strip_reasoning
 from .base import Adapter

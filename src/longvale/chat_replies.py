@@ -1,0 +1,176 @@
+"""What a server replied: the answer of a chat completion, or what is there instead. Pure; nothing is sent here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+from .events import Seconds, parse_json
+from .reasoning import strip_reasoning
+
+#: Statuses below 500 after which the same question may be asked again (RFC 9110, RFC 8470, RFC 6585).
+_TRY_AGAIN = frozenset({408, 425, 429})
+
+#: Ends a message about trouble that passes.
+RESUME = "; start the server and run the same command again: it resumes"
+_LONGER = "; raise the longest answer (--max-tokens, --max-new-tokens or --judge-max-tokens)"
+#: Of a model, here or on a server, that was cut off while it was thinking.
+ONLY_REASONING = f"only reasoning and no answer{_LONGER}, or turn its reasoning off"
+_NOT_A_COMPLETION = "; is it the URL of an OpenAI-compatible server, such as http://HOST:8000/v1?"
+
+
+class ServerError(ConnectionError):
+    """A server that gives no answer. What was done before is kept, and the same command resumes."""
+
+
+class NoAnswer(ServerError):
+    """A reply of a model that answered nothing: it was cut off while reasoning, or wrote no text."""
+
+
+class Trouble(Exception):
+    """What came instead of an answer, and how often and after which wait to ask again."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        remedy: str = "",
+        retries: float = 0,
+        wait_s: Seconds = 0.0,
+        status: int | None = None,
+        no_answer: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.remedy, self.retries, self.wait_s, self.status, self.no_answer = remedy, retries, wait_s, status, no_answer
+
+
+class Reply(NamedTuple):
+    """A whole reply; names of headers are looked up in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def read_completion(reply: Reply) -> str:
+    """Read the answer of a reply, without reasoning.
+
+    Raises:
+        Trouble: saying what is there instead.
+
+    Example:
+        >>> read_completion(Reply(200, {}, b'{"choices": [{"message": {"content": "<think>Hm</think>A bell."}}]}'))
+        'A bell.'
+    """
+    if reply.status >= 300:
+        raise _refusal(reply.status, _error_of(reply.body), reply.headers)
+    if "text/event-stream" in reply.headers.get("content-type", "") or reply.body.lstrip()[:5] == b"data:":
+        raise Trouble("a stream, which was not asked for" + _NOT_A_COMPLETION)
+    try:
+        value = parse_json(reply.body)
+    except ValueError as error:
+        raise _malformed(f"not a chat completion: {brief(str(error))}") from None
+    if not isinstance(value, Mapping):
+        raise _malformed("not a chat completion: not an object")
+    if value.get("error") or value.get("object") == "error":
+        error = value.get("error")
+        code = str((error if isinstance(error, Mapping) else value).get("code"))
+        status = int(code) if len(code) == 3 and code.isdecimal() else None
+        raise _refusal(status, _error_of(reply.body), reply.headers)
+    return _answer_of(value)
+
+
+def _answer_of(value: Mapping[str, Any]) -> str:
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    if not isinstance(message, Mapping):
+        raise _malformed("a chat completion without " + ("a message" if choice else "choices"))
+    content = message.get("content")
+    text = _joined(content) if isinstance(content, list) else content
+    if text is not None and not isinstance(text, str):
+        raise _malformed(f"content that is not text but {brief(json.dumps(text))}")
+    answer = strip_reasoning(text or "")
+    if answer:
+        return answer
+    if (text or "").strip() or any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")):
+        raise _no_answer(ONLY_REASONING)
+    if choice.get("finish_reason") == "length":
+        raise _no_answer("no text within the longest answer", _LONGER)
+    if message.get("tool_calls") or message.get("function_call"):
+        raise _no_answer("a tool call and no text, which was not asked for")
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        raise _no_answer(f"refuses to answer: {brief(str(message.get('refusal') or 'content filter'))}")
+    raise _no_answer("an answer without text", retries=1)
+
+
+def _no_answer(reason: str, remedy: str = "", retries: int = 0) -> Trouble:
+    return Trouble(reason, remedy=remedy, retries=retries, no_answer=True)
+
+
+def _joined(parts: Sequence[Any]) -> str | None:
+    """The text of content in parts; None where no part is text."""
+    spoken = [p.get("text") if isinstance(p, Mapping) and p.get("type", "text") == "text" else p for p in parts]
+    texts = [text for text in spoken if isinstance(text, str)]
+    return "".join(texts) if texts else None
+
+
+def _malformed(reason: str) -> Trouble:
+    return Trouble(reason, retries=1, remedy=_NOT_A_COMPLETION)
+
+
+def _refusal(status: int | None, message: str, headers: Mapping[str, str]) -> Trouble:
+    """Trouble that passes, or that asking again does not help."""
+    reason = " ".join(part for part in ("" if status is None else f"HTTP {status}", message) if part) or "an error"
+    if status is not None and (status in _TRY_AGAIN or (500 <= status < 600 and status != 501)):
+        return Trouble(reason, retries=math.inf, wait_s=retry_after(headers), remedy=RESUME, status=status)
+    return Trouble(f"refuses the question: {reason}", status=status)
+
+
+def _error_of(body: bytes) -> str:
+    """What a body says is wrong, in a line."""
+    text = body[:4096].decode(errors="replace")
+    try:
+        value = parse_json(body)
+    except ValueError:
+        return brief(text)
+    for name in ("error", "message", "detail"):
+        if isinstance(value, Mapping) and value.get(name):
+            value = value[name]
+    return brief(value if isinstance(value, str) else "")
+
+
+def brief(text: str) -> str:
+    """A line of at most 200 characters that a terminal can print."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:200]
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> Seconds:
+    """Read the seconds that a server asks to wait, 0 where it does not say (RFC 9110, 10.2.3).
+
+    Args:
+        headers: of the reply; `retry-after` is a number of seconds or a date.
+        now: default the time of this machine.
+
+    Example:
+        >>> retry_after({"retry-after": "7"}), retry_after({"retry-after": "soon"})
+        (7.0, 0.0)
+        >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        >>> retry_after({"retry-after": "Thu, 01 Jan 2026 12:00:30 GMT"}, noon)
+        30.0
+    """
+    text = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return 0.0
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        seconds = (date - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if seconds == seconds else 0.0  # not a number
