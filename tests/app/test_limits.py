@@ -26,6 +26,9 @@ def test_what_is_refused_and_why(clips, name, limits, message):
 
 def test_limits_for_people():
     assert Limits(size=8 * 2**20, length=60).sentence == "Up to 8 MB and 60 seconds."
+    assert Limits(size=8).stored == 80 and Limits(size=8, total=8).stored == 8
+    with pytest.raises(ValueError, match="raise --max-total or lower --max-size"):
+        Limits(size=8, total=7)
     for wrong in ({"size": 0}, {"length": 0}, {"length": float("nan")}):
         with pytest.raises(ValueError, match="limit must be"):
             Limits(**wrong)

@@ -1,9 +1,12 @@
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from longvale import tasks
-from longvale.app.page import CHOICES, ask_about
+from longvale.app.limits import Limits
+from longvale.app.page import CHOICES, Page, ask_about
 from longvale.app.sessions import Video
 
 VIDEO = Video(Path("a.mp4"), "a.mp4", False, 60.0, None)
@@ -41,3 +44,93 @@ def test_a_free_question_holds_the_video_once():
 def test_what_is_missing_is_said_in_a_sentence(video, choice, query, start, end, message):
     with pytest.raises(ValueError, match=message):
         ask_about(video, choice, query, start, end)
+
+
+@pytest.mark.parametrize(
+    ("choice", "query", "start"),
+    [
+        (["Ask freely"], "Why?", 0),
+        ("Ask freely", ["Why?"], 0),
+        ("Ask freely", "why " * 501, 0),
+        ("Describe a part", "", "0"),
+        ("Describe a part", "", True),
+        ("Describe a part", "", 10**400),
+    ],
+)
+def test_fields_that_no_form_sends_are_refused(choice, query, start):
+    with pytest.raises(ValueError, match=r"Choose what|A question is a text of up to 2000 characters|Give a part"):
+        ask_about(VIDEO, choice, query, start, 20)
+
+
+TAB = SimpleNamespace(session_hash="tab")
+
+
+@pytest.fixture
+def page(scripted_pair):
+    return Page(*scripted_pair, name="tiny", limits=Limits(length=60.0))
+
+
+@pytest.fixture
+def upload(clips, tmp_path):
+    return shutil.copy(clips / "clip.mp4", tmp_path / "clip.mp4")
+
+
+def test_an_upload_is_asked_about(page, upload):
+    page.upload(str(upload), TAB)
+    *_, view = page.decode(TAB)
+    assert view["video"]["duration"] == pytest.approx(32, abs=0.1)
+    *_, view = page.ask("List all events", "", None, None, TAB)
+    assert len(view["answer"]["events"]) == 3 and view["answer"]["done"]
+
+
+def test_an_upload_that_waits_for_its_turn_is_deleted_when_it_is_cancelled(page, upload):
+    for cancel in (page.stop, page.leave, page.another):
+        path = Path(shutil.copy(upload, upload.parent / "waits.mp4"))
+        page.upload(str(path), TAB)
+        assert path.exists()
+        cancel(TAB)
+        assert not path.exists()
+        assert [view["video"] for view in page.decode(TAB)] in ([None], [])  # its turn comes all the same
+
+
+def test_an_upload_is_deleted_when_its_decoding_is_stopped_or_fails(page, upload, clips, tmp_path):
+    page.upload(str(upload), TAB)
+    for _ in page.decode(TAB):
+        page.stop(TAB)
+    assert not upload.exists() and page.sessions.get("tab").video is None
+    broken = shutil.copy(clips / "text.mp4", tmp_path / "text.mp4")
+    page.upload(str(broken), TAB)
+    *_, view = page.decode(TAB)
+    assert view["error"].startswith("text.mp4: not a media file") and not broken.exists()
+
+
+def test_a_question_does_not_end_the_decoding(page, upload):
+    page.upload(str(upload), TAB)
+    (view,) = page.ask("List all events", "", None, None, TAB)
+    assert "still being decoded" in view["error"]
+    *_, view = page.decode(TAB)
+    assert view["video"] and not view["error"]
+
+
+def test_a_stopped_answer_keeps_what_is_written_and_marks_where_it_ends(page, upload, monkeypatch):
+    page.upload(str(upload), TAB)
+    assert [view for view in page.decode(TAB)][-1]["video"]
+    written = "From 00 to 09, part 0.\nFrom 03 to 12, part 1 of a slow ans"
+
+    def write(model, processor, question, features, max_new_tokens, report, stop):
+        report(written)
+        assert stop.wait(60)
+        return written
+
+    monkeypatch.setattr("longvale.app.work.answer", write)
+    for view in page.ask("Ask freely", "What happens?", None, None, TAB):
+        if view["answer"]:
+            stopped = page.stop(TAB)
+    monkeypatch.undo()
+    answer = stopped["answer"]
+    assert stopped["note"] == "Stopped." and answer["done"] and answer["text"] == f"{written} …"
+    assert [event["caption"] for event in answer["events"]] == ["part 0.", "part 1 of a slow ans …"]
+    assert "part 1 of a slow ans …" in answer["files"][0]["text"]
+    assert page.sessions.get("tab").view == stopped  # nothing came after it
+    *_, view = page.ask("Find an event", "number 3", None, None, TAB)
+    assert view["answer"]["done"] and view["note"] is None

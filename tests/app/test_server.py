@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from longvale.app.limits import Limits
-from longvale.app.server import Guard, example_videos, private_folder
+from longvale.app.server import example_videos, private_folder, serve
 
 HIDDEN = Path(__file__).resolve()
 
@@ -116,29 +116,76 @@ def test_other_doors_are_closed(client):
     assert calls["named_endpoints"] == {} and calls["unnamed_endpoints"] == {}
 
 
-def test_a_made_up_path_instead_of_an_upload_is_refused(client, page_url):
-    """What the browser sends after an upload, with a path of the sender's choice."""
+def call(client, data, event="upload", **changes):
+    """Post what the page's script posts when a visitor does something."""
     config = client.get("/config").json()
-    (called,) = (d["id"] for d in config["dependencies"] if d["targets"] and d["targets"][0][1] == "upload")
-    data = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}, "orig_name": "a.mp4"}
-    body = {"data": [data], "fn_index": called, "session_hash": "made-up", "trigger_id": None}
-    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "made-up"}) as stream:
-        lines = []
-        for line in stream.iter_lines():
-            lines.append(line)
-            if "process_completed" in line:
-                break
-    assert '"success": false' in lines[-1].replace('"success":false', '"success": false')
-    assert "root:" not in "".join(lines)
+    called = next(d["id"] for d in config["dependencies"] if d["targets"] and d["targets"][0][1] == event)
+    body = {"data": data, "fn_index": called, "session_hash": "made-up", "trigger_id": None, **changes}
+    return client.post("/gradio_api/queue/join", json=body)
 
 
-def test_the_guard_knows_what_to_refuse():
-    guard = Guard(None, Limits(size=100))
-    assert guard.refusal("/gradio_api/file=/tmp/a.mp4", {}) is None
-    assert guard.refusal("/gradio_api/file=http%3A//x", {})[0] == 403
-    assert guard.refusal("/", {b"content-length": b"100"}) is None
-    assert guard.refusal("/", {b"content-length": b"99999999"})[0] == 413
+@pytest.mark.parametrize("path", ["/etc/passwd", "https://example.org/a.mp4", "http://127.0.0.1:1/a.mp4", "{uploads}"])
+def test_a_made_up_path_instead_of_an_upload_is_refused(client, path):
+    """What the browser sends after an upload, with a path of the sender's choice."""
+    data = {"path": path.format(uploads=uploads()), "meta": {"_type": "gradio.FileData"}, "orig_name": "a.mp4"}
+    for value in (data, {**data, "path": "a", "more": data}, [data]):
+        response = call(client, [value])
+        assert response.status_code == 422 and "field 'data', item 1:" in response.text
+
+
+def test_a_question_that_the_browser_would_not_let_through_costs_nothing(client, monkeypatch):
+    asked = []
+    monkeypatch.setattr("longvale.app.page.Page.ask", lambda *arguments: asked.append(arguments))
+    response = call(client, ["Ask freely", "why " * 100_000, 0, 10], "click")
+    assert response.status_code == 413 and "2000 characters" in response.text
+    assert call(client, ["Ask freely", "why " * 1000, 0, 10], "click").status_code == 422
+    assert call(client, [], "click", session_hash="x" * 1000).status_code == 422
+    for content in (b"[" * 60_000, b'{"data": [' + b"9" * 60_000 + b"]}", b"\xff", b"[]"):
+        assert client.post("/gradio_api/queue/join", content=content).status_code == 422
+
+    def endless():
+        for _ in range(1000):
+            yield b" " * 1024
+
+    assert client.post("/gradio_api/queue/join", content=endless()).status_code == 413
+    assert asked == []
+
+
+def test_an_upload_that_is_broken_off_leaves_nothing(client, page_url):
+    before = {path for path in uploads().rglob("*") if path.is_file()}
+    connection = HTTPConnection(page_url.removeprefix("http://"), timeout=30)
+    connection.putrequest("POST", "/gradio_api/upload")
+    for name, value in {**BOUNDARY, "content-length": str(2**20)}.items():
+        connection.putheader(name, value)
+    connection.endheaders(HEAD + b"x" * 2**18)
+    wait_until(lambda: {path for path in uploads().rglob("*") if path.is_file()} - before)
+    connection.sock.close()
+    connection.close()
+    wait_until(lambda: {path for path in uploads().rglob("*") if path.is_file()} <= before)
+
+
+def test_all_uploads_together_are_limited(scripted_pair, clips):
+    content = (clips / "clip.mp4").read_bytes()
+    limits = Limits(size=2 * len(content), total=2 * len(content) + len(content) // 2)
+    with (
+        serve(scripted_pair, limits=limits) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        first, second = (upload(client, content + bytes(number)) for number in range(2))
+        assert first.status_code == second.status_code == 200
+        third = upload(client, content + bytes(2))
+        assert third.status_code == 503 and third.text.startswith("The page stores as many videos as it can.")
+        os.utime(first.json()[0], (0, 0))  # nobody named it for long
+        assert upload(client, content + bytes(3)).status_code == 200
+        assert not Path(first.json()[0]).exists()
+
+
+def wait_until(condition):
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited 10 s")
 
 
 def test_the_private_folder_is_gone_in_the_end(monkeypatch):
@@ -186,6 +233,7 @@ def test_bad_input_is_one_line(longvale, tmp_path, tiny_model):
         [tiny_model, "--examples", tmp_path / "nowhere"],
         [tiny_model, "--max-size", 0],
         [tiny_model, "--max-length", -1],
+        [tiny_model, "--max-total", 499],
     ):
         result = longvale("app", *arguments)
         assert result.exit_code == 2 and result.stderr.startswith("longvale: error: "), result.stderr

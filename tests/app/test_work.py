@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from longvale.app import work
 from longvale.data.extraction import encode_video
@@ -99,3 +100,32 @@ def test_events_of_answers_all_have_a_caption():
     assert work.find_events("", 10.0, "segment_captioning", "", (2.0, 4.0)) == ()
     assert work.find_events("From 10 to 20, a dog.", 10.0, None, "when?", None)[0].caption == "a dog."
     assert work.find_events("No idea.", 10.0, None, "when?", None) == ()
+
+
+def test_encoding_ends_within_a_tower(scripted_pair, clips, stop):
+    model, processor = scripted_pair
+    media = read_media(clips / "clip.mp4", **processor.media_kwargs())
+    groups = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    ran = []
+    hooks = [layer.register_forward_hook(lambda *_: (ran.append(1), stop.set())) for group in groups for layer in group]
+    with pytest.raises(work.Stopped):
+        work.encode(*scripted_pair, media, lambda *_: None, stop)
+    assert len(ran) == 1
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("text", "captions", "marked", "marked_captions"),
+    [
+        ("From 00 to 50, a bell.\nFrom 50 to 99, a d", ["a bell.", "a d"], " …", ["a bell.", "a d …"]),
+        ("From 00 to 50, a bell.\nFrom 5", ["a bell."], " …", ["a bell."]),
+        ("From 00 to 50, a bell.", ["a bell."], "", ["a bell."]),
+        ("A bell is he", ["A bell is he"], " …", ["A bell is he …"]),
+        ("A b", [], " …", []),
+    ],
+)
+def test_where_a_stopped_answer_was_cut_off(text, captions, marked, marked_captions):
+    events = tuple(Event(0, 5, caption) for caption in captions)
+    cut, found = work.cut_off(text, events)
+    assert cut == text + marked and [event.caption for event in found] == marked_captions

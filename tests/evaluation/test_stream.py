@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from longvale.evaluation.model import answer_batch, load_model
-from longvale.evaluation.stream import stream_answer
+from longvale.evaluation.stream import Stopped, stoppable, stream_answer
 
 QUESTION = "<video>\nWhat happens?"
 
@@ -51,3 +51,36 @@ def test_errors_come_through(pair, features):
         list(stream_answer(*pair, QUESTION, {**features, "visual": np.zeros((3, 5), np.float32)}, 5))
     with pytest.raises(ValueError):  # inside the generation, in its thread
         list(stream_answer(*pair, QUESTION, features, -5))
+
+
+@pytest.fixture
+def layers(pair):
+    """The language model's layers that ran, by number; `event` is set when the second one begins."""
+    begun, event, hooks = [], threading.Event(), []
+    for number, layer in enumerate(pair[0].base_model.language_model.layers):
+
+        def note(*_, number=number):
+            begun.append(number)
+            if number == 1:
+                event.set()
+
+        hooks.append(layer.register_forward_pre_hook(note))
+    yield begun, event
+    for hook in hooks:
+        hook.remove()
+
+
+def test_it_stops_while_the_prompt_is_read(pair, features, layers):
+    begun, stop = layers
+    assert list(stream_answer(*pair, QUESTION, features, 200, stop)) == []
+    assert begun == [0, 1]  # of more layers and of many tokens
+    assert len(pair[0].base_model.language_model.layers) > 2
+    assert list(stream_answer(*pair, QUESTION, features, 5)) != []  # and works as before
+
+
+def test_only_the_thread_that_is_stopped_ends(pair, features):
+    with stoppable(pair[0], lambda: True):
+        other = list(stream_answer(*pair, QUESTION, features, 5))  # which runs in a thread of its own
+        with pytest.raises(Stopped):
+            answer_batch(*pair, [QUESTION], [features], 5)
+    assert other[-1] == answer_batch(*pair, [QUESTION], [features], 5)[0]

@@ -2,12 +2,14 @@
 
 | module | what |
 | --- | --- |
-| `limits` | which uploads are taken |
-| `sessions` | the private folder of uploads, and what the page knows of each visitor |
+| `limits` | which uploads and questions are taken |
+| `sessions` | what the page knows of each visitor, and the environment that keeps Gradio in a private folder |
+| `uploads` | the folder of uploads: how much it may store, what is deleted from it |
+| `guard` | what is refused before Gradio sees it |
 | `work` | decoding, encoding, answering and weighing, with progress, in a thread that can be stopped |
 | `annotations` | what `longvale annotate` found, read from its stages |
 | `timeline` | what the browser draws: waveform, thumbnails, events |
 | `page` | the page itself (Gradio) |
-| `server` | the page behind its own headers and refusals; starting and ending it |
+| `server` | the page behind its guard; starting and ending it |
 | `viewer.js`, `viewer.css` | player and timeline in the browser |
 """

@@ -1,4 +1,4 @@
-"""Which videos the page takes."""
+"""What the page takes: videos, and fields of its form."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ..events import Seconds
 #: Sound alone can be asked about, too.
 SUFFIXES = (*VIDEO_SUFFIXES, ".m4v", ".wav", ".mp3", ".m4a")
 
+#: Longest question in characters; the browser counts them, too.
+MAX_QUESTION = 2000
+
 _MEGABYTE = 2**20
 
 
@@ -22,19 +25,31 @@ class Limits:
     Args:
         size: in bytes.
         length: in seconds; twice the longest video of the benchmark unless asked otherwise.
+        total: of all uploads that are stored at one time, in bytes; ten of the largest by default.
 
     Raises:
-        ValueError: if one is not above 0.
+        ValueError: if one is not above 0, or if the total is below the size of one.
     """
 
     size: int = 500 * _MEGABYTE
     length: Seconds = 1200.0
+    total: int | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"the size limit must be 1 byte or more, not {self.size}")
         if not self.length > 0:
             raise ValueError(f"the length limit must be above 0 s, not {self.length}")
+        if self.stored < self.size:
+            raise ValueError(
+                f"all uploads together must be allowed the {self.size / _MEGABYTE:g} MB of one, not "
+                f"{self.stored / _MEGABYTE:g} MB; raise --max-total or lower --max-size"
+            )
+
+    @property
+    def stored(self) -> int:
+        """Bytes of all uploads that are stored at one time."""
+        return 10 * self.size if self.total is None else self.total
 
     @property
     def sentence(self) -> str:

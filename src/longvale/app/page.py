@@ -16,12 +16,12 @@ import gradio as gr  # at the top: Gradio looks up the types of the functions th
 
 from .. import tasks
 from ..evaluation.model import MAX_NEW_TOKENS
-from ..events import Seconds
+from ..events import Seconds, is_number
 from ..tasks import Task
 from . import timeline, work
 from .annotations import AnnotatedVideo
-from .limits import SUFFIXES, Limits
-from .sessions import Session, Sessions, Video
+from .limits import MAX_QUESTION, SUFFIXES, Limits
+from .sessions import Draft, Session, Sessions, Video
 
 logger = logging.getLogger(__name__)
 
@@ -66,18 +66,26 @@ class Page:
 
     # What visitors do: each gives states of the view, the last one stays.
 
-    def upload(self, path: str, request: gr.Request) -> Iterator[tuple[dict[str, Any], Any]]:
-        """A visitor uploaded a file: afterwards the field is free for another."""
-        for view in self._open(request.session_hash, Path(path), owned=True):
-            yield view, gr.skip() if view["stage"] else None
+    def upload(self, path: str, request: gr.Request) -> tuple[dict[str, Any], None]:
+        """A visitor uploaded a file: it is theirs from now on, and the field is free for another."""
+        return self._choose(request.session_hash, Path(path), owned=True), None
 
-    def example(self, event: gr.EventData, request: gr.Request) -> Iterator[dict[str, Any]]:
+    def example(self, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
         """A visitor chose an example."""
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if isinstance(index, int) and 0 <= index < len(self.examples):
-            yield from self._open(request.session_hash, self.examples[index], owned=False)
+            return self._choose(request.session_hash, self.examples[index], owned=False)
+        return self._show(request.session_hash, {**timeline.EMPTY, "error": "There is no such example."})
+
+    def decode(self, request: gr.Request) -> Iterator[dict[str, Any]]:
+        """It is the turn of the video that a visitor chose."""
+        key = request.session_hash
+        session = self.sessions.get(key)
+        video = session.video
+        if video is None or video.duration:  # another one was chosen meanwhile, or none
+            yield {**timeline.EMPTY, **session.view}
         else:
-            yield self._show(request.session_hash, {**timeline.EMPTY, "error": "There is no such example."})
+            yield from self._run(key, session, lambda report: self._decode(key, session, video, report))
 
     def another(self, request: gr.Request) -> tuple[dict[str, Any], None]:
         """A visitor wants to choose another video: the page is empty again, and so is the field for uploads."""
@@ -90,7 +98,11 @@ class Page:
     ) -> Iterator[dict[str, Any]]:
         """A visitor asked about the video that they chose."""
         key = request.session_hash
-        session = self.sessions.begin(key)
+        session = self.sessions.get(key)
+        if session.video is not None and not session.video.duration:
+            yield {**session.view, "error": "The video is still being decoded; ask when its timeline is there."}
+            return
+        self.sessions.begin(key)
         view = {**timeline.EMPTY, "video": session.view.get("video")}
         try:
             question = ask_about(session.video, choice, query, start, end)
@@ -101,13 +113,19 @@ class Page:
         yield from self._run(key, session, lambda report: self._answer(session, question, view, report))
 
     def stop(self, request: gr.Request) -> dict[str, Any]:
-        """A visitor wants no more of what is running or waiting for them."""
-        session = self.sessions.get(request.session_hash)
+        """A visitor wants no more of what is running or waiting for them: what is written of an answer is kept."""
+        key = request.session_hash
+        session = self.sessions.get(key)
         session.stop.set()
+        video, draft, session.draft = session.video, session.draft, None
         view = {**timeline.EMPTY, **session.view, "stage": None, "note": _STOPPED}
-        if view["answer"] and not view["answer"]["events"] and not view["answer"]["text"]:
-            view["answer"] = None
-        return self._show(request.session_hash, view)
+        if video is not None and not video.duration:
+            self.sessions.drop(key, video)
+        elif video is not None and draft is not None:
+            text, events = (draft.text, draft.events) if draft.whole else work.cut_off(draft.text, draft.events)
+            saved = timeline.to_annotation(video.name, video.duration, events)
+            view["answer"] = timeline.describe_answer(draft.question, text, events, None, saved)
+        return self._show(key, view)
 
     def leave(self, request: gr.Request) -> None:
         """A visitor closed the tab."""
@@ -115,11 +133,10 @@ class Page:
 
     # How it is done
 
-    def _open(self, key: str, path: Path, *, owned: bool) -> Iterator[dict[str, Any]]:
-        session = self.sessions.begin(key)
-        self.sessions.choose(key, Video(path, path.name, owned, 0.0, None))
-        yield self._show(key, {**timeline.EMPTY, "stage": timeline.stage("Decoding the video", 0.0)})
-        yield from self._run(key, session, lambda report: self._decode(session, path, report))
+    def _choose(self, key: str, path: Path, *, owned: bool) -> dict[str, Any]:
+        self.sessions.begin(key)
+        self.sessions.choose(key, Video(path, path.name, owned))
+        return self._show(key, {**timeline.EMPTY, "stage": timeline.stage("Decoding the video", 0.0)})
 
     def _run(
         self, key: str, session: Session, job: Callable[[Callable[[dict], None]], None]
@@ -141,20 +158,24 @@ class Page:
         self.sessions.get(key).view = view
         return view
 
-    def _decode(self, session: Session, path: Path, report: Callable[[dict], None]) -> None:
+    def _decode(self, key: str, session: Session, video: Video, report: Callable[[dict], None]) -> None:
+        path, stop = video.path, session.stop
+
         def read(share: float) -> None:
             report({**timeline.EMPTY, "stage": timeline.stage("Decoding the video", share)})
 
         try:
             self.limits.check(path)
-            media = work.decode(path, self.processor.media_kwargs(), self.limits.length, read, session.stop)
-        except ValueError:
-            session.video = None
-            raise
-        session.video = Video(path, path.name, session.video.owned, media.duration, media)
+            media = work.decode(path, self.processor.media_kwargs(), self.limits.length, read, stop)
+            if stop.is_set():
+                raise work.Stopped
+            video.media, video.duration = media, media.duration
+        finally:
+            if not video.duration:
+                self.sessions.drop(key, video)
         url = f"gradio_api/file={quote(str(path))}"
         described = timeline.describe_video(path.name, url, media)
-        found = None if session.video.owned else self.annotated.get(path.stem)
+        found = None if video.owned else self.annotated.get(path.stem)
         if found is not None:
             described["boundaries"] = found.boundaries
         report(
@@ -177,29 +198,32 @@ class Page:
             if video.features is None:
                 video.features = work.encode(self.model, self.processor, video.media, show, stop)
                 video.media = None
-            weights = saved = None
+            weights = None
 
             def write(text: str) -> None:
-                events = question.events(text, video.duration)
-                described = timeline.describe_answer(question.words, text, events, None, None)
+                session.draft = Draft(question.words, text, question.events(text, video.duration))
+                described = timeline.describe_answer(question.words, text, session.draft.events, None, None)
                 show("Writing the answer", None, answer=described)
 
             show("Reading the question")
             model = self.model, self.processor, question.text, video.features
             text = work.answer(*model, question.max_new_tokens, write, stop)
+            if stop.is_set():
+                raise work.Stopped
             events = question.events(text, video.duration)
-            if events and not stop.is_set():
+            session.draft = Draft(question.words, text, events, whole=True)
+            if events:
                 weighing = "Weighing what was seen, heard and said"
                 events, weights = work.weigh(*model, text, events, lambda share: show(weighing, share), stop)
         saved = timeline.to_annotation(video.name, video.duration, events)
-        described = timeline.describe_answer(question.words, text, events, weights, saved)
-        show(None, answer=described, note=_STOPPED if stop.is_set() else None)
+        session.draft = None
+        show(None, answer=timeline.describe_answer(question.words, text, events, weights, saved))
 
     # The page itself
 
     def build(self) -> gr.Blocks:
         """The page as Gradio's Blocks; see [`longvale.app.server.serve`] for how it is to be launched."""
-        with gr.Blocks(title="LongVALE", analytics_enabled=False, delete_cache=(600, 7200)) as blocks:
+        with gr.Blocks(title="LongVALE", analytics_enabled=False) as blocks:
             gr.HTML(_asset("head.html").replace("{model}", _escape(self.name)), padding=False)
             with gr.Row(elem_id="lv-columns"):
                 with gr.Column(scale=7, min_width=280):
@@ -228,7 +252,11 @@ class Page:
             list(CHOICES), value=_NAMES["grounding"], label="What do you want to know?", elem_id="lv-task"
         )
         parts["query"] = gr.Textbox(
-            label="Which event?", placeholder=_PLACEHOLDERS["grounding"], lines=2, max_length=2000, elem_id="lv-query"
+            label="Which event?",
+            placeholder=_PLACEHOLDERS["grounding"],
+            lines=2,
+            max_length=MAX_QUESTION,
+            elem_id="lv-query",
         )
         with gr.Row(visible=False) as parts["span"]:
             parts["start"] = gr.Number(0, label="From (seconds)", minimum=0, min_width=100, elem_id="lv-from")
@@ -252,17 +280,14 @@ class Page:
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         waiting = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": parts["status"]}
         parts["choice"].change(change, parts["choice"], [parts["query"], parts["span"]], queue=False, **quiet)
+        # A video belongs to its visitor at once, and is deleted with the visit whatever waits for it. Decoding is the
+        # disk's and one core's work: two at a time. The model serves one after the other.
         running = [
-            # Decoding is the disk's and one core's work: two at a time. The model serves one after the other.
-            parts["file"].upload(
-                self.upload,
-                parts["file"],
-                [viewer, parts["file"]],
-                concurrency_limit=2,
-                concurrency_id="decode",
-                **waiting,
-            ),
-            viewer.example(self.example, None, viewer, concurrency_id="decode", **waiting),
+            chosen.success(self.decode, None, viewer, concurrency_limit=2, concurrency_id="decode", **waiting)
+            for chosen in (
+                parts["file"].upload(self.upload, parts["file"], [viewer, parts["file"]], queue=False, **quiet),
+                viewer.example(self.example, None, viewer, queue=False, **quiet),
+            )
         ]
         inputs = [parts[name] for name in ("choice", "query", "start", "end")]
         for trigger in (parts["ask"].click, parts["query"].submit):
@@ -335,13 +360,15 @@ def ask_about(video: Video | None, choice: str, query: str | None, start: float 
     """
     if video is None or not video.duration:
         raise ValueError("Choose a video first: drop one, or take an example.")
-    if choice not in CHOICES:
+    if not isinstance(choice, str) or choice not in CHOICES:
         raise ValueError(f"Choose what you want to know: {', '.join(CHOICES)}.")
+    if query is not None and not (isinstance(query, str) and len(query) <= MAX_QUESTION):
+        raise ValueError(f"A question is a text of up to {MAX_QUESTION} characters; write a shorter one.")
     task, words = CHOICES[choice], " ".join((query or "").split())
     if task == "dense_captioning":
         return Question(task, tasks.dense_captioning_question(), "What happens, and when?")
     if task == "segment_captioning":
-        if start is None or end is None or not 0 <= start < end or start >= video.duration:
+        if not (is_number(start) and is_number(end)) or not 0 <= start < end or start >= video.duration:
             raise ValueError(f"Give a part of the video: from 0 or later to {video.duration:.1f} seconds or earlier.")
         end = min(end, video.duration)
         text = tasks.segment_captioning_question(start, end, video.duration)

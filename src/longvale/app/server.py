@@ -1,4 +1,4 @@
-"""The page on the network: its private folder, its headers, what it refuses, its begin and its end."""
+"""The page on the network: its private folder, its begin and its end."""
 
 from __future__ import annotations
 
@@ -7,34 +7,24 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from ..data.sources import index_videos
 from ..evaluation.model import ModelLike, load_model
 from .annotations import AnnotatedVideo, load_annotated
+from .guard import Guard
 from .limits import Limits
 from .page import Page, _asset
 from .sessions import private_environment
+from .uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
 #: Examples that the empty page shows, and annotated videos.
 MAX_EXAMPLES, MAX_ANNOTATED = 6, 24
-
-#: Nothing comes from elsewhere and nothing goes elsewhere, whatever a script on the page tries. Gradio makes its
-#: functions from strings (eval) and its styles inline.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'"
-)
-
-#: Of a multipart request beside the file itself.
-_ENVELOPE_BYTES = 64 * 1024
 
 
 @contextmanager
@@ -79,15 +69,18 @@ def serve(
     with private_folder() as folder:
         videos = found or synthetic_examples(folder)
         page = Page(*loaded, name=_name(model), limits=limits, examples=videos, annotated=annotated)
+        uploads = Uploads(os.environ["GRADIO_TEMP_DIR"], limits, page.sessions)
         blocks = page.build()
-        _, url, _ = blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(page))
+        options = launch_options(page, uploads)
+        _, url, _ = blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)
         try:
-            yield url.rstrip("/")
+            with uploads.swept():
+                yield url.rstrip("/")
         finally:
             blocks.close(verbose=False)
 
 
-def launch_options(page: Page) -> dict[str, Any]:
+def launch_options(page: Page, uploads: Uploads) -> dict[str, Any]:
     """How the page is launched: nothing from elsewhere, nothing but uploads and examples readable.
 
     Gradio serves files of its own temporary folder, which is ours, and those that are named here, one by one.
@@ -107,7 +100,7 @@ def launch_options(page: Page) -> dict[str, Any]:
         "pwa": False,
         "max_file_size": page.limits.size,
         "allowed_paths": [str(path) for path in page.examples],
-        "app_kwargs": {"middleware": [Middleware(Guard, limits=page.limits)]},
+        "app_kwargs": {"middleware": [Middleware(Guard, limits=page.limits, uploads=uploads)]},
         "theme": _theme(),
         "css": _asset("viewer.css"),
     }
@@ -206,49 +199,6 @@ def synthetic_examples(folder: Path) -> list[Path]:
     for path in paths:
         write_video(plan_video(path.stem, "examples", options), path, options)
     return paths
-
-
-class Guard:
-    """Refuses what the page has no use for before Gradio sees it, and adds headers to what it answers (ASGI)."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]], limits: Limits) -> None:
-        self.app, self.limits = app, limits
-
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: dict) -> None:
-            if message["type"] == "http.response.start":
-                headers = {
-                    b"content-security-policy": CONTENT_SECURITY_POLICY.encode(),
-                    b"x-content-type-options": b"nosniff",
-                    b"referrer-policy": b"no-referrer",
-                }
-                kept = [(name, value) for name, value in message["headers"] if name.lower() not in headers]
-                message = {**message, "headers": [*kept, *headers.items()]}
-            await send(message)
-
-        refusal = self.refusal(scope["path"], dict(scope["headers"]))
-        if refusal is None:
-            await self.app(scope, receive, send_with_headers)
-            return
-        from starlette.responses import PlainTextResponse
-
-        status, sentence = refusal
-        await PlainTextResponse(sentence, status)(scope, receive, send_with_headers)
-
-    def refusal(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-        """Status and sentence for a request that is refused."""
-        # Gradio would fetch other sites for whoever asks, and has doors for editors and monitors.
-        where = unquote(path)
-        if "://" in where or "/proxy=" in where or "/vibe" in where or "/monitoring" in where:
-            return 403, "This page only serves its own files."
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self.limits.size + _ENVELOPE_BYTES:
-            return 413, f"The file is too large. {self.limits.sentence}"
-        return None
 
 
 def wait_for_end() -> None:

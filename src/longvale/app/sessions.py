@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.model import Features
-from ..events import Seconds
+from ..events import Event, Seconds
 
 if TYPE_CHECKING:
     from ..models.media import Media
@@ -25,7 +26,7 @@ class Video:
         path: of the file.
         name: for people, and the video's id in saved events.
         owned: an upload, to be deleted when nobody needs it.
-        duration: seconds.
+        duration: seconds; 0 until it is decoded.
         media: decoded; dropped once it is encoded.
         features: what the towers made of it, None until it is asked about.
     """
@@ -33,9 +34,26 @@ class Video:
     path: Path
     name: str
     owned: bool
-    duration: Seconds
-    media: Media | None
+    duration: Seconds = 0.0
+    media: Media | None = None
     features: Features | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An answer that is not complete.
+
+    Args:
+        question: as the visitor would say it.
+        text: so far.
+        events: that it names so far.
+        whole: all of it is written, only its modalities are not known yet.
+    """
+
+    question: str
+    text: str
+    events: tuple[Event, ...]
+    whole: bool = False
 
 
 @dataclass
@@ -46,11 +64,15 @@ class Session:
         video: the one that questions are about.
         view: what the browser shows; see [`longvale.app.timeline`].
         stop: set to end what runs for this tab.
+        draft: the answer that is being written; None before the first word, and once it is complete.
+        used: when its visitor last did something, by the monotonic clock.
     """
 
     video: Video | None = None
     view: Mapping[str, Any] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
+    draft: Draft | None = None
+    used: float = field(default_factory=time.monotonic)
 
 
 class Sessions:
@@ -73,6 +95,7 @@ class Sessions:
         with self._lock:
             session = self._open.setdefault(key, Session())
             self._open.move_to_end(key)
+            session.used = time.monotonic()
             crowded = list(self._open)[: -self._capacity]
         for other in crowded:
             self.close(other)
@@ -90,6 +113,24 @@ class Sessions:
         session = self.get(key)
         old, session.video = session.video, video
         self._delete(old)
+
+    def drop(self, key: str, video: Video | None) -> None:
+        """Take a video from a tab if it still is the tab's; an upload is deleted."""
+        session = self.get(key)
+        if video is not None and session.video is video:
+            self.choose(key, None)
+
+    def paths(self) -> set[Path]:
+        """The files of all tabs."""
+        with self._lock:
+            return {session.video.path for session in self._open.values() if session.video is not None}
+
+    def close_idle(self, idle_s: Seconds) -> None:
+        """Forget the tabs whose visitors did nothing for so many seconds."""
+        with self._lock:
+            idle = [key for key, session in self._open.items() if time.monotonic() - session.used >= idle_s]
+        for key in idle:
+            self.close(key)
 
     def close(self, key: str) -> None:
         """Forget a tab: end its work, delete its upload."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..evaluation.ask import read_answer
 from ..evaluation.evidence import lanes, weigh_modalities
 from ..evaluation.model import Features
-from ..evaluation.stream import stream_answer
+from ..evaluation.stream import Stopped, stoppable, stream_answer
 from ..events import MODALITIES, Event, Modality, Seconds
 from ..tasks import Task
 from .limits import NamedFile
@@ -32,10 +32,6 @@ _TOWER_INPUTS: dict[Modality, tuple[str, ...]] = {
     "speech": ("input_features",),
 }
 _DOING = {"visual": "Looking at the pictures", "audio": "Listening to the sound", "speech": "Listening for speech"}
-
-
-class Stopped(Exception):
-    """Somebody asked for an end."""
 
 
 def in_background(work: Callable[[Callable[[Report], None]], None], stop: threading.Event) -> Iterator[Report]:
@@ -133,7 +129,7 @@ def encode(
 
     Args:
         report: gets what is being done and the share that is done.
-        stop: looked at between the towers.
+        stop: looked at between the towers and their layers.
 
     Returns:
         What [`longvale.data.extraction.encode_video`] gives.
@@ -152,7 +148,7 @@ def encode(
         given = {name: value for name, value in inputs.items() if name.startswith(_TOWER_INPUTS[modality])}
         report(_DOING[modality], (index + 0.5) / 3.5)
         if given:
-            with torch.inference_mode():
+            with torch.inference_mode(), stoppable(model, stop.is_set):
                 encoded = model.encode(**{name: value.to(model.device) for name, value in given.items()})
             values, mask = encoded[modality]
             if mask.any():
@@ -198,11 +194,12 @@ def weigh(
         Stopped: if `stop` was set.
     """
     weights: list[dict[Modality, float]] = []
-    for share, result in weigh_modalities(model, processor, question, features, text, events):
-        if stop.is_set():
-            raise Stopped
-        report(share)
-        weights = result or weights
+    with stoppable(model, stop.is_set):
+        for share, result in weigh_modalities(model, processor, question, features, text, events):
+            if stop.is_set():
+                raise Stopped
+            report(share)
+            weights = result or weights
     return tuple(replace(event, modalities=lanes(w)) for event, w in zip(events, weights, strict=True)), weights
 
 
@@ -223,3 +220,25 @@ def find_events(
     return tuple(
         event if event.caption else replace(event, caption=caption) for event in read_answer(text, duration, task)
     )
+
+
+def cut_off(text: str, events: tuple[Event, ...]) -> tuple[str, tuple[Event, ...]]:
+    """Mark where a stopped answer was cut off: its text, and the caption of the event that was being written.
+
+    Args:
+        text: the answer so far.
+        events: that it names.
+
+    Example:
+        >>> cut_off("From 00 to 50, a bell.\\nFrom 50 to 99, a d", (Event(0, 5, "a bell."), Event(5, 10, "a d")))[1][1]
+        Event(start=5, end=10, caption='a d …', modalities=(), relation=None)
+        >>> cut_off("A dog.", (Event(0, 5, "A dog."),))[0]
+        'A dog.'
+    """
+    if text.endswith((".", "!", "?")):
+        return text, events
+    *whole, last = events or (None,)
+    line = text.splitlines()[-1] if text else ""
+    if last is not None and (line == text or read_answer(line, last.end)):
+        events = (*whole, replace(last, caption=f"{last.caption} …"))
+    return f"{text} …", events

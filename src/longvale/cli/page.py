@@ -25,6 +25,10 @@ def app(
     port: Annotated[int | None, typer.Option(help="To listen on.", show_default="the first free from 7860")] = None,
     max_size: Annotated[float, typer.Option(help="Largest upload in MB.")] = 500,
     max_length: Annotated[float, typer.Option(help="Longest video in seconds.")] = 1200,
+    max_total: Annotated[
+        float | None,
+        typer.Option(help="All uploads stored at one time in MB.", show_default="ten of the largest"),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Ask about videos in a web page.
@@ -40,7 +44,8 @@ def app(
         raise ValueError('the page needs Gradio; install it with: pip install "longvale[app]"')
     from longvale.app.server import serve, wait_for_end
 
-    limits = Limits(size=int(max_size * 2**20), length=max_length)
+    total = None if max_total is None else int(max_total * 2**20)
+    limits = Limits(size=int(max_size * 2**20), length=max_length, total=total)
     with serve(
         model, examples=examples, annotations=annotations, host=host, port=port, limits=limits, device=device
     ) as url:

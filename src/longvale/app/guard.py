@@ -1,0 +1,201 @@
+"""What the page refuses before Gradio sees it, and the headers of what it answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from ..events import is_number, parse_json
+from .limits import MAX_QUESTION, Limits
+from .uploads import NoRoomError, Uploads
+
+#: Nothing comes from elsewhere and nothing goes elsewhere, whatever a script on the page tries. Gradio makes its
+#: functions from strings (eval) and its styles inline.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+
+#: Of a multipart request beside the file itself.
+_ENVELOPE_BYTES = 64 * 1024
+#: Of any other request: the longest question takes a third of it where each character is escaped.
+MAX_POST_BYTES = 64 * 1024
+#: The form has four fields.
+_MAX_FIELDS = 8
+
+_UPLOAD = "/gradio_api/upload"
+#: What the page's own script posts to: calls have fields, the others do not.
+_CALLS = ("/gradio_api/queue/join", "/gradio_api/run/predict")
+_POSTS = (_UPLOAD, *_CALLS, "/gradio_api/cancel", "/gradio_api/reset")
+#: Gradio's doors for editors, monitors and other sites, by the first part of the route.
+_CLOSED = re.compile(r"proxy=|(undo-)?vibe-|(monitoring|runs|run-history|profiling|stream|dev|deep_link)(/|$)")
+#: Gradio would fetch other sites for whoever asks for a file of this name.
+_ELSEWHERE = re.compile(r"file[=/]\s*[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+
+Refusal = tuple[int, str]
+Receive = Callable[[], Awaitable[dict]]
+
+
+class _TooLargeError(Exception):
+    """A body grew larger than it may."""
+
+
+class Guard:
+    """Refuses what the page has no use for before Gradio sees it, and adds headers to what it answers (ASGI).
+
+    Args:
+        app: that is guarded.
+        limits: of uploads.
+        uploads: their folder; None, where only [`Guard.refusal`] is asked.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], limits: Limits, uploads: Uploads | None = None) -> None:
+        self.app, self.limits, self.uploads = app, limits, uploads
+
+    async def __call__(self, scope: dict, receive: Receive, send: Callable) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                headers = {
+                    b"content-security-policy": CONTENT_SECURITY_POLICY.encode(),
+                    b"x-content-type-options": b"nosniff",
+                    b"referrer-policy": b"no-referrer",
+                }
+                kept = [(name, value) for name, value in message["headers"] if name.lower() not in headers]
+                message = {**message, "headers": [*kept, *headers.items()]}
+            await send(message)
+
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        headers, post = dict(scope["headers"]), scope["method"] == "POST"
+        refusal = self.refusal(path, headers, scope["method"])
+        if refusal is None and post and path.rstrip("/") == _UPLOAD:
+            refusal = await self._upload(scope, receive, send_with_headers, headers)
+        elif refusal is None and post:
+            refusal = await self._post(scope, receive, send_with_headers, path.rstrip("/") in _CALLS)
+        elif refusal is None:
+            await self.app(scope, receive, send_with_headers)
+        if refusal is not None:
+            from starlette.responses import PlainTextResponse
+
+            status, sentence = refusal
+            await PlainTextResponse(sentence, status)(scope, receive, send_with_headers)
+
+    def refusal(self, path: str, headers: dict[bytes, bytes], method: str = "GET") -> Refusal | None:
+        """Status and sentence for a request that is refused for its address or the length that it declares.
+
+        Args:
+            path: of the address; names of files in it may be any.
+            headers: by names in lower case.
+            method: such as "POST".
+        """
+        for where in (path, unquote(path)):
+            route = where.removeprefix("/gradio_api").lstrip("/")
+            if _CLOSED.match(route) or _ELSEWHERE.match(route):
+                return 403, "This page only serves its own files."
+        if method not in ("GET", "HEAD", "OPTIONS") and (method != "POST" or path.rstrip("/") not in _POSTS):
+            return 403, "This page does not take that."
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self.limits.size + _ENVELOPE_BYTES:
+            return 413, f"The file is too large. {self.limits.sentence}"
+        return None
+
+    async def _upload(self, scope: dict, receive: Receive, send: Callable, headers: dict) -> Refusal | None:
+        """Let an upload in as long as there is room for it."""
+        declared = headers.get(b"content-length", b"")
+        most = self.limits.size + _ENVELOPE_BYTES
+        arrived = 0
+
+        async def count() -> dict:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            if arrived > most:
+                raise _TooLargeError
+            return message
+
+        assert self.uploads is not None
+        try:
+            with self.uploads.receive(min(int(declared), self.limits.size) if declared.isdigit() else self.limits.size):
+                await self.app(scope, count, send)
+        except NoRoomError:
+            return 503, "The page stores as many videos as it can. Try again in some minutes, or with a smaller file."
+        except _TooLargeError:
+            return 413, f"The file is too large. {self.limits.sentence}"
+        return None
+
+    async def _post(self, scope: dict, receive: Receive, send: Callable, call: bool) -> Refusal | None:
+        """Look at a whole request of the form before anything is done for it."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return 400, "The request was broken off."
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+            if len(body) > MAX_POST_BYTES:
+                return 413, f"The request is too large. A question may be {MAX_QUESTION} characters long."
+        assert self.uploads is not None
+        try:
+            if call:
+                check_call(body, self.uploads)
+        except ValueError as error:
+            return 422, f"{error}."
+        replayed = False
+
+        async def replay() -> dict:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, replay, send)
+        return None
+
+
+def check_call(body: bytes, uploads: Uploads) -> None:
+    """Look at what the form sends to be worked on.
+
+    Args:
+        body: JSON, as Gradio's script sends it.
+        uploads: a file that is named must be one of them.
+
+    Raises:
+        ValueError: naming the field, if one is of a wrong type, too long, or not an upload.
+
+    Example:
+        >>> from longvale.app.sessions import Sessions
+        >>> uploads = Uploads("uploads", Limits(), Sessions())
+        >>> check_call(b'{"session_hash": "a1", "data": ["Find an event", "A bell.", 0, 10]}', uploads)
+        >>> check_call(b'{"session_hash": "a1", "data": [["a list"]]}', uploads)
+        Traceback (most recent call last):
+        ValueError: field 'data', item 1: must be a text, a number or an upload
+    """
+    call = parse_json(body)
+    if not isinstance(call, dict):
+        raise ValueError("the request must be a JSON object")
+    session, data = call.get("session_hash"), call.get("data")
+    if not (isinstance(session, str) and re.fullmatch(r"[\w-]{1,64}", session)):
+        raise ValueError("field 'session_hash': must be 1 to 64 letters and digits")
+    if not (isinstance(data, list) and len(data) <= _MAX_FIELDS):
+        raise ValueError(f"field 'data': must be a list of at most {_MAX_FIELDS} values")
+    for number, value in enumerate(data, start=1):
+        if error := _wrong(value, uploads):
+            raise ValueError(f"field 'data', item {number}: {error}")
+
+
+def _wrong(value: Any, uploads: Uploads) -> str | None:
+    """What is wrong with the value of a field."""
+    if isinstance(value, str):
+        return f"is {len(value)} characters long, the limit is {MAX_QUESTION}" if len(value) > MAX_QUESTION else None
+    if isinstance(value, dict):
+        # Gradio reads, or even fetches, files that are named anywhere in a value.
+        flat = all(name == "meta" or not isinstance(part, dict | list) for name, part in value.items())
+        file = flat and value.get("meta") == {"_type": "gradio.FileData"} and uploads.holds(value.get("path"))
+        return None if file else "is not an upload of this page; choose the video again"
+    return None if value is None or is_number(value) else "must be a text, a number or an upload"
