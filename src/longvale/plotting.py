@@ -11,9 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .events import Modality, atomic_write
+from .events import Modality, Seconds, atomic_write
+from .names import printable
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -37,6 +39,9 @@ LINE_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7
 #: Width of every picture in inches, and the resolution of its PNG in dots an inch.
 WIDTH_IN, DPI = 9.0, 150
 
+#: Pictures of a film strip.
+STRIP_PICTURES = 16
+
 _COLOURS = 64
 
 _GRID, _TITLE_SIZE, _TEXT_SIZE = "#DDDDDD", 9, 8
@@ -47,10 +52,10 @@ def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None
 
     Args:
         axes: to be dressed.
-        title: what is seen; shown as it is, a "$" begins no formula.
+        title: what is seen; shown as it is, a "$" begins no formula; control characters as escapes.
         grid: direction of the lines: "x", "y" or "both".
     """
-    axes.set_title(title, loc="left", fontsize=_TITLE_SIZE, parse_math=False)
+    axes.set_title(printable(title), loc="left", fontsize=_TITLE_SIZE, parse_math=False)
     axes.grid(axis=grid, color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=_TEXT_SIZE)
@@ -59,13 +64,42 @@ def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def film_strip(axes: Axes, pictures: np.ndarray, duration: Seconds) -> None:
+    """Draw pictures side by side over the seconds of a video.
+
+    Args:
+        axes: of the strip.
+        pictures: uint8 [n, H, W, 3], evenly spread; see [`strip_times`].
+        duration: of the video in seconds.
+    """
+    width = duration / len(pictures)
+    for place, picture in enumerate(pictures):
+        axes.imshow(picture, extent=(place * width, (place + 1) * width, 0, 1), aspect="auto")
+    axes.set(xlim=(0, duration), ylim=(0, 1), yticks=[])
+    axes.tick_params(axis="x", labelbottom=False, length=0)
+    axes.spines[:].set_visible(False)
+
+
+def strip_times(duration: Seconds) -> list[Seconds]:
+    """The seconds that the pictures of a film strip show: the middles of equal parts.
+
+    Example:
+        >>> strip_times(32.0)[:3]
+        [1.0, 3.0, 5.0]
+    """
+    return [(place + 0.5) * duration / STRIP_PICTURES for place in range(STRIP_PICTURES)]
+
+
 def png_bytes(figure: Figure) -> bytes:
-    """A figure as PNG, its few colours in a palette: a third of the size."""
+    """A figure as PNG; without photographs its few colours are in a palette: a third of the size."""
     from PIL import Image
 
     buffer, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    Image.open(buffer).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(packed, "png", optimize=True)
+    image = Image.open(buffer).convert("RGB")
+    if not any(axes.images for axes in figure.axes):
+        image = image.quantize(_COLOURS, dither=Image.Dither.NONE)
+    image.save(packed, "png", optimize=True)
     return packed.getvalue()
 
 

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("selenium", reason="the tests in a browser need selenium")
 
+from annotated_stages import write
 from browsing import download
-from test_annotations import write
 
 from longvale.app.server import serve
 from longvale.data.planning import plan_video

@@ -114,7 +114,7 @@ def test_a_question_does_not_end_the_decoding(page, upload):
 
 def test_a_stopped_answer_keeps_what_is_written_and_marks_where_it_ends(page, upload, monkeypatch):
     page.upload(str(upload), TAB)
-    assert [view for view in page.decode(TAB)][-1]["video"]
+    assert list(page.decode(TAB))[-1]["video"]
     written = "From 00 to 09, part 0.\nFrom 03 to 12, part 1 of a slow ans"
 
     def write(model, processor, question, features, max_new_tokens, report, stop):

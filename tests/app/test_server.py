@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from annotated_stages import BOUNDARIES, write
 
 from longvale.app.limits import Limits
-from longvale.app.server import example_videos, private_folder, serve
+from longvale.app.server import choose_examples, example_videos, private_folder, serve
 
 HIDDEN = Path(__file__).resolve()
 
@@ -238,3 +239,17 @@ def test_bad_input_is_one_line(longvale, tmp_path, tiny_model):
         result = longvale("app", *arguments)
         assert result.exit_code == 2 and result.stderr.startswith("longvale: error: "), result.stderr
         assert result.stderr.count("\n") == 1 and result.stdout == ""
+
+
+def test_annotated_videos_are_offered(tmp_path, clips):
+    stages = write(tmp_path / "out.stages")
+    videos, annotated = choose_examples(clips, stages)
+    assert [path.name for path in videos] == ["clip.mp4"] and set(annotated) == {"clip"}
+    with pytest.raises(ValueError, match="give the folder of its videos, too"):
+        choose_examples(None, stages)
+    with pytest.raises(FileNotFoundError, match=r"NAME\.stages"):
+        choose_examples(clips, tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds none of the videos"):
+        choose_examples(
+            clips, write(tmp_path / "b.stages", boundaries=({**BOUNDARIES, "video_id": "other"},), events=())
+        )

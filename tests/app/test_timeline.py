@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from annotated_stages import write
 from PIL import Image
 
-from longvale.app.timeline import describe_answer, describe_video, to_annotation, waveform_peaks
+from longvale.annotation.annotated import load_annotated
+from longvale.app.timeline import describe_annotation, describe_answer, describe_video, to_annotation, waveform_peaks
 from longvale.events import Event
 from longvale.models.media import Media
 
@@ -64,3 +66,9 @@ def test_an_answer_can_be_saved_when_it_is_complete():
 )
 def test_saved_events_have_a_name_that_is_fit_for_a_file(name, video_id):
     assert to_annotation(name, 10.0, ()).video_id == video_id
+
+
+def test_an_annotation_says_where_its_events_come_from(tmp_path):
+    found = load_annotated(write(tmp_path / "out.stages"))["clip"]
+    described = json.loads(json.dumps(describe_annotation(found)))
+    assert described["events"][0]["sources"][1] == ["heard", "A bell."] and len(described["files"]) == 5

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..events import atomic_write
-from ..names import printable
+from ..evaluation.figures import Boundaries, timeline_figure
+from ..evaluation.plot import pick_video, strip_pictures
+from ..events import MODALITIES, Annotation, Event, Seconds, atomic_write
+from ..plotting import png_bytes, save_figure
+from .annotated import load_annotated
 from .filters import Rejection, funnel
-from .footage import Footage
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
-
-_LANES = {
-    "visual": ("seen", "#56B4E9", ""),
-    "audio": ("heard", "#E69F00", "///"),
-    "speech": ("said", "#009E73", "..."),
-    "events": ("events", "#BBBBBB", ""),
-}
-_THUMBNAILS = 16
 
 
 def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
@@ -44,62 +40,61 @@ def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
     return figure
 
 
-def timeline_figure(title: str, found: Mapping[str, Any], footage: Footage) -> Figure:
-    """Pictures, cuts, visual events, sounds, speech turns and events of a video over its seconds.
+def boundaries_figure(found: Mapping[str, Any], pictures: np.ndarray | None) -> Figure:
+    """Pictures of a video, what each modality alone was cut into, and the events made of it, over its seconds.
 
     Args:
-        title: such as the video's id.
         found: a line of `boundaries.jsonl`.
-        footage: of the video.
+        pictures: uint8 [n, H, W, 3] of the film strip; None without pictures.
     """
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    duration = found["duration"]
-    stacks = {name: _stack(found[name]) for name in _LANES}
-    rows = sum(max(1, len(stack)) for stack in stacks.values()) + 1
-    figure = Figure(figsize=(14, 1.2 + 0.28 * rows + 0.9), layout="constrained")
-    strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 0.28 * rows])
-    if footage.frames is not None:
-        width = duration / _THUMBNAILS
-        pictures = footage.frames_at([(i + 0.5) * width for i in range(_THUMBNAILS)])
-        for i, picture in enumerate(pictures):
-            strip.imshow(picture, extent=(i * width, (i + 1) * width, 0, 1), aspect="auto")
-    strip.set(ylim=(0, 1), yticks=[])
-    name = strip.set_title(printable(title), loc="left", fontsize=9)
-    name.set_parse_math(False)
-    axes.vlines(found["cuts"], -0.4, 0.4, color="black", linewidth=0.8)
-    ticks, y = [(0.0, "cuts")], 1
-    for lane, (label, colour, hatch) in _LANES.items():
-        ticks.append((y + (max(1, len(stacks[lane])) - 1) / 2, label))
-        for row in stacks[lane] or [[]]:
-            spans = np.array(row).reshape(-1, 2)
-            axes.barh(
-                [y] * len(spans), spans[:, 1] - spans[:, 0], 0.8, left=spans[:, 0], color=colour, hatch=hatch,
-                edgecolor="black", linewidth=0.6,
-            )  # fmt: skip
-            y += 1
-    axes.set_yticks(*zip(*ticks, strict=True))
-    axes.set(xlim=(0, duration), ylim=(y - 0.4, -0.6), xlabel="seconds")
-    axes.grid(axis="x", color="#EEEEEE")
-    axes.set_axisbelow(True)
-    return figure
+    events = tuple(Event(start, end, "") for start, end in found["events"])
+    return timeline_figure(
+        Annotation(found["video_id"], found["duration"], events),
+        pictures=pictures,
+        boundaries=Boundaries({modality: found[modality] for modality in MODALITIES}, found["cuts"]),
+        title=_title(found["video_id"], found["cuts"]),
+    )
 
 
-def _stack(spans: Sequence[Sequence[float]]) -> list[list[Sequence[float]]]:
-    """Rows in which no two spans overlap."""
-    rows: list[list[Sequence[float]]] = []
-    for span in sorted(spans):
-        row = next((row for row in rows if row[-1][1] <= span[0]), None)
-        if row is None:
-            rows.append([span])
-        else:
-            row.append(span)
-    return rows
+def plot_annotated(
+    video_id: str, folder: str | os.PathLike, output: str | os.PathLike, video: str | os.PathLike | None = None
+) -> list[Path]:
+    """Draw what `longvale annotate` found in a video: film strip, boundaries of each modality, events with captions.
+
+    Args:
+        video_id: of the video.
+        folder: of stages, such as `annotations.stages`.
+        output: name of the pictures, see [`longvale.plotting.save_figure`].
+        video: its file, for the film strip; None draws none.
+
+    Returns:
+        The paths of the PNG and of the SVG.
+
+    Raises:
+        FileNotFoundError: if the folder holds no stages, or the video is missing.
+        ValueError: if the stages do not know the video, or a file is damaged.
+    """
+    found = pick_video(load_annotated(folder), video_id, folder)
+    pictures = None if video is None else strip_pictures(video)
+    boundaries = Boundaries(found.boundaries, found.cuts)
+    return save_figure(
+        timeline_figure(
+            found.annotation,
+            captions=True,
+            pictures=pictures,
+            boundaries=boundaries,
+            title=_title(video_id, found.cuts),
+        ),
+        output,
+    )
+
+
+def _title(video_id: str, cuts: Sequence[Seconds]) -> str:
+    return f"{video_id} (dotted: hard cuts)" if cuts else video_id
 
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; the file appears whole or not at all, its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+        file.write(png_bytes(figure))

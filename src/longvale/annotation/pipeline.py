@@ -4,7 +4,7 @@
 
     out.json                       official annotations
     out.provenance.json            models, prompts, thresholds, versions, times, counts
-    out.funnel.png                 which videos were admitted
+    out.funnel.png                 which videos were admitted, if some were not
     out.stages/videos.jsonl        a line a video: admitted, or why not
     out.stages/boundaries.jsonl    a line a video: cuts, visual events, sounds, speech, events
     out.stages/captions.jsonl      a line an event: what each role says, what was measured
@@ -213,7 +213,11 @@ class _Run:
 
         rejections = {v: [Rejection(**r) for r in self.stages.videos.get(v)["rejections"]] for v in paths}
         admitted = [video_id for video_id, reasons in rejections.items() if not reasons]
-        write_figure(funnel_figure(rejections), self.output.with_suffix(".funnel.png"))
+        picture = self.output.with_suffix(".funnel.png")
+        if any(rejections.values()):
+            write_figure(funnel_figure(rejections), picture)
+        else:  # nothing to see; what an earlier run with other filters drew is not true any more
+            picture.unlink(missing_ok=True)
         if not admitted:
             reasons = "; ".join(f"{v}: {reason_text(r[0])}" for v, r in list(rejections.items())[:5])
             raise ValueError(

@@ -14,6 +14,7 @@ import numpy as np
 from ..chat_client import NoAnswer, Patience
 from ..events import Modality
 from ..models.media import MediaError, MediaLengthError, probe
+from ..plotting import strip_times
 from .boundaries import coherence, fuse
 from .boundaries.audio import AudioOptions, find_sounds
 from .boundaries.speech import SpeechOptions, find_speech
@@ -137,9 +138,11 @@ class VideoStages:
                 raise
             raise ValueError(f"{path}: cannot be read any more: {error}") from error
         if picture is not None and not picture.is_file():
-            from .figures import timeline_figure, write_figure
+            from .figures import boundaries_figure, write_figure
 
-            write_figure(timeline_figure(video_id, found, footage.value), picture)
+            frames = footage.value.frames
+            pictures = None if frames is None else footage.value.frames_at(strip_times(found["duration"]))
+            write_figure(boundaries_figure(found, pictures), picture)
         previous = ""
         for event_id, (start, end) in enumerate(found["events"]):
             self._report(f"{_event(video_id, event_id, start, end)} of {len(found['events'])}")

@@ -7,7 +7,6 @@
 | `uploads` | the folder of uploads: how much it may store, what is deleted from it |
 | `guard` | what is refused before Gradio sees it |
 | `work` | decoding, encoding, answering and weighing, with progress, in a thread that can be stopped |
-| `annotations` | what `longvale annotate` found, read from its stages |
 | `timeline` | what the browser draws: waveform, thumbnails, events |
 | `page` | the page itself (Gradio) |
 | `server` | the page behind its guard; starting and ending it |

@@ -15,11 +15,11 @@ from urllib.parse import quote
 import gradio as gr  # at the top: Gradio looks up the types of the functions that it calls
 
 from .. import tasks
+from ..annotation.annotated import AnnotatedVideo
 from ..evaluation.model import MAX_NEW_TOKENS
 from ..events import Seconds, is_number
 from ..tasks import Task
 from . import timeline, work
-from .annotations import AnnotatedVideo
 from .limits import MAX_QUESTION, SUFFIXES, Limits
 from .sessions import Draft, Session, Sessions, Video
 
@@ -155,8 +155,9 @@ class Page:
             yield self._show(key, {**timeline.EMPTY, **session.view, "stage": None, "error": _FAILED})
 
     def _show(self, key: str, view: dict[str, Any]) -> dict[str, Any]:
-        self.sessions.get(key).view = view
-        return view
+        session = self.sessions.get(key)
+        session.view = {**view, "serial": session.view.get("serial", 0) + 1}
+        return dict(session.view)
 
     def _decode(self, key: str, session: Session, video: Video, report: Callable[[dict], None]) -> None:
         path, stop = video.path, session.stop

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..annotation.annotated import AnnotatedVideo, load_annotated
 from ..data.sources import index_videos
 from ..evaluation.model import ModelLike, load_model
-from .annotations import AnnotatedVideo, load_annotated
 from .guard import Guard
 from .limits import Limits
 from .page import Page, _asset

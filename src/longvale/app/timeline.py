@@ -2,7 +2,8 @@
 
 The state of the page (`view`) is one object::
 
-    {"stage": {"text", "share"} | None,   what is being done; share is 0 to 1, or None while nobody knows
+    {"serial": int,                       counts up; the browser passes over what arrives after something newer
+     "stage": {"text", "share"} | None,   what is being done; share is 0 to 1, or None while nobody knows
      "error": str | None, "note": str | None,
      "video": {...} | None,               see `describe_video`
      "answer": {...} | None}              see `describe_answer`
@@ -15,9 +16,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..annotation.annotated import AnnotatedVideo
 from ..events import MODALITIES, Annotation, Event, Modality, Seconds
 from ..exports import export_files
-from .annotations import AnnotatedVideo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 #: Bars of the waveform, thumbnails of the strip: as many as a wide screen can show apart.
 PEAKS, THUMBNAILS, THUMBNAIL_HEIGHT = 480, 12, 72
 
-EMPTY: dict[str, Any] = {"stage": None, "error": None, "note": None, "video": None, "answer": None}
+EMPTY: dict[str, Any] = {"serial": 0, "stage": None, "error": None, "note": None, "video": None, "answer": None}
 
 
 def stage(text: str, share: float | None = None) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 const root = element.querySelector(".lv");
 const LANES = ["seen", "heard", "said", "unsure"];
 const MODALITIES = ["visual", "audio", "speech"];
+// A state that comes by another way may arrive after a newer one.
+let newest = {};
 let shown = {video: null, answer: null}, duration = 0, at = 0, marks = [];
 
 function make(tag, attributes = {}, ...children) {
@@ -240,7 +242,8 @@ function step(event) {
 }
 
 function draw() {
-  const value = props.value || {};
+  if ((props.value?.serial ?? 0) >= (newest.serial ?? 0)) newest = props.value || {};
+  const value = newest;
   alertBox.hidden = !value.error;
   alertBox.textContent = value.error || "";
   const doing = waiting ? {text: waiting, share: null} : value.stage;

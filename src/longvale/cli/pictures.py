@@ -13,9 +13,15 @@ from .base import app
 @app.command(epilog="Example: longvale plot test_0000 --data demo/corpus --predictions demo/predictions.jsonl")
 def plot(
     video_id: Annotated[str, typer.Argument(metavar="VIDEO_ID", help="Of a video in the annotations.")],
-    data: Annotated[Path, typer.Option(help="Folder with official annotation files, or one such file.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder with official annotation files, one such file, or NAME.stages of longvale annotate."),
+    ],
     predictions: Annotated[
         Path | None, typer.Option(help="Log of answers (JSONL) to draw beside the annotation.", show_default="none")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="File of the video, for a film strip above.", show_default="none")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Name of the pictures, without suffix.", show_default="VIDEO_ID")
@@ -23,9 +29,21 @@ def plot(
 ) -> None:
     """Draw one video's timeline.
 
-    Reference events in the lanes seen, heard and said, beside what a model answered; as PNG and as SVG.
+    Reference events in the lanes seen, heard and said, beside what a model answered; as PNG and as SVG. Of the stages
+    that longvale annotate left: what each modality alone was cut into, hard cuts, and the events made of it.
     """
-    from longvale.evaluation.plot import plot_video
+    from longvale.annotation.annotated import BOUNDARIES_FILE
 
-    for path in plot_video(video_id, data, output or Path(video_id), predictions):
+    name = output or Path(video_id)
+    if (data / BOUNDARIES_FILE).is_file():
+        from longvale.annotation.figures import plot_annotated
+
+        if predictions is not None:
+            raise ValueError(f"{data}: are stages; give the annotation file beside it to draw --predictions")
+        paths = plot_annotated(video_id, data, name, video)
+    else:
+        from longvale.evaluation.plot import plot_video
+
+        paths = plot_video(video_id, data, name, predictions, video)
+    for path in paths:
         typer.echo(path)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..events import Annotation, Event, Seconds
-from ..plotting import LANES, LINE_STYLES, PREDICTED, REFERENCE, WIDTH_IN, Style, frame, svg_bytes
+from ..events import Annotation, Event, Modality, Seconds
+from ..plotting import LANES, LINE_STYLES, PREDICTED, REFERENCE, WIDTH_IN, Style, film_strip, frame, svg_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
@@ -30,12 +32,29 @@ _RUN_STYLES = (
     ("#F0E442", "++++", "P"),
 )
 
-#: An event and the number that stands on it.
+#: An event and the number on its bar, which may be empty.
 Numbered: TypeAlias = tuple[str, Event]
 
-_ROW_IN, _CAPTION_ROW_IN = 0.26, 0.18
+_ROW_IN, _CAPTION_ROW_IN, _STRIP_IN = 0.26, 0.18, 0.62
+#: Width of the axes, of a character of a number and of the white around the number.
+_AXES_IN, _CHARACTER_IN, _PADDING_IN = 8.0, 0.065, 0.06
 #: Characters of a caption that fit into the width of a picture, beside a second column of captions or alone.
 _CAPTION_CHARACTERS = {2: 68, 1: 140}
+#: From so many captions on a lone list takes two columns.
+_LONG_LIST = 16
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """What each modality alone was cut into.
+
+    Args:
+        spans: (start, end) in seconds by modality.
+        cuts: seconds of the hard cuts; dotted lines.
+    """
+
+    spans: Mapping[Modality, Sequence[Sequence[Seconds]]]
+    cuts: Sequence[Seconds] = ()
 
 
 def timeline_figure(
@@ -43,6 +62,10 @@ def timeline_figure(
     dense: Sequence[Event] | None = None,
     grounding: Mapping[int, Event | None] | None = None,
     captions: bool = False,
+    *,
+    pictures: np.ndarray | None = None,
+    boundaries: Boundaries | None = None,
+    title: str = "events",
 ) -> Figure:
     """Reference and predicted events of a video over its seconds.
 
@@ -53,29 +76,42 @@ def timeline_figure(
         grounding: the event that each grounding answer names, by the event asked about, None where it names none. It
             is drawn below, a row a question.
         captions: list them below by number, cut to the width of the picture.
+        pictures: uint8 [n, H, W, 3], evenly spread over the video: a film strip above.
+        boundaries: what each modality alone was cut into: the lanes seen, heard, said. The events made of it lie in a
+            lane below.
+        title: above the events.
 
     Returns:
         A figure whose events bear their number from 1: that of `annotation`, or after a P that of `dense`.
     """
     from matplotlib.figure import Figure
 
-    lanes = _reference_lanes(annotation.events) if annotation.events or not dense else []
+    if boundaries is not None:
+        lanes = _boundary_lanes(boundaries, annotation.events)
+    else:
+        lanes = _reference_lanes(annotation.events) if annotation.events or not dense else []
     if dense is not None:
         lanes.append((PREDICTED, _numbered(dense, "P")))
-    stacks = [_stack(numbered) for _, numbered in lanes]
+    stacks = [_stack(numbered, annotation.duration) for _, numbered in lanes]
     rows = sum(max(len(stack), 1) for stack in stacks)
     heights = [rows, len(grounding)] if grounding else [rows]
-    lists = [lane for lane in (_numbered(annotation.events), _numbered(dense or (), "P")) if lane] if captions else []
+    if pictures is not None:
+        heights = [_STRIP_IN / _ROW_IN, *heights]
+    lists = _caption_columns(_numbered(annotation.events), _numbered(dense or (), "P")) if captions else []
     listed_in = _CAPTION_ROW_IN * (max(map(len, lists), default=-1) + 1)
     height_in = _height_in(heights)
     whole = Figure(figsize=(WIDTH_IN, height_in + listed_in), layout="constrained")
     figure, *below = whole.subfigures(2, 1, height_ratios=(height_in, listed_in)) if lists else [whole]
-    axes = _stacked_axes(figure, heights)
-    _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration)
+    strip, *axes = _stacked_axes(figure, heights) if pictures is not None else (None, *_stacked_axes(figure, heights))
+    if pictures is not None:
+        film_strip(strip, pictures, annotation.duration)
+    _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration, title)
+    for second in boundaries.cuts if boundaries is not None else ():
+        axes[0].axvline(second, ymin=0, ymax=1, color="black", linewidth=0.6, linestyle=(0, (1, 2)), zorder=3)
     if grounding:
         _draw_grounding(axes[1], annotation, {"predicted": grounding}, [PREDICTED])
-        title = "grounding: reference (grey) above, predicted (hatched) below"
-        _frame(axes[1], len(grounding), annotation.duration, title)
+        above = "grounding: reference (grey) above, predicted (hatched) below"
+        _frame(axes[1], len(grounding), annotation.duration, above)
     axes[-1].set_xlabel("seconds")
     if lists:
         _list_captions(below[0], lists)
@@ -105,14 +141,14 @@ def runs_figure(
     lanes = _reference_lanes(annotation.events)
     for letter, events in dense.items():
         lanes.append((styles[letter], [(f"{letter}{number}", event) for number, event in enumerate(events, start=1)]))
-    stacks = [_stack(numbered) for _, numbered in lanes]
+    stacks = [_stack(numbered, annotation.duration) for _, numbered in lanes]
     asked = list(dict.fromkeys(index for found in grounding.values() for index in found))
     rows = sum(max(len(stack), 1) for stack in stacks)
     row_height = (1 + len(grounding)) / 2
     heights = [rows, len(asked) * row_height] if asked else [rows]
     figure = Figure(figsize=(WIDTH_IN, _height_in(heights)), layout="constrained")
     axes = _stacked_axes(figure, heights)
-    _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration)
+    _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration, "events")
     if asked:
         _draw_grounding(axes[1], annotation, grounding, [styles[letter] for letter in grounding])
         _frame(axes[1], len(asked), annotation.duration, "grounding: the runs below the reference")
@@ -200,8 +236,25 @@ def _reference_lanes(events: Sequence[Event]) -> list[tuple[Style, list[Numbered
     return lanes + ([(REFERENCE, unknown)] if unknown or not lanes else [])
 
 
+def _boundary_lanes(boundaries: Boundaries, events: Sequence[Event]) -> list[tuple[Style, list[Numbered]]]:
+    lanes = [
+        (style, [("", Event(start, end, "")) for start, end in boundaries.spans.get(modality, ())])
+        for modality, style in LANES.items()
+    ]
+    return [*lanes, (("events", *REFERENCE[1:]), _numbered(events))]
+
+
 def _numbered(events: Sequence[Event], prefix: str = "") -> list[Numbered]:
     return [(f"{prefix}{number}", event) for number, event in enumerate(events, start=1)]
+
+
+def _caption_columns(*lists: Sequence[Numbered]) -> list[Sequence[Numbered]]:
+    """A column a list, without empty ones; a long lone list takes two columns."""
+    columns = [numbered for numbered in lists if numbered]
+    if len(columns) == 1 and len(columns[0]) > _LONG_LIST:
+        half = (len(columns[0]) + 1) // 2
+        columns = [columns[0][:half], columns[0][half:]]
+    return columns
 
 
 def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Numbered]]) -> None:
@@ -210,7 +263,8 @@ def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Numbered]]) -> No
     for axes, numbered in zip(figure.subplots(1, len(lists), squeeze=False)[0], lists, strict=True):
         for row, (number, event) in enumerate(numbered):
             words = "".join(c if c.isprintable() else " " for c in event.caption).split()
-            text = f"{event.start:.1f}-{event.end:.1f} s  {' '.join(words)}"
+            perceived = ", ".join(LANES[modality][0] for modality in event.modalities)
+            text = f"{event.start:.1f}-{event.end:.1f} s  {' '.join(words)}{f'  ({perceived})' if perceived else ''}"
             axes.text(0, row, number, fontsize=7, va="center", weight="bold")
             line = textwrap.shorten(text, limit, placeholder=" ...")
             axes.text(0.03 * len(lists), row, line, fontsize=7, va="center", parse_math=False)
@@ -218,16 +272,30 @@ def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Numbered]]) -> No
         axes.set_axis_off()
 
 
-def _stack(numbered: Sequence[Numbered]) -> list[list[Numbered]]:
-    """Rows in which no two events overlap, each event in the first row that has room."""
+def _stack(numbered: Sequence[Numbered], duration: Seconds) -> list[list[Numbered]]:
+    """Rows in which no two events or numbers overlap, each event in the first row that has room."""
     rows: list[list[Numbered]] = []
-    for number, event in sorted(numbered, key=lambda item: item[1].start):
-        row = next((row for row in rows if row[-1][1].end <= event.start), None)
+    for item in sorted(numbered, key=lambda item: item[1].start):
+        start = _extent(item, duration)[0]
+        row = next((row for row in rows if _extent(row[-1], duration)[1] <= start), None)
         if row is None:
-            rows.append([(number, event)])
+            rows.append([item])
         else:
-            row.append((number, event))
+            row.append(item)
     return rows
+
+
+def _extent(numbered: Numbered, duration: Seconds) -> tuple[Seconds, Seconds]:
+    """What a bar and the number on it take of a row."""
+    number, event = numbered
+    middle, half = _number_place(number, event, duration)
+    return (min(event.start, middle - half), max(event.end, middle + half)) if number else (event.start, event.end)
+
+
+def _number_place(number: str, event: Event, duration: Seconds) -> tuple[Seconds, Seconds]:
+    """Middle and half the width of an event's number, in seconds: on the bar, but inside of the picture."""
+    half = (len(number) * _CHARACTER_IN + _PADDING_IN) / 2 / _AXES_IN * duration
+    return min(max(event.start + event.length / 2, half), max(duration - half, half)), half
 
 
 def _draw_lanes(
@@ -235,6 +303,7 @@ def _draw_lanes(
     styles: Sequence[Style],
     stacks: Sequence[Sequence[Sequence[Numbered]]],
     duration: Seconds,
+    title: str,
 ) -> None:
     y, ticks = 0, []
     for (_, colour, hatch), stack in zip(styles, stacks, strict=True):
@@ -243,12 +312,13 @@ def _draw_lanes(
         for offset, row in enumerate(stack):
             for number, event in row:
                 _bar(axes, event, y + offset, 0.8, colour, hatch)
-                _number(axes, event, y + offset, number)
+                if number:
+                    _number(axes, _number_place(number, event, duration)[0], y + offset, number)
         y += height
         if (colour, hatch) != styles[-1][1:]:
             axes.axhline(y - 0.5, color="#DDDDDD", linewidth=0.8)
     axes.set_yticks(ticks, [name for name, _, _ in styles])
-    _frame(axes, y, duration, "events")
+    _frame(axes, y, duration, title)
 
 
 def _height_in(heights: Sequence[float]) -> float:
@@ -314,9 +384,8 @@ def _bar(axes: Axes, event: Event, y: float, height: float, colour: str, hatch: 
     axes.barh(y, event.length, height, left=event.start, color=colour, hatch=hatch, edgecolor="black", linewidth=0.8)
 
 
-def _number(axes: Axes, event: Event, y: float, number: str) -> None:
+def _number(axes: Axes, x: Seconds, y: float, number: str) -> None:
     box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"}
-    x = event.start + event.length / 2
     axes.text(x, y, number, ha="center", va="center", fontsize=7, bbox=box, clip_on=True)
 
 

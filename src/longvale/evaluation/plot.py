@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from ..data.statistics import read_splits
 from ..events import Annotation, Event
 from ..names import look_up, spellings
-from ..plotting import save_figure
+from ..plotting import STRIP_PICTURES, save_figure
 from ..tasks import Prediction, load_predictions
 from .ask import Answer, read_answer
 from .figures import timeline_figure
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+
+#: Shorter side of the film strip's pictures in pixels.
+_STRIP_SIZE = 96
 
 
 def plot_video(
@@ -21,6 +30,7 @@ def plot_video(
     data: str | os.PathLike,
     output: str | os.PathLike,
     predictions: str | os.PathLike | None = None,
+    video: str | os.PathLike | None = None,
 ) -> list[Path]:
     """Draw the timeline of one video.
 
@@ -29,6 +39,7 @@ def plot_video(
         data: folder with official annotation files, or one such file.
         output: name of the pictures, see [`longvale.plotting.save_figure`].
         predictions: log of answers; those about the video are drawn beside the annotation.
+        video: its file, for a film strip above; None draws none.
 
     Returns:
         The paths of the PNG and of the SVG.
@@ -44,7 +55,20 @@ def plot_video(
         if not answers:
             raise ValueError(f"{predictions}: holds no answer about video {video_id!r}")
         dense, grounding = read_answers(annotation, answers)
-    return save_figure(timeline_figure(annotation, dense, grounding, captions=True), output)
+    pictures = None if video is None else strip_pictures(video)
+    figure = timeline_figure(annotation, dense, grounding, captions=True, pictures=pictures, title=video_id)
+    return save_figure(figure, output)
+
+
+def strip_pictures(video: str | os.PathLike) -> np.ndarray | None:
+    """The pictures of a video's film strip: uint8 [16, H, W, 3]; None where there is only sound.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`longvale.models.media.read_media`].
+    """
+    from ..models.media import read_media
+
+    return read_media(video, num_frames=STRIP_PICTURES, size=_STRIP_SIZE, max_duration_s=None).frames
 
 
 def plot_answer(answer: Answer, output: str | os.PathLike) -> list[Path]:
@@ -72,14 +96,27 @@ def find_video(video_id: str, data: str | os.PathLike) -> Annotation:
         ValueError: if there is none, naming ids that are spelled like it.
     """
     known = {video.video_id: video for videos in read_splits(data).values() for video in videos}
-    video = look_up(known, video_id)
-    if video is None:
+    return pick_video(known, video_id, data)
+
+
+def pick_video(known: Mapping[str, T], video_id: str, place: str | os.PathLike) -> T:
+    """The value of a video by its id.
+
+    Raises:
+        ValueError: if there is none, naming ids that are spelled like it.
+
+    Example:
+        >>> pick_video({"v10": 1}, "v1", "a.json")
+        Traceback (most recent call last):
+        ValueError: a.json: no video 'v1'; did you mean 'v10'?
+    """
+    value = look_up(known, video_id)
+    if value is None:
         near = get_close_matches(video_id, known, n=3)
-        hint = (
-            f"did you mean {' or '.join(map(repr, near))}?" if near else f"it knows {next(iter(known))!r}, for instance"
-        )
-        raise ValueError(f"{data}: no video {video_id!r}; {hint}")
-    return video
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = hint or (f"it knows {next(iter(known))!r}, for instance" if known else "it knows none")
+        raise ValueError(f"{place}: no video {video_id!r}; {hint}")
+    return value
 
 
 def read_answers(

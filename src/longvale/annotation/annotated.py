@@ -1,4 +1,4 @@
-"""What `longvale annotate` found in videos, for the page to show beside them."""
+"""What `longvale annotate` found in videos, read from the stages that it left: for pictures and the page."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class AnnotatedVideo:
     Args:
         annotation: the events, with modalities and relation.
         boundaries: what each modality alone was cut into, (start, end) in seconds.
-        sources: for each event the lines (what, text) that tell where its caption comes from.
+        sources: for each event the lines (what, text) that say where its caption comes from.
+        cuts: seconds of the hard cuts.
     """
 
     annotation: Annotation
     boundaries: Mapping[Modality, tuple[tuple[Seconds, Seconds], ...]]
     sources: tuple[tuple[tuple[str, str], ...], ...]
+    cuts: tuple[Seconds, ...] = ()
 
 
 def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
@@ -70,7 +72,9 @@ def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
             boundaries = {modality: tuple(_spans(line[modality], modality)) for modality in MODALITIES}
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: {error}") from None
-        found[annotation.video_id] = AnnotatedVideo(annotation, boundaries, tuple(s for _, s in of_video))
+        sources = tuple(s for _, s in of_video)
+        cuts = tuple(filter(is_number, line.get("cuts") or ()))
+        found[annotation.video_id] = AnnotatedVideo(annotation, boundaries, sources, cuts)
     return found
 
 
