@@ -47,9 +47,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=["alignment", "modalities", "boundary", "captions"])
     parser.add_argument("model", help="checkpoint: a tuned one, or for boundary and captions the base to tune")
-    parser.add_argument("--data", required=True, help="folder of the corpus")
-    parser.add_argument("--output", required=True, help="folder for models, answers and results")
-    parser.add_argument("--features", help="feature store (default: features in the corpus)")
+    parser.add_argument("--data", "--data_dir", "--data-dir", required=True, help="folder of the corpus")
+    parser.add_argument(
+        "--output", "--output_dir", "--output-dir", required=True, help="folder for models, answers and results"
+    )
+    parser.add_argument(
+        "--features", "--features_dir", "--features-dir", help="feature store (default: features in the corpus)"
+    )
     parser.add_argument("--limit", type=int, help="only the first so many test videos")
     parser.add_argument("--config", help="of recipes/sft.py (boundary: of the first stage)")
     parser.add_argument("--second", help="configuration of the second stage (boundary)")

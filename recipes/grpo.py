@@ -18,6 +18,7 @@ from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.checkpoints import checkpoint_to_resume
+from longvale.training.config import recipe_arguments
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
 from longvale.training.stages import merge_and_save, trained_adapter
 from longvale.training.watch import GroundingWatch, load_grounding_set
@@ -26,7 +27,7 @@ from longvale.training.watch import GroundingWatch, load_grounding_set
 def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        (args,) = TrlParser(GRPOStageConfig).parse_args_and_config()
+        (args,) = TrlParser(GRPOStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         model, processor = load_checkpoint(
             args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
         )

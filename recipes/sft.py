@@ -25,7 +25,7 @@ from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.checkpoints import checkpoint_to_resume
-from longvale.training.config import SFTStageConfig
+from longvale.training.config import SFTStageConfig, recipe_arguments
 from longvale.training.data import load_training_set
 from longvale.training.profile import format_profile
 from longvale.training.stages import StageTrainer, merge_and_save, trained_adapter
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        (args,) = TrlParser(SFTStageConfig).parse_args_and_config()
+        (args,) = TrlParser(SFTStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         trainer, processor = set_up(args)
         checkpoint = checkpoint_to_resume(args)
     except (ValueError, FileNotFoundError) as error:

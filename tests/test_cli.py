@@ -239,6 +239,7 @@ def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):
         "skip_missing": True,
         "overwrite": True,
         "device": "cpu",
+        "load_in_4bit": False,
         "progress": False,
     }
 

@@ -344,9 +344,7 @@ def test_a_file_has_the_mode_of_any_other(tmp_path):
     assert len(modes) == 1
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with (
-        pytest.raises(FileNotFoundError, match="none: no such folder"),
-        atomic_write(tmp_path / "none" / "a.json"),
-    ):
-        pass
+def test_the_folder_of_a_file_is_made(tmp_path):
+    with atomic_write(tmp_path / "new" / "folder" / "a.json") as file:
+        file.write("{}")
+    assert (tmp_path / "new/folder/a.json").read_text() == "{}"

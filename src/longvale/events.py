@@ -213,7 +213,7 @@ def save_annotations(annotations: Mapping[str, Annotation], path: str | os.PathL
 
     Args:
         annotations: by video id.
-        path: file to write; its folder must exist.
+        path: file to write; its folder is made where needed.
     """
     with atomic_write(path) as file:
         json.dump({key: value.to_official() for key, value in annotations.items()}, file, ensure_ascii=False)
@@ -267,11 +267,8 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a temporary neighbour of `path` and rename it over `path` when the block ends without an error.
 
     Args:
-        path: the file to write. Until the end it stays as it was.
+        path: the file to write. Until the end it stays as it was. Its folder is made where needed.
         mode: "w" for UTF-8 text (see [`LONE_SURROGATES`]), "wb" for bytes.
-
-    Raises:
-        FileNotFoundError: if the folder of `path` does not exist.
 
     Example:
         >>> import tempfile, pathlib
@@ -282,8 +279,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         'whole'
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".tmp")
     try:
         # mkstemp gives 0600: restore what a plain open() would have given.

@@ -145,7 +145,6 @@ def save_events(annotation: Annotation, path: str | os.PathLike) -> None:
     """Write the events of a video in the format that the file's name asks for; the file appears whole or not at all.
 
     Raises:
-        FileNotFoundError: if its folder does not exist.
         ValueError: as [`format_of`] does.
     """
     text = format_of(path).write(annotation)

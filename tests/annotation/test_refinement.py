@@ -174,6 +174,7 @@ def test_of_several_people_the_latest_or_the_one_asked_for_counts(annotated):
     ("change", "message"),
     [
         (lambda r: [{**r[0], "value": {"ranges": [{"start": 0, "end": 5}]}}, r[1]], "one range of frames from 1 on"),
+        (lambda r: [{**r[0], "value": {"ranges": [{"start": 9, "end": 5}]}}, r[1]], "start after end, frames 9 to 5"),
         (lambda r: [r[0]], "has no caption"),
         (lambda r: [r[1]], "has no range"),
         (lambda r: [*r[:2], {**r[2], "value": {"choices": ["magic"]}}], "relation 'magic' is not one of"),

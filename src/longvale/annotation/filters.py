@@ -38,7 +38,7 @@ class FilterOptions:
             measure, a cosine of joint embeddings above .25, needs weights and is on another scale.
 
     Raises:
-        ValueError: if the language is no code that Whisper knows, naming near ones.
+        ValueError: if the language is no code that Whisper knows, naming near ones; if no duration fits.
     """
 
     min_duration_s: Seconds | None = 30.0
@@ -54,6 +54,9 @@ class FilterOptions:
     def __post_init__(self) -> None:
         if self.language is not None:
             check_code(self.language)
+        shortest, longest = self.min_duration_s, self.max_duration_s
+        if shortest is not None and longest is not None and shortest > longest:
+            raise ValueError(f"--min-duration ({shortest} s) is above --max-duration ({longest} s): no video fits")
 
 
 #: Admits all that can be read and held in memory.

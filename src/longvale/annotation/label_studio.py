@@ -316,9 +316,12 @@ def _read_regions(result: Any) -> tuple[dict[str, dict[str, Any]], Counter[str]]
 def _read_range(value: Mapping[str, Any], region_id: str) -> tuple[int, int]:
     ranges = value["ranges"]
     only = ranges[0] if isinstance(ranges, list) and len(ranges) == 1 and isinstance(ranges[0], dict) else {}
-    if not (is_number(only.get("start")) and is_number(only.get("end")) and 1 <= only["start"] <= only["end"]):
+    start, end = only.get("start"), only.get("end")
+    if is_number(start) and is_number(end) and start > end:
+        raise ValueError(f"region {region_id!r}: start after end, frames {start} to {end}; correct or remove it")
+    if not (is_number(start) and is_number(end) and start >= 1):
         raise ValueError(f"region {region_id!r} must have one range of frames from 1 on, not {ranges!r}")
-    return round(only["start"]), round(only["end"])
+    return round(start), round(end)
 
 
 def _read_caption(value: Mapping[str, Any], region_id: str) -> str:

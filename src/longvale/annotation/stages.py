@@ -143,7 +143,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
                 found = before.get(name) if isinstance(before, dict) else before
                 raise ValueError(
                     f"{path}: made with another {name} ({_short(found)}, not {_short(settings[name])}); "
-                    "give another output, or overwrite them"
+                    "give another --output, or --overwrite"
                 )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

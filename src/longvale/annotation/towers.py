@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..checkpoints.loading import not_found
 from ..models.media import SAMPLING_RATE
 
 _BATCH = 16
@@ -122,6 +124,8 @@ def _from_pretrained(kind: Any, model: str) -> Any:
     try:
         return kind.from_pretrained(model)
     except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, OSError) and not Path(model).exists():
+            raise not_found(model, error) from error
         raise ValueError(f"{model}: cannot be loaded as a tower: {' '.join(str(error).split())[:200]}") from error
 
 

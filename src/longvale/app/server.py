@@ -37,6 +37,8 @@ def serve(
     port: int | None = None,
     limits: Limits | None = None,
     device: str | None = None,
+    dtype: str | None = None,
+    load_in_4bit: bool = False,
 ) -> Iterator[str]:
     """Show the page as long as the block lasts.
 
@@ -49,6 +51,7 @@ def serve(
         port: the first free one from 7860 by default.
         limits: of uploads.
         device: such as "cpu"; by default an accelerator if there is one.
+        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
 
     Yields:
         The page's address. Afterwards nothing is left of what visitors uploaded.
@@ -64,7 +67,7 @@ def serve(
         http://127.0.0.1:7860
     """
     found, annotated = choose_examples(examples, annotations)
-    loaded = load_model(model, device)
+    loaded = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
     limits = limits or Limits()
     with private_folder() as folder:
         videos = found or synthetic_examples(folder)

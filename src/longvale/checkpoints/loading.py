@@ -6,13 +6,22 @@ import hashlib
 import json
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..events import MODALITIES
 
 if TYPE_CHECKING:
     import torch
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+#: Precisions of weights.
+DTYPES = ("float32", "bfloat16", "float16")
+
+#: Modules that keep their precision when a language model is quantized.
+_NOT_QUANTIZED = ["lm_head", *(f"{name}_{part}" for name in MODALITIES for part in ("tower", "projector"))]
 
 #: Reasons that other libraries give may list every model they know.
 _REASON_LENGTH = 200
@@ -25,6 +34,7 @@ def load_checkpoint(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     only_towers: bool = False,
+    load_in_4bit: bool = False,
 ) -> tuple[Any, Any]:
     """Load a checkpoint's model for inference, and its processor.
 
@@ -33,7 +43,9 @@ def load_checkpoint(
             safetensors are read.
         model_class: `LongVALEForConditionalGeneration` or `LongVALEModel`.
         device: see [`choose_device`].
-        dtype: such as "bfloat16"; by default that of the checkpoint.
+        dtype: one of [`DTYPES`]; by default that of the checkpoint.
+        load_in_4bit: quantize the language model to 4 bits (NF4, by bitsandbytes on a GPU); towers and projectors keep
+            their precision.
         only_towers: leave out the layers of the language model, most of a checkpoint: the towers do without them.
 
     Returns:
@@ -50,6 +62,7 @@ def load_checkpoint(
     from ..models.processing_longvale import LongVALEProcessor
 
     device = choose_device(device)
+    options = weight_options(device, dtype, load_in_4bit)
     check_folder(path)
     try:
         # Other configurations would be filled up with the defaults: 7B parameters drawn at random.
@@ -67,7 +80,7 @@ def load_checkpoint(
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
-            **({} if dtype is None else {"dtype": dtype}),
+            **options,
         )
         _check_weights(found)
         if model.config.video_token_id != processor.video_token_id:
@@ -76,12 +89,61 @@ def load_checkpoint(
                 f"{model.config.video_token_id} of the model; take both from one checkpoint"
             )
     except OSError as error:  # transformers says so of whatever file it cannot find, here or on the Hub
-        raise FileNotFoundError(f"{path}: cannot be loaded: {_reason(error)}") from error
+        raise not_found(path, error) from error
     except SafetensorError as error:
         raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
     except (ValueError, StrictDataclassError) as error:
         raise ValueError(f"{path}: cannot be loaded: {_reason(error)}") from error
-    return model.to(device).eval(), processor
+    return (model if load_in_4bit else model.to(device)).eval(), processor  # what is quantized lies there already
+
+
+def weight_options(
+    device: torch.device, dtype: str | torch.dtype | None = None, load_in_4bit: bool = False
+) -> dict[str, Any]:
+    """What `from_pretrained` of transformers takes to load weights in a precision.
+
+    Args:
+        device: that they go to.
+        dtype: one of [`DTYPES`], a `torch.dtype`, or None for the precision that they are stored in.
+        load_in_4bit: quantize to 4 bits, and compute in `dtype`, by default bfloat16.
+
+    Raises:
+        ValueError: if the dtype is unknown, or what 4 bits need is missing; the message contains the remedy.
+
+    Example:
+        >>> import torch
+        >>> weight_options(torch.device("cpu"), "bfloat16"), weight_options(torch.device("cpu"))
+        ({'dtype': 'bfloat16'}, {})
+    """
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    if not load_in_4bit:
+        return options
+    if find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "--load-in-4bit needs bitsandbytes; pip install bitsandbytes, or give --dtype bfloat16 instead"
+        )
+    if device.type == "cpu":
+        raise ValueError("--load-in-4bit needs a GPU, and the device is cpu; give --dtype bfloat16 instead")
+    from transformers import BitsAndBytesConfig
+
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype or "bfloat16",
+        llm_int8_skip_modules=_NOT_QUANTIZED,
+    )
+    return {"dtype": dtype or "bfloat16", "quantization_config": quantization, "device_map": {"": device}}
+
+
+def not_found(path: str | os.PathLike, error: Exception) -> FileNotFoundError:
+    """What to raise where transformers could not get a model: a folder that does not exist is said before the Hub."""
+    if Path(path).exists():
+        return FileNotFoundError(f"{path}: cannot be loaded: {_reason(error)}")
+    if not _HUB_ID.fullmatch(str(path)):
+        return FileNotFoundError(f"{path}: cannot be loaded: the folder does not exist")
+    return FileNotFoundError(f"{path}: cannot be loaded: the folder does not exist, and the Hub: {_reason(error)}")
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

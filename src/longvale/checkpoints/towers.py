@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
+from .loading import not_found
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,7 @@ def explain(load: Callable[[str], Any], path: str) -> Any:
     try:
         return load(path)
     except OSError as error:  # transformers says so of whatever file it cannot find
-        raise FileNotFoundError(f"{path}: cannot be loaded: {_reason(error)}") from error
+        raise not_found(path, error) from error
     except (ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         reason = _reason(error)
         raise ValueError(reason if reason.startswith(path) else f"{path}: cannot be loaded: {reason}") from error

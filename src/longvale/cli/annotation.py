@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from .base import app
 from .options import Device, Overwrite, Quiet
@@ -40,14 +40,27 @@ class _AnnotateGroup(TyperGroup):
         return (None if name == "run" else name), command, rest
 
 
+class _RunCommand(TyperCommand):
+    """`annotate VIDEO...`, whose help lists the commands beside it."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        beside = ctx.parent.command.commands
+        with formatter.section("Commands beside it"):
+            formatter.write_dl(
+                [(f"annotate {name}", beside[name].get_short_help_str(80)) for name in beside if name != "run"]
+            )
+        super().format_epilog(ctx, formatter)
+
+
 annotation = typer.Typer(cls=_AnnotateGroup, rich_markup_mode=None)
 app.add_typer(annotation, name="annotate", help="Annotate your own videos; check and refine that.")
 
 
 @annotation.command(
     "run",
+    cls=_RunCommand,
     epilog="Example: longvale annotate videos --output annotations.json --speech-recogniser openai/whisper-base "
-    "--language en (beside it are annotate check, export, import, agreement, dialogues)",
+    "--language en",
 )
 def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],

@@ -7,7 +7,7 @@ import traceback
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from longvale import __version__
 
@@ -21,6 +21,49 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TRANSFORMERS
 
 #: What typer raises about the command line; the class has had several homes.
 UsageError = typer.BadParameter.__bases__[0]
+
+
+#: Other names of options, as the recipes and libraries around have them; underscores may stand for hyphens.
+_OTHER_NAMES = {
+    "output-dir": "output",
+    "data-dir": "data",
+    "features-dir": "features",
+    "videos-dir": "videos",
+    "model-name-or-path": "model",
+}
+
+
+def _usual_name(name: str) -> str:
+    name = name.replace("_", "-")
+    return _OTHER_NAMES.get(name, name)
+
+
+class _FirstArgument(TyperCommand):
+    """A command whose first argument may be given as an option too, as the recipes take it."""
+
+    option: str
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        for place, text in enumerate(args[:end]):
+            name, equals, value = text.partition("=")
+            if name.startswith("--") and _usual_name(name[2:]) == self.option and (equals or place + 1 < end):
+                rest = args[:place] + args[place + (1 if equals else 2) :]
+                args = [value if equals else args[place + 1], *rest]
+                break
+        return super().parse_args(ctx, args)
+
+
+class ModelCommand(_FirstArgument):
+    """A command whose first argument is a model: `--model`, too."""
+
+    option = "model"
+
+
+class OutputCommand(_FirstArgument):
+    """A command whose first argument is what it writes: `--output`, too."""
+
+    option = "output"
 
 
 class _Group(TyperGroup):
@@ -58,7 +101,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _usual_name},
 )
 
 

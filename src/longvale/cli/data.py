@@ -10,11 +10,11 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from .base import app
+from .base import OutputCommand, app
 from .options import Device, Overwrite, Quiet
 
 
-@app.command(epilog="Example: longvale synthesize corpus --videos 100 --seed 1")
+@app.command(cls=OutputCommand, epilog="Example: longvale synthesize corpus --videos 100 --seed 1")
 def synthesize(
     output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, or to go on with.")],
     videos: Annotated[int, typer.Option(help="Training videos.")],

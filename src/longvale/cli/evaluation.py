@@ -7,19 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from .base import app
+from .base import ModelCommand, app
 from .options import (
     Adapter,
     BatchSize,
     BatchTokens,
     Data,
     Device,
+    Dtype,
     Features,
     Frames,
     JudgeMaxTokens,
     JudgeModel,
     JudgeUrl,
     Limit,
+    LoadIn4Bit,
     MaxNewTokens,
     Model,
     NoSound,
@@ -37,7 +39,9 @@ from .options import (
 )
 
 
-@app.command(epilog="Example: longvale generate demo/model --data demo/corpus --output predictions.jsonl")
+@app.command(
+    cls=ModelCommand, epilog="Example: longvale generate demo/model --data demo/corpus --output predictions.jsonl"
+)
 def generate(
     model: Model,
     data: Data,
@@ -62,6 +66,8 @@ def generate(
     skip_missing: SkipMissing = False,
     overwrite: Overwrite = False,
     device: Device = None,
+    dtype: Dtype = None,
+    load_in_4bit: LoadIn4Bit = False,
     quiet: Quiet = False,
 ) -> None:
     """Let a model answer a benchmark's questions.
@@ -91,6 +97,8 @@ def generate(
         skip_missing=skip_missing,
         overwrite=overwrite,
         device=device,
+        dtype=dtype,
+        load_in_4bit=load_in_4bit,
         progress=not quiet,
     )
     typer.echo(f"answers: {log}")
@@ -157,7 +165,7 @@ def score(
     typer.echo(format_scores(scores))
 
 
-@app.command(epilog="Example: longvale evaluate demo/model --data demo/corpus --output evaluation")
+@app.command(cls=ModelCommand, epilog="Example: longvale evaluate demo/model --data demo/corpus --output evaluation")
 def evaluate(
     model: Model,
     data: Data,
@@ -188,6 +196,8 @@ def evaluate(
     ] = None,
     overwrite: Overwrite = False,
     device: Device = None,
+    dtype: Dtype = None,
+    load_in_4bit: LoadIn4Bit = False,
     quiet: Quiet = False,
 ) -> None:
     """Generate, score and report.
@@ -222,6 +232,8 @@ def evaluate(
         with_ablation=ablation,
         overwrite=overwrite,
         device=device,
+        dtype=dtype,
+        load_in_4bit=load_in_4bit,
         progress=not quiet,
     )
     if scores is None:
@@ -264,7 +276,10 @@ def report(
     typer.echo(f"report: {page}")
 
 
-@app.command(epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 "When does the bell ring?"')
+@app.command(
+    cls=ModelCommand,
+    epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 "When does the bell ring?"',
+)
 def ask(
     model: Model,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
@@ -287,6 +302,8 @@ def ask(
         typer.Option(help="File for them: .json, .vtt, .srt, .csv or .activitynet.json.", show_default="none"),
     ] = None,
     device: Device = None,
+    dtype: Dtype = None,
+    load_in_4bit: LoadIn4Bit = False,
 ) -> None:
     """Ask a model one question about a video.
 
@@ -300,7 +317,16 @@ def ask(
     if output is not None:
         format_of(output)  # before the model, which takes long
 
-    answer = run(model, video, question, task=task, max_new_tokens=max_new_tokens, device=device)
+    answer = run(
+        model,
+        video,
+        question,
+        task=task,
+        max_new_tokens=max_new_tokens,
+        device=device,
+        dtype=dtype,
+        load_in_4bit=load_in_4bit,
+    )
     typer.echo(format_answer(answer))
     if output is not None:
         save_events(Annotation(video.stem, answer.duration, answer.events), output)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .base import app
+from .base import ModelCommand, app
 
 
 @app.command(
@@ -15,7 +15,7 @@ from .base import app
     "--audio BEATs_iter3_plus_AS20K.pt --speech openai/whisper-base --output untrained"
 )
 def init(
-    llm: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
+    llm: Annotated[str, typer.Option("--llm", "--model", help="Causal language model: a folder or a Hub id.")],
     output: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     vision: Annotated[
         str | None, typer.Option(help="Vision model: a folder or a Hub id.", show_default="none, stored features")
@@ -94,7 +94,10 @@ def convert(
     stage3: Annotated[
         Path | None, typer.Option(help="Folder of the stage-3 adapter.", show_default="named stage3 or it")
     ] = None,
-    merge_dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, to merge and store in.")] = "float32",
+    merge_dtype: Annotated[
+        str,
+        typer.Option("--merge-dtype", "--dtype", help="float32, bfloat16 or float16, to merge and store in."),
+    ] = "float32",
     max_shard_size: Annotated[str, typer.Option(help="Of a file of weights.")] = "5GB",
 ) -> None:
     """Turn the published checkpoint into one of ours.
@@ -135,7 +138,7 @@ def _read_pairs(values: list[str]) -> dict[str, str]:
     return pairs
 
 
-@app.command("push-model", epilog="Example: longvale push-model longvale-7b me/longvale-7b --dry-run")
+@app.command("push-model", cls=ModelCommand, epilog="Example: longvale push-model longvale-7b me/longvale-7b --dry-run")
 def push_model(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Checkpoint with a model card.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Model on the Hub, such as me/longvale-7b.")],

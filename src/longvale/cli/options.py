@@ -8,10 +8,21 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Checkpoint: a folder written by save_pretrained, or a Hub id.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint: a folder written by save_pretrained, or a Hub id; --model MODEL is the same."
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="an accelerator if there is one")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="Of the weights: float32, bfloat16 or float16.", show_default="the checkpoint's"),
+]
+LoadIn4Bit = Annotated[
+    bool,
+    typer.Option("--load-in-4bit", help="Language model in 4 bits (NF4); needs a GPU and: pip install bitsandbytes."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")]

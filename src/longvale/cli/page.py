@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from .base import ModelCommand
 from .base import app as longvale
-from .options import Device, Model
+from .options import Device, Dtype, LoadIn4Bit, Model
 
 
-@longvale.command(epilog="Example: longvale app demo/model --examples demo/corpus/videos")
+@longvale.command(cls=ModelCommand, epilog="Example: longvale app demo/model --examples demo/corpus/videos")
 def app(
     model: Model,
     examples: Annotated[
@@ -30,6 +31,8 @@ def app(
         typer.Option(help="All uploads stored at one time in MB.", show_default="ten of the largest"),
     ] = None,
     device: Device = None,
+    dtype: Dtype = None,
+    load_in_4bit: LoadIn4Bit = False,
 ) -> None:
     """Ask about videos in a web page.
 
@@ -47,7 +50,15 @@ def app(
     total = None if max_total is None else int(max_total * 2**20)
     limits = Limits(size=int(max_size * 2**20), length=max_length, total=total)
     with serve(
-        model, examples=examples, annotations=annotations, host=host, port=port, limits=limits, device=device
+        model,
+        examples=examples,
+        annotations=annotations,
+        host=host,
+        port=port,
+        limits=limits,
+        device=device,
+        dtype=dtype,
+        load_in_4bit=load_in_4bit,
     ) as url:
         typer.echo(f"open {url} in a browser; Ctrl-C ends it and deletes the uploads")
         wait_for_end()

@@ -81,7 +81,7 @@ class Manifest:
         if others:
             raise ValueError(
                 f"{self.path}: {len(others)} videos, the first {others[0]!r}, have features that other towers made; "
-                "give another output, or overwrite them"
+                "give another --output, or --overwrite"
             )
 
     def __enter__(self) -> Manifest:

@@ -75,7 +75,7 @@ class AnswerLog:
             self._read()
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
-        remedy = "give another output, or overwrite it"
+        remedy = "give another --output, or --overwrite"
         if self.run_path.is_file():
             before = load_json(self.run_path)
             if not isinstance(before, dict):
@@ -111,11 +111,13 @@ class AnswerLog:
         for prediction in load_predictions(self.path):
             if prediction.key not in asked:
                 raise ValueError(
-                    f"{self.path}: answers a question that is not asked: {prediction.key}; overwrite the log"
+                    f"{self.path}: answers a question that is not asked: {prediction.key}; begin again with --overwrite"
                 )
             # A kill between collecting a part and removing it leaves the same answers twice.
             if self.done.setdefault(prediction.key, prediction) != prediction:
-                raise ValueError(f"{self.path}: answers twice, and differently: {prediction.key}; overwrite the log")
+                raise ValueError(
+                    f"{self.path}: answers twice, and differently: {prediction.key}; begin again with --overwrite"
+                )
 
     def __enter__(self) -> AnswerLog:
         path = self.path.with_name(f"{self.path.name}.part{self.part}") if self.part else self.path

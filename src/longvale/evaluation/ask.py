@@ -42,6 +42,8 @@ def ask(
     task: Task | None = None,
     max_new_tokens: int | None = None,
     device: str | None = None,
+    dtype: str | None = None,
+    load_in_4bit: bool = False,
 ) -> Answer:
     """Ask a model one question about a video file.
 
@@ -53,6 +55,7 @@ def ask(
         task: how to read the answer; by default as a list of events, or as one interval if it holds none.
         max_new_tokens: longest answer in tokens; by default the task's, or the longest of all tasks.
         device: such as "cpu"; by default an accelerator if there is one.
+        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
 
     Raises:
         FileNotFoundError: if the model or the video is missing.
@@ -78,7 +81,7 @@ def ask(
         question = f"{VIDEO_TOKEN}\n{question}"
     _check_media(video)  # before the model, which takes longer
     limit = max_new_tokens or (MAX_NEW_TOKENS[task] if task else max(MAX_NEW_TOKENS.values()))
-    model, processor = load_model(model, device)
+    model, processor = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
     media = _read_media(video, processor)
     features = encode_video(model, processor, media)
     (text,) = answer_batch(model, processor, [question], [features], limit)

@@ -44,7 +44,7 @@ def check_answers(
             "score with the annotations it was made for",
         ),
         (repeated, "given more than once", "keep one line a question"),
-        (missing if not partial or not answered else [], "missing", "finish the run, or ask for a partial score"),
+        (missing if not partial or not answered else [], "missing", "finish the run, or leave them out with --partial"),
     ):
         if keys:
             video_id, _, sentence_id = keys[0]

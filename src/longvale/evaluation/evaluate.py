@@ -28,6 +28,8 @@ def evaluate(
     *,
     split: Split = "test",
     device: str | None = None,
+    dtype: str | None = None,
+    load_in_4bit: bool = False,
     protocol: str = "strict",
     judge: Judge | None = None,
     with_ablation: bool = False,
@@ -47,6 +49,7 @@ def evaluate(
         output: folder, made where needed.
         split: "test" or "train"; of zero-shot benchmarks also "validation".
         device: such as "cpu"; by default an accelerator if there is one.
+        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
         protocol, judge: of the scores, see [`score`].
         with_ablation: also ask with modalities left out, see [`ablation`]; writes `ablation.json`.
         training_curves: to show in the report, each with `name`, `steps` and `loss`.
@@ -75,7 +78,10 @@ def evaluate(
         annotations = {annotation.video_id: annotation for annotation in load_videos(references)}
     if with_ablation and options.get("adapter"):
         raise ValueError("the ablation is of LongVALE's own model; leave it out with an adapter")
-    pair = model if options.get("adapter") else load_model(model, device or processes.device)
+    if options.get("adapter"):
+        pair, options = model, {**options, "dtype": dtype, "load_in_4bit": load_in_4bit}
+    else:
+        pair = load_model(model, device or processes.device, dtype=dtype, load_in_4bit=load_in_4bit)
     log = generate(pair, data, output / "predictions.jsonl", split=split, device=device, **options)
     ablated = None
     if with_ablation:

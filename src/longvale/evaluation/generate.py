@@ -70,6 +70,8 @@ def generate(
     skip_missing: bool = False,
     overwrite: bool = False,
     device: str | None = None,
+    dtype: str | None = None,
+    load_in_4bit: bool = False,
     progress: bool = True,
 ) -> Path:
     """Let a model answer the questions of a benchmark split.
@@ -95,6 +97,7 @@ def generate(
         skip_missing: leave out the questions about videos that have no file, and say so, instead of refusing.
         overwrite: begin anew if the log exists.
         device: such as "cpu"; by default an accelerator if there is one.
+        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
         progress: show a progress bar.
 
     Returns:
@@ -117,11 +120,11 @@ def generate(
     processes = join_processes()
     device = device or processes.device
     if adapter is None:
-        pair = load_model(model, device)
+        pair = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
         answerer: Answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding)
     else:
         known = {} if asked[0].task in ZERO_SHOT_TASKS else load_annotations(references)
-        answerer = adapter.build(model, inputs.root, known, limits, device)
+        answerer = adapter.build(model, inputs.root, known, limits, device, dtype, load_in_4bit)
     return answer_all(answerer, asked, output, settings, processes, overwrite=overwrite, progress=progress)
 
 

@@ -30,22 +30,30 @@ MAX_NEW_TOKENS: dict[AnyTask, int] = {
 }
 
 
-def load_model(model: ModelLike, device: str | None = None) -> tuple[Any, Any]:
+def load_model(
+    model: ModelLike, device: str | None = None, *, dtype: str | None = None, load_in_4bit: bool = False
+) -> tuple[Any, Any]:
     """Load a model for inference together with its processor.
 
     Args:
         model: folder written by `save_pretrained`, Hub id, or a (model, processor) pair, which is used as it is.
         device: such as "cpu" or "cuda:1"; by default an accelerator if there is one, and for a pair where it is.
+        dtype: of the weights, such as "bfloat16"; by default the checkpoint's. Not for a pair.
+        load_in_4bit: quantize the language model to 4 bits, see [`load_checkpoint`]. Not for a pair.
 
     Raises:
         FileNotFoundError, ValueError: as [`load_checkpoint`] does.
     """
     if isinstance(model, tuple):
+        if dtype is not None or load_in_4bit:
+            raise ValueError("the model is loaded already; give dtype and load_in_4bit where it is loaded")
         model, processor = model
         return (model if device is None else model.to(choose_device(device))).eval(), processor
     from ..models.modeling_longvale import LongVALEForConditionalGeneration
 
-    return load_checkpoint(model, LongVALEForConditionalGeneration, device=device)
+    return load_checkpoint(
+        model, LongVALEForConditionalGeneration, device=device, dtype=dtype, load_in_4bit=load_in_4bit
+    )
 
 
 def token_limits(max_new_tokens: int | Mapping[AnyTask, int] | None = None) -> dict[AnyTask, int]:

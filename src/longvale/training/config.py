@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,35 @@ from longvale.training.mixture import parse_mixture
 
 #: What `resume_from_checkpoint` is when the newest whole checkpoint is to be found.
 AUTO = "auto"
+
+
+#: Options of the recipes as the commands of `longvale` call them.
+_COMMANDS_NAMES = {
+    "--output": "--output_dir",
+    "--data": "--data_dir",
+    "--features": "--features_dir",
+    "--videos": "--videos_dir",
+    "--model_name_or_path": "--model",
+}
+
+
+def recipe_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a recipe under the names that its configuration has; those of the commands are understood too.
+
+    Args:
+        arguments: of the command line, without the script.
+
+    Example:
+        >>> recipe_arguments(["--model", "base", "--output=tuned", "--data-dir", "corpus"])
+        ['--model', 'base', '--output_dir=tuned', '--data_dir', 'corpus']
+    """
+    renamed = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+        renamed.append(_COMMANDS_NAMES.get(name, name) + equals + value)
+    return renamed
 
 
 @dataclass

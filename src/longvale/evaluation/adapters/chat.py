@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
-from ...checkpoints.loading import choose_device, weights_digest
+from ...checkpoints.loading import choose_device, not_found, weight_options, weights_digest
 from ...reasoning import strip_reasoning
 from .base import Adapter
 
@@ -34,6 +34,7 @@ class ChatAdapter(Adapter):
         model: folder or Hub id, or a (model, processor) pair.
         sound: give the sound to models that hear; others never get it.
         device: such as "cpu"; by default an accelerator if there is one.
+        dtype, load_in_4bit: see [`load_chat_model`].
         options: those of [`Adapter`].
 
     Raises:
@@ -46,10 +47,13 @@ class ChatAdapter(Adapter):
         *,
         sound: bool = True,
         device: str | None = None,
+        dtype: str | None = None,
+        load_in_4bit: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.model, self.processor = model if isinstance(model, tuple) else load_chat_model(model, device)
+        loaded = model if isinstance(model, tuple) else load_chat_model(model, device, dtype, load_in_4bit)
+        self.model, self.processor = loaded
         self.hears = self.model.config.model_type in OMNI_WRITERS
         self.sound = sound and self.hears
         if not getattr(self.processor, "chat_template", None):
@@ -134,8 +138,16 @@ def _without(tokens: Iterable[str], text: str) -> str:
     return text.strip()
 
 
-def load_chat_model(model: str | os.PathLike, device: str | None = None) -> tuple[Any, Any]:
-    """A model with its processor, in the precision that it is stored in.
+def load_chat_model(
+    model: str | os.PathLike, device: str | None = None, dtype: str | None = None, load_in_4bit: bool = False
+) -> tuple[Any, Any]:
+    """A model with its processor.
+
+    Args:
+        model: folder or Hub id.
+        device: such as "cpu"; by default an accelerator if there is one.
+        dtype: of the weights, such as "bfloat16"; by default the one that they are stored in.
+        load_in_4bit: quantize the weights to 4 bits.
 
     Raises:
         FileNotFoundError: if it cannot be had.
@@ -145,11 +157,14 @@ def load_chat_model(model: str | os.PathLike, device: str | None = None) -> tupl
 
     from ...models.convolutions import guard_convolutions
 
+    place = choose_device(device)
+    precision = weight_options(place, dtype, load_in_4bit)
     try:
         kind = transformers.AutoConfig.from_pretrained(model).model_type
         loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForImageTextToText"))
-        loaded = loader.from_pretrained(model, dtype="auto")
+        loaded = loader.from_pretrained(model, **{"dtype": "auto", **precision})
         processor = transformers.AutoProcessor.from_pretrained(model)
     except OSError as error:
-        raise FileNotFoundError(f"{model}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
-    return guard_convolutions(loaded).to(choose_device(device)).eval(), processor
+        raise not_found(model, error) from error
+    guarded = guard_convolutions(loaded)
+    return (guarded if load_in_4bit else guarded.to(place)).eval(), processor

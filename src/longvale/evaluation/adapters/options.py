@@ -52,8 +52,14 @@ class AdapterOptions:
         annotations: Mapping[str, Annotation],
         limits: Mapping[AnyTask, int],
         device: str | None = None,
+        dtype: str | None = None,
+        load_in_4bit: bool = False,
     ) -> Adapter:
-        """The adapter for a model: its folder, Hub id or name; with `chat` also a (model, processor) pair."""
+        """The adapter for a model: its folder, Hub id or name; with `chat` also a (model, processor) pair.
+
+        Raises:
+            ValueError: if a server is given a `dtype` or `load_in_4bit`: it has loaded its model.
+        """
         from .chat import ChatAdapter
         from .server import ServerAdapter
 
@@ -65,5 +71,7 @@ class AdapterOptions:
             "sound": self.sound,
         }
         if self.kind == "server":
+            if dtype is not None or load_in_4bit:
+                raise ValueError("a server decides on the weights of its model; leave out --dtype and --load-in-4bit")
             return ServerAdapter(str(model), self.base_url, **options)
-        return ChatAdapter(model, device=device, **options)
+        return ChatAdapter(model, device=device, dtype=dtype, load_in_4bit=load_in_4bit, **options)
