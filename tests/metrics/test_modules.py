@@ -116,3 +116,43 @@ def test_cards(task, metrics):
     found = []
     doctest.DocTestRunner(verbose=False).run(example, out=found.append)
     assert not found, "".join(found)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_to_score_is_refused(metrics, task):
+    with pytest.raises(ValueError, match="nothing to score: predictions and references are empty"):
+        metrics[task].compute(predictions=[], references=[])
+
+
+@pytest.mark.parametrize(
+    ("task", "prediction", "changed", "message"),
+    [
+        ("grounding", [float("nan"), 3.0], {}, "the start must be a number of seconds, 0 or more, not nan"),
+        ("grounding", [1.0, float("inf")], {}, "the end must be a number of seconds, 0 or more, not inf"),
+        ("grounding", [1.0], {}, "a prediction must be a text, or start and end in seconds"),
+        (
+            "grounding",
+            "From 00 to 50.",
+            {"duration": None},
+            "the duration must be a number of seconds above 0, not None",
+        ),
+        ("dense_captioning", "From 00 to 50, a", {"duration": float("nan")}, "the duration must be a number"),
+        ("dense_captioning", [{"start": 0.0, "end": 3.0}], {}, "a prediction lacks 'caption'; it has start, end"),
+        (
+            "dense_captioning",
+            [{"start": None, "end": 3.0, "caption": "a"}],
+            {},
+            "the start must be a number of seconds",
+        ),
+    ],
+)
+def test_odd_values_are_refused_in_a_line(metrics, task, prediction, changed, message):
+    reference = {"start": 0.0, "end": 30.0, "duration": 60.0, "events": [{"start": 0.0, "end": 9.0, "caption": "a"}]}
+    with pytest.raises(ValueError, match=message):
+        metrics[task].compute(predictions=[prediction], references=[{**reference, **changed}])
+
+
+def test_reasoning_is_no_caption(metrics):
+    wanted = metrics["segment_captioning"].compute(predictions=["a dog barks"], references=["A dog barks."])
+    thought = ["<think>a cat?</think>a dog barks"]
+    assert metrics["segment_captioning"].compute(predictions=thought, references=["A dog barks."]) == wanted

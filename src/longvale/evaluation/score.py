@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ..data.sources import load_videos
 from ..events import Annotation, Event, atomic_write
-from ..metrics.answers import read_events, read_span
+from ..metrics.answers import read_caption, read_events, read_span
 from ..metrics.dense_captioning.compute_score import score_videos
 from ..metrics.grounding.compute_score import compute_score as score_grounding
 from ..metrics.segment_captioning.compute_score import score_segments
@@ -179,7 +179,7 @@ def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
         return parse_span(prediction.answer, protocol) is not None
     if prediction.task == "dense_captioning":
         return bool(parse_events(prediction.answer, protocol))
-    return bool(prediction.answer.strip())
+    return bool(read_caption(prediction.answer, protocol).strip())
 
 
 def score_answers(
@@ -239,7 +239,7 @@ def _score_segment_captioning(
     answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
 ) -> tuple[Scores, Rows]:
     keys = [(answer.video_id, answer.sentence_id, answer.query_id) for answer in answers]
-    found = {key: answer.answer for key, answer in zip(keys, answers, strict=True)}
+    found = {key: read_caption(answer.answer, protocol) for key, answer in zip(keys, answers, strict=True)}
     wanted = {key: annotations[key[0]].events[key[1]].caption for key in keys}
     overall, each = score_segments(found, wanted, protocol=protocol)
     return overall, [each[key] for key in keys]

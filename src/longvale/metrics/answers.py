@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from longvale.events import Seconds
+from longvale.events import Seconds, is_number
+from longvale.reasoning import strip_reasoning
 from longvale.timecodes import Protocol, parse_events, parse_span
 
 from .dense_captioning.soda import CaptionedInterval
@@ -38,6 +39,16 @@ def read_span(answer: str | Sequence[Seconds], duration: Seconds, protocol: Prot
     return start / duration, end / duration
 
 
+def read_caption(answer: str, protocol: Protocol = "strict") -> str:
+    """The caption that an answer is: all of it, in the strict protocol without reasoning.
+
+    Example:
+        >>> read_caption("<think>A cat? No.</think> A dog barks."), read_caption("<think>A cat?", "official")
+        ('A dog barks.', '<think>A cat?')
+    """
+    return strip_reasoning(answer) if protocol == "strict" else answer
+
+
 def read_events(
     answer: str | Sequence[Mapping], duration: Seconds, protocol: Protocol = "strict"
 ) -> list[CaptionedInterval]:
@@ -60,16 +71,23 @@ def read_events(
     _check_duration(duration)
     if isinstance(answer, str):
         return [(*span.seconds(duration), span.caption) for span in parse_events(answer, protocol)]
-    return [(*_check_times(event["start"], event["end"]), event["caption"]) for event in answer]
+    return [_check_event(event) for event in answer]
 
 
 def _check_duration(duration: Seconds) -> None:
-    if not 0 < duration < float("inf"):
+    if not is_number(duration) or duration <= 0:
         raise ValueError(f"the duration must be a number of seconds above 0, not {duration}")
 
 
-def _check_times(start: Seconds, end: Seconds) -> Interval:
+def _check_event(event: Mapping) -> CaptionedInterval:
+    start, end = _check_times(event.get("start"), event.get("end"))
+    if not isinstance(event.get("caption"), str):
+        raise ValueError(f"the caption of an event must be a text, not {event.get('caption')!r}")
+    return start, end, event["caption"]
+
+
+def _check_times(start: object, end: object) -> Interval:
     for name, time in (("start", start), ("end", end)):
-        if not 0 <= time < float("inf"):
+        if not is_number(time) or time < 0:
             raise ValueError(f"the {name} must be a number of seconds, 0 or more, not {time}")
-    return start, end
+    return start, end  # type: ignore[return-value]

@@ -43,14 +43,19 @@ class TaskMetric(evaluate.Metric, ABC):
 
     def add(self, *, prediction: Any = None, reference: Any = None, **others: Any) -> None:
         """Take in one prediction with its reference; see `evaluate.Metric.add`."""
-        super().add(prediction=prediction, reference=self._needed(reference), **others)
+        super().add(prediction=self._fields(prediction), reference=self._needed(reference), **others)
 
     def add_batch(self, *, predictions: Any = None, references: Iterable | None = None, **others: Any) -> None:
         """Take in some predictions with their references; see `evaluate.Metric.add_batch`."""
         if predictions is None or references is None:
             raise ValueError("give both predictions and references")
+        predictions = [self._fields(prediction) for prediction in predictions]
         needed = [self._needed(reference) for reference in references]
-        super().add_batch(predictions=list(predictions), references=needed, **others)
+        if not predictions and not needed:
+            raise ValueError(
+                "nothing to score: predictions and references are empty; give one of both for each question"
+            )
+        super().add_batch(predictions=predictions, references=needed, **others)
 
     def _needed(self, reference: Any) -> Any:
         form = next(
@@ -62,9 +67,21 @@ class TaskMetric(evaluate.Metric, ABC):
             )
         return pick(form, reference)
 
+    def _fields(self, prediction: Any) -> Any:
+        """A prediction of events with the fields that are needed; what else it may be stays as it is."""
+        if not isinstance(prediction, list):
+            return prediction
+        return next(
+            (pick(form, prediction, "prediction") for form in self.prediction_forms if _is_list(form)), prediction
+        )
 
-def pick(form: Any, value: Any) -> Any:
-    """The fields of `value` that the form has.
+
+def _is_list(form: Any) -> bool:
+    return isinstance(form, datasets.List)
+
+
+def pick(form: Any, value: Any, of: str = "reference") -> Any:
+    """The fields of `value` that the form has; `of` names it in messages.
 
     Raises:
         ValueError: naming a field that is not there.
@@ -75,8 +92,8 @@ def pick(form: Any, value: Any) -> Any:
     """
     if isinstance(form, dict) and isinstance(value, Mapping):
         if lacking := [name for name in form if name not in value]:
-            raise ValueError(f"a reference lacks {lacking[0]!r}; it has {', '.join(map(str, value)) or 'nothing'}")
-        return {name: pick(part, value[name]) for name, part in form.items()}
-    if isinstance(form, datasets.List) and isinstance(value, list):
-        return [pick(form.feature, part) for part in value]
+            raise ValueError(f"a {of} lacks {lacking[0]!r}; it has {', '.join(map(str, value)) or 'nothing'}")
+        return {name: pick(part, value[name], of) for name, part in form.items()}
+    if _is_list(form) and isinstance(value, list):
+        return [pick(form.feature, part, of) for part in value]
     return value

@@ -7,32 +7,20 @@ is turned into `From xx to xx`, so that every scorer reads it and all models are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
-from ...events import Annotation, Seconds
+from ...events import DURATION_TOLERANCE_S, Annotation, Seconds
+from ...reading.lists import find_any_spans, find_events
+from ...reading.spans import TimeSpan, Unit
+from ...reasoning import strip_reasoning
 from ...tasks import VIDEO_TOKEN, Question
 from ...timecodes import MAX_TIMECODE, to_timecode
 
 #: How a model is asked for times.
-Unit: TypeAlias = Literal["seconds", "percent"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
-
-_CLOCK = r"\d{1,2}:\d{1,2}(?::\d{1,2})?(?:\.\d{1,6})?"
-_NUMBER = r"\d{1,6}(?:\.\d{1,6})?"
-_UNIT = r"\s{0,3}(?P<unit{n}>%|percent|seconds?|secs?|s)?(?![a-z])"
-_TIME = rf"(?P<time{{n}}>{_CLOCK}|{_NUMBER})" + _UNIT
-_SPAN = re.compile(
-    r"(?<![\d.:])"
-    + _TIME.replace("{n}", "1")
-    + r"\s{0,3}[\])\"']?\s{0,3}(?:to|and|until|till|through|-|–|—|,)\s{0,3}(?:the\s)?[\[(\"']?(?:end\"?\s?:)?\s{0,3}"
-    + _TIME.replace("{n}", "2"),
-    re.IGNORECASE,
-)
-_BEFORE_CAPTION = " \t.,:;-–—)]}*\"'|"
 
 
 def word_question(question: Question, annotations: Mapping[str, Annotation], unit: Unit) -> str:
@@ -65,10 +53,13 @@ def word_question(question: Question, annotations: Mapping[str, Annotation], uni
 def read_reply(question: Question, reply: str, duration: Seconds, unit: Unit) -> str:
     """A reply in the form of the benchmark; empty where it names no time and should.
 
+    Reasoning is dropped; see [`longvale.reasoning.strip_reasoning`]. Times may be written as anyone writes them, in
+    sentences, lists, tables or JSON; see [`longvale.reading`]. What could be read in two ways is not read.
+
     Args:
         question: that was asked.
         reply: any text.
-        duration: of the video in seconds.
+        duration: of the video in seconds, as the question named it.
         unit: that was asked for; a unit beside the numbers counts more.
 
     Example:
@@ -80,41 +71,21 @@ def read_reply(question: Question, reply: str, duration: Seconds, unit: Unit) ->
         >>> read_reply(Question("v", "dense_captioning", None, "", ""), "1. 6 - 30 s: A bell rings.", 60.0, "seconds")
         'From 10 to 50, A bell rings.'
     """
+    reply = strip_reasoning(reply)
     if question.task == "grounding":
-        for match in _SPAN.finditer(reply):
-            if span := _span(match, duration, unit):
-                return f"{span}."
-        return ""
+        return next((f"{code}." for span in find_any_spans(reply) if (code := _code(span, duration, unit))), "")
     if question.task == "dense_captioning":
-        events = []
-        for line in reply.splitlines():
-            for match in _SPAN.finditer(line):
-                caption = line[match.end() :].strip(_BEFORE_CAPTION)
-                if caption and (span := _span(match, duration, unit)):
-                    events.append(f"{span}, {caption}{'.' if line.rstrip().endswith('.') else ''}")
-                    break
-        return "\n".join(events)
-    return reply.strip()
+        events = ((_code(event.span, duration, unit), event.caption) for event in find_events(reply))
+        return "\n".join(f"{code}, {caption}" for code, caption in events if code)
+    return reply
 
 
-def _span(match: re.Match, duration: Seconds, unit: Unit) -> str | None:
+def _code(span: TimeSpan, duration: Seconds, unit: Unit) -> str | None:
     """`From xx to xx`, at least 1 % long, or None where the times cannot be of this video."""
-    named = match["unit2"] or match["unit1"]
-    if named:
-        unit = "percent" if named.lower() in ("%", "percent") else "seconds"
-    clock = ":" in match["time1"] or ":" in match["time2"]
-    start, end = (_number(match[name]) for name in ("time1", "time2"))
-    whole = duration if unit == "seconds" or clock else 100.0
-    # Models round up: an end within 1 % after the video is the video's end.
-    if not start < end <= whole * 1.01 or start >= whole:
+    # Models round up, and durations are rounded: an end a little after the video is the video's end.
+    shares = span.shares(duration, unit, tolerance_s=max(DURATION_TOLERANCE_S, duration / 100))
+    if shares is None:
         return None
-    first = min(round(100 * start / whole), MAX_TIMECODE - 1)
-    last = max(min(round(100 * end / whole), MAX_TIMECODE), first + 1)
+    first = min(round(100 * shares[0]), MAX_TIMECODE - 1)
+    last = max(min(round(100 * shares[1]), MAX_TIMECODE), first + 1)
     return f"From {first:02d} to {last:02d}"
-
-
-def _number(text: str) -> float:
-    value = 0.0
-    for part in text.split(":"):
-        value = 60 * value + float(part)
-    return value

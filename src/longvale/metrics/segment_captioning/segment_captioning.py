@@ -2,6 +2,7 @@
 
 import datasets
 
+from longvale.metrics.answers import read_caption
 from longvale.metrics.base import TaskMetric
 from longvale.metrics.segment_captioning.compute_score import compute_score
 
@@ -40,4 +41,5 @@ class SegmentCaptioning(TaskMetric):
 
     def _compute(self, predictions, references, protocol="strict"):
         captions = [row if isinstance(row, str) else row["reference"] for row in references]
-        return compute_score(dict(enumerate(predictions)), dict(enumerate(captions)), protocol=protocol)
+        found = [read_caption(answer, protocol) for answer in predictions]
+        return compute_score(dict(enumerate(found)), dict(enumerate(captions)), protocol=protocol)

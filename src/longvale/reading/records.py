@@ -1,0 +1,197 @@
+"""Events in records: objects of JSON, anywhere in a text, and rows of tables, whose fields are named."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ..events import is_number
+from .spans import TimeSpan, Unit, find_spans, read_time
+
+#: Names of fields, in lower case and without the words that [`_QUALIFIERS`] holds.
+_STARTS = frozenset({"start", "starts", "begin", "begins", "beginning", "from", "onset"})
+_ENDS = frozenset({"end", "ends", "stop", "finish", "to", "until", "offset"})
+_SPANS = frozenset({"timestamp", "timestamps", "time", "times", "interval", "segment", "span", "range", "timerange"})
+#: Where a caption is, the surest name first.
+_CAPTIONS = ("caption", "description", "event", "sentence", "text", "summary", "content", "label", "action", "title")
+#: Words of a field's name that do not change what it is, and the unit that some of them name.
+_QUALIFIERS: dict[str, Unit | None] = {
+    **dict.fromkeys(("time", "timestamp", "point", "at", "in", "video"), None),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "seconds"),
+    **dict.fromkeys(("percent", "percentage", "pct"), "percent"),
+}
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|%|\d+")
+_OPENING = re.compile(r"[\[{]")
+#: How often a text is parsed as JSON at most, in lengths of the text.
+_PARSED_LENGTHS = 8
+#: Levels of lists and objects that are looked into.
+_DEPTH = 8
+
+
+class Record(NamedTuple):
+    """What a record says of an event: its times, and its caption, which may be empty."""
+
+    span: TimeSpan
+    caption: str = ""
+
+
+def find_json(text: str) -> Iterator[Any]:
+    """Find the objects and lists of JSON in a text, whatever stands around them.
+
+    Of a list that is cut off, the whole objects in it are found. Takes time linear in the length of the text.
+
+    Example:
+        >>> list(find_json('Sure! {"a": 1} and [{"b": 2}, {"b":'))
+        [{'a': 1}, {'b': 2}]
+    """
+    decoder, stop, budget = json.JSONDecoder(), 0, _PARSED_LENGTHS * len(text)
+    for match in _OPENING.finditer(text):
+        at = match.start()
+        if at < stop:
+            continue
+        try:
+            value, stop = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            budget -= error.pos - at + 1
+        except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+            budget -= len(text)
+        else:
+            yield value
+        if budget < 0:
+            return
+
+
+def read_records(value: Any) -> Iterator[Record]:
+    """Read the events of a value of JSON, at any depth, in their order.
+
+    An event is an object with start and end or an interval, a list `[start, end]` or `[start, end, caption]`, or a
+    caption whose key is an interval. Fields of another unit ("start_frame") are no times.
+
+    Example:
+        >>> [(r.span.start, r.span.end, r.caption) for r in read_records({"events": [{"from_s": 6, "to_s": 30}]})]
+        [(6.0, 30.0, '')]
+    """
+    return _read(value, _DEPTH)
+
+
+def find_json_lines(text: str) -> str:
+    """Join the texts of JSON, such as `["From 05 to 25, a bell.", ...]`, into lines; other texts stay as they are.
+
+    Example:
+        >>> find_json_lines('["05 to 25, a bell", "25 to 50, a dog"]'), find_json_lines("[05 to 25] a bell")
+        ('05 to 25, a bell\\n25 to 50, a dog', '[05 to 25] a bell')
+    """
+    if text.lstrip()[:1] not in ("[", "{"):
+        return text
+    return "\n".join(line for value in find_json(text) for line in _texts(value, _DEPTH)) or text
+
+
+def read_fields(fields: Mapping[str, Any]) -> Record | None:
+    """Read one event from named fields, such as those of a row of a table.
+
+    Example:
+        >>> read_fields({"Start (s)": "6.0", "End (s)": "30.0", "Event": "A bell rings."})
+        Record(span=TimeSpan(start=6.0, end=30.0, unit='seconds', at=0, stop=0), caption='A bell rings.')
+    """
+    ends: dict[str, tuple[float, Unit | None]] = {}
+    span: TimeSpan | None = None
+    for name, value in fields.items():
+        role, unit = _role(name)
+        if role in ("start", "end") and (time := _time(value)):
+            if unit and time[1] not in (None, unit):
+                return None
+            ends.setdefault(role, (time[0], time[1] or unit))
+        elif role == "span" and span is None and (found := _interval(value)):
+            span = found if found.unit or not unit else TimeSpan(found.start, found.end, unit)
+    if len(ends) == 2 and ends["start"][1] == ends["end"][1]:
+        span = TimeSpan(ends["start"][0], ends["end"][0], ends["start"][1])
+    return None if span is None else Record(span, _caption(fields))
+
+
+def _read(value: Any, depth: int) -> Iterator[Record]:
+    if not depth:
+        return
+    if isinstance(value, Mapping):
+        if record := read_fields(value):
+            yield record
+            return
+        for name, item in value.items():
+            span = _interval(name)
+            if span and isinstance(item, str):
+                yield Record(span, item)
+            else:
+                yield from _read(item, depth - 1)
+    elif isinstance(value, list):
+        if span := _interval(value[:2]) if len(value) in (2, 3) else None:
+            caption = value[2] if len(value) == 3 else ""
+            if isinstance(caption, str):
+                yield Record(span, caption)
+                return
+        for item in value:
+            yield from _read(item, depth - 1)
+
+
+def _texts(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth and isinstance(value, list | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item, depth - 1)
+
+
+def _role(name: str) -> tuple[str, Unit | None]:
+    """What the field of this name is: "start", "end", "span", or "" for none of these; and the unit of its times."""
+    words = [word.lower() for word in _WORDS.findall(name[:60])]
+    if not words:
+        return "", None
+    kinds = {"start": _STARTS, "end": _ENDS, "span": _SPANS}
+    role = next((kind for kind, names in kinds.items() if words[0] in names), "")
+    others = words[1:]
+    if not role or any(word not in _QUALIFIERS for word in others):
+        return "", None
+    return role, next((unit for word in others if (unit := _QUALIFIERS[word])), None)
+
+
+def _time(value: Any) -> tuple[float, Unit | None] | None:
+    if isinstance(value, str):
+        return read_time(value)
+    return (float(value), None) if is_number(value) and value >= 0 else None
+
+
+def _interval(value: Any) -> TimeSpan | None:
+    """A text that is a span and nothing else, a list of two times, or an object with start and end."""
+    if isinstance(value, str):
+        if len(value) > 60:
+            return None
+        text = value.strip(" \t\"'*`")
+        span = next(find_spans(text), None)
+        alone = (
+            span
+            and not text[: span.at].strip(" ([").lower().removeprefix("from")
+            and not text[span.stop :].strip(" )]")
+        )
+        return span if alone else None
+    if isinstance(value, Mapping):
+        record = read_fields({name: item for name, item in value.items() if not isinstance(item, Mapping | list)})
+        return record and record.span
+    if isinstance(value, list) and len(value) == 2:
+        times = [_time(item) for item in value]
+        if times[0] and times[1] and times[0][1] == times[1][1]:
+            return TimeSpan(times[0][0], times[1][0], times[0][1])
+    return None
+
+
+def _caption(fields: Mapping[str, Any]) -> str:
+    """The text of the field that is named as one, else of the only one that is a text and no time."""
+    texts = {name.lower(): value for name, value in fields.items() if isinstance(value, str) and not _role(name)[0]}
+    for wanted in _CAPTIONS:
+        for name, text in texts.items():
+            if wanted in _words(name):
+                return text
+    return next(iter(texts.values())) if len(texts) == 1 else ""
+
+
+def _words(name: str) -> Iterable[str]:
+    return (word.lower().removesuffix("s") for word in _WORDS.findall(name))
