@@ -61,6 +61,7 @@ def test_evaluate_leaves_answers_scores_and_report(data, tmp_path, pair):
     assert "A & B" in page.text
     assert f"{scores['grounding']['mIoU'] * 100:.2f}" in page.texts
     assert page.tags.count("img") == 3 + 1  # the videos with answers, and the curves
+    assert page.tags.count("details") == 3  # the tables of a video are shown on request
     assert "visual+speech" in page.texts and "speech (1)" in page.texts
 
     model = FakeModel()

@@ -92,7 +92,7 @@ def test_the_table_holds_what_score_gives_and_the_page_loads_nothing(data, logs,
                 assert any(cell.startswith(f"{scores[task][name] * 100:.2f}") for cell in cells), (log, name)
     assert "B - A" in read.texts and "C - A" in read.texts
     assert "Not shown: relation" in read.text
-    assert "model fake" in read.text and "weights" in read.text
+    assert "model fake; greedy decoding" in read.text and "weights" in read.text and "greedy True" not in read.text
     assert not {"script", "iframe", "link"} & set(read.tags)
     assert all(value.startswith("data:") for _, name, value in read.attributes if name in ("src", "href"))
     assert "<i>vid-a</i> $x$" in read.text  # escaped
@@ -109,7 +109,12 @@ def test_one_run_and_a_folder(data, logs, tmp_path):
     shutil.copy(logs[0], folder / "predictions.jsonl")
     page = write_run_report([folder], data / "longvale-annotations-eval.json", tmp_path / "r.html", videos=0)
     text = Page(page.read_text(encoding="utf-8")).text
-    assert "not told: no manifest" in text and "Differences" not in text and "Best:" not in text
+    assert (
+        "there is no manifest" in text
+        and "A star marks" not in text
+        and "Differences" not in text
+        and "Best:" not in text
+    )
 
 
 def test_runs_that_lack_answers_are_refused_unless_partial(data, logs, tmp_path):

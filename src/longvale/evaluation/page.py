@@ -44,6 +44,11 @@ def image(uri: str, description: str) -> str:
     return f'<img src="{uri}" alt="{escape(description)}">'
 
 
+def details(summary: str, content: str) -> str:
+    """HTML that is shown when its summary is clicked."""
+    return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>"
+
+
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] | None = None
 ) -> str:

@@ -15,7 +15,7 @@ from ..tasks import TASKS, Prediction, Task
 from ..timecodes import parse_events, parse_span
 from .counting import format_counts
 from .figures import curves_figure, svg_uri, timeline_figure
-from .page import image, percent, table, times, write_page
+from .page import details, image, percent, table, times, write_page
 from .score import TABLE
 
 TITLE = "LongVALE evaluation"
@@ -61,7 +61,7 @@ def write_report(
     answered = dict.fromkeys(prediction.video_id for prediction in predictions)
     shown = [video_id for video_id in answered if video_id in annotations][:videos]
     if shown:
-        parts += ["<h2>Videos</h2>", "<p class=note>The numbers in a picture are those of the tables below it.</p>"]
+        parts += ["<h2>Videos</h2>", "<p class=note>The numbers in a picture are those of the answers below it.</p>"]
     for video_id in shown:
         parts.append(_video_section(annotations[video_id], [p for p in predictions if p.video_id == video_id]))
     return write_page(output_html, title, parts)
@@ -116,12 +116,13 @@ def _video_section(annotation: Annotation, predictions: Sequence[Prediction]) ->
     parts = [
         f"<h3>{escape(annotation.video_id)}, {annotation.duration:.1f} s</h3>",
         image(svg_uri(figure), f"timeline of the {len(annotation.events)} reference events and of the predicted ones"),
-        _events_table(annotation, answers, grounding),
     ]
+    tables = [_events_table(annotation, answers, grounding)]
     if dense:
         rows = [[f"P{number}", times(event), event.caption] for number, event in enumerate(dense, start=1)]
-        parts.append(table("Dense captioning", ["", "time", "predicted caption"], rows, numbers=()))
-    elif dense_text is not None:
+        tables.append(table("Dense captioning", ["", "time", "predicted caption"], rows, numbers=()))
+    parts.append(details("The answers", "\n".join(tables)))
+    if not dense and dense_text is not None:
         parts.append(f"<p>The dense captioning answer names no event:</p>\n<pre>{escape(dense_text[:2000])}</pre>")
     return "\n".join(parts)
 

@@ -17,15 +17,15 @@ from .compare import Comparison, compare_rows
 from .counting import format_counts
 from .facets import facets
 from .figures import means_figure, runs_figure, svg_uri
-from .page import image, percent, table, times, write_page
+from .page import details, image, percent, table, times, write_page
 from .report import TASK_TITLES, dense_events, grounded
 from .runs import Mean, Run, TaskScores, choose_videos, load_runs, mean_of, rank_videos, score_runs
 from .score import TABLE
 
 TITLE = "LongVALE runs compared"
 
-#: What a manifest tells that a reader of scores asks first.
-_MANIFEST_FIELDS = ("model", "revision", "weights", "modalities", "decoding", "prompt", "versions")
+#: What a reader of scores asks after the model and its decoding.
+_MANIFEST_FIELDS = ("revision", "weights", "modalities", "prompt", "versions")
 
 #: An overall score and the mean over videos are the same number if they differ by less.
 _SAME = 1e-9
@@ -70,6 +70,7 @@ def write_run_report(
     for task, some in scores.items():
         parts += [
             f"<h2>{escape(TASK_TITLES[task])}</h2>",
+            *(f"<p class=note>{letter}: {escape(format_counts(count))}.</p>" for letter, count in some.counts.items()),
             _scores_table(task, some),
             _facets_section(task, some, annotations),
         ]
@@ -82,31 +83,54 @@ def _runs_section(
     runs: Sequence[Run], scores: Mapping[Task, TaskScores], references: str | os.PathLike, protocol: Protocol
 ) -> str:
     rows = [[run.letter, str(run.path), _manifest_text(run)] for run in runs]
-    parts = [
-        "<h2>Runs</h2>",
-        table("", ["", "answers", "how they were made"], rows, numbers=()),
-        f"<p class=note>Scored with protocol {escape(protocol)} against {escape(str(references))}. All scores are "
-        "multiplied by 100. In brackets: the 95% interval of a bootstrap over the videos.</p>",
-    ]
-    counts = [
-        [task, letter, format_counts(count), str(len(some.asked))]
-        for task, some in scores.items()
-        for letter, count in some.counts.items()
-    ]
-    parts.append(table("Answers", ["task", "run", "answers", "questions compared"], counts, numbers=(3,)))
-    return "\n".join(parts)
+    shared = ", ".join(f"{len(some.asked)} of {task.replace('_', ' ')}" for task, some in scores.items())
+    return "\n".join(
+        [
+            "<h2>Runs</h2>",
+            table("", ["", "answers", "how they were made"], rows, numbers=()),
+            f"<p class=note>Scored with protocol {escape(protocol)} against {escape(str(references))}, on the same "
+            f"questions: {escape(shared)}. All scores are multiplied by 100. In brackets: the 95% interval "
+            "of a bootstrap over the videos. Where the score of all answers together is not a mean over videos, the "
+            "mean over videos is added, and intervals and differences are about that.</p>",
+        ]
+    )
 
 
 def _manifest_text(run: Run) -> str:
     if run.manifest is None:
-        return "not told: no manifest (.run.json) stands beside the answers"
-    told = {name: run.manifest[name] for name in _MANIFEST_FIELDS if run.manifest.get(name) is not None}
-    return "; ".join(f"{name} {_plain(value)}" for name, value in told.items()) or "the manifest names no model"
+        return "unknown: there is no manifest (.run.json) beside the answers"
+    named = run.manifest.get("model")
+    parts = [f"model {_plain(named)}"] if named is not None else []
+    parts += [_decoding_words(run.manifest["decoding"])] if run.manifest.get("decoding") is not None else []
+    known = {name: run.manifest[name] for name in _MANIFEST_FIELDS if run.manifest.get(name) is not None}
+    parts += [f"{name} {_plain(value)}" for name, value in known.items()]
+    return "; ".join(parts) or "the manifest names no model"
+
+
+def _decoding_words(decoding: object) -> str:
+    """How answers were decoded, as people say it.
+
+    Example:
+        >>> _decoding_words({"greedy": True}), _decoding_words({"temperature": 0.05, "seed": 3})
+        ('greedy decoding', 'sampled at temperature 0.05, seed 3')
+    """
+    if not isinstance(decoding, Mapping):
+        return f"decoding {_plain(decoding)}"
+    if decoding.get("greedy") is True:
+        return ", ".join(["greedy decoding", *_named({k: v for k, v in decoding.items() if k != "greedy"})])
+    if "temperature" in decoding:
+        others = {name: value for name, value in decoding.items() if name != "temperature"}
+        return ", ".join([f"sampled at temperature {_plain(decoding['temperature'])}", *_named(others)])
+    return f"decoding {_plain(decoding)}"
+
+
+def _named(values: Mapping[str, object]) -> list[str]:
+    return [f"{name} {_plain(value)}" for name, value in values.items()]
 
 
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(_named(value))
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -126,10 +150,7 @@ def _scores_table(task: Task, scores: TaskScores) -> str:
     if any(compared.values()):
         rows = [[name, *(_difference_cell(row[name]) for row in compared.values())] for name in TABLE[task]]
         parts.append(table("Differences", ["", *compared], rows))
-    parts.append(
-        "<p class=note>Where the score of all answers together is no mean over videos, the mean over videos is added, "
-        "and intervals and differences are about that. A star marks differences whose interval leaves out 0.</p>"
-    )
+        parts.append("<p class=note>A star marks differences whose interval leaves out 0.</p>")
     return "\n".join(parts)
 
 
@@ -182,7 +203,7 @@ def _facets_section(task: Task, scores: TaskScores, annotations: Mapping[str, An
         numbers = table(
             f"{name} by groups", ["", "group (questions)", *values], rows, numbers=range(2, 2 + len(values))
         )
-        parts.append(f"<details><summary>The numbers of the picture</summary>\n{numbers}\n</details>")
+        parts.append(details("The numbers of the picture", numbers))
     if lacking:
         parts.append(
             f"<p class=note>Not shown: {', '.join(lacking)}. All questions are alike in this, or the annotations do "
@@ -237,16 +258,16 @@ def _video_section(
     marks = ", ".join(f"{letter} {percent(value)}" for letter, value in means.items())
     figure = runs_figure(annotation, dense, grounding)
     head, rows = _event_rows(annotation, answers, grounding)
-    details = table("Reference events and answers", ["", "time", "perceived", "reference", *head], rows, numbers=())
+    tables = table("Reference events and answers", ["", "time", "perceived", "reference", *head], rows, numbers=())
     listed = [[f"{x}{n}", times(e), e.caption] for x, some in dense.items() for n, e in enumerate(some, start=1)]
     if listed:
-        details += table("Dense captioning", ["", "time", "predicted caption"], listed, numbers=())
+        tables += table("Dense captioning", ["", "time", "predicted caption"], listed, numbers=())
     return "\n".join(
         [
             f"<h3>{kind.capitalize()}: {escape(annotation.video_id)}, {annotation.duration:.1f} s</h3>",
             f"<p class=note>{score} x 100: {escape(marks)}</p>",
             image(svg_uri(figure), f"timeline of {len(annotation.events)} reference events and of those predicted"),
-            f"<details><summary>The answers</summary>\n{details}\n</details>",
+            details("The answers", tables),
         ]
     )
 
