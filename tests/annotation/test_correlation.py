@@ -17,6 +17,7 @@ from longvale.annotation.correlation import (
     without_names,
 )
 from longvale.annotation.measurements import Measurements
+from longvale.chat_client import NoAnswer
 from longvale.events import RELATIONS
 
 GOOD = {
@@ -43,7 +44,10 @@ class Answers:
     def __call__(self, messages, *, schema=None, max_tokens=None):
         self.limit = max_tokens
         self.asked.append(list(messages))
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def test_a_good_answer_is_taken_as_it_is():
@@ -137,6 +141,53 @@ def test_without_reasoning_captions_are_put_together():
     only = Evidence(0, 1, {"audio": "It hums."}, ("audio",))
     assert Concatenation()(only).relations == ("audio-only",)
     assert concatenate(Evidence(0, 1, {}, ())) == "Nothing can be seen or heard."
+
+
+@pytest.mark.parametrize(
+    ("captions", "modalities", "caption", "relations"),
+    [
+        ({"video": "A dog.", "keyframe": "A red dog."}, ("visual",), "A dog. A red dog.", ("visual-only",)),
+        ({"audio": "A bark."}, ("audio",), "A bark.", ("audio-only",)),
+        ({"speech": "Hello", "video": " "}, ("speech",), "Hello.", ("audio-only",)),
+        # Perceived in two, told in one: the other captioner had nothing to say.
+        ({"video": "A dog.", "audio": ""}, ("visual", "audio"), "A dog.", ()),
+        # Told in two, perceived in one: a captioner says that it is quiet.
+        ({"video": "A dog.", "audio": "Silence."}, ("visual",), "A dog.", ("visual-only",)),
+        # Perceived in one that nothing is told of.
+        ({"video": "", "audio": "A bark."}, ("visual",), "A bark.", ("visual-only",)),
+        ({"video": "Then Dr. Jane Miller waves."}, ("visual",), "Then a person waves.", ("visual-only",)),
+        ({}, ("visual", "audio"), "Nothing can be seen or heard.", ()),
+    ],
+)
+def test_events_of_one_modality_are_not_asked_about(captions, modalities, caption, relations):
+    found = LanguageModelReasoner(Answers())(Evidence(0, 5, captions, modalities))
+    assert (found.caption, found.relations, found.attempts, found.refused) == (caption, relations, 0, None)
+
+
+def test_events_of_two_modalities_are():
+    chat = Answers(json.dumps(GOOD))
+    heard = Evidence(0, 5, {"audio": "A piano.", "speech": "Hello"}, ("audio", "speech"))
+    assert LanguageModelReasoner(chat)(heard).attempts == 1 and chat.limit == 512
+
+
+def test_a_model_that_answers_nothing_is_not_asked_the_same_again():
+    found = LanguageModelReasoner(Answers(NoAnswer("m: only reasoning; raise the longest answer")))(EVIDENCE)
+    assert found.refused == "m: only reasoning; raise the longest answer" and found.attempts == 1
+    assert found.caption == "A dog jumps. A bark is heard."
+
+
+def test_the_name_says_what_changes_captions():
+    """It is compared before captions of an earlier run are taken."""
+    options = ({}, {"attempts": 2}, {"remove_names": False}, {"attempts": 2, "remove_names": False})
+    names = [LanguageModelReasoner(Answers(), **some).name for some in options]
+    assert names[0] == "scripted" and len(set(names)) == len(names)
+
+
+@pytest.mark.timeout(60)  # each brace may be where the object begins
+@pytest.mark.parametrize("unit", ['{"a":', '{"a":[', "{", '{"a": "'])
+def test_long_answers_are_read_in_bounded_time(unit):
+    with pytest.raises(ValueError, match="it is not JSON"):
+        read_answer(unit * 2_000_000)
 
 
 def test_prompts_are_files_of_the_package():

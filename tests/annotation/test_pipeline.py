@@ -11,11 +11,12 @@ import time
 import pytest
 from serving import GOOD, Server
 
+from longvale.annotation.captions import template_captioners
 from longvale.annotation.correlation import Concatenation, LanguageModelReasoner
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
 from longvale.annotation.stages import StageLog
-from longvale.chat_client import ChatClient, ServerError
+from longvale.chat_client import ChatClient, NoAnswer, ServerError
 from longvale.events import RELATIONS, load_annotations, load_json
 
 pytest.importorskip("scenedetect")
@@ -195,6 +196,54 @@ def test_garbage_is_refused_an_event_at_a_time(videos, tmp_path, online):
     told = load_json(tmp_path / "out.provenance.json")
     assert told["refused"] == {"it holds no JSON object": 1} and told["relations"] == {"complementary": 3}
     assert set(told["relations"]) <= set(RELATIONS)
+
+
+def test_refusals_in_a_row_end_the_run_with_the_reason(videos, tmp_path, online, capsys):
+    """Four events that a model writes nothing usable about: it is not asked about the fourth."""
+    server = Server("garbage")
+    with pytest.raises(NoAnswer) as error:
+        workers = Workers(reasoner=reasoner(server))
+        annotate([videos], tmp_path / "out.json", workers=workers, max_refusals=3)
+    server.stop()
+    assert len(server.asked) == 6  # two attempts about three events
+    told = str(error.value)
+    assert re.match(r"b: event 1, 0\.0 to \d+\.\d s \(\d+ s\): language model: 3 answers in a row cannot be used", told)
+    assert "it holds no JSON object" in told and "--language-model" in told and "--max-refusals" in told
+    assert len(lines(tmp_path / "out.json", "events")) == 2 and not (tmp_path / "out.json").exists()
+    progress = capsys.readouterr().err
+    assert "a: event 2, 4.8 to 8.0 s of 2" in progress and "a: event 1, 0.0 to 4.8 s" in progress
+    assert "no usable answer of the language model: it holds no JSON object" in progress
+
+
+class Silent:
+    """A captioner whose model writes reasoning alone, `times` times."""
+
+    name, size = "silent", 48
+
+    def __init__(self, times):
+        self.times = times
+
+    def __call__(self, clip):
+        self.times -= 1
+        if self.times >= 0:
+            raise NoAnswer("m: only reasoning and no answer")
+        return "It hums."
+
+
+def test_a_caption_that_was_not_written_is_counted(videos, tmp_path):
+    captioners = {**template_captioners(), "audio": Silent(2)}
+    summary = annotate([videos], tmp_path / "out.json", workers=Workers(captioners=captioners), progress=False)
+    captions = lines(tmp_path / "out.json", "captions")
+    assert [record["captions"]["audio"] for record in captions] == ["", "", "It hums.", "It hums."]
+    missing = {"audio": "m: only reasoning and no answer"}
+    assert [record.get("unanswered") for record in captions] == [missing, missing, None, None]
+    assert summary.uncaptioned == 2 and "2 without a caption of some modality" in str(summary)
+    assert load_json(tmp_path / "out.provenance.json")["uncaptioned"] == {"audio": 2}
+    captioners["audio"] = Silent(9)
+    with pytest.raises(NoAnswer, match=r"captioner: 2 answers in a row .*only reasoning.*--max-tokens"):
+        workers = Workers(captioners=captioners)
+        annotate([videos], tmp_path / "other.json", workers=workers, max_refusals=2, progress=False)
+    assert len(lines(tmp_path / "other.json", "captions")) == 1
 
 
 def test_several_videos_at_a_time_give_the_same(videos, tmp_path):

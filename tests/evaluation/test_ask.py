@@ -71,4 +71,4 @@ def test_timeline_stays_in_its_frame():
     for line in lines:
         bar = line.split("|")[1]
         assert len(bar) == 60 and set(bar) <= {"-", "#"} and "#" in bar
-    assert format_answer(Answer("", 60.0)) == "(the answer is empty)"
+    assert format_answer(Answer("", 60.0)) == "(no answer; a model that reasons first needs a higher --max-new-tokens)"

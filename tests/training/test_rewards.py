@@ -32,6 +32,19 @@ def test_the_format_is_that_and_nothing_else():
     assert rewards(answer_format, *lists, task="dense_captioning") == [1, 0, 0, 0]
 
 
+def test_reasoning_before_an_answer_neither_pays_nor_costs():
+    answer, wrong = "From 25 to 50.", "From 00 to 99."
+    thought = [f"<think>{wrong}</think>\n{answer}", f"<think>{answer} No.</think>{wrong}", f"<think>{answer}"]
+    assert rewards(temporal_iou, *thought, task="grounding") == rewards(
+        temporal_iou, answer, wrong, "", task="grounding"
+    )
+    assert rewards(answer_format, *thought, task="grounding") == [1, 1, 0]
+    events = "From 00 to 50, A bell rings.\nFrom 50 to 100, A dog barks."
+    for function in (boundary_f1, soda_c):
+        thinking = rewards(function, f"<think>From 00 to 10, x.</think>{events}", task="dense_captioning")
+        assert thinking == rewards(function, events, task="dense_captioning")
+
+
 def test_boundaries_count_without_captions_and_repeats_do_not_pay():
     right = "From 00 to 50, x.\nFrom 50 to 100, y."
     repeated = "\n".join(["From 00 to 50, x."] * 6)

@@ -32,8 +32,9 @@ class TransformersChat:
         self.name, self._max_tokens = f"{model}{limit_note(max_tokens)}", max_tokens
         try:
             self._pipeline = pipeline("text-generation", model=model, device=device)
-        except (OSError, KeyError) as error:
-            raise ValueError(f"{model}: is no language model that can be loaded: {error}") from error
+        except (OSError, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{model}: is not a language model that can be loaded: {reason}") from error
         if not getattr(self._pipeline.tokenizer, "chat_template", None):
             raise ValueError(f"{model}: its tokenizer has no chat template; name a model that was tuned to chat")
 
@@ -52,21 +53,22 @@ class TransformersChat:
         """
         limit = self._max_tokens or max_tokens or MAX_TOKENS
         options: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False, "skip_special_tokens": False}
-        begin = _begin(schema) if schema and self._can_continue() else ""
+        begin = self._begin(schema) if schema else ""
         if schema:
             options["stopping_criteria"] = [_closed_object(self._pipeline.tokenizer, begin)]
         begun = [{"role": "assistant", "content": begin}] if begin else []
         (result,) = self._pipeline([*messages, *begun], return_full_text=False, **options)
         return answer_of(begin + result["generated_text"], self._pipeline.tokenizer, self.name)
 
-    def _can_continue(self) -> bool:
-        """Whether the chat template keeps the beginning of an answer as it is."""
-        probe = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "{"}]
+    def _begin(self, schema: Mapping[str, Any]) -> str:
+        """The beginning of an object of a schema; "" where the chat template does not keep it as it is."""
+        begin = _begin(schema)
+        probe = [{"role": "user", "content": "?"}, {"role": "assistant", "content": begin}]
         try:
             self._pipeline.tokenizer.apply_chat_template(probe, tokenize=False, continue_final_message=True)
         except ValueError:
-            return False
-        return True
+            return ""
+        return begin
 
 
 def _begin(schema: Mapping[str, Any]) -> str:

@@ -130,7 +130,7 @@ def format_answer(answer: Answer) -> str:
           0.0 s                                                   60.0 s
           |------------------------------#############################-| 30.0-59.4 s
     """
-    lines = [answer.text or "(the answer is empty)"]
+    lines = [answer.text or "(no answer; a model that reasons first needs a higher --max-new-tokens)"]
     if answer.events:
         end = f"{answer.duration:.1f} s"
         lines += ["", f"  {'0.0 s':<{_WIDTH + 2 - len(end)}}{end}"]

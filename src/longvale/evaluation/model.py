@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..checkpoints.loading import choose_device, load_checkpoint
 from ..events import MODALITIES, Modality
+from ..reasoning import strip_reasoning
 from ..tasks import VIDEO_TOKEN, AnyTask
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def answer_batch(
         max_new_tokens: of an answer.
 
     Returns:
-        The answers, stripped of white space at both ends.
+        The answers without reasoning and without white space at both ends.
     """
     import torch
 
@@ -124,4 +125,4 @@ def answer_batch(
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_tokens = output[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in processor.batch_decode(new_tokens, skip_special_tokens=True)]
+    return [strip_reasoning(text) for text in processor.batch_decode(new_tokens, skip_special_tokens=True)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
+from ..reasoning import strip_reasoning
 from .model import Features, build_prompt
 from .sampling import GREEDY, Decoding, seeded_noise
 
@@ -114,7 +115,7 @@ class VideoPrefixes:
                 was, and batches of nothing else are left out.
 
         Yields:
-            Places of the questions of a batch in `asked`, and their answers.
+            Places of the questions of a batch in `asked`, and their answers as the model wrote them.
 
         Raises:
             ValueError: if a question does not hold `<video>`, or a size is below 1.
@@ -221,11 +222,11 @@ class VideoPrefix(VideoPrefixes):
         super().__init__(model, processor, [video])
 
     def answer(self, questions: Sequence[str], max_new_tokens: int, batch_size: int = 16) -> list[str]:
-        """Answer questions greedily; as [`answer_about_video`]."""
+        """Answer questions greedily, without reasoning; as [`answer_about_video`]."""
         answers = [""] * len(questions)
         for places, texts in super().answer([Ask(0, text) for text in questions], max_new_tokens, batch_size):
             for place, text in zip(places, texts, strict=True):
-                answers[place] = text
+                answers[place] = strip_reasoning(text)
         return answers
 
 

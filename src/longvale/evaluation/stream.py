@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..reasoning import strip_reasoning
 from .model import Features, prepare_question
 
 
@@ -72,7 +73,7 @@ def stream_answer(
         stop: when set, the answer ends with the token that is being made, or with a layer while the prompt is read.
 
     Yields:
-        The answer so far, longer each time. Leaving the iterator ends the generation, too.
+        The answer so far, longer each time, without reasoning. Leaving the iterator ends the generation, too.
 
     Raises:
         Exception: what the generation raised.
@@ -114,7 +115,7 @@ def stream_answer(
     try:
         for ids in tokens:
             # All of it anew: the text of a token may depend on those around it.
-            answer = processor.batch_decode([ids], skip_special_tokens=True)[0].strip()
+            answer = strip_reasoning(processor.batch_decode([ids], skip_special_tokens=True)[0])
             if answer != text:
                 text = answer
                 yield text

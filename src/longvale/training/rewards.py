@@ -15,6 +15,7 @@ from longvale.metrics.answers import read_events, read_span
 from longvale.metrics.dense_captioning.compute_score import match
 from longvale.metrics.dense_captioning.soda import score_videos
 from longvale.metrics.grounding.compute_score import THRESHOLDS, iou
+from longvale.reasoning import strip_reasoning
 from longvale.tasks import Task
 
 Completion = Sequence[dict[str, str]]
@@ -118,7 +119,8 @@ REWARDS: dict[str, Callable[..., list[float | None]]] = {
 
 
 def _texts(completions: Sequence[Completion]) -> list[str]:
-    return [completion[0]["content"] for completion in completions]
+    """The answers, without the reasoning that a model may write before them."""
+    return [strip_reasoning(completion[0]["content"]) for completion in completions]
 
 
 def _intervals(events: Sequence[dict[str, Any]]) -> list[tuple[Seconds, Seconds, str]]:

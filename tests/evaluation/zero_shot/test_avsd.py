@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from fake_longvale import FakeModel, FakeProcessor
 
+from longvale.chat_client import NoAnswer
 from longvale.evaluation.evaluate import evaluate
 from longvale.evaluation.score import format_scores, score
 from longvale.evaluation.zero_shot.avsd import load_dialogues, questions
@@ -67,7 +68,7 @@ class Server:
     """A server of the OpenAI kind that says yes where the prediction stands in its `right`."""
 
     def __init__(self):
-        self.right, self.requests, self.garbled, self.healthy = set(), [], 0, 1000
+        self.right, self.requests, self.garbled, self.healthy, self.thinking = set(), [], 0, 1000, 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -80,6 +81,8 @@ class Server:
                 reply = json.dumps({"pred": "yes" if right else "no", "score": 5 if right else 1})
                 if outer.garbled:
                     outer.garbled, reply = outer.garbled - 1, "As a language model I cannot tell."
+                if outer.thinking:
+                    outer.thinking, reply = outer.thinking - 1, f"<think>{reply}"
                 choice = {"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}
                 answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
                 content = json.dumps(answer).encode()
@@ -137,6 +140,23 @@ def test_replies_that_cannot_be_read_are_asked_again_and_counted(avsd, tmp_path,
     assert len(server.requests) == 4
 
 
+def test_a_judge_that_only_reasons_is_counted_and_not_logged(avsd, tmp_path, server):
+    """What was judged stays; the same command asks about the rest."""
+    references = avsd / "valid_set4DSTC7-AVSD.json"
+    log = write_log(tmp_path / "log", {"7UPGT": "he is silent", "AB12C": "no"})
+    server.thinking = 1
+    judge = Judge("j", server.url, workers=1)
+    words = r"log.judge.avsd.jsonl: 1 of 2 answers were not judged, .*only reasoning.*--judge-max-tokens.* delete"
+    with pytest.raises(NoAnswer, match=words):
+        score(log, references, judge=judge, progress=False)
+    assert len((tmp_path / "log.judge.avsd.jsonl").read_text().splitlines()) == 1
+    server.requests.clear()
+    assert score(log, references, judge=judge, progress=False)["avsd"]["judge"]["count"] == 2
+    assert len(server.requests) == 1 and server.requests[0]["max_tokens"] == 2048
+    with pytest.raises(ValueError, match="was made with max_tokens None, not 9"):
+        score(log, references, judge=Judge("j", server.url, max_tokens=9), progress=False)
+
+
 def test_a_judge_that_fails_leaves_what_was_judged(avsd, tmp_path, server, longvale):
     references = avsd / "valid_set4DSTC7-AVSD.json"
     log = write_log(tmp_path / "log", {"7UPGT": "he is silent", "AB12C": "no"})
@@ -164,10 +184,18 @@ def test_a_judge_that_fails_leaves_what_was_judged(avsd, tmp_path, server, longv
         ("yes", None),
         ("{" * 5000, None),
         ('{"pred": "yes"}', None),
+        ("pred: no\nbecause it differs, so score: 2", (False, 2)),
+        ("score: 2, pred: no", None),
     ],
 )
 def test_verdicts(reply, verdict):
     assert read_verdict(reply) == verdict
+
+
+@pytest.mark.timeout(60)  # a quadratic pattern would take hours
+@pytest.mark.parametrize("unit", ["pred: yes ", "{", "'pred':'yes' 'score'", "{a", "pred" + " " * 9])
+def test_long_replies_are_read_in_linear_time(unit):
+    assert read_verdict(unit * 200_000) is None
 
 
 @pytest.mark.parametrize(
