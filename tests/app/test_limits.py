@@ -14,7 +14,7 @@ def test_what_is_taken(clips):
         ("huge.mp4", Limits(), "huge.mp4: is 2048 MB large, the limit is 500 MB; cut or compress it"),
         ("clip.mp4", Limits(length=10), "clip.mp4: lasts 32 s, the limit is 10 s; cut out the part you need"),
         ("text.mp4", Limits(), "text.mp4: not a media file"),
-        ("notes.txt", Limits(), "notes.txt: files ending in .mp4, .mkv"),
+        ("notes.txt", Limits(), "notes.txt: files ending in .mp4, .mov"),
     ],
 )
 def test_what_is_refused_and_why(clips, name, limits, message):

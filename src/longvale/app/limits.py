@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.sources import VIDEO_SUFFIXES
 from ..events import Seconds
+from ..models.media_formats import VIDEO_SUFFIXES
 
 #: Sound alone can be asked about, too.
-SUFFIXES = (*VIDEO_SUFFIXES, ".m4v", ".wav", ".mp3", ".m4a")
+SUFFIXES = (*VIDEO_SUFFIXES, ".wav", ".mp3", ".m4a")
 
 #: Longest question in characters; the browser counts them, too.
 MAX_QUESTION = 2000

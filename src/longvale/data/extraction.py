@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ..checkpoints.loading import load_checkpoint, weights_digest
 from ..events import MODALITIES, Modality, check_video_id
 from ..locks import hold
+from ..models.media_formats import VIDEO_SUFFIXES
 from .features import feature_bytes, is_complete, remove_unfinished, save_features
 from .manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
-from .sources import VIDEO_SUFFIXES, index_videos
+from .sources import index_videos
 from .workers import Message, one_line, read_here, read_in_processes
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def extract_features(
     """Run the towers of a checkpoint over videos and store what they give.
 
     Args:
-        videos: a directory (its .mp4, .mkv, .webm, .mov and .avi files) or one file; the name without the suffix is the
-            video's id.
+        videos: a directory (its video files, see `longvale.models.media_formats`) or one file; the name without the
+            suffix is the video's id.
         output: root of the feature store, made where needed.
         model: folder written by `save_pretrained`, or a Hub id.
         device: such as "cpu" or "cuda:1"; by default an accelerator if there is one.

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..events import Annotation, Event, Seconds, check_video_id, load_annotations, parse_json
+from ..models.media_formats import VIDEO_SUFFIXES
+from ..names import printable
+
+logger = logging.getLogger(__name__)
 
 HUB_REPO = "ttgeng233/LongVALE"
 HUB_REVISION = "18889b01886e30c36b0d1c650ac4439ad460ee73"
@@ -28,12 +34,13 @@ HUB_SIZES = {"boundary_perception": ("7k", "154k"), "instruction": ("25k", "61k"
 #: data have no such file, the synthetic corpus does.
 EVENTS_FILE = "events.jsonl"
 
+#: Of the files passed over in a folder of videos, so many are named.
+_NAMED = 3
+
 _LINE_FIELDS = ("video_id", "start", "end", "modalities")
 
 #: Times in both files come from one number; this only allows for its rendering.
 _SAME_TIME_S: Seconds = 1e-3
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 
 def absolute(path: str | os.PathLike) -> str:
@@ -153,18 +160,31 @@ def load_videos(path: str | os.PathLike) -> list[Annotation]:
 def index_videos(videos_dir: str | os.PathLike) -> dict[str, Path]:
     """Video files of a directory by video id, the name without the suffix; folders below it are not searched.
 
+    Files whose suffix is none of a video that the reader opens are passed over, which a warning says once.
+
     Raises:
         FileNotFoundError: if there is no such directory.
         ValueError: if two files have the same id.
     """
     videos: dict[str, Path] = {}
+    others: list[str] = []
     for path in sorted(_check_directory(videos_dir).iterdir()):
-        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            others.append(path.name)
             continue
         if path.stem in videos:
             raise ValueError(f"{path}: video id {path.stem!r} has a second file, {videos[path.stem].name}; keep one")
         videos[path.stem] = path
+    if others:
+        _warn_once(str(videos_dir), len(others), ", ".join(others[:_NAMED]) + (", ..." if others[_NAMED:] else ""))
     return videos
+
+
+@lru_cache(maxsize=256)
+def _warn_once(folder: str, count: int, names: str) -> None:
+    logger.warning("%s: %d passed over that are not videos by their names: %s", folder, count, printable(names))
 
 
 def digest_files(data_dir: str | None, names: Iterable[str]) -> str:
