@@ -14,6 +14,7 @@ from longvale.annotation.boundaries.visual import (
     detect_cuts,
     find_changes,
     find_visual_events,
+    in_units_of,
     split,
     stitch,
 )
@@ -82,6 +83,81 @@ def test_stitching_and_dropping():
     embeddings = np.array([[point[x], point[y]] for x, y in rows] + [[point["b"]] * 2] * (len(clips) - 5))
     # Two that show the same, one dropped that changes within itself, then one of three clips.
     assert stitch(clips, embeddings, options) == [(0.0, 8.0), (12.0, 20.0)]
+
+
+class Scaled:
+    """An embedder whose distances are those of colours, so many times: as towers differ."""
+
+    name, size = "scaled", 48
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, frames):
+        return ColourEmbedder()(frames) * self.scale
+
+
+PALE = (235, 200, 200)  # differs from red by .9 of colour histograms
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3, 1.0, 50.0])
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (((RED, 6), (BLUE, 6)), [(0, 6), (6, 12)]),
+        (((RED, 8), (BLUE, 8), (RED, 8)), [(0, 8), (8, 16), (16, 24)]),
+        (((RED, 3.2), (BLUE, 1.6)), [(0, 3.2), (3.2, 4.8)]),
+        (((RED, 12),), [(0, 12)]),
+        (((RED, 6), (RED, BLUE, 2.4), (BLUE, 6)), [(0, 7), (7, 14.4)]),
+        (((RED, 4), (PALE, 4), (RED, 4), (BLUE, 6)), [(0, 4), (4, 8), (8, 12), (12, 18)]),
+    ],
+)
+def test_whatever_the_scale_of_an_embedder_scenes_are_split_and_stitched(parts, expected, scale):
+    options = VisualOptions(detector="none", min_length_s=1.0)
+    found = find_visual_events(film(*parts), options, Scaled(scale))
+    assert np.shape(found.events) == np.shape(expected) and np.allclose(found.events, expected, atol=0.5), found
+
+
+class Blind:
+    """An embedder to which all pictures are the same, up to noise."""
+
+    name, size = "blind", 48
+
+    def __call__(self, frames):
+        return np.random.default_rng(len(frames)).normal(0, 0.01, (len(frames), 8))
+
+
+def test_no_embedder_denies_a_hard_cut_whose_sides_differ():
+    options = VisualOptions(detector="none")
+    assert find_visual_events(film((RED, 6), (BLUE, 6)), options, Blind()).events == ((0, 6), (6, 12))
+    # What fades from one to the other is for the embedder to decide, and so is a flash.
+    faded = film((RED, 6), (RED, BLUE, 2.4), (BLUE, 6))
+    assert len(find_visual_events(faded, options, Blind()).events) == 1
+    flashed = film((RED, 4), (BLUE, 0.4), (RED, 4))
+    assert len(find_visual_events(flashed, options, Blind()).events) == 1
+
+
+def test_an_embedder_that_sees_more_than_colours_is_believed():
+    """Two halves in the same colours, a stripe on the left and on the right: only a cut detector and a tower see it."""
+    left = np.zeros((30, 48, 64, 3), np.uint8)
+    left[:, :, :16] = 255
+    frames = np.concatenate([left, left[:, :, ::-1]])
+    footage = Footage("none.mp4", 12.0, frames, (np.arange(60) + 0.5) / 5, None)
+
+    class Where:
+        name, size = "where", 48
+
+        def __call__(self, frames):
+            return frames.mean(axis=(1, 3)) / 2550  # [n, 64]
+
+    clips = split(0.0, 12.0, [6.0], VisualOptions())
+    ends = [time for clip in clips for time in clip.ends]
+    for embedder, events in ((Where(), 2), (ColourEmbedder(), 1)):
+        embeddings = embedder(footage.frames_at(ends)).reshape(len(clips), 2, -1)
+        options = VisualOptions()
+        if events == 2:
+            options = in_units_of(embedder, footage, clips, embeddings, [6.0], options)
+        assert len(stitch(clips, embeddings, options)) == events
 
 
 def test_events_that_are_too_short_are_dropped():

@@ -347,6 +347,7 @@ def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Worke
     return {
         "duration": round(footage.duration, 3),
         "cuts": [round(time, 3) for time in visual.cuts],
+        "stitch": None if visual.stitch is None else round(visual.stitch, 3),
         "visual": _rounded(visual.events, footage.duration),
         "audio": _rounded(audio.events, footage.duration),
         "speech": _rounded(speech, footage.duration),

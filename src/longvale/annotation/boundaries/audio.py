@@ -16,6 +16,7 @@ from ...events import Seconds
 from ...extras import require
 from ...models.media import SAMPLING_RATE
 from ..descriptors import STEP_S, SoundEmbedder, TimbreEmbedder, mfcc_rows
+from .calibration import calibrate
 from .fusion import Interval
 from .novelty import novelty, peaks
 from .tracing import clean_bands, place_sounds, trace_sounds
@@ -39,7 +40,8 @@ class AudioOptions:
         apart_s: of changes this near each other only the greatest counts, and a sound that starts or ends as near to
             one starts or ends with it.
         penalty: of ruptures, for one more change point.
-        stitch: neighbours that differ by at most this are one sound.
+        stitch: neighbours that differ by at most this are one sound. For another embedder than MFCC statistics it is
+            measured on the video, see `calibration.py`.
         goes_on: share of a sound's spectrum that must still be there after a change for it to go on.
         joins: share that a change must add to what is heard for another sound to begin beside those that go on.
         at_once: sounds that are told apart at a time at most: listeners lose count of like voices beyond three (Huron,
@@ -113,7 +115,10 @@ def find_sounds(
     }
     changes = [index * STEP_S for index in splitters[options.splitter]() if 0 < index * STEP_S < duration]
     clips = list(zip([0.0, *changes], [*changes, duration], strict=True))
-    joined = stitch_sounds(clips, waveform, embedder, options.stitch)
+    threshold = options.stitch
+    if not isinstance(embedder, TimbreEmbedder) and len(clips) > 1:  # the threshold is that of MFCCs
+        threshold = _threshold_of(embedder, clips, waveform, options.stitch)
+    joined = stitch_sounds(clips, waveform, embedder, threshold)
     bands = clean_bands(waveform, options)
     traced = [sound for sound in trace_sounds(joined, bands, options) if not _spoken(sound[:2], turns)]
     placed = place_sounds(traced, turns, bands, [0.0, *changes, duration], options)
@@ -177,19 +182,30 @@ def stitch_sounds(
     """
     import numpy as np
 
-    def embed(parts: Sequence[Interval]) -> np.ndarray:
-        return embedder([waveform[round(a * SAMPLING_RATE) : round(b * SAMPLING_RATE)] for a, b in parts])
-
     joined = list(clips)
-    points = list(embed(joined))
+    points = list(_embed(embedder, waveform, joined))
     while len(joined) > 1:
         distances = [float(np.linalg.norm(a - b)) for a, b in itertools.pairwise(points)]
         index = int(np.argmin(distances))
         if distances[index] > threshold:
             break
         joined[index : index + 2] = [(joined[index][0], joined[index + 1][1])]
-        points[index : index + 2] = embed(joined[index : index + 1])
+        points[index : index + 2] = _embed(embedder, waveform, joined[index : index + 1])
     return joined
+
+
+def _threshold_of(embedder: SoundEmbedder, clips: Sequence[Interval], waveform: np.ndarray, published: float) -> float:
+    """The threshold that this embedder needs on this video, see `calibration.py`; the halves of a clip are the same."""
+    import numpy as np
+
+    halves = [half for a, b in clips for half in ((a, (a + b) / 2), ((a + b) / 2, b))]
+    rows = _embed(embedder, waveform, halves).reshape(len(clips), 2, -1)
+    same = np.linalg.norm(rows[:, 0] - rows[:, 1], axis=1)
+    return calibrate(same, _embed(embedder, waveform, clips), np.arange(len(clips)), published)
+
+
+def _embed(embedder: SoundEmbedder, waveform: np.ndarray, parts: Sequence[Interval]) -> np.ndarray:
+    return embedder([waveform[round(a * SAMPLING_RATE) : round(b * SAMPLING_RATE)] for a, b in parts])
 
 
 #: How far beyond a speech turn its sound may be found: detectors of speech start late and end early or late.

@@ -9,8 +9,8 @@ cuts.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from ...events import Seconds
 from ...extras import require
 from ..descriptors import ColourEmbedder, PictureEmbedder
+from .calibration import calibrate
 from .fusion import Interval
 from .novelty import novelty, peaks
 
@@ -49,7 +50,9 @@ class VisualOptions:
         long_clip_s: clips longer than this are cut by force ...
         forced_cut_s: ... into clips of this length.
         drop: a clip whose own ends differ by more than this is dropped.
-        stitch: neighbours whose ends differ by at most this are one event.
+        stitch: neighbours whose ends differ by at most this are one event. For another embedder than colour histograms
+            both are measured on the video, see `calibration.py`, and a hard cut whose sides differ by more than this in
+            colours stays.
         min_length_s: events shorter than this are dropped.
         gradual: windows of descriptors that differ by this are a change, however slow.
         window_s: length of these windows.
@@ -80,11 +83,12 @@ class VisualOptions:
 
 @dataclass(frozen=True)
 class VisualBoundaries:
-    """What came of it: the detector's cuts, the clips before stitching, and the events."""
+    """What came of it: the detector's cuts, the clips before stitching, the events, and the threshold of stitching."""
 
     cuts: tuple[Seconds, ...]
     clips: tuple[Interval, ...]
     events: tuple[Interval, ...]
+    stitch: float | None = None
 
 
 def find_visual_events(
@@ -108,9 +112,14 @@ def find_visual_events(
     changes = find_changes(ColourEmbedder()(footage.frames), footage.times, cuts, options)
     clips = split(footage.late, footage.duration, changes, options)
     ends = [time for clip in clips for time in clip.ends]
-    embeddings = embedder(footage.frames_at(ends, embedder.size))
-    events = stitch(clips, embeddings.reshape(len(clips), 2, -1), options)
-    return VisualBoundaries(tuple(cuts), tuple((clip.start, clip.end) for clip in clips), tuple(events))
+    embeddings = embedder(footage.frames_at(ends, embedder.size)).reshape(len(clips), 2, -1)
+    apart: set[Seconds] = set()
+    if not isinstance(embedder, ColourEmbedder):  # the thresholds are those of colours
+        apart = hard_cuts(footage, clips, options)
+        options = in_units_of(embedder, footage, clips, embeddings, changes, options)
+    events = stitch(clips, embeddings, options, apart)
+    spans = tuple((clip.start, clip.end) for clip in clips)
+    return VisualBoundaries(tuple(cuts), spans, tuple(events), options.stitch)
 
 
 # --- split -----------------------------------------------------------------------------------------------------------
@@ -250,13 +259,78 @@ def _forced(start: Seconds, end: Seconds, options: VisualOptions) -> list[Interv
 # --- stitch ----------------------------------------------------------------------------------------------------------
 
 
-def stitch(clips: Sequence[Clip], embeddings: np.ndarray, options: VisualOptions) -> list[Interval]:
+def in_units_of(
+    embedder: PictureEmbedder,
+    footage: Footage,
+    clips: Sequence[Clip],
+    embeddings: np.ndarray,
+    changes: Sequence[Seconds],
+    options: VisualOptions,
+) -> VisualOptions:
+    """Options with the thresholds that this embedder needs on this video, see `calibration.py`.
+
+    Args:
+        embedder: of the pictures.
+        footage: of the video.
+        clips: by start.
+        embeddings: [clips, 2, d], of both ends of each.
+        changes: seconds of the changes between clips; forced cuts are none.
+        options: with the thresholds of colours.
+    """
+    import numpy as np
+
+    frames = footage.frames_at([sum(clip.ends) / 2 for clip in clips], embedder.size)
+    middles, closer = embedder(frames), embedder(_closer(frames))
+    within = np.linalg.norm(embeddings - middles[:, None], axis=2)  # [clips, 2]
+    moved = np.linalg.norm(closer - middles, axis=1)
+    level = within if np.median(within) > np.median(moved) else moved
+    groups = np.searchsorted(changes, [clip.start for clip in clips], side="right")
+    threshold = calibrate(level, middles, groups, options.stitch)
+    # Dropping a clip leaves a hole: it stays as rare as published for embedders whose distances are small.
+    return replace(options, stitch=threshold, drop=options.drop * max(1.0, threshold / options.stitch))
+
+
+def _closer(frames: np.ndarray) -> np.ndarray:
+    """The inner nine tenths of pictures, at their size: the same scene, and what a camera that moves makes of it."""
+    import numpy as np
+
+    rows, columns = (np.linspace(0.05 * n, 0.95 * n - 1, n).round().astype(int) for n in frames.shape[1:3])
+    return frames[:, rows][:, :, columns]
+
+
+def hard_cuts(footage: Footage, clips: Sequence[Clip], options: VisualOptions) -> set[Seconds]:
+    """Where clips begin with a cut whose sides differ in colours, which no embedder may deny.
+
+    Args:
+        footage: of the video.
+        clips: by start.
+        options: `stitch`, above which sides differ, and `abrupt`, the share of it that a cut has between two frames.
+    """
+    import numpy as np
+
+    starts = np.array([clip.start for clip in clips[1:]])
+    if not len(starts):
+        return set()
+    step_s = footage.duration / len(footage.times)
+    around = starts[:, None] + step_s * np.array([-1.5, -0.5, 0.5, 1.5])
+    sides = np.array([(before.ends[1], after.ends[0]) for before, after in itertools.pairwise(clips)])
+    rows = ColourEmbedder()(footage.frames_at(np.concatenate([around, sides], axis=1).ravel()))
+    steps = np.linalg.norm(np.diff(rows.reshape(len(starts), 6, -1), axis=1), axis=2)  # [n, 5]
+    jump, apart = steps[:, :3].max(axis=1), steps[:, 4]
+    hard = (apart > options.stitch) & (jump >= options.abrupt * apart)
+    return {float(start) for start in starts[hard]}
+
+
+def stitch(
+    clips: Sequence[Clip], embeddings: np.ndarray, options: VisualOptions, apart: Collection[Seconds] = ()
+) -> list[Interval]:
     """Drop clips that change within themselves, stitch neighbours that show the same, drop what is too short.
 
     Args:
         clips: by start.
         embeddings: [clips, 2, d], of both ends of each.
         options: thresholds.
+        apart: starts of clips that are not stitched to the one before.
     """
     import numpy as np
 
@@ -265,7 +339,7 @@ def stitch(clips: Sequence[Clip], embeddings: np.ndarray, options: VisualOptions
     for clip, (first, final) in zip(clips, embeddings, strict=True):
         if np.linalg.norm(first - final) > options.drop:
             continue
-        touching = events and events[-1][1] == clip.start
+        touching = events and events[-1][1] == clip.start and clip.start not in apart
         if touching and np.linalg.norm(last - first) <= options.stitch:
             events[-1][1] = clip.end
         else:
