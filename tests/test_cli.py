@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import longvale as package
 from longvale.cli import app
 from longvale.data.features import FeatureStore, feature_path
+from longvale.interruption import STOPPED, STOPPING
 from longvale.tasks import dense_captioning_question
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
@@ -343,7 +344,7 @@ def test_ctrl_c_says_that_nothing_is_lost(longvale, tiny_corpus, tiny_model, tmp
     arguments = ["features", tiny_corpus / "videos", "--output", tmp_path / "f", "--model", tiny_model]
     done = run_python("-c", INTERRUPTED, *arguments)
     assert done.returncode == 128 + signal.SIGINT
-    assert done.stderr.endswith("longvale: interrupted; finished work is kept, the same command goes on from there\n")
+    assert done.stderr.endswith(f"{STOPPED}\n") and done.stderr.count(f"{STOPPING}\n") == 1
     assert "Traceback" not in done.stderr
     # What had come out of the towers when the signal came is written too.
     written = len(list(feature_path(tmp_path / "f", "-", "visual").parent.glob("*.npy")))

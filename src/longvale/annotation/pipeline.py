@@ -158,13 +158,17 @@ def stage_folder(output: str | os.PathLike) -> Path:
 def _annotate_here(
     items: Sequence[tuple[str, Path, Path | None]], work: VideoStages, concurrency: int
 ) -> Iterator[None]:
-    """Yields as often as a video is done; the first error stops those that have not begun."""
+    """Yields as often as a video is done; the first error stops those that have not begun, Ctrl-C waits for none."""
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="annotate")
+    wait = False
     try:
         for future in as_completed([pool.submit(work, *item) for item in items]):
             yield future.result()
+    except Exception:
+        wait = True
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait, cancel_futures=True)
 
 
 class _Run:

@@ -209,7 +209,8 @@ def wait_for_end() -> None:
     import signal
 
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # the command line has its own handler
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
         while not ended.wait(3600):
             pass

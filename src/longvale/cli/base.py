@@ -9,14 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from longvale import __version__
+from longvale import __version__, interruption
 
 #: Exit code of bad input, as of errors in the command line itself; of Ctrl-C, as shells have it.
 BAD_INPUT, INTERRUPTED = 2, 130
 
-#: Set unless the user has: idle threads of torch that spin make small machines many times slower, and what transformers
-#: notes while it loads is checked by us.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TRANSFORMERS_VERBOSITY": "error"}
+#: Set unless the user has: idle threads of torch that spin make small machines many times slower, what transformers
+#: notes while it loads is checked by us, and Python's cleaner of shared memory need not report that it had work to do
+#: after Ctrl-C.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "KMP_BLOCKTIME": "0",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
+}
 
 
 #: What typer raises about the command line; the class has had several homes.
@@ -80,13 +86,19 @@ class _Group(TyperGroup):
         except BrokenPipeError:  # whoever read our output has gone, as `| head` does
             raise
         except (ValueError, OSError) as error:
+            if interruption.exit_code():  # what the interrupted call has made of the signal
+                raise _stopped() from None
             if os.environ.get("LONGVALE_DEBUG"):
                 traceback.print_exc()
             typer.echo(f"longvale: error: {_one_line(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
-            typer.echo("\nlongvale: interrupted; finished work is kept, the same command goes on from there", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise _stopped() from None
+
+
+def _stopped() -> typer.Exit:
+    typer.echo(interruption.STOPPED, err=True)
+    return typer.Exit(interruption.exit_code() or INTERRUPTED)
 
 
 def _one_line(error: ValueError | OSError) -> str:
@@ -109,7 +121,8 @@ def main() -> None:
     """Entry point of `longvale` and of `python -m longvale`."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    app(prog_name="longvale")
+    with interruption.prompt_end():
+        app(prog_name="longvale")
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,7 +15,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,6 +26,7 @@ from typing import Any, Literal
 
 from ..events import Event, atomic_write, load_json, parse_json, save_annotations
 from ..extras import require
+from ..interruption import unheard
 from ..locks import hold, lock_path
 from .dialogues import boundary_dialogue, save_dialogues
 from .instructions import instruction_dialogue
@@ -283,11 +283,11 @@ def _run(jobs: Sequence[tuple[Plan, Path, SyntheticOptions]], workers: int) -> I
         for job in jobs:
             yield write_video(*job)
         return
-    # Ctrl-C reaches every process of the terminal: the workers finish their video and leave stopping to this one.
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **quiet)
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
-        for future in as_completed([executor.submit(write_video, *job) for job in jobs]):
+        with unheard():
+            futures = [executor.submit(write_video, *job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()
     finally:
         executor.shutdown(cancel_futures=True)

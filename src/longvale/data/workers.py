@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ..interruption import unheard
+
 #: Attempts at a video. A process may be killed for want of memory that its neighbours took, not twice in a row.
 _ATTEMPTS = 3
 
@@ -80,7 +82,7 @@ def read_in_processes(
                 yield message
     finally:
         for worker in pool:
-            worker.stop()
+            worker.kill()
 
 
 def _death(path: Path, code: int | None) -> str:
@@ -95,7 +97,8 @@ class _Worker:
         context = _context(processor)
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, processor, threads), daemon=True)
-        self._process.start()
+        with unheard():
+            self._process.start()
         theirs.close()  # else the end of the process would not be the end of the pipe
         self.job: tuple[str, Path] | None = None
 
@@ -107,14 +110,19 @@ class _Worker:
             return
 
     def stop(self) -> int | None:
-        """End the process, whatever it is at; returns its exit code if it had ended."""
+        """End the process; returns its exit code if it had ended."""
         self.connection.close()
         self._process.join(timeout=0.2)
         code = self._process.exitcode
         if code is None:
-            self._process.kill()
-            self._process.join()
+            self.kill()
         return code
+
+    def kill(self) -> None:
+        """End the process, whatever it is at."""
+        self.connection.close()
+        self._process.kill()
+        self._process.join()
 
 
 def _context(processor: Any) -> Any:
@@ -132,8 +140,6 @@ def _serve(connection: Connection, processor: Any, threads: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    # Ctrl-C reaches every process of the terminal; stopping is left to the other end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         while True:
             video_id, path = connection.recv()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from longvale.interruption import end_children, unheard
+
 
 def recipes_dir() -> Path:
     """The folder that holds `sft.py`, `configs/` and `accelerate/`: beside the package's sources, or inside the wheel.
@@ -65,7 +67,15 @@ def run_sft(
         "HF_HUB_OFFLINE": "1",
         **os.environ,
     }
-    status = subprocess.run(command, env=environment, check=False).returncode
+    with unheard():
+        process = subprocess.Popen(command, env=environment)
+    try:
+        status = process.wait()
+    except BaseException:  # whatever ends this, the training, a process of the launcher's, ends too
+        end_children(process.pid)
+        process.kill()
+        process.wait()
+        raise
     if status:
         raise RuntimeError(f"{Path(config).stem} ended with exit code {status}: {' '.join(command)}")
 
