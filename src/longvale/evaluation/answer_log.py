@@ -80,8 +80,10 @@ class AnswerLog:
             before = load_json(self.run_path)
             if not isinstance(before, dict):
                 raise ValueError(f"{self.run_path}: must be an object of settings; {remedy}")
+            # Without weights, as of a server, the name is all that tells models apart.
+            recorded = _NOT_COMPARED if settings.get("weights") else [n for n in _NOT_COMPARED if n != "model"]
             for name in {**before, **settings}:
-                if name not in _NOT_COMPARED and before.get(name) != settings.get(name):
+                if name not in recorded and before.get(name) != settings.get(name):
                     raise ValueError(
                         f"{self.path}: was made with {name} {before.get(name)!r}, not {settings.get(name)!r}; {remedy}"
                     )

@@ -168,6 +168,26 @@ def test_any_server_gets_frames_and_sound(server, tiny_corpus, tmp_path, longval
     assert all(part["type"] != "input_audio" for part in requests[-1]["messages"][0]["content"])
 
 
+def test_models_of_one_server_and_servers_of_one_model_are_told_apart(server, tiny_corpus, tmp_path, longvale):
+    url, requests = server
+    shared = ("--adapter", "server", "--data", tiny_corpus, "--output", tmp_path / "log", "--tasks", "grounding")
+    shared += ("--limit", 1, "--frames", 1, "--no-sound", "--quiet")
+    with_secret = url.replace("http://", "http://me:secret@")
+    assert longvale("generate", "a", "--server", with_secret, *shared).exit_code == 0
+    assert longvale("generate", "a", "--server", url, *shared).exit_code == 0
+    asked, log = len(requests), (tmp_path / "log").read_bytes()
+    for model, where, words in (
+        ("b", url, "was made with model 'a', not 'b'"),
+        ("a", f"{url}/other", f"was made with server '{url}', not '{url}/other'"),
+    ):
+        result = longvale("generate", model, "--server", where, *shared)
+        assert result.exit_code == 2 and words in result.stderr and "--overwrite" in result.stderr
+    assert len(requests) == asked and (tmp_path / "log").read_bytes() == log
+    assert "secret" not in (tmp_path / "log.run.json").read_text()
+    assert longvale("generate", "b", "--server", url, *shared, "--overwrite").exit_code == 0
+    assert requests[-1]["model"] == "b"
+
+
 def test_a_server_that_is_away(tiny_corpus, tmp_path, longvale, monkeypatch):
     monkeypatch.setattr("longvale.chat_client._MAX_BACKOFF_S", 0)
     result = longvale(
