@@ -129,7 +129,7 @@ def test_a_model_judges_and_is_asked_once(avsd, tmp_path, server):
     assert score(log, references, judge=judge, progress=False) == scores and len(server.requests) == 2
     with pytest.raises(ValueError, match="was made with judge 'small-judge', not 'other'"):
         score(log, references, judge=Judge("other", server.url), progress=False)
-    with pytest.raises(ValueError, match="was made with server 'http://127.*', not 'http://elsewhere/v1'"):
+    with pytest.raises(ValueError, match=r"was made with server 'http://127.*', not 'http://elsewhere/v1'"):
         score(log, references, judge=Judge("small-judge", "http://elsewhere/v1"), progress=False)
 
 
