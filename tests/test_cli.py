@@ -292,6 +292,19 @@ def test_ask_for_all_events_and_draw_them(longvale, tiny_corpus, tiny_model, mon
     assert result.exit_code == 2 and "give a question: grounding asks about one event" in result.stderr
 
 
+def test_ask_words_the_questions_of_a_task(longvale, tiny_corpus, tiny_model, monkeypatch):
+    video, asked = tiny_corpus / "videos" / "test_0000.mp4", []
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda m, p, q, *_: asked.extend(q) or ["From 1 to 2."])
+    for words in (["grounding", "A", "bell rings."], ["segment_captioning", "1", "3.5"]):
+        result = longvale("ask", tiny_model, video, "--task", *words)
+        assert result.exit_code == 0, result.stderr
+    assert "can we find a bell rings taking place" in asked[0] and "describe what occurred from" in asked[1]
+    for words in ("1 x", "3 1"):
+        result = longvale("ask", tiny_model, video, "--task", "segment_captioning", *words.split())
+        assert result.exit_code == 2 and "FROM" in result.stderr
+    assert "Without a question" in " ".join(longvale("ask", "--help").stdout.split())
+
+
 def test_errors_that_are_no_bad_input_are_not_hidden(monkeypatch, tmp_path):
     def broken(*arguments, **options):
         raise RuntimeError("a bug")

@@ -17,6 +17,7 @@ from longvale.tasks import (
     load_predictions,
     questions,
     segment_captioning_question,
+    task_of_question,
 )
 from longvale.timecodes import parse_events, parse_span
 
@@ -259,3 +260,12 @@ def test_logs_that_are_refused(tmp_path, content, message):
 def test_a_missing_log_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl: no such file"):
         load_predictions(tmp_path / "none.jsonl")
+
+
+def test_the_task_of_a_question_is_known_by_its_words():
+    annotation = Annotation("a", 60.0, (Event(6, 30, "A bell\nrings (twice)."),))
+    for question in questions(annotation):
+        assert task_of_question(question.question) == question.task
+        assert task_of_question(question.question.replace("<video>", "")) == question.task
+    for free in ("When does the bell ring?", "<video>", "", dense_captioning_question() + " Answer in one word."):
+        assert task_of_question(free) is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,16 @@ _DENSE_CAPTIONING = (
 _SEGMENT_CAPTIONING = (
     "<video>\n Can you describe what occurred from {} to {} in the video? Please give the event description directly."
 )
+
+_PUBLISHED: dict[Task, str] = {
+    "grounding": _GROUNDING,
+    "dense_captioning": _DENSE_CAPTIONING,
+    "segment_captioning": _SEGMENT_CAPTIONING,
+}
+_WORDINGS = {
+    task: re.compile("(.+)".join(map(re.escape, " ".join(text.replace(VIDEO_TOKEN, "").split()).split("{}"))))
+    for task, text in _PUBLISHED.items()
+}
 
 
 @dataclass(frozen=True)
@@ -205,6 +216,20 @@ def segment_captioning_question(start: Seconds, end: Seconds, duration: Seconds)
         'Can you describe what occurred from 05 to 25 in the'
     """
     return _SEGMENT_CAPTIONING.format(to_timecode(start, duration), to_timecode(end, duration))
+
+
+def task_of_question(question: str) -> Task | None:
+    """The task whose published wording a question has; None for a free question.
+
+    Args:
+        question: with or without [`VIDEO_TOKEN`]; white space does not count.
+
+    Example:
+        >>> task_of_question(grounding_question("A dog barks.")), task_of_question("When does the dog bark?")
+        ('grounding', None)
+    """
+    words = " ".join(question.replace(VIDEO_TOKEN, "").split())
+    return next((task for task, wording in _WORDINGS.items() if wording.fullmatch(words)), None)
 
 
 def questions(annotation: Annotation, tasks: Iterable[Task] = TASKS) -> Iterator[Question]:

@@ -5,6 +5,7 @@ from fake_longvale import FakeModel, FakeProcessor
 from longvale.evaluation.ask import Answer, ask, format_answer, read_answer
 from longvale.events import Event
 from longvale.models.media import Media
+from longvale.tasks import dense_captioning_question
 
 
 class AskProcessor(FakeProcessor):
@@ -42,6 +43,70 @@ def test_the_video_stands_once_in_the_prompt(media, question, sent):
     model = FakeModel()
     ask((model, AskProcessor()), media, question, max_new_tokens=4)
     assert model.batches == [[f"USER: {sent} ASSISTANT:"]]
+
+
+GROUNDING = "Give the timestamps in the fromat: From xx to xx."
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "sent"),
+    [
+        (
+            "A bell rings.",
+            {"task": "grounding"},
+            f"<video>\nAt which time interval can we find a bell rings taking place in the video? {GROUNDING}",
+        ),
+        (
+            f"At which time interval can we find a bell taking place in the video? {GROUNDING}",
+            {"task": "grounding"},
+            f"<video>\nAt which time interval can we find a bell taking place in the video? {GROUNDING}",
+        ),
+        (
+            None,
+            {"task": "segment_captioning", "span": (6, 30)},
+            "<video>\n Can you describe what occurred from 10 to 50 in the video? Please give the event description "
+            "directly.",
+        ),
+        (None, {}, dense_captioning_question()),
+        (None, {"task": "dense_captioning"}, dense_captioning_question()),
+    ],
+)
+def test_a_task_is_asked_in_the_words_of_the_benchmark(media, caplog, question, options, sent):
+    model = FakeModel()
+    ask((model, AskProcessor()), media, question, **options)
+    assert model.batches == [[f"USER: {sent} ASSISTANT:"]] and not caplog.records
+
+
+def test_a_question_in_words_that_the_model_was_not_tuned_on_is_warned_of(media, caplog):
+    model = FakeModel()
+    ask((model, AskProcessor()), media, "When does the bell ring?")
+    (record,) = caplog.records
+    assert "tuned on questions of grounding, dense_captioning, segment_captioning, not on free ones" in record.message
+    caplog.clear()
+    model.config.tuned_tasks = ["free"]
+    ask((model, AskProcessor()), media, "When does the bell ring?")
+    assert not caplog.records
+    model.config.tuned_tasks = ["grounding"]
+    ask((model, AskProcessor()), media)
+    assert "tuned on questions of grounding, not" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "grounding"}, "give a question: grounding asks about one event"),
+        ({"task": "segment_captioning"}, "give FROM and TO in seconds"),
+        ({"task": "segment_captioning", "span": (30, 6)}, r"start after end: FROM \(30 s\) must lie before TO \(6 s\)"),
+        ({"task": "segment_captioning", "span": (-1, 6)}, "must be seconds, 0 or more, not -1 and 6"),
+        ({"task": "segment_captioning", "span": (0, float("nan"))}, "must be seconds, 0 or more, not 0 and nan"),
+        ({"task": "segment_captioning", "span": (6, 61)}, r"TO \(61 s\) lies after the end of the video, 60.0 s"),
+        ({"task": "grounding", "span": (6, 30)}, "FROM and TO are of the task segment_captioning, not of grounding"),
+        ({"span": (6, 30)}, "FROM and TO are of the task segment_captioning, not of a free question"),
+    ],
+)
+def test_what_a_task_lacks_is_named(media, options, message):
+    with pytest.raises(ValueError, match=message):
+        ask((FakeModel(), AskProcessor()), media, None, **options)
 
 
 def test_bad_questions(media):

@@ -278,19 +278,25 @@ def report(
 
 @app.command(
     cls=ModelCommand,
-    epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 "When does the bell ring?"',
+    epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 --task grounding "A bell rings."',
 )
 def ask(
     model: Model,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
     question: Annotated[
-        str | None, typer.Argument(metavar="QUESTION", help="About the video.", show_default="which events, and when")
+        list[str] | None,
+        typer.Argument(
+            metavar="QUESTION...",
+            help="About the video; with --task grounding the EVENT, with --task segment_captioning FROM TO in seconds. "
+            "Without a question: which events there are, and when.",
+            show_default=False,
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="How to read the answer: grounding, dense_captioning or segment_captioning.",
-            show_default="by what it says",
+            help="grounding, dense_captioning or segment_captioning, in the words of the benchmark.",
+            show_default="a free question",
         ),
     ] = None,
     max_new_tokens: MaxNewTokens = None,
@@ -307,7 +313,8 @@ def ask(
 ) -> None:
     """Ask a model one question about a video.
 
-    Events that the answer names are drawn on a timeline, and saved if asked for.
+    Without a question it is asked for all events. Events that the answer names are drawn on a timeline, and saved if
+    asked for. --task words the question as the model was tuned on it.
     """
     from longvale.evaluation.ask import ask as run
     from longvale.evaluation.ask import format_answer
@@ -317,11 +324,13 @@ def ask(
     if output is not None:
         format_of(output)  # before the model, which takes long
 
+    words, span = _question(question or [], task)
     answer = run(
         model,
         video,
-        question,
+        words,
         task=task,
+        span=span,
         max_new_tokens=max_new_tokens,
         device=device,
         dtype=dtype,
@@ -337,3 +346,13 @@ def ask(
         from longvale.evaluation.plot import plot_answer
 
         typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))
+
+
+def _question(words: list[str], task: str | None) -> tuple[str | None, tuple[float, float] | None]:
+    """A question, or the stretch that segment captioning asks about."""
+    if task == "segment_captioning" and len(words) == 2:
+        try:
+            return None, (float(words[0]), float(words[1]))
+        except ValueError:
+            raise ValueError(f"FROM and TO must be seconds, such as 6 30, not {' '.join(words)!r}") from None
+    return " ".join(words) if words else None, None

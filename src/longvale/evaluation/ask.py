@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..data.extraction import encode_video
-from ..events import Event, Seconds
-from ..tasks import TASKS, VIDEO_TOKEN, Task, dense_captioning_question
+from ..events import DURATION_TOLERANCE_S, Event, Seconds, is_number
+from ..tasks import (
+    TASKS,
+    VIDEO_TOKEN,
+    Task,
+    dense_captioning_question,
+    grounding_question,
+    segment_captioning_question,
+    task_of_question,
+)
 from ..timecodes import parse_events, parse_span
 from .model import MAX_NEW_TOKENS, ModelLike, answer_batch, load_model
 
 if TYPE_CHECKING:
     from ..models.media import Media
+
+logger = logging.getLogger(__name__)
 
 #: Width of the timeline of [`format_answer`] in characters.
 _WIDTH = 60
@@ -40,6 +51,7 @@ def ask(
     question: str | None = None,
     *,
     task: Task | None = None,
+    span: tuple[Seconds, Seconds] | None = None,
     max_new_tokens: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -50,16 +62,19 @@ def ask(
     Args:
         model: folder, Hub id, or (model, processor) pair.
         video: path of the file, or what [`longvale.models.media.read_media`] read of it.
-        question: may hold `<video>` where the video stands; else the video comes first. None asks for all events, in
-            the words of the benchmark.
-        task: how to read the answer; by default as a list of events, or as one interval if it holds none.
+        question: any, or with the task `grounding` the event that is looked for. It may contain `<video>` where the
+            video stands; else the video comes first. None asks for all events.
+        task: `grounding`, `dense_captioning` or `segment_captioning`: ask in the words of the benchmark, and read the
+            answer accordingly. By default a free question, whose answer is read as a list of events, or as one interval
+            if it contains none; a warning says when the model was not tuned on such questions.
+        span: start and end in seconds, which `segment_captioning` asks about.
         max_new_tokens: longest answer in tokens; by default the task's, or the longest of all tasks.
         device: such as "cpu"; by default an accelerator if there is one.
         dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
 
     Raises:
         FileNotFoundError: if the model or the video is missing.
-        ValueError: if the question is empty, the task unknown or one that has no question of its own, or the video
+        ValueError: if the question is empty or missing, the task unknown, the span not within the video, or the video
             cannot be read.
 
     Example:
@@ -67,25 +82,56 @@ def ask(
         >>> answer.events  # doctest: +SKIP
         (Event(start=6.0, end=30.0, caption='', modalities=(), relation=None),)
     """
-    if question is None:
-        if task not in (None, "dense_captioning"):
-            raise ValueError(f"give a question: {task} asks about one event or stretch")
-        question, task = dense_captioning_question(), "dense_captioning"
-    if not question.replace(VIDEO_TOKEN, "").strip():
-        raise ValueError("the question is empty; ask something about the video")
-    if task is not None and task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
+    if question is None and task is None and span is None:
+        task = "dense_captioning"
+    _check_question(question, task, span)
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be 1 or more, not {max_new_tokens}")
-    if VIDEO_TOKEN not in question:
-        question = f"{VIDEO_TOKEN}\n{question}"
     _check_media(video)  # before the model, which takes longer
     limit = max_new_tokens or (MAX_NEW_TOKENS[task] if task else max(MAX_NEW_TOKENS.values()))
     model, processor = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
     media = _read_media(video, processor)
+    words = _in_words(question, task, span, media.duration)
+    tuned = tuple(getattr(model.config, "tuned_tasks", TASKS))
+    if task_of_question(words) not in tuned and "free" not in tuned:
+        logger.warning(
+            "the model was tuned on questions of %s, not on free ones, so the answer may be wrong; ask with --task",
+            ", ".join(tuned) or "no task",
+        )
     features = encode_video(model, processor, media)
-    (text,) = answer_batch(model, processor, [question], [features], limit)
+    (text,) = answer_batch(model, processor, [words], [features], limit)
     return Answer(text, media.duration, read_answer(text, media.duration, task))
+
+
+def _check_question(question: str | None, task: Task | None, span: tuple[Seconds, Seconds] | None) -> None:
+    if task is not None and task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
+    if question is not None and not question.replace(VIDEO_TOKEN, "").strip():
+        raise ValueError("the question is empty; ask something about the video")
+    if span is not None:
+        if task != "segment_captioning":
+            raise ValueError(f"FROM and TO are of the task segment_captioning, not of {task or 'a free question'}")
+        if not all(is_number(time) for time in span) or span[0] < 0:
+            raise ValueError(f"FROM and TO must be seconds, 0 or more, not {span[0]} and {span[1]}")
+        if span[0] >= span[1]:
+            raise ValueError(f"start after end: FROM ({span[0]} s) must lie before TO ({span[1]} s)")
+    if task == "grounding" and question is None:
+        raise ValueError('give a question: grounding asks about one event, such as "A bell rings."')
+    if task == "segment_captioning" and question is None and span is None:
+        raise ValueError("give FROM and TO in seconds: segment_captioning asks about one stretch, such as 6 30")
+
+
+def _in_words(question: str | None, task: Task | None, span: tuple[Seconds, Seconds] | None, duration: Seconds) -> str:
+    """What the model is asked: a task's question as published, unless it is given in these words already."""
+    if task == "dense_captioning" and question is None:
+        return dense_captioning_question()
+    if span is not None:
+        if span[1] > duration + DURATION_TOLERANCE_S:
+            raise ValueError(f"TO ({span[1]} s) lies after the end of the video, {duration:.1f} s")
+        return segment_captioning_question(*span, duration)
+    if task == "grounding" and task_of_question(question or "") is None:
+        return grounding_question(question or "")
+    return question if VIDEO_TOKEN in (question or "") else f"{VIDEO_TOKEN}\n{question}"
 
 
 def _check_media(video: str | os.PathLike | Media) -> None:

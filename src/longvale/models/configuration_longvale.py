@@ -43,6 +43,9 @@ class LongVALEConfig(PreTrainedConfig):
             it lies, as the Fourier features of its share of the duration. This is not in the paper; it makes reading
             times far easier to learn for small models.
         time_embedding_scale (`float`): amplitude of these features.
+        tuned_tasks (`list[str]`): whose questions it was tuned on, in the published words: `"grounding"`,
+            `"dense_captioning"`, `"segment_captioning"`; `"free"` for questions in any words. `longvale ask` warns of
+            others.
         preprocessing (`str`): how the processor reads media, see [`LongVALEProcessor`]; kept here for the record. The
             model itself takes from the masks what counts.
 
@@ -85,6 +88,7 @@ class LongVALEConfig(PreTrainedConfig):
     video_token_id: int = 32000
     time_embedding: Literal["none", "fourier"] = "none"
     time_embedding_scale: float = 0.02
+    tuned_tasks: list[str] | tuple[str, ...] = ("grounding", "dense_captioning", "segment_captioning")
     preprocessing: Literal["strict", "official"] = "strict"
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
