@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 
 from longvale.checkpoints.loading import load_checkpoint, weights_digest
 from longvale.data import extraction, workers
+from longvale.data.checksums import file_identity
 from longvale.data.extraction import ExtractionSummary, Manifest, encode_video, extract, extract_features, find_videos
 from longvale.data.features import FeatureStore, feature_path
 from longvale.data.manifest import load_records
@@ -111,6 +113,7 @@ def test_features_are_those_of_the_towers(videos, tmp_path, run, loaded, options
         "video_id": "b",
         "file": "b.mkv",
         "bytes": (videos / "b.mkv").stat().st_size,
+        "identity": file_identity(videos / "b.mkv"),
         "towers": weights_digest(loaded[0], part="_tower."),
         "duration": pytest.approx(8.0, abs=0.1),
         "features": {"visual": 10, "audio": 3, "speech": 3},
@@ -195,6 +198,88 @@ def test_overwrite_makes_them_again(videos, tmp_path, run):
     np.save(path, np.zeros((1, 3), np.float32))
     assert run(videos, output, overwrite=True).done == ("a", "b", "c")
     assert np.load(path).shape == (10, 64)
+
+
+def test_a_replaced_video_is_made_again_and_named(videos, tmp_path, run, encoded):
+    output = tmp_path / "features"
+    run(videos, output)
+    before = contents(output)
+    encoded.clear()
+    os.utime(videos / "a.mp4")  # copied, not replaced
+    shutil.copyfile(videos / "a.mp4", videos / "b.mkv")
+    summary = run(videos, output)
+    assert encoded == ["b"] and summary.replaced == ("b",)
+    assert str(summary) == "1 done, 2 there already, 0 failed; made again because the video was replaced: b"
+    after = contents(output)
+    assert {name for name in before if before[name] != after[name]} == {
+        "manifest.jsonl", *(f"{m}_features/b.npy" for m in ("visual", "audio", "speech")),
+    }  # fmt: skip
+    assert after["audio_features/a.npy"] == after["audio_features/b.npy"]
+    assert run(videos, output) == ExtractionSummary(skipped=("a", "b", "c"))
+
+
+def test_a_video_replaced_by_a_bad_one_keeps_no_features(videos, tmp_path, run):
+    output = tmp_path / "features"
+    run(videos, output)
+    (videos / "b.mkv").write_bytes((videos / "b.mkv").read_bytes()[:1000])
+    summary = run(videos, output)
+    assert summary.replaced == ("b",) and summary.failed[0][0] == "b"
+    assert not list(output.glob("*/b.npy")) and len(list(output.glob("*/*.npy"))) == 6
+
+
+@pytest.mark.parametrize("kill", ["add", "save_features"])
+def test_a_run_killed_while_redoing_a_replaced_video_does_it_again(videos, tmp_path, run, monkeypatch, kill):
+    output = tmp_path / "features"
+    run(videos, output)
+    shutil.copyfile(videos / "a.mp4", videos / "b.mkv")
+    owner = Manifest if kill == "add" else extraction
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, kill, lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(videos, output)
+    assert run(videos, output).done == ("b",)
+    whole = contents(output)
+    assert whole["visual_features/a.npy"] == whole["visual_features/b.npy"]
+
+
+def test_damaged_features_and_lost_lines_are_repaired(videos, tmp_path, run, encoded):
+    output = tmp_path / "features"
+    run(videos, output)
+    before = contents(output)
+    damaged = bytearray(before["audio_features/b.npy"])
+    damaged[-1] ^= 1  # a bit of the last number
+    (output / "audio_features" / "b.npy").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"audio_features/b\.npy: is not what the manifest recorded"):
+        FeatureStore(output).load("b")
+    lines = [line for line in manifest(output) if line["video_id"] != "a"]
+    (output / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    encoded.clear()
+    summary = run(videos, output)
+    assert encoded == ["b"] and summary.repaired == ("b",) and summary.restored == 1
+    assert str(summary) == (
+        "1 done, 2 there already, 0 failed; made again because the features were damaged: b; "
+        "1 lines of the manifest restored from the features that are there"
+    )
+    assert all(contents(output)[name] == before[name] for name in before if name != "manifest.jsonl")
+    restored = manifest(output)[0]
+    expected = next(json.loads(line) for line in before["manifest.jsonl"].splitlines() if b'"a"' in line)
+    assert restored == {k: v for k, v in expected.items() if k not in ("towers", "duration", "warnings")}
+
+
+def test_records_of_earlier_versions_are_kept_and_completed(videos, tmp_path, run, encoded, caplog):
+    output = tmp_path / "features"
+    run(videos, output)
+    lines = [{k: v for k, v in line.items() if k != "identity"} for line in manifest(output)]
+    (output / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shutil.copyfile(videos / "a.mp4", videos / "c.mp4")  # its size tells
+    encoded.clear()
+    assert run(videos, output).replaced == ("c",) and encoded == ["c"]
+    assert "2 videos were recorded without the identity" in caplog.text
+    caplog.clear()
+    assert run(videos, output) == ExtractionSummary(skipped=("a", "b", "c")) and not caplog.text
+    assert [line["identity"] for line in manifest(output)] == [
+        file_identity(path) for path in find_videos(videos).values()
+    ]
 
 
 def test_a_new_video_joins_the_others(videos, tmp_path, run):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from longvale.data.checksums import file_sha256
 from longvale.data.feature_check import check_features
 from longvale.data.features import FeatureStore, feature_path, save_features
 from longvale.data.manifest import Manifest
@@ -173,6 +174,11 @@ def test_a_changed_shard_is_noticed(store, tmp_path):
 # The report
 
 
+def checksums(store, video_id):
+    paths = {modality: feature_path(store, video_id, modality) for modality in WIDTHS}
+    return {modality: file_sha256(path) for modality, path in paths.items() if path.is_file()}
+
+
 @pytest.fixture
 def annotations(tmp_path):
     path = tmp_path / "annotations.json"
@@ -185,9 +191,27 @@ def test_a_whole_store_is_fine(store, annotations):
     report = check_features(store, annotations, progress=False)
     assert report.ok and report.complete == 20
     assert list(report.lines()) == [
-        "20 of 20 videos are complete (2 absent)",
+        "20 of 20 videos are complete (2 absent, 1 unchecked)",
         "absent: v03: has no audio",
         "absent: v03: has no speech",
+        f"unchecked: {store}: holds no manifest.jsonl: damage that keeps the form is not seen",
+    ]
+
+
+def test_videos_whose_checksums_are_lost_are_not_complete(store, annotations):
+    recorded = [record(v, sha256=checksums(store, v)) for v in FeatureStore(store).video_ids()]
+    with Manifest(store / "manifest.jsonl") as manifest:
+        for line in recorded:
+            manifest.add(line)
+    assert next(check_features(store, annotations, progress=False).lines()) == "20 of 20 videos are complete (2 absent)"
+    lines = (store / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (store / "manifest.jsonl").write_text("".join(lines[:12] + lines[17:]))
+    report = check_features(store, annotations, progress=False)
+    assert not report.ok and report.complete == 15
+    assert list(report.lines())[:2] == [
+        "15 of 20 videos are complete (5 unrecorded, 2 absent)",
+        "unrecorded: v12: no checksums of visual_features, audio_features, speech_features in manifest.jsonl; "
+        "run `longvale features` again",
     ]
 
 
@@ -202,8 +226,10 @@ def test_all_that_is_wrong_is_named(store, annotations, tmp_path):
         feature_path(store, "v07", modality).unlink()
     save_features(store, "other", features_of("other"))
     with Manifest(store / "manifest.jsonl") as manifest:
+        for index in range(20):
+            manifest.add(record(f"v{index:02d}", sha256=checksums(store, f"v{index:02d}")))
         manifest.add(record("v07", error="v07.mp4: the file is empty"))
-        manifest.add(record("v08", sha256={"audio": "f" * 64}))
+        manifest.add(record("v08", sha256=checksums(store, "v08") | {"audio": "f" * 64}))
     report = check_features(store, annotations, progress=False)
     assert not report.ok and report.complete == 14
     by_kind = {}

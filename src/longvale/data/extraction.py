@@ -8,8 +8,9 @@
     <output>/manifest.jsonl                     a line a video: what came of it, or why nothing did
 
 Worker processes read and prepare videos; the towers run over windows of several of them at once; a thread writes what
-is done. A video whose files are all there is not touched again, so a run that was stopped goes on where it was, and
-ends with the same files. Shards of the videos can be given to the jobs of a cluster, and `engine="ray"` does the same
+is done. A video whose features are all there, as they were recorded, and whose file is the one that they were made of,
+is not touched again: a run that was stopped resumes, and ends with the same files. What a file is, its content says (see
+[`file_identity`]): a copy or a new time is no reason to read it again, another video under its name is. Shards of the videos can be given to the jobs of a cluster, and `engine="ray"` does the same
 work there as one job.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import time
 from collections import deque
@@ -31,7 +33,8 @@ from ..checkpoints.loading import load_checkpoint, weights_digest
 from ..events import MODALITIES, Modality, check_video_id
 from ..locks import hold
 from ..models.media_formats import VIDEO_SUFFIXES
-from .features import feature_bytes, is_complete, remove_unfinished, save_features
+from .features import feature_bytes, remove_features, remove_unfinished, save_features
+from .finished import Finished, find_finished
 from .manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from .sources import index_videos
 from .workers import Message, one_line, read_here, read_in_processes
@@ -52,6 +55,8 @@ __all__ = [
     "find_videos",
 ]
 
+logger = logging.getLogger(__name__)
+
 Engine = Literal["local", "ray"]
 
 #: Below this many bytes of videos, starting processes takes longer than reading them here.
@@ -69,6 +74,9 @@ class ExtractionSummary:
         done: ids of the videos whose features were made.
         skipped: ids of those whose features were there already.
         failed: (id, reason) of those that gave none.
+        replaced: ids of those, done or failed, that had features of another file of the same name.
+        repaired: ids of those, done or failed, whose features were damaged: not what the manifest recorded.
+        restored: how many lines the manifest had lost of videos whose features were there.
         seconds: where the time went: `total`; `towers` and `waiting` (for a video to be read) of this process; and
             `reading`, of all worker processes together.
     """
@@ -76,6 +84,9 @@ class ExtractionSummary:
     done: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    replaced: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
+    restored: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
@@ -84,9 +95,22 @@ class ExtractionSummary:
         Example:
             >>> print(ExtractionSummary(done=("a", "b"), failed=(("c", "c.mp4: the file is empty"),)))
             2 done, 0 there already, 1 failed: c.mp4: the file is empty
+            >>> print(ExtractionSummary(done=("a",), skipped=("b",), replaced=("a",)))
+            1 done, 1 there already, 0 failed; made again because the video was replaced: a
         """
         counts = f"{len(self.done)} done, {len(self.skipped)} there already, {len(self.failed)} failed"
-        return counts + (": " + "; ".join(reason for _, reason in self.failed) if self.failed else "")
+        notes = [
+            f"made again because {reason}: {', '.join(video_ids)}"
+            for reason, video_ids in (
+                ("the video was replaced", self.replaced),
+                ("the features were damaged", self.repaired),
+            )
+            if video_ids
+        ]
+        if self.restored:
+            notes.append(f"{self.restored} lines of the manifest restored from the features that are there")
+        reasons = ": " + "; ".join(reason for _, reason in self.failed) if self.failed else ""
+        return "; ".join([counts + reasons, *notes])
 
 
 def extract_features(
@@ -156,7 +180,8 @@ def extract(
             nothing of each other can share an output. (1, 4) to (4, 4) do all.
         engine: `local`, or `ray` for the machines of a Ray cluster (needs `longvale[ray]`).
         progress: show a progress bar, with videos a second and hours of video an hour.
-        overwrite: make features again that are there already, as after a change of the model.
+        overwrite: make features again that are there already, as after a change of the model. Without it too, those of
+            a video that was replaced under its name, and those that are not what the manifest recorded, are made again.
     """
     from .towers import BATCH_SIZE, TowerBatches
 
@@ -168,14 +193,15 @@ def extract(
         raise ValueError(f"{output}: is a file; give a directory")
     with hold(output, manifest_path(output, shard).name, work="longvale features"):
         manifest = Manifest(manifest_path(output, shard))
-        skipped = () if overwrite else tuple(video_id for video_id in paths if is_complete(output, video_id))
+        records = load_records(output)
+        finished = Finished() if overwrite else find_finished(output, paths, records)
         towers = weights_digest(model, part="_tower.")
-        manifest.check_towers(skipped, towers, load_records(output))
-        todo = {video_id: path for video_id, path in paths.items() if video_id not in set(skipped)}
+        manifest.check_towers(finished.video_ids, towers, records)
+        todo = {video_id: path for video_id, path in paths.items() if video_id not in set(finished.video_ids)}
         batches = TowerBatches(model, batch_size or BATCH_SIZE)
 
         remove_unfinished(output, todo)
-        run = _Run(output, manifest, todo, towers, skipped)
+        run = _Run(output, manifest, todo, towers, finished)
         if engine == "ray":
             from .ray_engine import extract_on_ray
 
@@ -183,6 +209,7 @@ def extract(
         else:
             results = _extract_here(_messages(todo, processor, workers), batches, run.seconds)
         with manifest, closing(results), run.writing(progress, len(paths)):
+            run.record_finished()
             for result in results:
                 run.take(result)
         return run.summary()
@@ -257,10 +284,10 @@ class _Run:
     """The output of a run: files, manifest, progress bar, summary."""
 
     def __init__(
-        self, output: Path, manifest: Manifest, todo: Mapping[str, Path], towers: str, skipped: tuple[str, ...]
+        self, output: Path, manifest: Manifest, todo: Mapping[str, Path], towers: str, finished: Finished
     ) -> None:
         self._output, self._manifest, self._todo, self._towers = output, manifest, todo, towers
-        self._skipped = skipped
+        self._finished = finished
         self._done: list[str] = []
         self._failed: list[tuple[str, str]] = []
         self._begin, self._hours = time.perf_counter(), 0.0
@@ -272,12 +299,25 @@ class _Run:
         from tqdm import tqdm
 
         self._unwritten: deque[Future[Result]] = deque()
-        bar = tqdm(total=total, initial=len(self._skipped), unit="video", disable=not progress)
+        bar = tqdm(total=total, initial=len(self._finished.video_ids), unit="video", disable=not progress)
         with bar as self._bar, ThreadPoolExecutor(1, thread_name_prefix="write") as self._writer:
             try:
                 yield
             finally:
                 self._collect(0)
+
+    def record_finished(self) -> None:
+        """Put on record what is known now of features that were there."""
+        for line in self._finished.lines:
+            self._manifest.add(dict(line))
+        if self._finished.unidentified:
+            logger.warning(
+                "%s: %d videos were recorded without the identity of their files, by an earlier version of longvale: "
+                "their features are taken to be of the files that are there now; if one was replaced since, "
+                "make them again with --overwrite",
+                self._manifest.path,
+                self._finished.unidentified,
+            )
 
     def take(self, result: Result) -> None:
         """Write a result behind the towers' back."""
@@ -287,7 +327,13 @@ class _Run:
     def summary(self) -> ExtractionSummary:
         self.seconds["total"] = time.perf_counter() - self._begin
         return ExtractionSummary(
-            tuple(sorted(self._done)), self._skipped, tuple(sorted(self._failed)), dict(self.seconds)
+            tuple(sorted(self._done)),
+            self._finished.video_ids,
+            tuple(sorted(self._failed)),
+            self._finished.replaced,
+            self._finished.damaged,
+            self._finished.lost,
+            dict(self.seconds),
         )
 
     def _write(self, result: Result) -> Result:
@@ -298,9 +344,12 @@ class _Run:
             except ValueError as error:  # features that are no numbers
                 result = Result(result.video_id, error=one_line(error, path))
         if result.error is not None:
+            if result.video_id in self._finished.replaced:  # what is there is of another video
+                remove_features(self._output, result.video_id)
             self._manifest.add({"video_id": result.video_id, "file": path.name, "error": result.error})
         else:
-            # The line comes first: a video is finished when its features are there.
+            # The line comes first: a video is finished when its features are there, so old ones go before it.
+            remove_features(self._output, result.video_id)
             self._manifest.add(record)
             try:
                 save_features(self._output, result.video_id, result.features)
@@ -338,6 +387,7 @@ def _record(result: Result, path: Path, towers: str) -> dict[str, Any]:
         "video_id": result.video_id,
         "file": path.name,
         "bytes": result.facts["bytes"],
+        "identity": result.facts["identity"],
         "towers": towers,
         "duration": round(result.facts["duration"], 3),
         "features": {m: 0 if rows is None else len(rows) for m, rows in result.features.items()},

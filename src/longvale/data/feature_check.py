@@ -15,17 +15,20 @@ import numpy as np
 from ..events import MODALITIES, Modality, load_annotations
 from ..names import look_up
 from .checksums import CHECKSUMS_FILE, changed_files
+from .feature_files import NpyFolder
 from .features import FOLDERS, FeatureStore
-from .manifest import load_records
-from .packing import check_recorded
+from .manifest import MANIFEST_FILE, load_records
 
 #: What training would silently do without, or stumble over.
-_PROBLEMS = ("missing", "damaged", "width", "archive")
+_PROBLEMS = ("missing", "damaged", "unrecorded", "width", "archive")
 
 #: What one should know of.
-_NOTES = ("absent", "silent", "length", "failed", "extra")
+_NOTES = ("absent", "silent", "length", "failed", "extra", "unchecked")
 
-Kind = Literal["missing", "damaged", "width", "archive", "absent", "silent", "length", "failed", "extra"]
+Kind = Literal[
+    "missing", "damaged", "unrecorded", "width", "archive",
+    "absent", "silent", "length", "failed", "extra", "unchecked",
+]  # fmt: skip
 
 #: Windows of sound may be one more or less than the duration says: the last one is seldom full.
 _LENGTH_ROWS, _LENGTH_SHARE = 1.5, 0.03
@@ -37,10 +40,11 @@ class Finding:
 
     Args:
         video_id: of the video; empty for what concerns a file of many.
-        kind: `missing` (a modality has no file), `damaged` (unreadable, NaN, or not what was recorded), `width` (other
-            than most), `archive` (a shard is not what its checksum says); and of less weight `absent` (the video does
+        kind: `missing` (a modality has no file), `damaged` (unreadable, NaN, or not what was recorded), `unrecorded` (the
+            manifest has lost its checksums, so that damage cannot be seen), `width` (other than most), `archive` (a shard is not what its checksum says); and of less weight `absent` (the video does
             not have the modality), `silent` (all rows alike), `length` (does not fit the duration or the other
-            modality), `failed` (the extraction gave a reason), `extra` (videos that no annotation is of).
+            modality), `failed` (the extraction gave a reason), `extra` (videos that no annotation is of), `unchecked`
+            (there is no manifest, as in stores that were downloaded).
         message: one line.
     """
 
@@ -90,6 +94,9 @@ def check_features(
 ) -> FeatureReport:
     """Read all stored features of annotated videos and say what is wrong.
 
+    All files are compared with their checksums, where the manifest of an extraction or `SHA256SUMS` has any. What is
+    damaged or unrecorded, `longvale features` repairs when it is run again.
+
     Args:
         root: of the store, see [`FeatureStore`].
         annotations: file whose videos must have features.
@@ -117,12 +124,16 @@ def check_features(
     seen: dict[str, dict[Modality, tuple[int, int]]] = {}  # (rows, width) of what can be read
     for video_id in tqdm(videos, unit="video", disable=not progress):
         seen[video_id] = {}
-        findings += _look_at(store, video_id, records.get(video_id, {}), seen[video_id])
+        findings += _look_at(store, video_id, records, seen[video_id])
     findings += _check_widths(store, seen, widths)
     findings += _check_lengths(seen, {video_id: video.duration for video_id, video in videos.items()})
     extra = [video_id for video_id in store.video_ids() if look_up(videos, video_id) is None]
     if extra:  # of another split, or to no purpose
         findings.append(Finding("", "extra", f"{len(extra)} videos are not in {annotations}, the first {extra[0]!r}"))
+    if not records and any(isinstance(store.files(modality), NpyFolder) for modality in store.modalities):
+        findings.append(
+            Finding("", "unchecked", f"{root}: holds no {MANIFEST_FILE}: damage that keeps the form is not seen")
+        )
     order = {kind: number for number, kind in enumerate((*_PROBLEMS, *_NOTES))}
     findings.sort(key=lambda finding: (order[finding.kind], finding.video_id))
     incomplete = {finding.video_id for finding in findings if finding.kind in _PROBLEMS}
@@ -130,20 +141,29 @@ def check_features(
 
 
 def _look_at(
-    store: FeatureStore, video_id: str, record: Mapping[str, Any], seen: dict[Modality, tuple[int, int]]
+    store: FeatureStore,
+    video_id: str,
+    records: Mapping[str, Mapping[str, Any]],
+    seen: dict[Modality, tuple[int, int]],
 ) -> Iterator[Finding]:
     """What can be said of a video by itself."""
-    missing = store.missing(video_id)
+    missing, record = store.missing(video_id), records.get(video_id, {})
     if missing:
         which = ", ".join(FOLDERS[modality] for modality in missing)
         reason = f" ({record['error']})" if "error" in record else ""
         yield Finding(video_id, "missing", f"{video_id}: {which}{reason}")
     elif "error" in record:
         yield Finding(video_id, "failed", f"{video_id}: has features, but a run failed: {record['error']}")
-    try:
-        check_recorded(store, video_id, record)
-    except ValueError as error:
-        yield Finding(video_id, "damaged", str(error))
+    unrecorded = [
+        FOLDERS[modality]
+        for modality in store.modalities
+        if modality not in (*missing, *record.get("sha256", ())) and isinstance(store.files(modality), NpyFolder)
+    ]
+    if records and unrecorded and "error" not in record:
+        message = (
+            f"{video_id}: no checksums of {', '.join(unrecorded)} in {MANIFEST_FILE}; run `longvale features` again"
+        )
+        yield Finding(video_id, "unrecorded", message)
     for modality in store.modalities:
         if modality in missing:
             continue

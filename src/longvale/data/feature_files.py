@@ -21,6 +21,7 @@ import numpy as np
 
 from ..events import Modality, check_video_id
 from ..names import look_up, spellings
+from .checksums import file_identity, file_sha256
 
 #: What numpy raises on headers that are cut, hostile, or promise more than the file holds.
 _HEADER_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, tokenize.TokenError, EOFError)
@@ -58,12 +59,21 @@ class FeatureFiles(Protocol):
     def digest_into(self, digest: Any) -> None:
         """Update a digest with what changes when the files do: names, sizes, times."""
 
+    def identity(self, video_id: str) -> str:
+        """What tells this video's array from another one by its content, without reading more than needed."""
+
 
 class NpyFolder:
-    """`<folder>/<video_id>.npy`."""
+    """`<folder>/<video_id>.npy`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the files.
+        checksums: SHA-256 of some of them by video id. A file is compared with its own when it is first read.
+    """
+
+    def __init__(self, folder: Path, checksums: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._checksums, self._checked = checksums or {}, set()
 
     def ids(self) -> Iterator[str]:
         yield from (path.stem for path in self._paths())
@@ -75,8 +85,19 @@ class NpyFolder:
         return os.path.isfile(self._path(video_id))
 
     def read(self, video_id: str) -> np.ndarray:
-        # Mapping checks the promised shape against the file's size before memory is asked for, and never unpickles.
         path = self._path(video_id)
+        expected = look_up(self._checksums, path.stem)
+        if expected is not None and path not in self._checked and os.path.isfile(path):
+            if (found := file_sha256(path)) != expected:
+                raise ValueError(
+                    f"{path}: is not what the manifest recorded (sha256 {found[:12]}, not {expected[:12]}); run "
+                    "`longvale features` again, which makes it again"
+                )
+            self._checked.add(path)
+        return self._map(path)
+
+    def _map(self, path: Path) -> np.ndarray:
+        # Mapping checks the promised shape against the file's size before memory is asked for, and never unpickles.
         try:
             array = np.lib.format.open_memmap(path, mode="r")
         except _HEADER_ERRORS as error:
@@ -84,12 +105,15 @@ class NpyFolder:
         return _check_kind(array, path)
 
     def shape(self, video_id: str) -> tuple[int, ...]:
-        return self.read(video_id).shape
+        return self._map(self._path(video_id)).shape
 
     def digest_into(self, digest: Any) -> None:
         for path in self._paths():
             status = path.stat()
             digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+
+    def identity(self, video_id: str) -> str:
+        return file_identity(self._path(video_id))
 
     def _path(self, video_id: str) -> Path:
         check_video_id(video_id)
@@ -148,6 +172,9 @@ class NpyArchive:
         for video_id in self.ids():
             member = self._members[video_id]
             digest.update(f"{self.name}\0{member.filename}\0{member.file_size}\0{member.CRC}\n".encode())
+
+    def identity(self, video_id: str) -> str:
+        return f"{self._members[video_id].file_size}-{self._members[video_id].CRC:08x}"
 
     def _content(self, video_id: str) -> bytes:
         member, place = look_up(self._members, video_id), self.place(video_id)
@@ -226,6 +253,9 @@ class ParquetColumn:
             status = os.stat(path)
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
 
+    def identity(self, video_id: str) -> str:
+        return str(self._shards.checksums(video_id).get(self._modality))
+
 
 class ParquetShards:
     """The rows of `*.parquet` by video id. Read are the ids, and then the row groups that are asked for.
@@ -274,10 +304,14 @@ class ParquetShards:
         if not len(lengths) or (lengths != lengths[0]).any():
             raise ValueError(f"{place}: has rows of different widths; pack it again")
         array = values.flatten().to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
-        expected = table.column("sha256")[row].as_py() or {}
-        if expected.get(modality) != array_digest(array):
+        if self.checksums(video_id).get(modality) != array_digest(array):
             raise ValueError(f"{place}: is not what was packed (checksum); copy or download the shard again")
         return _check_kind(array, place)
+
+    def checksums(self, video_id: str) -> dict[str, str | None]:
+        """Of a video's arrays by modality, as they were packed."""
+        path, group, row = self.rows[video_id]
+        return self._read_group(path, group).column("sha256")[row].as_py() or {}
 
     def _read_group(self, path: Path, group: int) -> Any:
         import pyarrow as pa

@@ -28,6 +28,7 @@ import numpy as np
 from ..events import MODALITIES, Modality, atomic_write, check_video_id
 from ..names import temporary_prefix
 from .feature_files import FeatureFiles, NpyArchive, NpyFolder, ParquetColumn, ParquetShards, find_archives, is_url
+from .manifest import load_records
 
 #: Folder of each modality below the root of a store.
 FOLDERS: dict[Modality, str] = {modality: f"{modality}_features" for modality in MODALITIES}
@@ -156,11 +157,21 @@ class FeatureStore:
             files.digest_into(digest)
         return digest.hexdigest()
 
+    def identity(self, video_id: str) -> str:
+        """A digest of a video's stored features by their content, wherever and in whichever form they are stored.
+
+        Args:
+            video_id: of the video; modalities without an array are left out.
+        """
+        parts = [f"{m} {files.identity(video_id)}\n" for m, files in self._files.items() if files.has(video_id)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
     def load_one(self, video_id: str, modality: Modality) -> np.ndarray | None:
         """One modality of a video, as [`load`] gives it.
 
         Raises:
-            ValueError: as [`load`].
+            ValueError: as [`load`], and if the file has another checksum than the manifest says. A file is compared when
+                it is first read.
         """
         files = self._files[modality]
         stored = files.read(video_id)
@@ -184,9 +195,11 @@ def _find_files(root: str | Path) -> dict[Modality, FeatureFiles]:
         raise FileNotFoundError(f"{root}: no such folder of features")
     archives = find_archives(str(root), FOLDERS)
     found: dict[Modality, FeatureFiles] = {}
+    records = load_records(root)
     for modality, folder in FOLDERS.items():
         if (root / folder).is_dir():
-            found[modality] = NpyFolder(root / folder)
+            checksums = {v: r["sha256"][modality] for v, r in records.items() if modality in r.get("sha256", {})}
+            found[modality] = NpyFolder(root / folder, checksums)
         elif modality in archives:
             found[modality] = NpyArchive(archives[modality])
     shards = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
@@ -256,6 +269,17 @@ def remove_unfinished(root: str | os.PathLike, video_ids: Iterable[str]) -> None
         for path in Path(root, folder).glob(".*.*.tmp"):
             if path.name[: path.name.removesuffix(".tmp").rindex(".") + 1] in wanted:
                 path.unlink(missing_ok=True)
+
+
+def remove_features(root: str | os.PathLike, video_id: str) -> None:
+    """Delete the features of a video, where there are any.
+
+    Args:
+        root: folder of the store; it need not exist.
+        video_id: of the video.
+    """
+    for modality in MODALITIES:
+        feature_path(root, video_id, modality).unlink(missing_ok=True)
 
 
 def is_complete(root: str | os.PathLike, video_id: str, modalities: Iterable[Modality] = MODALITIES) -> bool:

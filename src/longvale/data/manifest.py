@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..events import atomic_write, parse_json
+from ..events import MODALITIES, atomic_write, check_video_id, parse_json
+from .checksums import file_sha256
 
 #: The record of a run; that of shard 2 of 8 is `manifest-2-of-8.jsonl`.
 MANIFEST_FILE = "manifest.jsonl"
@@ -33,15 +34,36 @@ def manifest_path(root: str | os.PathLike, shard: tuple[int, int] | None = None)
 def load_records(root: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """What all runs into this folder have recorded, by video id; what was made counts more than a failure.
 
+    Where runs over other shards made a video's features several times, the record that the files fit counts.
+
     Raises:
         ValueError: naming file and line, if a line is not one of ours.
     """
     records: dict[str, dict[str, Any]] = {}
     for path in sorted(Path(root).glob("manifest*.jsonl")):
         for video_id, record in Manifest(path).records.items():
-            if "error" not in record or video_id not in records:
+            known = records.get(video_id)
+            if known is None or "error" in known:
+                records[video_id] = record if known is None or "error" not in record else known
+            elif "error" not in record and differing_files(root, video_id, known):
                 records[video_id] = record
     return records
+
+
+def differing_files(root: str | os.PathLike, video_id: str, record: Mapping[str, Any]) -> list[Path]:
+    """The stored files of a video that have another checksum than its record says, or are not there.
+
+    Args:
+        root: folder of the features.
+        video_id: of the video.
+        record: of the manifest; modalities of which it has no checksum are not looked at.
+    """
+    found = []
+    for modality, digest in record.get("sha256", {}).items():
+        path = Path(root, f"{modality}_features", f"{video_id}.npy")
+        if not path.is_file() or file_sha256(path) != digest:
+            found.append(path)
+    return found
 
 
 class Manifest:
@@ -109,10 +131,15 @@ class Manifest:
 def _parse_line(line: bytes, place: str) -> dict[str, Any]:
     try:
         record = parse_json(line)
+        if isinstance(record, dict) and isinstance(record.get("video_id"), str):
+            check_video_id(record["video_id"])
     except ValueError as error:
         raise ValueError(f"{place}: {error}; delete the line") from None
     if not isinstance(record, dict) or not isinstance(record.get("video_id"), str):
         raise ValueError(f"{place}: must be an object with field 'video_id'; delete the line")
+    digests = record.get("sha256", {})
+    if not isinstance(digests, dict) or not all(m in MODALITIES and isinstance(d, str) for m, d in digests.items()):
+        raise ValueError(f"{place}: field 'sha256' must hold a checksum per modality; delete the line")
     return record
 
 

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -26,7 +25,6 @@ from ..events import MODALITIES, Modality, atomic_write
 from .checksums import write_checksums
 from .feature_files import NpyFolder, array_digest
 from .features import FOLDERS, FeatureStore
-from .manifest import load_records
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -95,7 +93,7 @@ def pack_features(
     if shard_bytes < 1:
         raise ValueError(f"shard_bytes must be 1 or more, not {shard_bytes}")
     store, output = FeatureStore(store_root), Path(output)
-    video_ids, records = store.video_ids(), load_records(store_root) if Path(store_root).is_dir() else {}
+    video_ids = store.video_ids()
     if not video_ids:
         raise FileNotFoundError(f"{store_root}: holds no features")
     for video_id in video_ids:
@@ -109,7 +107,7 @@ def pack_features(
     try:
         shards: list[Path] = []
         with tqdm(total=len(video_ids), unit="video", disable=not progress) as bar:
-            rows = (_row(store, video_id, records.get(video_id, {}), absent) for video_id in video_ids)
+            rows = (_row(store, video_id, absent) for video_id in video_ids)
             for number, shard in enumerate(_shards(rows, shard_bytes)):
                 shards.append(_write_shard(unfinished / f"{number}.parquet", shard, features))
                 bar.update(len(shard))
@@ -139,14 +137,13 @@ def row_features(widths: Mapping[Modality, int]) -> Features:
     return Features({"video_id": Value("string"), **columns, "sha256": digests})
 
 
-def _row(store: FeatureStore, video_id: str, record: Mapping[str, Any], absent: dict[Modality, int]) -> dict[str, Any]:
-    """A video as float16, checked against what the manifest says of its files."""
+def _row(store: FeatureStore, video_id: str, absent: dict[Modality, int]) -> dict[str, Any]:
+    """A video as float16."""
     lacking = [m for m in store.missing(video_id) if isinstance(store.files(m), NpyFolder)]
     if lacking:  # in published archives a missing file stands for a modality that the video does not have
         raise FileNotFoundError(
             f"{store.files(lacking[0]).place(video_id)}: no such file; run `longvale features` again"
         )
-    check_recorded(store, video_id, record)
     row: dict[str, Any] = {"video_id": video_id, "sha256": {}}
     for modality, values in store.load(video_id, missing="none").items():
         if modality not in store.modalities:
@@ -156,24 +153,6 @@ def _row(store: FeatureStore, video_id: str, record: Mapping[str, Any], absent: 
         row[FOLDERS[modality]] = None if values is None else _half(values, store.files(modality).place(video_id))
         row["sha256"][modality] = None if values is None else array_digest(row[FOLDERS[modality]])
     return row
-
-
-def check_recorded(store: FeatureStore, video_id: str, record: Mapping[str, Any]) -> None:
-    """Compare a video's `.npy` files with their checksums in the manifest, where it has them.
-
-    Raises:
-        ValueError: naming the file that is another one.
-    """
-    for modality, digest in record.get("sha256", {}).items():
-        files = store.files(modality) if modality in store.modalities else None
-        if isinstance(files, NpyFolder) and files.has(video_id):
-            with open(files.place(video_id), "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != digest:
-                raise ValueError(
-                    f"{files.place(video_id)}: is not what the manifest recorded (sha256 {found[:12]}, not "
-                    f"{digest[:12]}); make it again with --overwrite"
-                )
 
 
 def _half(values: np.ndarray, place: str) -> np.ndarray:

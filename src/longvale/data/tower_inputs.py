@@ -17,6 +17,7 @@ import numpy as np
 
 from ..models.feature_extraction_beats import FRAME_LENGTH, FRAME_SHIFT
 from ..models.media import Media, MediaError, MediaStream
+from .checksums import file_identity
 
 #: Samples of the next piece that the last filterbank frames of a piece reach into.
 _OVERLAP = FRAME_LENGTH - FRAME_SHIFT
@@ -33,7 +34,8 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
     Returns:
         Yields inputs of `LongVALEModel.encode` without the batch dimension, as arrays: those of a piece of sound after
         the other, then those of the frames. The last one yielded is `{"facts": {...}}`, with `duration` in seconds,
-        `bytes` of the file, `warnings` and `seconds` that reading and preparing took.
+        `bytes` and `identity` (see [`file_identity`]) of the file, `warnings` and `seconds` that reading and preparing
+        took.
 
     Raises:
         MediaError: if the file cannot be read.
@@ -43,15 +45,16 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
     try:
         window_s = processor.piece_samples / processor.sampling_rate
         stream = MediaStream(path, window_s=window_s, threads=threads, **processor.media_kwargs())
+        identity = file_identity(path)  # before it is decoded: a file replaced meanwhile is another than on record
         for waveform, following in _with_following(iter(stream), _shortest_piece(processor)):
             yield _sound_inputs(processor, waveform, following)
         if stream.media.frames is not None:
             yield _inputs(processor, frames=stream.media.frames)
-        size = path.stat().st_size
     except OSError as error:  # gone or unreadable meanwhile: this video's fault, unlike errors of the output
         raise MediaError(f"{path}: {error.strerror or error}") from error
-    facts = {"duration": stream.media.duration, "bytes": size, "warnings": list(stream.media.warnings)}
-    yield {"facts": facts | {"seconds": time.perf_counter() - begin}}
+    facts = {"duration": stream.media.duration, "bytes": int(identity.partition("-")[0]), "identity": identity}
+    facts |= {"warnings": list(stream.media.warnings), "seconds": time.perf_counter() - begin}
+    yield {"facts": facts}
 
 
 def _shortest_piece(processor: Any) -> int:
