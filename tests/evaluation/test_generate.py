@@ -4,16 +4,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import media_files
 import numpy as np
 import pytest
 from fake_longvale import FakeModel, FakeProcessor
 
 from longvale.checkpoints.loading import weights_digest
-from longvale.data.features import save_features
-from longvale.evaluation.answer_log import AnswerLog
+from longvale.data.checksums import file_sha256
+from longvale.data.features import feature_path, save_features
+from longvale.data.manifest import Manifest
+from longvale.evaluation.answer_log import AnswerLog, format_skipped
 from longvale.evaluation.generate import generate, video_blocks
+from longvale.evaluation.inputs import VideoInputs
 from longvale.evaluation.model import MAX_NEW_TOKENS, load_model, token_limits
+from longvale.evaluation.score import score
 from longvale.events import load_annotations
+from longvale.models.media import MediaError
 from longvale.tasks import Prediction, Question, load_predictions, questions
 
 QUESTIONS = 6 + 3 + 6  # grounding, dense captioning (not of the video without events), segment captioning
@@ -187,17 +193,140 @@ def test_features_of_another_width_are_refused(data, tmp_path):
         run(data, tmp_path / "p")
 
 
-def test_videos_are_encoded_once_each(data, tmp_path):
+@pytest.fixture
+def videos(tmp_path):
+    """A folder of a media file of each video."""
     (tmp_path / "videos").mkdir()
-    for video_id in ("vid-a", "vid-b", "vid-c", "vid-empty"):
-        (tmp_path / "videos" / f"{video_id}.mp4").touch()
+    for number, video_id in enumerate(("vid-a", "vid-b", "vid-c", "vid-empty")):
+        media_files.write(str(tmp_path / "videos" / f"{video_id}.mp4"), pictures=4 + number)
+    return tmp_path / "videos"
+
+
+def test_videos_are_encoded_once_each(data, videos, tmp_path):
     model = FakeModel()
-    log = run(data, tmp_path / "p", model, videos=tmp_path / "videos")
+    log = run(data, tmp_path / "p", model, videos=videos)
     assert len(load_predictions(log)) == QUESTIONS
     assert model.encoded == 3
-    (tmp_path / "videos" / "vid-b.mp4").unlink()
-    with pytest.raises(FileNotFoundError, match=r"videos/vid-b\.mp4: no such file"):
-        run(data, tmp_path / "q", videos=tmp_path / "videos")
+    (videos / "vid-b.mp4").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"videos/vid-b\.mp4: no such file; add it, or leave .*--skip-missing"
+    ):
+        run(data, tmp_path / "q", videos=videos)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def record(data, video_id):
+    paths = {modality: feature_path(data / "features", video_id, modality) for modality in ("visual", "audio")}
+    with Manifest(data / "features" / "manifest.jsonl") as manifest:
+        manifest.add({"video_id": video_id, "sha256": {m: file_sha256(path) for m, path in paths.items()}})
+
+
+SPOILED = {
+    "features cut": ({}, "features/audio_features/vid-b.npy", cut, "not a whole .npy file"),
+    "a bit of features flipped": ({}, "features/audio_features/vid-b.npy", flip, "is not what the manifest recorded"),
+    "no features asked for": ({"modalities": ["speech"]}, None, None, "has no speech features"),
+    "video cut": ({"videos": "videos"}, "../videos/vid-b.mp4", cut, "vid-b.mp4: truncated"),
+    "video empty": ({"videos": "videos"}, "../videos/vid-b.mp4", lambda path: path.write_bytes(b""), "is empty"),
+    "video without sound": ({"videos": "videos", "modalities": ["audio"]}, None, None, "has no audio features"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_one_unusable_video_is_refused_at_once_or_skipped_by_name(data, videos, tmp_path, caplog, case):
+    options, name, spoil, reason = SPOILED[case]
+    if spoil is flip:
+        record(data, "vid-b")
+    if "videos" in options:
+        options = options | {"videos": videos}
+    if spoil is not None:
+        spoil(data / name)
+    elif "videos" in options:  # the others have sound
+        for video_id in ("vid-a", "vid-c"):
+            media_files.write(str(videos / f"{video_id}.mp4"), pictures=5, sound=media_files.tone(440, 1))
+    else:
+        for video_id in ("vid-a", "vid-c"):
+            save_features(data / "features", video_id, {"speech": np.ones((2, 6))})
+    model = FakeModel()
+    with pytest.raises((FileNotFoundError, ValueError), match=f"{reason}.*--skip-missing"):
+        run(data, tmp_path / "p", model, **options)
+    assert model.batches == [] and not (tmp_path / "p").exists()
+    if case == "video without sound":
+        return  # the fake model encodes pictures only
+    log = run(data, tmp_path / "p", model, skip_missing=True, **options)
+    assert {p.video_id for p in load_predictions(log)} == {"vid-a", "vid-c"}
+    assert "skipped: vid-b: " in caplog.text
+    skipped = json.loads((tmp_path / "p.run.json").read_text())["skipped"]
+    assert list(skipped) == ["vid-b"] and reason in skipped["vid-b"]
+    assert format_skipped(log) == [
+        "skipped: 1 videos, whose questions count as missing", f"  vid-b: {skipped['vid-b']}"
+    ]  # fmt: skip
+    counts = score(log, data / "longvale-annotations-eval.json", partial=True)["counts"]
+    assert {task: count["missing"] for task, count in counts.items()} == dict.fromkeys(counts, 1)
+
+
+def test_a_video_that_breaks_on_the_way_is_skipped_and_asked_again_when_it_is_repaired(data, tmp_path, monkeypatch):
+    load = VideoInputs.load
+
+    def breaking(self, video_id, *args):
+        if video_id == "vid-b":
+            raise MediaError("vid-b.mp4: cannot be decoded")
+        return load(self, video_id, *args)
+
+    whole = run(data, tmp_path / "whole", batch_size=1).read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(VideoInputs, "load", breaking)
+        with pytest.raises(
+            ValueError, match=r"vid-b\.mp4: cannot be decoded; what was answered is kept; .*--skip-missing"
+        ):
+            run(data, tmp_path / "p", batch_size=1)
+        log = run(data, tmp_path / "p", batch_size=1, skip_missing=True)
+    assert {p.video_id for p in load_predictions(log)} == {"vid-a", "vid-c"}
+    assert format_skipped(log)[1] == "  vid-b: vid-b.mp4: cannot be decoded"
+    model = FakeModel()
+    assert run(data, tmp_path / "p", model, batch_size=1).read_bytes() == whole
+    assert sum(map(len, model.batches)) == 3 and format_skipped(log) == []
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_answers_about_a_replaced_video_are_asked_again(data, videos, tmp_path, caplog, raw):
+    options = {"batch_size": 1} | ({"videos": videos} if raw else {})
+    before = run(data, tmp_path / "p", **options).read_bytes()
+    if raw:
+        os.utime(videos / "vid-a.mp4")  # copied
+        media_files.write(str(videos / "vid-b.mp4"), pictures=9)
+    else:
+        os.utime(data / "features" / "visual_features" / "vid-a.npy")
+        save_features(data / "features", "vid-b", {"visual": np.full((3, 4), 7.3)})
+    model = FakeModel()
+    log = run(data, tmp_path / "p", model, **options)
+    assert sum(map(len, model.batches)) == 3
+    assert f"{log}: asked again because the video was replaced: vid-b" in caplog.text
+    assert log.read_bytes() == run(data, tmp_path / "q", **options).read_bytes()
+    assert raw or log.read_bytes() != before
+    caplog.clear()
+    run(data, tmp_path / "p", model, **options)
+    assert sum(map(len, model.batches)) == 3 and not caplog.text
+
+
+def test_a_log_of_an_earlier_version_is_kept(data, tmp_path, caplog):
+    log = run(data, tmp_path / "p")
+    path = tmp_path / "p.run.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "inputs"}))
+    before, model = log.read_bytes(), FakeModel()
+    assert run(data, tmp_path / "p", model).read_bytes() == before and model.batches == []
+    assert "did not record what its videos are" in caplog.text
+    caplog.clear()
+    run(data, tmp_path / "p", model)
+    assert not caplog.text
 
 
 def test_limit_counts_videos(data, tmp_path):

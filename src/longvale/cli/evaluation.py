@@ -75,6 +75,7 @@ def generate(
     Answers are on disk as soon as their batch is done, and are not asked for again. Over several processes:
     accelerate launch -m longvale generate ...
     """
+    from longvale.evaluation.answer_log import format_skipped
     from longvale.evaluation.generate import generate as run
     from longvale.evaluation.sampling import Decoding
 
@@ -101,7 +102,7 @@ def generate(
         load_in_4bit=load_in_4bit,
         progress=not quiet,
     )
-    typer.echo(f"answers: {log}")
+    typer.echo("\n".join([f"answers: {log}", *format_skipped(log)]))
 
 
 def _adapter(name: str, server: str | None, times: str, frames: int, no_sound: bool) -> Any:
@@ -206,7 +207,9 @@ def evaluate(
     accelerate launch -m longvale.evaluation ...
     """
     from longvale.evaluation.ablation import format_ablation
+    from longvale.evaluation.answer_log import format_skipped
     from longvale.evaluation.evaluate import evaluate as run
+    from longvale.evaluation.runs import LOG_NAME
     from longvale.evaluation.sampling import Decoding
     from longvale.evaluation.score import format_scores
     from longvale.evaluation.zero_shot.judge import choose_judge
@@ -238,7 +241,7 @@ def evaluate(
     )
     if scores is None:
         return  # told by the first process
-    typer.echo(format_scores(scores))
+    typer.echo("\n".join([format_scores(scores), *format_skipped(output / LOG_NAME)]))
     if ablation:
         typer.echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
     typer.echo(f"report: {output / 'report.html'}")

@@ -79,4 +79,6 @@ MaxNewTokens = Annotated[
     int | None, typer.Option(help="Longest answer in tokens.", show_default="enough for each task")
 ]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many videos.", show_default="all")]
-SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave out videos that have no file.")]
+SkipMissing = Annotated[
+    bool, typer.Option("--skip-missing", help="Leave out videos that have no file or a damaged one.")
+]

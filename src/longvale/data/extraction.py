@@ -8,10 +8,9 @@
     <output>/manifest.jsonl                     a line a video: what came of it, or why nothing did
 
 Worker processes read and prepare videos; the towers run over windows of several of them at once; a thread writes what
-is done. A video whose features are all there, as they were recorded, and whose file is the one that they were made of,
-is not touched again: a run that was stopped resumes, and ends with the same files. What a file is, its content says (see
-[`file_identity`]): a copy or a new time is no reason to read it again, another video under its name is. Shards of the videos can be given to the jobs of a cluster, and `engine="ray"` does the same
-work there as one job.
+is done. A video whose features are there as they were recorded, and whose file has the same content (see
+[`file_identity`]), is not touched again: a run that was stopped resumes, and ends with the same files. Shards of the
+videos can be given to the jobs of a cluster, and `engine="ray"` does the same work there as one job.
 """
 
 from __future__ import annotations

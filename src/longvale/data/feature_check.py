@@ -40,11 +40,12 @@ class Finding:
 
     Args:
         video_id: of the video; empty for what concerns a file of many.
-        kind: `missing` (a modality has no file), `damaged` (unreadable, NaN, or not what was recorded), `unrecorded` (the
-            manifest has lost its checksums, so that damage cannot be seen), `width` (other than most), `archive` (a shard is not what its checksum says); and of less weight `absent` (the video does
-            not have the modality), `silent` (all rows alike), `length` (does not fit the duration or the other
-            modality), `failed` (the extraction gave a reason), `extra` (videos that no annotation is of), `unchecked`
-            (there is no manifest, as in stores that were downloaded).
+        kind: `missing` (a modality has no file), `damaged` (unreadable, NaN, or not what was recorded), `unrecorded`
+            (the manifest has lost its checksums, so that damage cannot be seen), `width` (other than most), `archive`
+            (a shard is not what its checksum says); and of less weight `absent` (the video does not have the modality),
+            `silent` (all rows alike), `length` (does not fit the duration or the other modality), `failed` (the
+            extraction gave a reason), `extra` (videos that no annotation is of), `unchecked` (there is no manifest, as
+            in stores that were downloaded).
         message: one line.
     """
 

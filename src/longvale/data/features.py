@@ -157,21 +157,26 @@ class FeatureStore:
             files.digest_into(digest)
         return digest.hexdigest()
 
-    def identity(self, video_id: str) -> str:
-        """A digest of a video's stored features by their content, wherever and in whichever form they are stored.
+    def identity(self, video_id: str, modalities: Iterable[Modality] = MODALITIES) -> str:
+        """Identify a video's stored features by their content, wherever they are stored.
 
         Args:
             video_id: of the video; modalities without an array are left out.
+            modalities: that count.
+
+        Returns:
+            16 hexadecimal digits.
         """
-        parts = [f"{m} {files.identity(video_id)}\n" for m, files in self._files.items() if files.has(video_id)]
+        chosen = {m: self._files[m] for m in modalities if m in self._files}
+        parts = [f"{m} {files.identity(video_id)}\n" for m, files in chosen.items() if files.has(video_id)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def load_one(self, video_id: str, modality: Modality) -> np.ndarray | None:
         """One modality of a video, as [`load`] gives it.
 
         Raises:
-            ValueError: as [`load`], and if the file has another checksum than the manifest says. A file is compared when
-                it is first read.
+            ValueError: as [`load`], and if the file has another checksum than the manifest says. It is compared when it
+                is first read.
         """
         files = self._files[modality]
         stored = files.read(video_id)

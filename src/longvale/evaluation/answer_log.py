@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import IO, Any
 from ..events import LONE_SURROGATES, atomic_write, load_json
 from ..tasks import Prediction, Question, load_predictions
 
-#: Settings that are only recorded: a folder may be moved or spelled in another way; `weights` tells models apart.
-_NOT_COMPARED = ("model",)
+logger = logging.getLogger(__name__)
+
+#: Settings that are only recorded: a folder may be moved or spelled in another way; `weights` tells models apart. The
+#: `inputs` are compared per video, and `skipped` is what came of the last run.
+_NOT_COMPARED = ("model", "inputs", "skipped")
 
 
 class AnswerLog:
@@ -28,11 +32,14 @@ class AnswerLog:
         path: the log; its folder is made.
         settings: what the answers depend on, as JSON values.
         asked: all questions of the run, in the order of the finished file.
+        inputs: what tells each video's content from another one of its name; answers about a video that has another
+            content now are dropped, and named in a warning. Videos left out are not compared.
         overwrite: begin anew if the log exists.
         part: number of the process; 0, the first, opens the log before the others do.
 
     Attributes:
         done: the answers on disk, by [`Question.key`].
+        skipped: why nothing was asked about a video, by its id; for the manifest.
 
     Raises:
         ValueError: if the log was made with other settings or by something else, or holds a line that is no answer of
@@ -55,6 +62,7 @@ class AnswerLog:
         settings: Mapping[str, Any],
         asked: Iterable[Question],
         *,
+        inputs: Mapping[str, str] | None = None,
         overwrite: bool = False,
         part: int = 0,
     ) -> None:
@@ -63,18 +71,22 @@ class AnswerLog:
         self.run_path = run_path(self.path)
         self.asked = [question.key for question in asked]
         self.done: dict[tuple, Prediction] = {}
+        self.skipped: dict[str, str] = {}
         self._file: IO[str] | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and part == 0:
             for old in (self.path, self.run_path, *self._parts()):
                 old.unlink(missing_ok=True)
-        self._check_settings(json.loads(json.dumps(settings)))
+        self._settings = self._check_settings(json.loads(json.dumps(settings)))
         if part == 0:
             self._collect()
         if self.path.is_file():
             self._read()
+        if part == 0 and inputs:
+            self._compare_inputs(inputs)
 
-    def _check_settings(self, settings: dict[str, Any]) -> None:
+    def _check_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Those of the run that made the log, or these."""
         remedy = "give another --output, or --overwrite"
         if self.run_path.is_file():
             before = load_json(self.run_path)
@@ -87,12 +99,37 @@ class AnswerLog:
                     raise ValueError(
                         f"{self.path}: was made with {name} {before.get(name)!r}, not {settings.get(name)!r}; {remedy}"
                     )
-        elif self.path.is_file():
+            return before
+        if self.path.is_file():
             raise ValueError(f"{self.path}: exists without {self.run_path.name}, which tells how it was made; {remedy}")
-        else:
-            with atomic_write(self.run_path) as file:
-                json.dump(settings, file, indent=2)
-                file.write("\n")
+        self._write_settings(settings)
+        return settings
+
+    def _write_settings(self, settings: Mapping[str, Any]) -> None:
+        with atomic_write(self.run_path) as file:
+            json.dump(settings, file, indent=2)
+            file.write("\n")
+
+    def _compare_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Drop the answers about videos that were replaced, and note what the videos are now."""
+        before = self._settings.get("inputs", {} if not self.done else None)
+        if before is None:
+            logger.warning(
+                "%s: was begun by an earlier version of longvale, which did not record what its videos are: its "
+                "answers are taken to be about those that are there now; if one was replaced, overwrite the log",
+                self.path,
+            )
+        elif not isinstance(before, dict):
+            raise ValueError(f"{self.run_path}: inputs must be an object; give another output, or overwrite it")
+        known = before or {}
+        replaced = {video_id for video_id, identity in inputs.items() if known.get(video_id, identity) != identity}
+        if replaced := sorted(replaced & {prediction.video_id for prediction in self.done.values()}):
+            logger.warning("%s: asked again because the video was replaced: %s", self.path, ", ".join(replaced))
+            self.done = {key: value for key, value in self.done.items() if value.video_id not in replaced}
+            self._write_log()
+        if known != {**known, **inputs}:
+            self._settings = {**self._settings, "inputs": dict(sorted({**known, **inputs}.items()))}
+            self._write_settings(self._settings)
 
     def _parts(self) -> list[Path]:
         return [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}.part*") if path.is_file()]
@@ -141,13 +178,32 @@ class AnswerLog:
     def finish(self) -> None:
         """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted.
 
+        Questions without an answer are left out, and their videos recorded as skipped.
+
         For the first process, after the others are done.
         """
         if self._parts():
             self._collect()
             self._read()
+        self._write_log()
+        unanswered = dict.fromkeys(key[0] for key in self.asked if key not in self.done)
+        skipped = {v: self.skipped.get(v, "the process that read it says why") for v in unanswered}
+        if skipped != self._settings.get("skipped", {}):
+            self._settings = {**self._settings, "skipped": skipped}
+            self._write_settings(self._settings)
+
+    def _write_log(self) -> None:
         with atomic_write(self.path) as file:
-            file.writelines(self.done[key].to_log() + "\n" for key in self.asked)
+            file.writelines(self.done[key].to_log() + "\n" for key in self.asked if key in self.done)
+
+
+def format_skipped(log: str | os.PathLike) -> list[str]:
+    """The videos that nothing was asked about, as the manifest of a log says: their number, and a line per video."""
+    skipped = load_json(run_path(log)).get("skipped", {})
+    if not skipped:
+        return []
+    lines = [f"  {video_id}: {reason}" for video_id, reason in skipped.items()]
+    return [f"skipped: {len(skipped)} videos, whose questions count as missing", *lines]
 
 
 def run_path(log: str | os.PathLike) -> Path:

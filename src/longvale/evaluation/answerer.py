@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from ..checkpoints.loading import weights_digest
 from ..tasks import AnyTask, Prediction, Question
-from .inputs import VideoInputs
+from .inputs import UnusableVideo, VideoInputs
+from .model import Features
 from .prefix import BATCH_TOKENS, Ask, VideoPrefixes
 from .sampling import GREEDY, Decoding
 
@@ -28,7 +29,11 @@ class Answerer(Protocol):
         ...
 
     def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction]]:
-        """Answer questions about some videos, but for batches whose keys are all `done`."""
+        """Answer questions about some videos, but for batches whose keys are all `done`.
+
+        Raises:
+            UnusableVideo: if one of the videos cannot be read; what was yielded before is right.
+        """
         ...
 
 
@@ -80,7 +85,7 @@ class LongVALEAnswerer:
         if all(question.key in done for question in questions):
             return
         place_of = {video_id: place for place, video_id in enumerate(dict.fromkeys(q.video_id for q in questions))}
-        features = [self.inputs.load(video_id, self.model, self.processor) for video_id in place_of]
+        features = [self._load(video_id) for video_id in place_of]
         prefixes = VideoPrefixes(self.model, self.processor, features)
         for task in dict.fromkeys(question.task for question in questions):
             asked = [question for question in questions if question.task == task]
@@ -95,3 +100,9 @@ class LongVALEAnswerer:
             for places, answers in batches:
                 pairs = ((asked[place], answer) for place, answer in zip(places, answers, strict=True))
                 yield [Prediction(q.video_id, q.task, answer, q.sentence_id) for q, answer in pairs]
+
+    def _load(self, video_id: str) -> Features:
+        try:
+            return self.inputs.load(video_id, self.model, self.processor)
+        except (ValueError, OSError) as error:
+            raise UnusableVideo(video_id, error) from error

@@ -19,7 +19,7 @@ from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Question, check_tasks, ques
 from .adapters.options import AdapterOptions
 from .answer_log import AnswerLog
 from .answerer import Answerer, LongVALEAnswerer
-from .inputs import VideoInputs
+from .inputs import UnusableVideo, VideoInputs
 from .model import ModelLike, load_model, token_limits
 from .prefix import BATCH_TOKENS
 from .processes import Processes, join_processes
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 #: "validation" is there for zero-shot tasks only.
 Split: TypeAlias = Literal["train", "validation", "test"]
 Item = TypeVar("Item")
+
+#: What to do about videos that cannot be read.
+_SKIP = "or leave such videos out with --skip-missing"
 
 #: Packages whose release the answers depend on.
 _VERSIONED = ("longvale", "torch", "transformers")
@@ -94,7 +97,8 @@ def generate(
         adapter: how to ask a model of others, from raw videos; None for LongVALE's own. With it, `batch_size`,
             `batch_tokens`, `decoding`, `modalities` and `zero_features` do not count.
         limit: only the first so many videos.
-        skip_missing: leave out the questions about videos that have no file, and say so, instead of refusing.
+        skip_missing: leave out the questions about videos that have no file or one that cannot be read, and name them
+            in a warning and in the manifest, instead of refusing.
         overwrite: begin anew if the log exists.
         device: such as "cpu"; by default an accelerator if there is one.
         dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
@@ -116,7 +120,7 @@ def generate(
     if adapter is not None and features is not None:
         raise ValueError(f"features ({features}) are of LongVALE's towers; models of others take videos")
     inputs = VideoInputs(data, features, _videos_folder(data, videos, adapter), modalities, zero_features)
-    asked = with_input(asked, inputs, references, skip_missing=skip_missing)
+    skipped = without_input(asked, inputs, references, skip_missing=skip_missing)
     processes = join_processes()
     device = device or processes.device
     if adapter is None:
@@ -125,7 +129,19 @@ def generate(
     else:
         known = {} if asked[0].task in ZERO_SHOT_TASKS else load_annotations(references)
         answerer = adapter.build(model, inputs.root, known, limits, device, dtype, load_in_4bit)
-    return answer_all(answerer, asked, output, settings, processes, overwrite=overwrite, progress=progress)
+    usable = [video_id for video_id in dict.fromkeys(q.video_id for q in asked) if video_id not in skipped]
+    return answer_all(
+        answerer,
+        asked,
+        output,
+        settings,
+        processes,
+        inputs=inputs.identities(usable),
+        skipped=skipped,
+        skip_missing=skip_missing,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def load_questions(
@@ -166,28 +182,30 @@ def load_questions(
     return references, [question for question in asked if question.video_id in chosen], settings
 
 
-def with_input(
+def without_input(
     asked: Sequence[Question], inputs: VideoInputs, references: Path, *, skip_missing: bool = False
-) -> list[Question]:
-    """The questions about videos that have an input; others are refused now, not hours later.
+) -> dict[str, str]:
+    """The videos that have no input or a damaged one, with the reason; they are refused now, not hours later.
 
     Raises:
         FileNotFoundError: naming the file that is missing, unless those are to be skipped.
-        ValueError: if no video is left.
+        ValueError: naming the file that is damaged, unless those are to be skipped; or if no video is left.
     """
-    lacking = set()
-    for video_id in dict.fromkeys(question.video_id for question in asked):
+    skipped: dict[str, str] = {}
+    video_ids = dict.fromkeys(question.video_id for question in asked)
+    for video_id in video_ids:
         try:
             inputs.check(video_id)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
             if not skip_missing:
-                raise
-            logger.warning("skipped: %s", error)
-            lacking.add(video_id)
-    left = [question for question in asked if question.video_id not in lacking]
-    if not left:
-        raise ValueError(f"{references}: none of its videos is in {inputs.root}; give the folder that has them")
-    return left
+                raise type(error)(f"{error}, {_SKIP}") from error
+            skipped[video_id] = str(error)
+    if len(skipped) == len(video_ids):
+        first = next(iter(skipped.values()))
+        raise ValueError(f"{references}: none of its videos can be read from {inputs.root}; the first: {first}")
+    for video_id, reason in skipped.items():
+        logger.warning("skipped: %s: %s", video_id, reason)
+    return skipped
 
 
 def answer_all(
@@ -197,6 +215,9 @@ def answer_all(
     settings: Mapping[str, Any],
     processes: Processes | None = None,
     *,
+    inputs: Mapping[str, str] | None = None,
+    skipped: Mapping[str, str] | None = None,
+    skip_missing: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -208,24 +229,29 @@ def answer_all(
         output: log to write, or to go on with.
         settings: what a manifest says of the questions.
         processes: this process among all.
+        inputs: what the videos are, see [`AnswerLog`].
+        skipped: why nothing is to be asked about a video, by its id.
+        skip_missing: leave out, too, what turns out to be unreadable on the way.
         overwrite: begin anew if the log exists.
         progress: show a progress bar, of the first process.
 
     Raises:
         Locked: if another run writes the log.
-        ValueError: if `output` was made with other settings.
+        ValueError: if `output` was made with other settings, or a video cannot be read.
     """
-    processes = processes or Processes()
-    answerer.check(dict.fromkeys(question.video_id for question in asked))
+    processes, skipped = processes or Processes(), skipped or {}
+    todo = [question for question in asked if question.video_id not in skipped]
+    answerer.check(dict.fromkeys(question.video_id for question in todo))
     settings = {**answerer.settings(), **settings, "versions": {name: version(name) for name in _VERSIONED}}
     lock = hold(Path(output).parent, Path(output).name, work="answering questions")
     with lock if processes.rank == 0 else nullcontext():
         with processes.first_goes_first():
-            log = AnswerLog(output, settings, asked, overwrite=overwrite, part=processes.rank)
-        blocks = list(video_blocks(asked, answerer.videos_at_a_time))
+            log = AnswerLog(output, settings, asked, inputs=inputs, overwrite=overwrite, part=processes.rank)
+        log.skipped.update(skipped)
+        blocks = list(video_blocks(todo, answerer.videos_at_a_time))
         processes.wait()
         with log:
-            _answer_blocks(answerer, log, blocks[processes.rank :: processes.count], processes, progress)
+            _answer_blocks(answerer, log, blocks[processes.rank :: processes.count], processes, skip_missing, progress)
         processes.wait()
         with processes.first_goes_first():
             if processes.rank == 0:
@@ -234,7 +260,12 @@ def answer_all(
 
 
 def _answer_blocks(
-    answerer: Answerer, log: AnswerLog, blocks: Sequence[list[Question]], processes: Processes, progress: bool
+    answerer: Answerer,
+    log: AnswerLog,
+    blocks: Sequence[list[Question]],
+    processes: Processes,
+    skip_missing: bool,
+    progress: bool,
 ) -> None:
     from tqdm.auto import tqdm
 
@@ -248,11 +279,20 @@ def _answer_blocks(
         disable=not progress or processes.rank > 0,
     ) as bar:
         for block in blocks:
-            for batch in answerer.answer(block, log.done.keys()):
-                # What a kill left of a batch was asked as the whole batch again, so that rounding cannot differ.
-                new = [prediction for prediction in batch if prediction.key not in log.done]
-                log.append(new)
-                bar.update(len(new))
+            while block:
+                try:
+                    for batch in answerer.answer(block, log.done.keys()):
+                        # What a kill left of a batch was asked as the whole batch again: rounding cannot differ.
+                        new = [prediction for prediction in batch if prediction.key not in log.done]
+                        log.append(new)
+                        bar.update(len(new))
+                    break
+                except UnusableVideo as error:
+                    if not skip_missing:
+                        raise ValueError(f"{error}; what was answered is kept; {_SKIP}") from error
+                    logger.warning("skipped: %s: %s", error.video_id, error)
+                    log.skipped[error.video_id] = str(error)
+                    block = [question for question in block if question.video_id != error.video_id]
 
 
 def video_blocks(asked: Iterable[Question], videos: int) -> Iterator[list[Question]]:

@@ -8,14 +8,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..data.checksums import identities
 from ..data.extraction import encode_video
 from ..data.features import FOLDERS, FeatureStore, feature_path
 from ..data.sources import index_videos
 from ..events import MODALITIES, Modality
+from ..models.media import probe
 from ..names import look_up
 from .model import Features
 
 logger = logging.getLogger(__name__)
+
+
+class UnusableVideo(ValueError):
+    """A video whose input cannot be read, so that nothing can be asked about it.
+
+    Args:
+        video_id: of the video.
+        reason: one line.
+    """
+
+    def __init__(self, video_id: str, reason: object) -> None:
+        super().__init__(str(reason))
+        self.video_id = video_id
 
 
 class VideoInputs:
@@ -68,22 +83,44 @@ class VideoInputs:
                 )
 
     def check(self, video_id: str) -> None:
-        """Look, without reading, whether a video's input is there.
+        """Look whether a video's input is there and can be read: all of stored features, the header of a media file.
 
         Raises:
-            FileNotFoundError: naming the file that is missing.
+            FileNotFoundError: naming the file that is missing, or if the video has none of the modalities asked for.
+            ValueError: naming the file that is damaged.
         """
+        self._find(video_id)
+        if self._store is not None:
+            self._check_given(
+                video_id, [m for m, rows in self._store.load(video_id, "none").items() if rows is not None]
+            )
+            return
+        info = probe(look_up(self._videos, video_id))
+        self._check_given(video_id, ["visual"] * info.has_video + ["audio", "speech"] * info.has_audio)
+
+    def identities(self, video_ids: Iterable[str]) -> dict[str, str]:
+        """What tells the input of each of these videos from another one of its name, by the content."""
+        if self._store is None:
+            return identities({video_id: look_up(self._videos, video_id) for video_id in video_ids})
+        return {video_id: self._store.identity(video_id, self.modalities) for video_id in video_ids}
+
+    def _find(self, video_id: str) -> None:
         if self._store is None:
             video = look_up(self._videos, video_id)
             if video is None or not video.exists():
                 place = f"{self.root / video_id}.mp4: no such file" if video is None else f"{video}: a link to nothing"
-                raise FileNotFoundError(f"{place}; add it, or leave such videos out with --skip-missing")
+                raise FileNotFoundError(f"{place}; add it")
             return
         absent = [modality for modality in self._store.missing(video_id) if modality in self.modalities]
         if absent:
             path = feature_path(self.root, video_id, absent[0])
+            raise FileNotFoundError(f"{path}: no such file; make it with `longvale features`")
+
+    def _check_given(self, video_id: str, present: Iterable[str]) -> None:
+        if not set(present) & set(self.modalities):
             raise FileNotFoundError(
-                f"{path}: no such file; make it with `longvale features`, or leave such videos out with --skip-missing"
+                f"{self.root}: video {video_id!r} has no {' or '.join(self.modalities)} features: it has nothing "
+                "that the model could be given; ask for other modalities"
             )
 
     def check_widths(self, video_ids: Iterable[str], model: Any) -> None:
@@ -109,18 +146,14 @@ class VideoInputs:
         """
         import numpy as np
 
-        self.check(video_id)
+        self._find(video_id)
         if self._store is None:
             found = encode_video(model, processor, look_up(self._videos, video_id))
         else:
             self.check_widths([video_id], model)
             found = self._store.load(video_id, missing="none")  # missing are, at most, modalities not asked for
         features = {m: found[m] if m in self.modalities else None for m in MODALITIES}
-        if all(values is None for values in features.values()):
-            raise FileNotFoundError(
-                f"{self.root}: video {video_id!r} has no {' or '.join(self.modalities)} features: it has nothing "
-                "that the model could be given; ask for other modalities"
-            )
+        self._check_given(video_id, [modality for modality, values in features.items() if values is not None])
         if self.zero_features:
             features = {m: None if values is None else np.zeros_like(values) for m, values in features.items()}
         return features

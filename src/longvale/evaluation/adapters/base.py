@@ -7,7 +7,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...events import Annotation
+from ...models.media import MediaError
 from ...tasks import AnyTask, Prediction, Question
+from ..inputs import UnusableVideo
 from .media import RawVideos
 from .wording import UNITS, Unit, read_reply, word_question
 
@@ -44,7 +46,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
-        """What the model says to a text about a video."""
+        """What the model says to a text about a video.
+
+        Raises:
+            MediaError: if the model can do nothing with such a video.
+        """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -69,9 +75,12 @@ class Adapter(ABC):
         for question in questions:
             if question.key in done:
                 continue
-            media = self.videos.read(question.video_id)
             text = word_question(question, self.annotations, self.unit)
-            reply = self.reply(media, text, self.limits[question.task])
+            try:
+                media = self.videos.read(question.video_id)
+                reply = self.reply(media, text, self.limits[question.task])
+            except (MediaError, FileNotFoundError) as error:
+                raise UnusableVideo(question.video_id, error) from error
             answer = read_reply(question, reply, media.duration, self.unit)
             # The model's own words stay beside what was read of them.
             yield [Prediction(question.video_id, question.task, answer, question.sentence_id, info={"reply": reply})]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
 from ...checkpoints.loading import choose_device, not_found, weight_options, weights_digest
+from ...models.media import MediaError
 from ...reasoning import strip_reasoning
 from .base import Adapter
 
@@ -74,12 +75,12 @@ class ChatAdapter(Adapter):
 
         Raises:
             NoAnswer: if the model wrote reasoning alone.
-            ValueError: if the video has no picture.
+            MediaError: if the video has no picture.
         """
         import torch
 
         if media.frames is None:
-            raise ValueError("the video has no picture; this model needs frames")
+            raise MediaError("the video has no picture; this model needs frames")
         messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         inputs = self.processor(text=[prompt], return_tensors="pt", **self._video(media)).to(self.model.device)

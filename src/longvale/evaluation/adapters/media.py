@@ -47,9 +47,7 @@ class RawVideos:
         """
         for video_id in video_ids:
             if video_id not in self._paths:
-                raise FileNotFoundError(
-                    f"{self.root / video_id}.mp4: no such file; add it, or leave such videos out with --skip-missing"
-                )
+                raise FileNotFoundError(f"{self.root / video_id}.mp4: no such file; add it")
 
     def _read(self, video_id: str) -> Media:
         """Frames and sound of a video."""

@@ -34,7 +34,7 @@ def write_zero_shot_report(
     Returns:
         The path of the file.
     """
-    told = [[name, str(value)] for name, value in manifest.items()]
+    told = [[name, str(value)] for name, value in manifest.items() if name != "inputs"]
     parts = [
         "<h2>Scores</h2>",
         f"<p class=note>Protocol {escape(scores['protocol'])}. All scores are multiplied by 100.</p>",
