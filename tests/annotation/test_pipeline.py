@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from longvale.annotation.captions import template_captioners
 from longvale.annotation.correlation import Concatenation, LanguageModelReasoner
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
-from longvale.annotation.stages import StageLog
+from longvale.annotation.stages import StageLog, Stages
 from longvale.chat_client import ChatClient, NoAnswer, ServerError
 from longvale.events import RELATIONS, load_annotations, load_json
 
 pytest.importorskip("scenedetect")
 pytest.importorskip("silero_vad")
+
+
+STAGES = ("videos", "boundaries", "captions", "events")
 
 
 def lines(output, stage):
@@ -91,6 +95,51 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_
         run(videos, output, Named())
     run(videos, output, Named(), overwrite=True)
     assert lines(output, "events")[0]["caption"] == "named"
+
+
+def test_a_replaced_video_is_annotated_again_and_named(videos, film, tmp_path, monkeypatch, caplog):
+    output = tmp_path / "out.json"
+    run(videos, output)
+    kept = {stage: [r for r in lines(output, stage) if r["video_id"] == "a"] for stage in STAGES}
+    picture = stage_folder(output) / "timelines" / "b.png"
+    drawn = picture.read_bytes()
+    (videos / "b.mp4").unlink()
+    shutil.copyfile(film("one.mp4", 6), videos / "b.mp4")
+    (videos / "a.mp4").unlink()
+    shutil.copyfile(film("two.mp4", 8), videos / "a.mp4")  # the same content, copied
+    killed = RuntimeError("killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "forget", lambda self, ids: self.events.rewrite(lambda r: None) or raise_(killed))
+        with pytest.raises(RuntimeError, match="killed"):
+            run(videos, output)
+    caplog.clear()
+    run(videos, output)
+    assert f"{stage_folder(output)}: annotated again because the video was replaced: b" in caplog.text
+    run(videos, tmp_path / "whole.json")
+    assert load_json(output) == load_json(tmp_path / "whole.json")
+    for stage in STAGES[:-1]:  # the events were lost in the kill
+        assert [r for r in lines(output, stage) if r["video_id"] == "a"] == kept[stage]
+    assert picture.read_bytes() != drawn
+
+
+def raise_(error):
+    raise error
+
+
+def test_stages_of_an_earlier_version_are_kept(videos, tmp_path, monkeypatch, caplog):
+    output = tmp_path / "out.json"
+    run(videos, output)
+    path = stage_folder(output) / "videos.jsonl"
+    before = path.read_bytes()
+    old = [{k: v for k, v in record.items() if k != "identity"} for record in lines(output, "videos")]
+    path.write_text("".join(json.dumps(record) + "\n" for record in old))
+    monkeypatch.setattr("longvale.annotation.video_stages.read_footage", lambda path: raise_(AssertionError("again")))
+    run(videos, output)
+    assert "2 videos were annotated without the identity of their files" in caplog.text
+    assert sorted(lines(output, "videos"), key=str) == sorted(map(json.loads, before.splitlines()), key=str)
+    caplog.clear()
+    run(videos, output)
+    assert not caplog.text
 
 
 class Named:

@@ -208,9 +208,7 @@ def test_videos_are_encoded_once_each(data, videos, tmp_path):
     assert len(load_predictions(log)) == QUESTIONS
     assert model.encoded == 3
     (videos / "vid-b.mp4").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"videos/vid-b\.mp4: no such file; add it, or leave .*--skip-missing"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"videos/vid-b\.mp4: no such file; add it, or leave .*--skip-missing"):
         run(data, tmp_path / "q", videos=videos)
 
 

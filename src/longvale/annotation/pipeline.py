@@ -11,13 +11,15 @@
     out.stages/events.jsonl        a line an event: caption, modalities, relations, how they were found
     out.stages/timelines/ID.png    boundaries of a video, to look at
 
-A stage of a video, or of an event, that is on disk is not done again.
+A stage of a video, or of an event, that is on disk is not done again, unless the video was replaced: what counts is the
+content of its file, see [`file_identity`].
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -32,6 +34,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..chat_client import Patience
+from ..data.checksums import identities
 from ..data.extraction import Engine, find_videos
 from ..events import Annotation, Event, atomic_write, save_annotations
 from ..locks import hold
@@ -40,6 +43,8 @@ from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import Stages, claim
 from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
+
+logger = logging.getLogger(__name__)
 
 #: Timelines are drawn of the first so many videos.
 TIMELINES = 20
@@ -188,6 +193,7 @@ class _Run:
     ) -> None:
         from tqdm import tqdm
 
+        self._compare(paths)
         items = [(video_id, path, self._picture(video_id, n)) for n, (video_id, path) in enumerate(paths.items())]
         bar = tqdm(total=len(paths), unit="video", desc="annotate", disable=not progress)
         if engine == "ray":
@@ -203,6 +209,29 @@ class _Run:
         with bar, closing(done):
             for _ in done:
                 bar.update()
+
+    def _compare(self, paths: Mapping[str, Path]) -> None:
+        """Forget what was done of videos whose files have another content now; name them."""
+        known = {video_id: path for video_id, path in paths.items() if self.stages.videos.get(video_id) is not None}
+        found = identities(known)
+        unidentified = {v for v in found if "identity" not in self.stages.videos.get(v)}
+        replaced = {v for v in found if self.stages.videos.get(v).get("identity") != found[v]} - unidentified
+        if replaced:
+            for video_id in replaced:
+                (self.folder / "timelines" / f"{video_id}.png").unlink(missing_ok=True)
+            self.stages.forget(replaced)
+            names = ", ".join(sorted(replaced))
+            logger.warning("%s: annotated again because the video was replaced: %s", self.folder, names)
+        if unidentified:
+            self.stages.videos.rewrite(
+                lambda record: record | {"identity": found[v]} if (v := record["video_id"]) in unidentified else record
+            )
+            logger.warning(
+                "%s: %d videos were annotated without the identity of their files, by an earlier version of longvale: "
+                "the stages are taken to be of the files that are there now; if one was replaced, use --overwrite",
+                self.folder,
+                len(unidentified),
+            )
 
     def _picture(self, video_id: str, number: int) -> Path | None:
         name = f"{video_id}.png"

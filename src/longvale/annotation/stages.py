@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -82,6 +82,21 @@ class StageLog:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._records[self._key_of(record)] = json.loads(json.dumps(record))
 
+    def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+        """Put `change(record)` in the place of each record, None for nothing; the file is written only if one changes.
+
+        Args:
+            change: must not change the key.
+        """
+        with self._lock:
+            changed = {key: change(record) for key, record in self._records.items()}
+            if changed == self._records:
+                return
+            self._records = {key: record for key, record in changed.items() if record is not None}
+            with atomic_write(self.path) as file:
+                file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self._records.values())
+            self._cut_to = None
+
 
 def _without_seconds(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name != "seconds"}
@@ -121,6 +136,11 @@ class Stages:
             for record in log.values():
                 found.setdefault(record["video_id"], {}).setdefault(name, []).append(record)
         return found
+
+    def forget(self, video_ids: Collection[str]) -> None:
+        """Drop all that is done of videos; the line that admitted them goes last: a kill leaves it to be compared."""
+        for _, log in reversed(list(self)):
+            log.rewrite(lambda record: None if record["video_id"] in video_ids else record)
 
     def add(self, records: Records) -> None:
         """Put records into their logs."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..chat_client import NoAnswer, Patience
+from ..data.checksums import identities
 from ..events import Modality
 from ..models.media import MediaError, MediaLengthError, probe
 from ..plotting import strip_times
@@ -153,6 +154,7 @@ class VideoStages:
         record = self.stages.videos.get(video_id)
         if record is None:
             start = time.perf_counter()
+            identity = identities({video_id: path}).get(video_id)  # before it is read: it may be replaced meanwhile
             facts, rejections = self._examine(path, footage)
             seconds = _since(start)
             if not rejections:  # boundaries look at every picture: only then is it known that all can be read
@@ -164,6 +166,7 @@ class VideoStages:
             record = {
                 "video_id": video_id,
                 "file": path.name,
+                "identity": identity,
                 "admitted": not rejections,
                 "rejections": [asdict(rejection) for rejection in rejections],
                 "facts": asdict(facts),

@@ -116,11 +116,11 @@ class AnswerLog:
         if before is None:
             logger.warning(
                 "%s: was begun by an earlier version of longvale, which did not record what its videos are: its "
-                "answers are taken to be about those that are there now; if one was replaced, overwrite the log",
+                "answers are taken to be about those that are there now; if one was replaced, give --overwrite",
                 self.path,
             )
         elif not isinstance(before, dict):
-            raise ValueError(f"{self.run_path}: inputs must be an object; give another output, or overwrite it")
+            raise ValueError(f"{self.run_path}: inputs must be an object; give another --output, or --overwrite")
         known = before or {}
         replaced = {video_id for video_id, identity in inputs.items() if known.get(video_id, identity) != identity}
         if replaced := sorted(replaced & {prediction.video_id for prediction in self.done.values()}):
