@@ -348,3 +348,25 @@ def test_the_folder_of_a_file_is_made(tmp_path):
     with atomic_write(tmp_path / "new" / "folder" / "a.json") as file:
         file.write("{}")
     assert (tmp_path / "new/folder/a.json").read_text() == "{}"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match="none: no such folder"),
+        atomic_write(tmp_path / "none" / "a.json"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("depth", [201, 900, 5000, 100_000])
+@pytest.mark.parametrize("form", ["[%s]", '{"a": {"extra": %s}}', '[1, {"b": "[[", "c": %s}]'])
+def test_deep_json_is_refused_in_one_line_however_deep_the_parser_can_go(tmp_path, depth, form):
+    path = tmp_path / "deep.json"
+    path.write_text(form % ("[" * depth + "]" * depth))
+    with pytest.raises(ValueError, match=r"deep\.json: not readable: nested too deeply$"):
+        load_json(path)
+
+
+def test_wide_json_is_not_deep():
+    assert parse_json(json.dumps([[[]]] * 1000)) == [[[]]] * 1000
+    assert parse_json("[" * 200 + "]" * 200)

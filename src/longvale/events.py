@@ -40,6 +40,9 @@ RELATIONS = (
     "audio-only",
 )
 
+#: Levels of JSON: enough for any file of ours, few enough for whatever walks through it.
+_MAX_DEPTH = 200
+
 #: What `open` does with half a character, which JSON may hold and UTF-8 may not: write it as JSON does, `\ud83d`.
 LONE_SURROGATES = "backslashreplace"
 
@@ -239,7 +242,7 @@ def load_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse strict JSON: `ValueError` on repeated keys, NaN, infinity, wrong UTF-8 and broken syntax."""
+    """Parse strict JSON: `ValueError` on repeated keys, NaN, infinity, wrong UTF-8, deep nesting and broken syntax."""
 
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -253,13 +256,28 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"{name} is not a number; give a finite value")
 
     try:
-        return json.loads(text, object_pairs_hook=no_repeats, parse_constant=no_constant)
+        value = json.loads(text, object_pairs_hook=no_repeats, parse_constant=no_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text: {error}") from None
     except RecursionError:
         raise ValueError("not readable: nested too deeply") from None
+    openers = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
+    if sum(map(text.count, openers)) > _MAX_DEPTH and _is_deeper(value, _MAX_DEPTH):
+        raise ValueError("not readable: nested too deeply")
+    return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested more than so many levels; without recursion."""
+    level = [value] if isinstance(value, list | dict) else []
+    for _ in range(depth):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [child for children in inner for child in children if isinstance(child, list | dict)]
+        if not level:
+            return False
+    return True
 
 
 @contextmanager

@@ -231,3 +231,40 @@ def test_arrays_in_archives_are_never_unpickled_and_checked(tmp_path):
             parse_npy(content, "x.npy")
     assert not (tmp_path / "executed").exists()
     np.testing.assert_array_equal(parse_npy(npy(np.ones((3, 4), order="F") * [1, 2, 3, 4]), "x"), [[1, 2, 3, 4]] * 3)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_of_any_compression_are_read_or_refused_in_one_line(tmp_path, method):
+    path, array = tmp_path / "visual_features.zip", np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("one.npy", npy(array))
+    np.testing.assert_array_equal(FeatureStore(tmp_path).load("one")["visual"], array)
+    whole, refused = path.read_bytes(), 0
+    for place in range(30, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            FeatureStore(tmp_path).load("one", missing="none")
+        except ValueError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            refused += 1
+    assert refused > 50
+
+
+COLUMNS = {
+    "video_id": [[1], [None], [[1.0]], [b"\xff"]],
+    "visual_features": [[1], ["a"], [[1.0]], [[["a"]]], [[[1.0, None]]], [[None, [1.0]]], [{"a": 1}]],
+    "sha256": [["a"], [1], [None], [{"visual": 1}], [[["a"]]]],
+}
+
+
+@pytest.mark.parametrize(("name", "values"), [(name, v) for name, some in COLUMNS.items() for v in (None, *some)])
+def test_shards_of_other_columns_are_refused_in_one_line(tmp_path, name, values):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"video_id": ["a"], "visual_features": [[[1.0, 2.0]]], "sha256": [{"visual": "0"}]}
+    columns = columns | {name: values} if values is not None else {k: v for k, v in columns.items() if k != name}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        FeatureStore(tmp_path).load("a")
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -26,6 +27,19 @@ from .checksums import file_identity, file_sha256
 #: What numpy raises on headers that are cut, hostile, or promise more than the file holds.
 _HEADER_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, tokenize.TokenError, EOFError)
 
+#: What zipfile raises on archives that are damaged or hostile, by the compression of the member: bzip2 says OSError.
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError, struct.error,
+    OverflowError, MemoryError,
+)  # fmt: skip
+
+try:
+    import lzma
+
+    _ARCHIVE_ERRORS = (*_ARCHIVE_ERRORS, lzma.LZMAError)
+except ImportError:  # a Python built without it, whose zipfile says NotImplementedError
+    pass
+
 #: The largest array that is read from an archive: an hour of video has 703 windows of speech, 1280 wide, 3.6 MB.
 _MAX_MEMBER_BYTES = 256 << 20
 
@@ -34,6 +48,9 @@ _MAX_RATIO = 200
 
 #: Of a member of a zip archive: its name is UTF-8.
 _UTF8_FLAG = 0x800
+
+#: What pyarrow raises, beside its own, on Parquet files that are damaged or of other columns.
+_PARQUET_ERRORS = (ValueError, TypeError, KeyError, OSError, OverflowError, MemoryError, NotImplementedError)
 
 #: Bytes that are fetched at once of an archive that lies behind a URL: a video's features of one modality and some.
 _BLOCK_BYTES = 512 << 10
@@ -181,8 +198,8 @@ class NpyArchive:
         try:
             with self._archive().open(member) as file:
                 content = file.read(member.file_size + 1)  # at the end zipfile compares the checksum
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise ValueError(f"{place}: damaged ({error}); copy or download the archive again") from None
+        except _ARCHIVE_ERRORS as error:
+            raise ValueError(f"{place}: damaged ({_reason(error)}); copy or download the archive again") from None
         if len(content) != member.file_size:
             raise ValueError(
                 f"{place}: is not of the {member.file_size} bytes that the archive says; download it again"
@@ -192,10 +209,13 @@ class NpyArchive:
     def _archive(self) -> zipfile.ZipFile:
         # A process that was forked must not share the place in the file with its parent.
         if self._opened is None or self._opened[0] != os.getpid():
+            file = open_binary(self.name)
             try:
-                self._opened = os.getpid(), zipfile.ZipFile(open_binary(self.name))
-            except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-                raise ValueError(f"{self.name}: not a whole zip archive ({error}); copy or download it again") from None
+                self._opened = os.getpid(), zipfile.ZipFile(file)
+            except _ARCHIVE_ERRORS as error:
+                raise ValueError(
+                    f"{self.name}: not a whole zip archive ({_reason(error)}); copy or download it again"
+                ) from None
         return self._opened[1]
 
     def _check_safe(self, member: zipfile.ZipInfo) -> None:
@@ -270,27 +290,30 @@ class ParquetShards:
 
         self.root, self.paths = root, paths
         self.rows: dict[str, tuple[Path, int, int]] = {}  # shard, row group, row of it
+        self._checksums: dict[str, dict[str, str | None]] = {}
         self.columns: set[str] = set()
         self._group: tuple[tuple[Path, int], Any] | None = None  # the last one that was read
         for path in paths:
             try:
                 file = pq.ParquetFile(path)
+                _check_columns(file.schema_arrow)
                 self.columns |= set(file.schema_arrow.names)
-                groups = [file.read_row_group(g, columns=["video_id"]) for g in range(file.num_row_groups)]
-                ids = [group.column("video_id").to_pylist() for group in groups]
-            except (pa.ArrowException, KeyError, OSError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ValueError(
-                    f"{path}: not a shard of features ({reason}); make it with `longvale features pack`"
-                ) from None
-            for group, videos in enumerate(ids):
-                for row, video_id in enumerate(videos):
+                named = ["video_id", "sha256"]
+                groups = [file.read_row_group(g, columns=named).to_pylist() for g in range(file.num_row_groups)]
+                for video_id in (row["video_id"] for group in groups for row in group):
                     check_video_id(video_id)
+            except (*_PARQUET_ERRORS, pa.ArrowException) as error:
+                raise ValueError(
+                    f"{path}: not a shard of features ({_reason(error)}); make it with `longvale features pack`"
+                ) from None
+            for group, videos in enumerate(groups):
+                for row, video_id in enumerate(video["video_id"] for video in videos):
                     if video_id in self.rows:
                         raise ValueError(
                             f"{path}: video {video_id!r} is in {self.rows[video_id][0].name}, too; keep one"
                         )
                     self.rows[video_id] = (path, group, row)
+                    self._checksums[video_id] = videos[row]["sha256"] or {}
 
     def array(self, video_id: str, modality: Modality, place: str) -> np.ndarray:
         """float16 [n, width]; [0, 0] for a modality that the video does not have."""
@@ -301,8 +324,8 @@ class ParquetShards:
             return np.zeros((0, 0), np.float16)
         values = rows.values  # list<halffloat> of this video
         lengths = np.diff(values.offsets.to_numpy())
-        if not len(lengths) or (lengths != lengths[0]).any():
-            raise ValueError(f"{place}: has rows of different widths; pack it again")
+        if not len(lengths) or (lengths != lengths[0]).any() or values.null_count or values.flatten().null_count:
+            raise ValueError(f"{place}: has rows of different widths, or without values; pack it again")
         array = values.flatten().to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
         if self.checksums(video_id).get(modality) != array_digest(array):
             raise ValueError(f"{place}: is not what was packed (checksum); copy or download the shard again")
@@ -310,8 +333,7 @@ class ParquetShards:
 
     def checksums(self, video_id: str) -> dict[str, str | None]:
         """Of a video's arrays by modality, as they were packed."""
-        path, group, row = self.rows[video_id]
-        return self._read_group(path, group).column("sha256")[row].as_py() or {}
+        return self._checksums[video_id]
 
     def _read_group(self, path: Path, group: int) -> Any:
         import pyarrow as pa
@@ -320,8 +342,8 @@ class ParquetShards:
         if self._group is None or self._group[0] != (path, group):
             try:
                 table = pq.ParquetFile(path).read_row_group(group)
-            except (pa.ArrowException, OSError) as error:
-                raise ValueError(f"{path}: damaged ({' '.join(str(error).split())[:200]}); copy it again") from None
+            except (*_PARQUET_ERRORS, pa.ArrowException) as error:
+                raise ValueError(f"{path}: damaged ({_reason(error)}); copy it again") from None
             columns = {n: pa.chunked_array([_storage(c) for c in table.column(n).chunks]) for n in table.column_names}
             self._group = (path, group), pa.table(columns).combine_chunks()
         return self._group[1]
@@ -338,6 +360,42 @@ def _member_name(member: zipfile.ZipInfo) -> str:
         return member.filename.encode("cp437").decode()
     except UnicodeError:
         return member.filename
+
+
+def _check_columns(schema: Any) -> None:
+    """Refuse other columns than those of [`row_features`]."""
+    import pyarrow as pa
+
+    kinds = {"video_id": "a text", "sha256": "a struct of texts"}
+    kinds |= {name: "lists of lists of floats" for name in schema.names if name.endswith("_features")}
+    for name, kind in kinds.items():
+        if name not in schema.names:
+            raise ValueError(f"has no column {name!r}")
+        found = schema.field(name).type
+        storage = getattr(found, "storage_type", found)
+        if name == "video_id":
+            fits = pa.types.is_string(storage) or pa.types.is_large_string(storage)
+        elif name == "sha256":
+            fits = pa.types.is_struct(storage) and all(pa.types.is_string(item.type) for item in storage)
+        else:
+            fits = (
+                _is_list(storage)
+                and _is_list(storage.value_type)
+                and pa.types.is_floating(storage.value_type.value_type)
+            )
+        if not fits:
+            raise ValueError(f"column {name!r} must be {kind}, not {str(found)[:80]}")
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _reason(error: Exception) -> str:
+    """What another library says, in one line of a bearable length."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _storage(array: Any) -> Any:

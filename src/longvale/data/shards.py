@@ -96,8 +96,9 @@ def read_shards(folder: Path, split: str, needed: Iterable[str]) -> Iterator[dic
                     raise ValueError(f"{path}: has no column '{missing[0]}'; prepare the data again")
                 for batch in file.iter_batches(_ROWS_A_GROUP):
                     yield from batch.to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path}: not readable as Parquet ({error}); fetch it again") from None
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path}: not readable as Parquet ({reason}); fetch it again") from None
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

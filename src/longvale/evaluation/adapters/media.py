@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...data.sources import index_videos
+from ...names import look_up
 
 if TYPE_CHECKING:
     from ...models.media import Media
@@ -46,7 +47,7 @@ class RawVideos:
             FileNotFoundError: naming the first file that is missing.
         """
         for video_id in video_ids:
-            if video_id not in self._paths:
+            if look_up(self._paths, video_id) is None:
                 raise FileNotFoundError(f"{self.root / video_id}.mp4: no such file; add it")
 
     def _read(self, video_id: str) -> Media:
@@ -54,5 +55,5 @@ class RawVideos:
         from ...models.media import read_media
 
         return read_media(
-            self._paths[video_id], num_frames=self.frames, size=self.size, sampling_rate=self.sampling_rate
+            look_up(self._paths, video_id), num_frames=self.frames, size=self.size, sampling_rate=self.sampling_rate
         )
