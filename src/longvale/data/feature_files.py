@@ -1,12 +1,11 @@
-"""What a feature store reads from: folders of `.npy` files, the published zip archives as they are, Parquet shards.
+"""What a feature store reads from: folders of `.npy` files, the published zip archives as they are.
 
-Each is a set of arrays by video id, of one modality. Nothing is unpacked, nothing is unpickled, and every array is
-checked before it is believed.
+Parquet shards are in `feature_shards.py`. Each is a set of arrays by video id, of one modality. Nothing is unpacked,
+nothing is unpickled, and every array is checked before it is believed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
@@ -48,9 +47,6 @@ _MAX_RATIO = 200
 
 #: Of a member of a zip archive: its name is UTF-8.
 _UTF8_FLAG = 0x800
-
-#: What pyarrow raises, beside its own, on Parquet files that are damaged or of other columns.
-_PARQUET_ERRORS = (ValueError, TypeError, KeyError, OSError, OverflowError, MemoryError, NotImplementedError)
 
 #: Bytes that are fetched at once of an archive that lies behind a URL: a video's features of one modality and some.
 _BLOCK_BYTES = 512 << 10
@@ -119,7 +115,7 @@ class NpyFolder:
             array = np.lib.format.open_memmap(path, mode="r")
         except _HEADER_ERRORS as error:
             raise ValueError(_not_whole(path, error)) from None
-        return _check_kind(array, path)
+        return check_kind(array, path)
 
     def shape(self, video_id: str) -> tuple[int, ...]:
         return self._map(self._path(video_id)).shape
@@ -191,7 +187,8 @@ class NpyArchive:
             digest.update(f"{self.name}\0{member.filename}\0{member.file_size}\0{member.CRC}\n".encode())
 
     def identity(self, video_id: str) -> str:
-        return f"{self._members[video_id].file_size}-{self._members[video_id].CRC:08x}"
+        member = look_up(self._members, video_id)
+        return f"{member.file_size}-{member.CRC:08x}"
 
     def _content(self, video_id: str) -> bytes:
         member, place = look_up(self._members, video_id), self.place(video_id)
@@ -199,7 +196,7 @@ class NpyArchive:
             with self._archive().open(member) as file:
                 content = file.read(member.file_size + 1)  # at the end zipfile compares the checksum
         except _ARCHIVE_ERRORS as error:
-            raise ValueError(f"{place}: damaged ({_reason(error)}); copy or download the archive again") from None
+            raise ValueError(f"{place}: damaged ({short_reason(error)}); copy or download the archive again") from None
         if len(content) != member.file_size:
             raise ValueError(
                 f"{place}: is not of the {member.file_size} bytes that the archive says; download it again"
@@ -214,7 +211,7 @@ class NpyArchive:
                 self._opened = os.getpid(), zipfile.ZipFile(file)
             except _ARCHIVE_ERRORS as error:
                 raise ValueError(
-                    f"{self.name}: not a whole zip archive ({_reason(error)}); copy or download it again"
+                    f"{self.name}: not a whole zip archive ({short_reason(error)}); copy or download it again"
                 ) from None
         return self._opened[1]
 
@@ -239,119 +236,6 @@ class NpyArchive:
         return self.__dict__ | {"_opened": None}
 
 
-class ParquetColumn:
-    """A column of Parquet shards: lists of rows, beside `video_id`, as [`pack_features`] writes them.
-
-    Args:
-        shards: that share their files with the columns of other modalities.
-        modality: of the column.
-    """
-
-    def __init__(self, shards: ParquetShards, modality: Modality) -> None:
-        self._shards, self._modality = shards, modality
-
-    def ids(self) -> Iterator[str]:
-        yield from sorted(self._shards.rows)
-
-    def place(self, video_id: str) -> str:
-        row = look_up(self._shards.rows, video_id)
-        path = self._shards.root if row is None else row[0]
-        return f"{path}: video {video_id!r}: {self._modality}_features"
-
-    def has(self, video_id: str) -> bool:
-        check_video_id(video_id)
-        return look_up(self._shards.rows, video_id) is not None
-
-    def read(self, video_id: str) -> np.ndarray:
-        return self._shards.array(video_id, self._modality, self.place(video_id))
-
-    def shape(self, video_id: str) -> tuple[int, ...]:
-        return self.read(video_id).shape
-
-    def digest_into(self, digest: Any) -> None:
-        for path in self._shards.paths:
-            status = os.stat(path)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-
-    def identity(self, video_id: str) -> str:
-        return str(self._shards.checksums(video_id).get(self._modality))
-
-
-class ParquetShards:
-    """The rows of `*.parquet` by video id. Read are the ids, and then the row groups that are asked for.
-
-    Raises:
-        ValueError: naming the file that is no such shard, or the video that is in two.
-    """
-
-    def __init__(self, root: Path, paths: list[Path]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.root, self.paths = root, paths
-        self.rows: dict[str, tuple[Path, int, int]] = {}  # shard, row group, row of it
-        self._checksums: dict[str, dict[str, str | None]] = {}
-        self.columns: set[str] = set()
-        self._group: tuple[tuple[Path, int], Any] | None = None  # the last one that was read
-        for path in paths:
-            try:
-                file = pq.ParquetFile(path)
-                _check_columns(file.schema_arrow)
-                self.columns |= set(file.schema_arrow.names)
-                named = ["video_id", "sha256"]
-                groups = [file.read_row_group(g, columns=named).to_pylist() for g in range(file.num_row_groups)]
-                for video_id in (row["video_id"] for group in groups for row in group):
-                    check_video_id(video_id)
-            except (*_PARQUET_ERRORS, pa.ArrowException) as error:
-                raise ValueError(
-                    f"{path}: not a shard of features ({_reason(error)}); make it with `longvale features pack`"
-                ) from None
-            for group, videos in enumerate(groups):
-                for row, video_id in enumerate(video["video_id"] for video in videos):
-                    if video_id in self.rows:
-                        raise ValueError(
-                            f"{path}: video {video_id!r} is in {self.rows[video_id][0].name}, too; keep one"
-                        )
-                    self.rows[video_id] = (path, group, row)
-                    self._checksums[video_id] = videos[row]["sha256"] or {}
-
-    def array(self, video_id: str, modality: Modality, place: str) -> np.ndarray:
-        """float16 [n, width]; [0, 0] for a modality that the video does not have."""
-        path, group, row = look_up(self.rows, video_id)
-        table = self._read_group(path, group)
-        rows = table.column(f"{modality}_features")[row]
-        if not rows.is_valid:
-            return np.zeros((0, 0), np.float16)
-        values = rows.values  # list<halffloat> of this video
-        lengths = np.diff(values.offsets.to_numpy())
-        if not len(lengths) or (lengths != lengths[0]).any() or values.null_count or values.flatten().null_count:
-            raise ValueError(f"{place}: has rows of different widths, or without values; pack it again")
-        array = values.flatten().to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
-        if self.checksums(video_id).get(modality) != array_digest(array):
-            raise ValueError(f"{place}: is not what was packed (checksum); copy or download the shard again")
-        return _check_kind(array, place)
-
-    def checksums(self, video_id: str) -> dict[str, str | None]:
-        """Of a video's arrays by modality, as they were packed."""
-        return self._checksums[video_id]
-
-    def _read_group(self, path: Path, group: int) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self._group is None or self._group[0] != (path, group):
-            try:
-                table = pq.ParquetFile(path).read_row_group(group)
-            except (*_PARQUET_ERRORS, pa.ArrowException) as error:
-                raise ValueError(f"{path}: damaged ({_reason(error)}); copy it again") from None
-            columns = {n: pa.chunked_array([_storage(c) for c in table.column(n).chunks]) for n in table.column_names}
-            self._group = (path, group), pa.table(columns).combine_chunks()
-        return self._group[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_group": None}
-
-
 def _member_name(member: zipfile.ZipInfo) -> str:
     """The name of a member; one that is UTF-8 without the flag that says so, as macOS packs, is not taken for CP437."""
     if member.flag_bits & _UTF8_FLAG:
@@ -362,52 +246,9 @@ def _member_name(member: zipfile.ZipInfo) -> str:
         return member.filename
 
 
-def _check_columns(schema: Any) -> None:
-    """Refuse other columns than those of [`row_features`]."""
-    import pyarrow as pa
-
-    kinds = {"video_id": "a text", "sha256": "a struct of texts"}
-    kinds |= {name: "lists of lists of floats" for name in schema.names if name.endswith("_features")}
-    for name, kind in kinds.items():
-        if name not in schema.names:
-            raise ValueError(f"has no column {name!r}")
-        found = schema.field(name).type
-        storage = getattr(found, "storage_type", found)
-        if name == "video_id":
-            fits = pa.types.is_string(storage) or pa.types.is_large_string(storage)
-        elif name == "sha256":
-            fits = pa.types.is_struct(storage) and all(pa.types.is_string(item.type) for item in storage)
-        else:
-            fits = (
-                _is_list(storage)
-                and _is_list(storage.value_type)
-                and pa.types.is_floating(storage.value_type.value_type)
-            )
-        if not fits:
-            raise ValueError(f"column {name!r} must be {kind}, not {str(found)[:80]}")
-
-
-def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _reason(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """What another library says, in one line of a bearable length."""
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _storage(array: Any) -> Any:
-    """Without the extension type that `datasets` gives to arrays of two dimensions."""
-    return getattr(array, "storage", array)
-
-
-def array_digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's shape and values as float16, the form in which features are packed."""
-    digest = hashlib.sha256(repr(array.shape).encode())
-    digest.update(np.ascontiguousarray(array, np.dtype("<f2")).tobytes())
-    return digest.hexdigest()
 
 
 def parse_npy(content: bytes, place: str) -> np.ndarray:
@@ -435,7 +276,7 @@ def parse_npy(content: bytes, place: str) -> np.ndarray:
         array = np.lib.format.read_array(file, allow_pickle=False)
     except (*_HEADER_ERRORS, KeyError) as error:
         raise ValueError(_not_whole(place, error)) from None
-    return _check_kind(array, place)
+    return check_kind(array, place)
 
 
 def _not_whole(place: str | os.PathLike, error: Exception) -> str:
@@ -443,7 +284,12 @@ def _not_whole(place: str | os.PathLike, error: Exception) -> str:
     return f"{place}: not a whole .npy file of numbers ({reason}); make it again"
 
 
-def _check_kind(array: np.ndarray, place: str | os.PathLike) -> np.ndarray:
+def check_kind(array: np.ndarray, place: str | os.PathLike) -> np.ndarray:
+    """The array, if it is floats of one or two dimensions.
+
+    Raises:
+        ValueError: naming the place, if it is not.
+    """
     if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2):
         raise ValueError(f"{place}: must be floats of shape [n, width], not {array.dtype} of shape {array.shape}")
     return array

@@ -27,7 +27,8 @@ import numpy as np
 
 from ..events import MODALITIES, Modality, atomic_write, check_video_id
 from ..names import temporary_prefix
-from .feature_files import FeatureFiles, NpyArchive, NpyFolder, ParquetColumn, ParquetShards, find_archives, is_url
+from .feature_files import FeatureFiles, NpyArchive, NpyFolder, find_archives, is_url
+from .feature_shards import ParquetColumn, ParquetShards
 from .manifest import load_records
 
 #: Folder of each modality below the root of a store.

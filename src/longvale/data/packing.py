@@ -23,7 +23,8 @@ import numpy as np
 
 from ..events import MODALITIES, Modality, atomic_write
 from .checksums import write_checksums
-from .feature_files import NpyFolder, array_digest
+from .feature_files import NpyFolder
+from .feature_shards import array_digest
 from .features import FOLDERS, FeatureStore
 
 if TYPE_CHECKING:
