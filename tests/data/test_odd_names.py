@@ -69,7 +69,7 @@ def test_videos_are_found_under_either_composition(tiny_corpus, tmp_path):
     inputs = VideoInputs(tmp_path, videos_dir=tmp_path)
     inputs.check(NFC)
     for video_id, reason in {"gone": "gone.mp4: a link to nothing", "x": "x.mp4: no such file"}.items():
-        with pytest.raises(FileNotFoundError, match=rf"{reason}; add it, or leave such videos out with --skip-missing"):
+        with pytest.raises(FileNotFoundError, match=rf"{reason}; add it"):
             inputs.check(video_id)
 
 
