@@ -42,6 +42,9 @@ def write(
     codec="libx264",
     codec_options=None,
     rotation=None,
+    pixel=None,
+    first_number=0,
+    per_number=1,
     sound=None,
     sound_start_s=0.0,
     sound_rate=44_100,
@@ -49,8 +52,9 @@ def write(
     format=None,
     options=None,
 ):
-    """A media file. `pictures` is how many, shown at `pts` ticks of 1 / rate; `sound` is float [channels, samples], or
-    a list of (start in seconds, such an array)."""
+    """A media file. `pictures` is how many, shown at `pts` ticks of 1 / rate, numbered from `first_number` on, so many
+    of the same number; `pixel` is the width of one over its height; `sound` is float [channels, samples], or a list of
+    (start in seconds, such an array)."""
     with av.open(target, "w", format=format, options=options or {}) as container:
         video = audio = None
         if pictures is not None:
@@ -58,13 +62,16 @@ def write(
             video.width, video.height, video.pix_fmt = *size, "yuv420p"
             if rotation is not None:
                 video.set_display_rotation(rotation)
+            if pixel is not None:
+                video.codec_context.sample_aspect_ratio = pixel
         if sound is not None:
             segments = sound if isinstance(sound, list) else [(sound_start_s, sound)]
             audio = container.add_stream(sound_codec, rate=sound_rate)
             audio.layout = LAYOUTS[segments[0][1].shape[0]]
         if video is not None:
             for number, tick in enumerate(range(pictures) if pts is None else pts):
-                frame = av.VideoFrame.from_ndarray(numbered_picture(number, size[1], size[0]))
+                picture = numbered_picture(first_number + number // per_number, size[1], size[0])
+                frame = av.VideoFrame.from_ndarray(picture)
                 frame.pts, frame.time_base = tick, Fraction(1, rate)
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
