@@ -1,6 +1,9 @@
 import json
 import math
+import os
 import stat
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from longvale.events import (
     RELATIONS,
     Annotation,
     Event,
+    atomic_folder,
     atomic_write,
     check_video_id,
     is_number,
@@ -362,3 +366,55 @@ def test_deep_json_is_refused_in_one_line_however_deep_the_parser_can_go(tmp_pat
 def test_wide_json_is_not_deep():
     assert parse_json(json.dumps([[[]]] * 1000)) == [[[]]] * 1000
     assert parse_json("[" * 200 + "]" * 200)
+
+
+#: A process that writes a file and a folder and waits in the middle of it.
+HALFWAY = """
+import sys, time
+from longvale.events import atomic_folder, atomic_write
+with atomic_write(sys.argv[1] + "/a.json") as file, atomic_folder(sys.argv[1] + "/b") as folder:
+    file.write("half")
+    (folder / "c").write_text("half")
+    print("halfway", flush=True)
+    time.sleep(600)
+"""
+
+WRITING = """
+import sys
+from longvale.events import atomic_folder, atomic_write
+with atomic_write(sys.argv[1] + "/a.json") as file:
+    file.write("whole")
+with atomic_folder(sys.argv[1] + "/b") as folder:
+    (folder / "c").write_text("whole")
+"""
+
+
+def test_what_killed_processes_leave_is_removed_and_what_live_ones_write_is_kept(tmp_path):
+    command = [sys.executable, "-c", WRITING, str(tmp_path)]
+    others = [tmp_path / ".a.json.gz.abcd1234.tmp", tmp_path / ".b.c.abcd1234.partial", tmp_path / ".b.partial"]
+    for other in others:
+        other.touch()
+    with subprocess.Popen([sys.executable, "-c", HALFWAY, str(tmp_path)], stdout=subprocess.PIPE) as halfway:
+        try:
+            halfway.stdout.readline()
+            begun = set(tmp_path.iterdir()) - set(others)
+            refused = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert f"b: process {halfway.pid} on " in refused.stderr and "give another --output" in refused.stderr
+            assert (tmp_path / "a.json").read_text() == "whole" and begun <= set(tmp_path.iterdir())
+        finally:
+            halfway.kill()
+    # Of an earlier version, whose names were made of process ids, which repeat in containers.
+    (tmp_path / ".b.1.partial").mkdir()
+    subprocess.run(command, check=True)
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.json", tmp_path / "b", *others}
+    assert (tmp_path / "b" / "c").read_text() == "whole"
+
+
+def test_the_same_process_id_again(tmp_path):
+    (tmp_path / f".b.{os.getpid()}.partial").mkdir()
+    with atomic_folder(tmp_path / "b") as folder:
+        (folder / "c").touch()
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert (tmp_path / "b").stat().st_mode == plain.stat().st_mode
+    assert {path.name for path in tmp_path.iterdir()} == {"b", "plain"}

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, TypeGuard, get_args
 
+from .locks import hold, is_in_use, marked_in_use
 from .names import temporary_prefix
 
 Seconds: TypeAlias = float
@@ -284,6 +287,8 @@ def _is_deeper(value: Any, depth: int) -> bool:
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a temporary neighbour of `path` and rename it over `path` when the block ends without an error.
 
+    Temporary files of the same target that killed processes have left are removed.
+
     Args:
         path: the file to write. Until the end it stays as it was. Its folder is made where needed.
         mode: "w" for UTF-8 text (see [`LONE_SURROGATES`]), "wb" for bytes.
@@ -298,31 +303,55 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in _left_over(path.name, _unfinished_files(os.path.abspath(path.parent)), ".tmp"):
+        if not is_in_use(path.with_name(left)):
+            path.with_name(left).unlink(missing_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".tmp")
     try:
-        # mkstemp gives 0600: restore what a plain open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(handle, 0o666 & ~umask)
-        text = "b" not in mode
-        encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
-        with open(handle, mode, encoding=encoding, errors=errors) as file:
-            yield file
-        os.replace(temporary, path)
+        with marked_in_use(handle):
+            # mkstemp gives 0600: restore what a plain open() would have given.
+            os.fchmod(handle, 0o666 & ~_umask())
+            text = "b" not in mode
+            encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
+            with open(handle, mode, encoding=encoding, errors=errors) as file:
+                yield file
+            os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+@lru_cache(maxsize=256)
+def _unfinished_files(folder: str) -> tuple[str, ...]:
+    """Temporary files that were in a folder when this process first wrote there; a store of features has thousands."""
+    with os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if entry.name.endswith(".tmp"))
+
+
+def _left_over(name: str, found: Iterable[str], suffix: str) -> list[str]:
+    """Those of the names that are of unfinished work on `name`: of `a.json`, not of `a.json.gz`."""
+    pattern = re.compile(re.escape(temporary_prefix(name)) + r"[a-z0-9_]+" + re.escape(suffix))
+    return [other for other in found if pattern.fullmatch(other)]
 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A folder to write into that takes its name when the block ends without an error, and else is removed.
 
+    What a killed process has left of the same folder is removed first.
+
     Args:
         path: the folder to write; folders on the way are made.
 
     Raises:
         FileExistsError: if it exists.
+        Locked: if another process is writing it.
 
     Example:
         >>> import tempfile, pathlib
@@ -336,14 +365,17 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists():
         raise FileExistsError(f"{path}: exists already; give another --output or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
-        yield partial
-        partial.rename(path)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
+    with hold(path.parent, path.name, work="writing it"):
+        for left in _left_over(path.name, os.listdir(path.parent), ".partial"):
+            shutil.rmtree(path.with_name(left))
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".partial"))
+        try:
+            partial.chmod(0o777 & ~_umask())  # mkdtemp gives 0700
+            yield partial
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
 
 
 def check_video_id(video_id: str) -> None:

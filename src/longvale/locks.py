@@ -74,6 +74,38 @@ def hold(folder: str | os.PathLike, name: str, *, work: str, option: str = "--ou
             _release(handle, path)
 
 
+@contextmanager
+def marked_in_use(handle: int) -> Iterator[None]:
+    """Mark an open temporary file as one of a live process while the block runs, see [`is_in_use`]."""
+    if fcntl is None:
+        yield
+        return
+    held = os.dup(handle)  # the mark outlasts the closing of the file, which comes before it gets its name
+    with contextlib.suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+def is_in_use(path: str | os.PathLike) -> bool:
+    """Whether a live process may have [`marked_in_use`] a temporary file: True as well where there are no locks."""
+    if fcntl is None:
+        return True
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def lock_path(folder: Path, name: str) -> Path:
     """The file that [`hold`] locks.
 

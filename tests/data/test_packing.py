@@ -274,3 +274,9 @@ def test_packed_features_are_checked_and_trained_on(longvale, store, annotations
         file.write(b"x")
     with pytest.raises(ValueError, match="not a shard"):
         FeatureStore(tmp_path / "packed")
+
+
+def test_what_a_killed_packing_left_is_removed(store, tmp_path):
+    (tmp_path / "packed" / ".packing-abcd1234").mkdir(parents=True)
+    pack_features(store, tmp_path / "packed", split="test", progress=False)
+    assert not list(tmp_path.rglob(".*"))

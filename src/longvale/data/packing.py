@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..events import MODALITIES, Modality, atomic_write
+from ..locks import hold
 from .checksums import write_checksums
 from .feature_files import NpyFolder
 from .feature_shards import array_digest
@@ -103,9 +105,7 @@ def pack_features(
     features = row_features(store.widths())
     (output / "data").mkdir(parents=True, exist_ok=True)
     absent = dict.fromkeys(MODALITIES, 0)
-    # All shards are finished in a folder of their own before the first one of the old is touched.
-    unfinished = Path(tempfile.mkdtemp(dir=output, prefix=".packing-"))
-    try:
+    with hold(output.parent, output.name, work="longvale features pack"), _unfinished_folder(output) as unfinished:
         shards: list[Path] = []
         with tqdm(total=len(video_ids), unit="video", disable=not progress) as bar:
             rows = (_row(store, video_id, absent) for video_id in video_ids)
@@ -113,12 +113,23 @@ def pack_features(
                 shards.append(_write_shard(unfinished / f"{number}.parquet", shard, features))
                 bar.update(len(shard))
         _put_in_place(shards, output / "data", split)
-    finally:
-        shutil.rmtree(unfinished)
-    write_checksums(output)
-    write_card(output, features)
+        shutil.rmtree(unfinished)  # before the files are listed
+        write_checksums(output)
+        write_card(output, features)
     size = sum(path.stat().st_size for path in (output / "data").glob(f"{split}-*.parquet"))
     return PackSummary(len(video_ids), len(shards), size, absent)
+
+
+@contextmanager
+def _unfinished_folder(output: Path) -> Iterator[Path]:
+    """Where all shards are finished before the first one of the old is touched; those of killed runs are removed."""
+    for left in output.glob(".packing-*"):
+        shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(dir=output, prefix=".packing-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def row_features(widths: Mapping[Modality, int]) -> Features:
