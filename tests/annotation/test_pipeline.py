@@ -74,7 +74,7 @@ def test_the_command_line_runs_offline_from_start_to_end(longvale, videos, tmp_p
     import datasets
 
     rows = datasets.load_dataset("longvale", "events", data_dir=str(tmp_path), split="test")
-    assert rows[0]["caption"] == first.caption
+    assert rows[0]["caption"] == first.caption and rows[0]["modalities"] == ["visual", "audio"]
 
 
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_path, monkeypatch):

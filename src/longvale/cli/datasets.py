@@ -17,7 +17,7 @@ app.add_typer(data, name="data", epilog="Example: longvale data stats demo/corpu
 @data.command(epilog="Example: longvale data stats demo/corpus --output outputs/statistics")
 def stats(
     path: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with official annotation files, or one such file.")
+        Path, typer.Argument(metavar="DIR", help="Folder of official files or of longvale annotate, or one file.")
     ],
     output: Annotated[
         Path | None, typer.Option(help="Folder for statistics.json, .png and .svg.", show_default="only the table")
@@ -37,7 +37,10 @@ def stats(
 
 @data.command(epilog="Example: longvale data prepare demo/corpus --output longvale")
 def prepare(
-    official_dir: Annotated[Path, typer.Argument(metavar="OFFICIAL_DIR", help="Folder with the official files.")],
+    official_dir: Annotated[
+        Path,
+        typer.Argument(metavar="OFFICIAL_DIR", help="Folder of official files or of longvale annotate, or one file."),
+    ],
     output: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     invalid: Annotated[
         str, typer.Option(help="When rows are wrong: stop, drop them, or keep them where columns can hold them.")

@@ -3,7 +3,8 @@
 Columns of each configuration (NAME), times in seconds:
 
 - `events`, the default, one row an event: video_id, event_id (its place in the video), start, end, caption, modalities,
-  relation, duration. Modalities and relation are None unless the directory holds an `events.jsonl`.
+  relation, duration. Modalities and relation are None unless the directory holds an `events.jsonl`, or is the output
+  of `longvale annotate`.
 - `videos`, one row a video: video_id, duration, events (a list of what `events` has).
 - `grounding`, `segment_captioning`, one row a question: video_id, sentence_id (the event's place), question, reference,
   start, end, modalities, relation, duration. `dense_captioning`: video_id, question, reference, events, duration.
@@ -53,6 +54,7 @@ from .sources import (
     fetch,
     index_videos,
     load_videos,
+    stage_events,
 )
 
 logger = logging.getLogger(__name__)
@@ -127,7 +129,8 @@ class LongVALEConfig(datasets.BuilderConfig):
         return super().create_config_id({**config_kwargs, "sources": self._fingerprint()}, custom_features)
 
     def _fingerprint(self) -> str:
-        parts = [digest_files(self.data_dir, [*self.files().values(), EVENTS_FILE])]
+        names = list(self.files().values())
+        parts = [digest_files(self.data_dir, [*names, EVENTS_FILE, *map(str, map(stage_events, names))])]
         if self.features_dir is not None:
             parts.append(FeatureStore(self.features_dir).fingerprint())
         if self.videos_dir is not None:

@@ -33,8 +33,12 @@ from .sources import (
     annotation_files,
     dialogue_file_name,
     dialogue_files,
+    folder_of,
     load_event_lines,
+    load_stage_events,
+    stage_events,
     with_lines,
+    with_records,
 )
 
 PROBLEMS_FILE = "problems.jsonl"
@@ -86,7 +90,8 @@ def prepare(
     """Write the scriptless form of official files.
 
     Args:
-        official_dir: folder with at least one annotation file; dialogue files and an `events.jsonl` are taken along.
+        official_dir: folder with at least one annotation file, or one such file, also of `longvale annotate`; dialogue
+            files, an `events.jsonl` and what annotation knows of modalities and relations are taken along.
         output: folder to write, which must not exist. It appears whole or not at all.
         invalid: "stop" if anything is wrong; "drop" what is wrong, an event, a video or a dialogue; or "keep" it where
             columns can hold it. A question is made only of events that are right.
@@ -212,18 +217,31 @@ def _ids(videos: Sequence[CheckedVideo]) -> set[str]:
 
 def _read_videos(folder: Path, problems: list[Problem]) -> dict[str, list[CheckedVideo]]:
     """The videos of each split, with modalities where an `events.jsonl` knows them."""
-    lines = load_event_lines(folder / EVENTS_FILE) if (folder / EVENTS_FILE).is_file() else {}
+    events_path = folder_of(folder) / EVENTS_FILE
+    lines = load_event_lines(events_path) if events_path.is_file() else {}
     splits: dict[str, list[CheckedVideo]] = {}
     # The test split first: what is in it must not be in the other.
     for split, file in sorted(annotation_files(str(folder)).items(), key=lambda item: item[0] != "test"):
-        values = load_json(folder / file)
+        path = folder_of(folder) / file
+        values = load_json(path)
         if not isinstance(values, dict) or not values:
-            raise ValueError(f"{folder / file}: must be an object {{video_id: annotation}} that is not empty")
+            raise ValueError(f"{path}: must be an object {{video_id: annotation}} that is not empty")
         test_ids = _ids(splits.get("test", ()))
-        videos = [check_video(video_id, value, file, test_ids) for video_id, value in values.items()]
+        videos = [check_video(video_id, value, path.name, test_ids) for video_id, value in values.items()]
         problems += [problem for video in videos for problem in video.problems]
-        splits[split] = [_with_modalities(video, lines.get(video.video_id), folder / EVENTS_FILE) for video in videos]
+        if (stages := stage_events(path)).is_file():
+            splits[split] = _with_stages(videos, stages)
+        else:
+            splits[split] = [_with_modalities(video, lines.get(video.video_id), events_path) for video in videos]
     return {split: splits[split] for split in ANNOTATION_FILES if split in splits}
+
+
+def _with_stages(videos: Sequence[CheckedVideo], path: Path) -> list[CheckedVideo]:
+    facts = load_stage_events(path)
+    return [
+        video if video.annotation is None else replace(video, annotation=with_records(video.annotation, facts))
+        for video in videos
+    ]
 
 
 def _with_modalities(video: CheckedVideo, lines: Any, path: Path) -> CheckedVideo:
@@ -241,9 +259,10 @@ def _read_dialogues(
     chosen: dict[str, list[dict[str, Any]]] = {}
     for stage in DIALOGUE_STEMS:
         for size, file in dialogue_files(str(folder), stage).items():
-            dialogues = load_json(folder / file)
+            path = folder_of(folder) / file
+            dialogues = load_json(path)
             if not isinstance(dialogues, list) or not dialogues:
-                raise ValueError(f"{folder / file}: must be a list of dialogues that is not empty")
+                raise ValueError(f"{path}: must be a list of dialogues that is not empty")
             found = [check_training_dialogue(index, d, file, test_ids) for index, d in enumerate(dialogues)]
             problems += [problem for problem in found if problem]
             chosen[f"{stage}{'_' if size else ''}{size}"] = [

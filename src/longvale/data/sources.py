@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from ..events import Annotation, Event, Seconds, check_video_id, load_annotations, parse_json
+from ..events import Annotation, Event, Modality, Seconds, check_video_id, load_annotations, parse_json
 from ..models.media_formats import VIDEO_SUFFIXES
 from ..names import printable
 
@@ -49,18 +49,64 @@ def absolute(path: str | os.PathLike) -> str:
 
 
 def annotation_files(data_dir: str | None) -> dict[str, str]:
-    """Names of the annotation files by split: those in the directory, or on the Hub when it is None.
+    """Names of the annotation files by split, relative to [`folder_of`] the directory or absolute.
+
+    Args:
+        data_dir: a directory with official files, or with the output of one run of `longvale annotate`; one such file;
+            None for the Hub. What has no official name is the train split.
 
     Raises:
-        FileNotFoundError: if the directory does not exist or holds none of them, naming them.
+        FileNotFoundError: if the directory does not exist or contains none of them, naming them.
+        ValueError: if it contains no official file but the outputs of several runs of `longvale annotate`.
     """
     if data_dir is None:
         return dict(ANNOTATION_FILES)
+    if os.path.isfile(data_dir):
+        splits = {name: split for split, name in ANNOTATION_FILES.items()}
+        return {splits.get(Path(data_dir).name, "train"): absolute(data_dir)}
     present = set(os.listdir(_check_directory(data_dir)))
     found = {split: name for split, name in ANNOTATION_FILES.items() if name in present}
-    if not found:
-        raise FileNotFoundError(f"{data_dir}: holds neither {' nor '.join(ANNOTATION_FILES.values())}")
-    return found
+    annotated = sorted(name for name in present if name.endswith(".json") and _provenance(name) in present)
+    if not found and len(annotated) > 1:
+        raise ValueError(f"{data_dir}: contains {', '.join(annotated)}; give one of these files")
+    if not found and not annotated:
+        names = " nor ".join(ANNOTATION_FILES.values())
+        raise FileNotFoundError(f"{data_dir}: holds neither {names}, nor an output of `longvale annotate`")
+    return found or {"train": annotated[0]}
+
+
+def annotation_file(data_dir: str | os.PathLike, split: str) -> Path:
+    """Path of the annotations of a split; of one file, or the output of `longvale annotate`, whatever the split.
+
+    Raises:
+        FileNotFoundError: if the directory does not exist or contains none.
+        ValueError: as [`annotation_files`].
+    """
+    files = annotation_files(str(data_dir))
+    named = any(Path(name).name in ANNOTATION_FILES.values() for name in files.values())
+    if named and split not in files:
+        raise FileNotFoundError(f"{Path(folder_of(data_dir), ANNOTATION_FILES[split])}: no such file")
+    return Path(folder_of(data_dir), files[split] if named else next(iter(files.values())))
+
+
+def folder_of(data_dir: str | os.PathLike) -> Path:
+    """The directory itself, or that of a file."""
+    return Path(data_dir).parent if os.path.isfile(data_dir) else Path(data_dir)
+
+
+def _provenance(name: str) -> str:
+    """What `longvale annotate` writes beside its output."""
+    return str(Path(name).with_suffix(".provenance.json"))
+
+
+def stage_events(name: str | os.PathLike) -> Path:
+    """The events with modalities and relations that `longvale annotate` keeps beside its output.
+
+    Example:
+        >>> stage_events("out/mine.json").as_posix()
+        'out/mine.stages/events.jsonl'
+    """
+    return Path(name).with_suffix(".stages") / EVENTS_FILE
 
 
 def dialogue_file(data_dir: str | None, stage: str, size: str | None = None) -> str:
@@ -102,7 +148,7 @@ def dialogue_files(data_dir: str | None, stage: str) -> dict[str, str]:
     if data_dir is None:
         return {size: dialogue_file_name(stage, size) for size in HUB_SIZES[stage]}
     pattern = re.compile(rf"{re.escape(DIALOGUE_STEMS[stage])}(?:-([\w.]+))?\.json")
-    matches = (pattern.fullmatch(name) for name in sorted(os.listdir(_check_directory(data_dir))))
+    matches = (pattern.fullmatch(name) for name in sorted(os.listdir(_check_directory(folder_of(data_dir)))))
     return {match[1] or "": match[0] for match in matches if match}
 
 
@@ -128,7 +174,7 @@ def fetch(data_dir: str | None, name: str, token: str | bool | None = None) -> P
         FileNotFoundError: if it cannot be had from the Hub.
     """
     if data_dir is not None:
-        return Path(data_dir, name)
+        return Path(folder_of(data_dir), name)
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
@@ -143,13 +189,18 @@ def fetch(data_dir: str | None, name: str, token: str | bool | None = None) -> P
 
 
 def load_videos(path: str | os.PathLike) -> list[Annotation]:
-    """Annotations of a file, their events with modalities and relation where an `events.jsonl` beside it knows them.
+    """Annotations of a file, their events with modalities and relation where these are known.
+
+    They are known from the stages of `longvale annotate`, or from an `events.jsonl` beside the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: naming file and place of what is refused.
     """
     annotations = load_annotations(path).values()
+    if (stages := stage_events(path)).is_file():
+        records = load_stage_events(stages)
+        return [with_records(annotation, records) for annotation in annotations]
     events_path = Path(path).with_name(EVENTS_FILE)
     if not events_path.is_file():
         return list(annotations)
@@ -192,8 +243,9 @@ def digest_files(data_dir: str | None, names: Iterable[str]) -> str:
     digest = hashlib.sha256(f"{HUB_REPO}@{HUB_REVISION}".encode() if data_dir is None else b"")
     for name in names:
         digest.update(f"\0{name}\0".encode())
-        if data_dir is not None and Path(data_dir, name).is_file():
-            with Path(data_dir, name).open("rb") as file:
+        path = None if data_dir is None else Path(folder_of(data_dir), name)
+        if path is not None and path.is_file():
+            with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
@@ -252,6 +304,51 @@ def with_lines(annotation: Annotation, lines: list[tuple[int, dict[str, Any]]], 
         )
     events = tuple(_with_line(event, *line, path) for event, line in zip(annotation.events, lines, strict=True))
     return replace(annotation, events=events)
+
+
+#: Modalities and relation by video id, start and end.
+StageFacts: TypeAlias = Mapping[tuple[str, Seconds, Seconds], tuple[tuple[Modality, ...], str | None]]
+
+
+def load_stage_events(path: Path) -> StageFacts:
+    """What `longvale annotate` knows of its events.
+
+    Args:
+        path: see [`stage_events`]; a last line that is being written is left out.
+
+    Raises:
+        ValueError: naming file, line and field of what is refused.
+    """
+    facts = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            value = parse_json(line)
+            missing = [name for name in _LINE_FIELDS if not isinstance(value, dict) or name not in value]
+            if missing:
+                raise ValueError(f"field '{missing[0]}' is missing")
+            if not isinstance(value["modalities"], list):
+                raise ValueError(f"field 'modalities' must be a list, not {value['modalities']!r}")
+            event = Event(value["start"], value["end"], "", tuple(value["modalities"]), value.get("relation"))
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number}: {error}") from None
+        facts[value["video_id"], event.start, event.end] = event.modalities, event.relation
+    return facts
+
+
+def with_records(annotation: Annotation, facts: StageFacts) -> Annotation:
+    """The annotation with what the stages know of its events; those that a person has added or moved stay as they are.
+
+    Example:
+        >>> video = Annotation("a", 9.0, (Event(0, 4, "A bell rings."), Event(5, 9, "A dog barks.")))
+        >>> facts = {("a", 0, 4): (("audio",), "audio-only")}
+        >>> [event.relation for event in with_records(video, facts).events]
+        ['audio-only', None]
+    """
+    events = []
+    for event in annotation.events:
+        modalities, relation = facts.get((annotation.video_id, event.start, event.end), ((), None))
+        events.append(replace(event, modalities=modalities, relation=relation))
+    return replace(annotation, events=tuple(events))
 
 
 def _with_line(event: Event, number: int, line: Mapping[str, Any], path: Path) -> Event:

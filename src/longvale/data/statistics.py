@@ -145,7 +145,8 @@ def read_splits(path: str | os.PathLike) -> dict[str, list[Annotation]]:
     """Annotations by split.
 
     Args:
-        path: a folder with official annotation files, or one such file, which is a split by the file's name.
+        path: a folder with official annotation files or with the output of `longvale annotate`, or one such file, which
+            is a split by the file's name.
 
     Raises:
         FileNotFoundError: if there is nothing, or none of the files.

@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from ..data.sources import ANNOTATION_FILES
+from ..data.sources import ANNOTATION_FILES, annotation_file
 from ..events import MODALITIES, Modality, load_annotations
 from ..locks import hold
 from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Question, check_tasks, questions
@@ -40,16 +40,16 @@ _VERSIONED = ("longvale", "torch", "transformers")
 
 
 def annotations_path(data: str | os.PathLike, split: Split = "test") -> Path:
-    """Where a data set's folder keeps the annotations of a split.
+    """Where a data set's folder keeps the annotations of a split, or the output of `longvale annotate`.
 
     Raises:
-        FileNotFoundError: if the folder does not exist.
+        FileNotFoundError: if the folder does not exist or contains none.
         ValueError: if the split is unknown.
     """
     if split not in ANNOTATION_FILES:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(ANNOTATION_FILES)}")
     _check_folder(data)
-    return Path(data, ANNOTATION_FILES[split])
+    return annotation_file(data, split)
 
 
 def generate(

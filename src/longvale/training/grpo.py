@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,7 +17,7 @@ from torch import nn
 from trl import GRPOConfig, GRPOTrainer
 
 from longvale.data.features import FOLDERS, FeatureStore
-from longvale.data.sources import ANNOTATION_FILES
+from longvale.data.sources import annotation_file
 from longvale.evaluation.model import build_prompt
 from longvale.events import load_annotations
 from longvale.tasks import check_tasks, questions
@@ -111,7 +110,7 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
         FileNotFoundError: if annotations or features are not there.
         ValueError: if a file is not what it should be, or no video has features.
     """
-    path, store = Path(args.data_dir, ANNOTATION_FILES["train"]), FeatureStore(args.features_dir, widths=widths)
+    path, store = annotation_file(args.data_dir, "train"), FeatureStore(args.features_dir, widths=widths)
     rows, without = [], 0
     for annotation in load_annotations(path).values():
         if not store.has(annotation.video_id):
