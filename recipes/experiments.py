@@ -17,6 +17,7 @@ import sys
 from longvale.experiments.alignment import alignment
 from longvale.experiments.tables import format_table
 from longvale.experiments.variants import boundary_only, correlation_captions, modality_ablation
+from longvale.names import printable
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
             config = {"config": arguments.config} if arguments.config else {}
             rows = correlation_captions(*places, plain=arguments.plain, options=options, **config, **common)
     except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
     print(format_table(rows))
     print(f"{arguments.output}: table.md, result.json, plot.png, plot.svg")

@@ -17,6 +17,7 @@ from trl import TrlParser
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import recipe_arguments
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
@@ -40,7 +41,7 @@ def main() -> None:
             trainer.add_callback(watch)
         checkpoint = checkpoint_to_resume(args)
     except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
 
     if watch and checkpoint is None:

@@ -24,6 +24,7 @@ from trl import TrlParser
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import SFTStageConfig, recipe_arguments
 from longvale.training.data import load_training_set
@@ -42,7 +43,7 @@ def main() -> None:
         trainer, processor = set_up(args)
         checkpoint = checkpoint_to_resume(args)
     except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
 
     if trainer.is_world_process_zero():

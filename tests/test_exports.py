@@ -92,3 +92,46 @@ def test_unknown_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown format"):
         save_events(HOSTILE, tmp_path / "events")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "\uff0d1",
+        "\uff201",
+        "+1",
+        "-1",
+        "@A1",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\r\n=1",
+        " =1",
+        "\ufeff=1",
+        "\u200b=1",
+        "\0=1",
+        "\uff1d1",
+        "\uff0b1",
+    ],
+)
+def test_no_cell_begins_as_a_formula(text):
+    text = to_csv(Annotation("a", 9.0, (Event(0, 1, text),)))
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["caption"].startswith("'")
+
+
+def test_a_lone_carriage_return_begins_no_row():
+    text = to_csv(Annotation("a", 9.0, (Event(0, 1, "A bell\r=cmd()\r\nrings"), Event(1, 2, "plain - text"))))
+    assert "\r" not in text
+    assert [row["caption"] for row in csv.DictReader(io.StringIO(text, newline=""))] == [
+        "A bell\n=cmd()\nrings",
+        "plain - text",
+    ]
+
+
+@pytest.mark.parametrize("arrow", ["-->", "--->", "------>", "-- >-->"])
+def test_no_caption_of_subtitles_holds_the_arrow_of_their_times(arrow):
+    annotation = Annotation("a", 9.0, (Event(0, 1, f"One {arrow} two\r\r\n\u2028\x85 three & <four>"),))
+    for write, point in ((to_srt, ","), (to_webvtt, ".")):
+        assert len(parse_cues(write(annotation), point)) == 1

@@ -1,6 +1,9 @@
 """Names as files have them."""
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +56,43 @@ def test_a_name_with_a_hyphen_in_front_is_explained_or_taken(longvale, tiny_corp
     assert "hyphen" not in longvale("plot", "x", "--dat", path).stderr  # a slip of the pen has its own hint
     result = longvale("plot", "--data", path, "--output", tmp_path / "p", "--", "-4wsu")
     assert result.exit_code == 0 and (tmp_path / "p.png").is_file(), result.stderr
+
+
+HOSTILE = "\x1b]0;owned\x07 \x1b[2J\r\u202egpj.exe \x9b31m"
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(longvale, tiny_corpus, tiny_model, tmp_path, monkeypatch):
+    video = tiny_corpus / "videos" / "test_0000.mp4"
+    hostile = tmp_path / f"{HOSTILE}.mp4"
+    hostile.write_bytes(video.read_bytes())
+    monkeypatch.setattr("longvale.evaluation.ask.answer_batch", lambda *_: [f"From 00 to 50, {HOSTILE}"])
+    annotations = tmp_path / "a.json"
+    value = {"duration": 9.0, "timestamps": [[0, 2], [2, 1]], "sentences": [HOSTILE, "x"]}
+    annotations.write_text(json.dumps({HOSTILE: value}))
+    printed = [
+        longvale("ask", tiny_model, video, "What?"),
+        longvale("ask", tiny_model, tmp_path / HOSTILE, "What?"),
+        longvale("ask", f"{HOSTILE}/x", video, "What?"),
+        longvale("plot", HOSTILE, "--data", annotations),
+        longvale("plot", HOSTILE, "--data", tiny_corpus, HOSTILE),
+        longvale(
+            "features", hostile, "--output", tmp_path / HOSTILE / "f", "--model", tiny_model, "--workers", 0, "-q"
+        ),
+        longvale("plot", "x", f"--{HOSTILE}"),
+    ]
+    for result in printed:
+        assert not set(result.output) & set("\x1b\x07\u202e\x9b") and "\r" not in result.stdout, result.output
+        assert "\\x1b" in result.output
+    assert HOSTILE in json.loads(annotations.read_text())  # files keep the text
+
+
+def test_what_is_logged_is_printable_too(tmp_path):
+    script = "import sys, logging; from longvale.cli import base\n"
+    script += (
+        "base.app = lambda **_: logging.getLogger('longvale').warning(sys.argv[1]) or print(sys.argv[1])\nbase.main()"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, "\x1b\u9577"], capture_output=True, env=environment, check=True
+    )
+    assert done.stderr == b"longvale: WARNING: \\x1b\\u9577\n" and done.stdout == b"\x1b\\u9577\n"

@@ -15,11 +15,18 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .events import Annotation, Event, atomic_write
+
+#: What ends the times of a cue, in any length.
+_ARROW = re.compile("-{2,}>")
+
+#: A cell that begins as formulas do, also in full-width characters and behind what spreadsheets pass over.
+_FORMULA = re.compile("[\t\n]|[\\s\0\u200b\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-]")
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def to_srt(annotation: Annotation) -> str:
         00:00:00,500 --> 00:00:04,000
         A bell rings.
     """
-    cues = list(_cues(annotation.events, ",", lambda text: text.replace("-->", "->")))
+    cues = list(_cues(annotation.events, ",", lambda text: _ARROW.sub("->", text)))
     return "\n\n".join(cues) + "\n" if cues else ""
 
 
@@ -167,4 +174,6 @@ def _clock(milliseconds: int, point: str) -> str:
 
 
 def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """A cell that no spreadsheet takes for a formula, and no reader for two rows: its line breaks are all LF."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if _FORMULA.match(text) else text

@@ -38,7 +38,7 @@ from ..data.checksums import identities
 from ..data.extraction import Engine, find_videos
 from ..events import Annotation, Event, atomic_write, save_annotations
 from ..locks import hold
-from ..names import LONGEST_NAME
+from ..names import LONGEST_NAME, printable
 from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import Stages, claim
@@ -201,7 +201,10 @@ class _Run:
 
             done = annotate_on_ray(items, self.stages, self.options, self.workers, concurrency, max_refusals)
         else:
-            lines = {"report": bar.set_postfix_str, "note": lambda line: tqdm.write(line, file=sys.stderr)}
+            lines = {
+                "report": lambda line: bar.set_postfix_str(printable(line)),
+                "note": lambda line: tqdm.write(printable(line), file=sys.stderr),
+            }
             work = VideoStages(
                 self.stages, self.options, self.workers, max_refusals=max_refusals, **(lines if progress else {})
             )

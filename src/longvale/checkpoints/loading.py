@@ -7,7 +7,7 @@ import json
 import os
 import re
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
@@ -208,6 +208,53 @@ def check_folder(path: str | os.PathLike) -> None:
             raise ValueError(f"{file}: not JSON: {error}; copy or download it again") from None
         if file.name == "config.json" and not isinstance(content, dict):
             raise ValueError(f"{file}: must be an object, not {str(content)[:60]!r}; copy or download it again")
+    check_indexes(folder)
+
+
+def check_indexes(folder: str | os.PathLike) -> None:
+    """Refuse a folder whose indexes of weights contain files outside of it; what is not a folder is passed over.
+
+    Raises:
+        ValueError: naming the index and the file, see [`file_of`].
+    """
+    for index in sorted(Path(folder).glob("*.index.json")) if Path(folder).is_dir() else ():
+        try:
+            content = json.loads(index.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{index}: not JSON: {error}; copy or download it again") from None
+        files = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(files, dict):
+            raise ValueError(f"{index}: has no weight_map; copy or download it again")
+        for name in sorted(set(map(str, files.values()))):
+            file_of(Path(folder), name, index)
+
+
+def file_of(folder: Path, name: str, place: str | os.PathLike) -> Path:
+    """The file that a checkpoint's JSON names, which must lie in the checkpoint's folder.
+
+    Args:
+        folder: of the checkpoint. In the Hub's cache, where files are links, their targets belong to it.
+        name: relative, with slashes.
+        place: the file that contains the name, for the message.
+
+    Raises:
+        ValueError: if the name is absolute, has a drive, or leaves the folder, also through a link.
+
+    Example:
+        >>> file_of(Path("model"), "../.ssh/id_rsa", "model.safetensors.index.json")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: model.safetensors.index.json: '../.ssh/id_rsa' is not a file of this folder; get ...
+    """
+    parts = PurePosixPath(name).parts
+    path, root = folder / name, folder.resolve()
+    plain = bool(parts) and "/" not in parts[0] and ".." not in parts and not set(name) & set("\\:\0")
+    if plain:
+        target, blobs = path.resolve(), root.parent.parent / "blobs"
+        plain = target.is_relative_to(root) or (root.parent.name == "snapshots" and target.parent == blobs)
+    if not plain:
+        raise ValueError(f"{place}: {name!r} is not a file of this folder; get the checkpoint from its source")
+    return path
 
 
 def _load_processor(path: str | os.PathLike, processor_class: type) -> Any:

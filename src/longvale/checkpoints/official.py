@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import load_json
+from .loading import file_of
 
 if TYPE_CHECKING:
     import torch
@@ -172,7 +173,7 @@ def _base_files(folder: Path) -> list[Path]:
             content = load_json(index)
             if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
                 raise ValueError(f"{index}: holds no weight_map; copy or download it again")
-            return [folder / name for name in sorted(set(map(str, content["weight_map"].values())))]
+            return [file_of(folder, name, index) for name in sorted(set(map(str, content["weight_map"].values())))]
         if (folder / f"{stem}.{suffix}").is_file():
             return [folder / f"{stem}.{suffix}"]
     return []

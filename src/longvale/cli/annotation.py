@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .base import app
+from .base import app, echo
 from .options import Device, Overwrite, Quiet
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def run(
         overwrite=overwrite,
         progress=not quiet,
     )
-    typer.echo(format_funnel(summary.rejections))
-    typer.echo(f"{output}: {summary}")
+    echo(format_funnel(summary.rejections))
+    echo(f"{output}: {summary}")
 
 
 def _filters(admission: str, min_duration: float | None, max_duration: float | None, language: str | None) -> Any:
@@ -251,7 +251,7 @@ def check(
     flags = check_annotations(annotations)
     if output is not None:
         save_flags(flags, output)
-    typer.echo(format_flags(flags, top))
+    echo(format_flags(flags, top))
 
 
 @annotation.command(
@@ -274,7 +274,7 @@ def export(
     from longvale.annotation.label_studio import export_tasks
 
     count, config = export_tasks(annotations, output, videos_url=videos_url, fps=fps, suffix=suffix)
-    typer.echo(f"{output}: {count} tasks; labelling interface: {config}")
+    echo(f"{output}: {count} tasks; labelling interface: {config}")
 
 
 @annotation.command(
@@ -293,7 +293,7 @@ def import_(
     from longvale.annotation.label_studio import import_tasks
 
     changes, path = import_tasks(exported, annotations, output, annotator=annotator)
-    typer.echo(f"{output}: {changes} changes, listed in {path}")
+    echo(f"{output}: {changes} changes, listed in {path}")
 
 
 @annotation.command(epilog="Example: longvale annotate agreement first.json second.json")
@@ -304,7 +304,7 @@ def agreement(
     """Say how far two annotators agree: F1 of events by temporal IoU, kappa of relations."""
     from longvale.annotation.agreement import agreement_of_files, format_agreement
 
-    typer.echo(format_agreement(agreement_of_files(first, second)))
+    echo(format_agreement(agreement_of_files(first, second)))
 
 
 @annotation.command(epilog="Example: longvale annotate dialogues annotations.json --output dialogues")
@@ -327,4 +327,4 @@ def dialogues(
 
     chat = _language_model(language_model, server, timeout, max_tokens, device) if language_model else None
     counts = make_dialogues(annotations, output, chat=chat, seed=seed)
-    typer.echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))

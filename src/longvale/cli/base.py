@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import sys
 import traceback
 from typing import Annotated, Any
 
@@ -10,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from longvale import __version__, interruption
+from longvale.names import printable
 
 #: Exit code of bad input, as of errors in the command line itself; of Ctrl-C, as shells have it.
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -42,6 +46,23 @@ _OTHER_NAMES = {
 def _usual_name(name: str) -> str:
     name = name.replace("_", "-")
     return _OTHER_NAMES.get(name, name)
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print a line for people: what a terminal would obey, from captions, names of files or servers, as escapes.
+
+    Args:
+        text: to print.
+        err: on stderr.
+    """
+    typer.echo(printable(str(text)), err=err)
+
+
+class _Printable(logging.Formatter):
+    """Of what the library logs while a command runs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _FirstArgument(TyperCommand):
@@ -82,6 +103,7 @@ class _Group(TyperGroup):
             name = getattr(error, "option_name", "")  # of one that is not known
             if name and not getattr(error, "possibilities", None):
                 error.message += f" (a name that begins with a hyphen comes last, behind --: ... -- {name}...)"
+            error.message = printable(error.message)
             raise
         except BrokenPipeError:  # whoever read our output has gone, as `| head` does
             raise
@@ -89,15 +111,15 @@ class _Group(TyperGroup):
             if interruption.exit_code():  # what the interrupted call has made of the signal
                 raise _stopped() from None
             if os.environ.get("LONGVALE_DEBUG"):
-                traceback.print_exc()
-            typer.echo(f"longvale: error: {_one_line(error)}", err=True)
+                echo(traceback.format_exc(), err=True)
+            echo(f"longvale: error: {_one_line(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
             raise _stopped() from None
 
 
 def _stopped() -> typer.Exit:
-    typer.echo(interruption.STOPPED, err=True)
+    echo(interruption.STOPPED, err=True)
     return typer.Exit(interruption.exit_code() or INTERRUPTED)
 
 
@@ -121,13 +143,17 @@ def main() -> None:
     """Entry point of `longvale` and of `python -m longvale`."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding gets escapes, too, and no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.lastResort.setFormatter(_Printable("longvale: %(levelname)s: %(message)s"))
     with interruption.prompt_end():
         app(prog_name="longvale")
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"longvale {__version__}")
+        echo(f"longvale {__version__}")
         raise typer.Exit
 
 

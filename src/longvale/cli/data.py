@@ -10,7 +10,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from .base import OutputCommand, app
+from .base import OutputCommand, app, echo
 from .options import Device, Overwrite, Quiet
 
 
@@ -42,7 +42,7 @@ def synthesize(
     counts = run(
         output, videos=videos, test_videos=test_videos, seed=seed, options=options, workers=workers, progress=not quiet
     )
-    typer.echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
 class _Features(TyperGroup):
@@ -103,7 +103,7 @@ def make(
     if model is None:
         from longvale.demo.checkpoint import build_checkpoint
 
-        typer.echo(
+        echo(
             "longvale: warning: no --model, so the towers are tiny and untrained: these features only try out the "
             "plumbing",
             err=True,
@@ -114,7 +114,7 @@ def make(
         summary = extract_features(video_dir, output, model=model, device=device, dtype=dtype, **options)
     if summary.failed:
         raise ValueError(str(summary))
-    typer.echo(f"{output}: {summary}")
+    echo(f"{output}: {summary}")
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
@@ -139,7 +139,7 @@ def pack(
     """
     from longvale.data.packing import pack_features
 
-    typer.echo(f"{output}: {pack_features(store, output, split=split, progress=not quiet)}")
+    echo(f"{output}: {pack_features(store, output, split=split, progress=not quiet)}")
 
 
 @features.command(
@@ -167,7 +167,7 @@ def check(
 
     report = check_features(store, annotations, progress=not quiet)
     for line in report.lines(most=None if output is None and len(report.findings) < 100 else 20):
-        typer.echo(line)
+        echo(line)
     if output is not None:
         with atomic_write(output) as file:
             file.writelines(json.dumps(asdict(finding)) + "\n" for finding in report.findings)

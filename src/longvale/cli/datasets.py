@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .base import app
+from .base import app, echo
 from .options import Quiet
 
 data = typer.Typer(no_args_is_help=True, help="Look at annotations; write them as a data set for the Hub.")
@@ -30,9 +30,9 @@ def stats(
     from longvale.data.statistics import format_statistics, measure, read_splits, save_statistics
 
     splits = {name: measure(videos) for name, videos in read_splits(path).items()}
-    typer.echo(format_statistics(splits))
+    echo(format_statistics(splits))
     if output is not None:
-        typer.echo("\n" + "\n".join(str(path) for path in save_statistics(splits, output)))
+        echo("\n" + "\n".join(str(path) for path in save_statistics(splits, output)))
 
 
 @data.command(epilog="Example: longvale data prepare demo/corpus --output longvale")
@@ -64,14 +64,14 @@ def prepare(
             official_dir, output, invalid=invalid, max_shard_size=max_shard_size, card=card, progress=not quiet
         )
     except InvalidData as error:
-        typer.echo("\n".join(map(str, error.problems)), err=True)
+        echo("\n".join(map(str, error.problems)), err=True)
         raise ValueError(f"{len(error.problems)} problems; correct the files, or give --invalid drop or keep") from None
     for problem in result.problems:
-        typer.echo(str(problem), err=True)
+        echo(str(problem), err=True)
     for name, splits in result.written.items():
-        typer.echo(f"{name}: " + ", ".join(f"{of.rows:,} {split}" for split, of in splits.items()))
+        echo(f"{name}: " + ", ".join(f"{of.rows:,} {split}" for split, of in splits.items()))
     size = sum(of.file_bytes for splits in result.written.values() for of in splits.values())
-    typer.echo(f"{output}: {size / 1e6:,.1f} MB of Parquet, {len(result.problems)} problems")
+    echo(f"{output}: {size / 1e6:,.1f} MB of Parquet, {len(result.problems)} problems")
 
 
 @data.command(epilog="Example: longvale data restore longvale --output official")
@@ -85,7 +85,7 @@ def restore(
     """
     from longvale.data.prepare import restore as run
 
-    typer.echo("\n".join(str(path) for path in run(folder, output)))
+    echo("\n".join(str(path) for path in run(folder, output)))
 
 
 @app.command(epilog="Example: longvale push-dataset longvale me/longvale --dry-run")
@@ -104,5 +104,5 @@ def push_dataset(
 
     check_prepared(folder)
     upload = plan_upload(folder, repo, "dataset")
-    typer.echo(format_upload(upload))
-    typer.echo("nothing sent: --dry-run" if dry_run else push(upload, private=private))
+    echo(format_upload(upload))
+    echo("nothing sent: --dry-run" if dry_run else push(upload, private=private))

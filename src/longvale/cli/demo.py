@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .base import app
+from .base import app, echo
 from .options import Quiet
 
 
@@ -29,6 +29,6 @@ def demo(
     from longvale.events import load_json
 
     run_demo(output, seed=seed, progress=not quiet)
-    typer.echo(format_scores(load_json(output / "scores.json")))
-    typer.echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
-    typer.echo(f"report: {output / 'report.html'}")
+    echo(format_scores(load_json(output / "scores.json")))
+    echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
+    echo(f"report: {output / 'report.html'}")

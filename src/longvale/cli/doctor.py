@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from .base import app
+from .base import app, echo
 
 
 @app.command(epilog="Example: longvale doctor")
@@ -16,7 +16,7 @@ def doctor() -> None:
     from longvale.doctor import examine, format_findings
 
     findings = examine()
-    typer.echo(format_findings(findings))
+    echo(format_findings(findings))
     missing = [finding.name for finding in findings if finding.state == "missing"]
-    typer.echo(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing that is always needed is missing")
+    echo(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing that is always needed is missing")
     raise typer.Exit(bool(missing))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .base import ModelCommand, app
+from .base import ModelCommand, app, echo
 from .options import (
     Adapter,
     BatchSize,
@@ -102,7 +102,7 @@ def generate(
         load_in_4bit=load_in_4bit,
         progress=not quiet,
     )
-    typer.echo("\n".join([f"answers: {log}", *format_skipped(log)]))
+    echo("\n".join([f"answers: {log}", *format_skipped(log)]))
 
 
 def _adapter(name: str, server: str | None, times: str, frames: int, no_sound: bool) -> Any:
@@ -153,7 +153,7 @@ def score(
     if compare is not None:
         if predictions is not None or references is not None:
             raise ValueError("--compare stands alone: it takes two files that --per-video wrote")
-        typer.echo(format_comparison(compare_files(*compare), [str(path) for path in compare]))
+        echo(format_comparison(compare_files(*compare), [str(path) for path in compare]))
         return
     if predictions is None or references is None:
         raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
@@ -163,7 +163,7 @@ def score(
     for path, by_video in ((output, False), (per_video, True)):
         if path is not None:
             save_scores(scores, path, by_video=by_video)
-    typer.echo(format_scores(scores))
+    echo(format_scores(scores))
 
 
 @app.command(cls=ModelCommand, epilog="Example: longvale evaluate demo/model --data demo/corpus --output evaluation")
@@ -241,17 +241,17 @@ def evaluate(
     )
     if scores is None:
         return  # told by the first process
-    typer.echo("\n".join([format_scores(scores), *format_skipped(output / LOG_NAME)]))
+    echo("\n".join([format_scores(scores), *format_skipped(output / LOG_NAME)]))
     if ablation:
-        typer.echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
-    typer.echo(f"report: {output / 'report.html'}")
+        echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
+    echo(f"report: {output / 'report.html'}")
     if card is not None:
         from longvale.checkpoints.card import fill_evaluation
         from longvale.evaluation.score import TABLE
         from longvale.evaluation.zero_shot.scoring import TABLE as ZERO_SHOT
 
         fill_evaluation(card, scores, {**TABLE, **ZERO_SHOT}, f"{data.name}, {split} split")
-        typer.echo(f"card: {card}")
+        echo(f"card: {card}")
 
 
 @app.command(
@@ -276,7 +276,7 @@ def report(
     from longvale.evaluation.run_report import write_run_report
 
     page = write_run_report(runs, references, output, protocol=protocol, partial=partial, videos=videos)
-    typer.echo(f"report: {page}")
+    echo(f"report: {page}")
 
 
 @app.command(
@@ -339,16 +339,16 @@ def ask(
         dtype=dtype,
         load_in_4bit=load_in_4bit,
     )
-    typer.echo(format_answer(answer))
+    echo(format_answer(answer))
     if output is not None:
         save_events(Annotation(video.stem, answer.duration, answer.events), output)
-        typer.echo(f"events: {output}")
+        echo(f"events: {output}")
     if plot is not None and not answer.events:
-        typer.echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)
+        echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)
     elif plot is not None:
         from longvale.evaluation.plot import plot_answer
 
-        typer.echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))
+        echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))
 
 
 def _question(words: list[str], task: str | None) -> tuple[str | None, tuple[float, float] | None]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .base import ModelCommand, app
+from .base import ModelCommand, app, echo
 
 
 @app.command(
@@ -48,13 +48,13 @@ def init(
     )
     for name, width in made.model.config.feature_sizes.items():
         tower = getattr(made.model.model, f"{name}_tower")
-        typer.echo(f"{name}: {type(tower).__name__ if tower is not None else 'stored features'}, {width} wide")
+        echo(f"{name}: {type(tower).__name__ if tower is not None else 'stored features'}, {width} wide")
     if not made.marks:
-        typer.echo(
+        echo(
             "note: the chat template does not mark what to train on; put {% generation %} marks into "
             f"{output / 'chat_template.jinja'} before tuning"
         )
-    typer.echo(f"checkpoint: {output}")
+    echo(f"checkpoint: {output}")
 
 
 @app.command(
@@ -112,7 +112,7 @@ def convert(
         from longvale.checkpoints.adapters import convert_back
 
         convert_back(folder, output)
-        typer.echo(f"adapter in the published layout: {output}")
+        echo(f"adapter in the published layout: {output}")
         return
     from longvale.checkpoints.conversion import convert as run
 
@@ -126,8 +126,8 @@ def convert(
         **parts,
     )
     for part, path in vars(used).items():
-        typer.echo(f"{part.replace('_', ' ')}: {path}")
-    typer.echo(f"checkpoint: {output}")
+        echo(f"{part.replace('_', ' ')}: {path}")
+    echo(f"checkpoint: {output}")
 
 
 def _read_pairs(values: list[str]) -> dict[str, str]:
@@ -153,5 +153,5 @@ def push_model(
     from longvale.hub import format_upload, push
 
     upload = plan_model(folder, repo)
-    typer.echo(format_upload(upload))
-    typer.echo("nothing sent: --dry-run" if dry_run else push(upload, private=private))
+    echo(format_upload(upload))
+    echo("nothing sent: --dry-run" if dry_run else push(upload, private=private))

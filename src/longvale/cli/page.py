@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .base import ModelCommand
+from .base import ModelCommand, echo
 from .base import app as longvale
 from .options import Device, Dtype, LoadIn4Bit, Model
 
@@ -60,5 +60,5 @@ def app(
         dtype=dtype,
         load_in_4bit=load_in_4bit,
     ) as url:
-        typer.echo(f"open {url} in a browser; Ctrl-C ends it and deletes the uploads")
+        echo(f"open {url} in a browser; Ctrl-C ends it and deletes the uploads")
         wait_for_end()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .base import app
+from .base import app, echo
 
 
 @app.command(epilog="Example: longvale plot test_0000 --data demo/corpus --predictions demo/predictions.jsonl")
@@ -46,4 +46,4 @@ def plot(
 
         paths = plot_video(video_id, data, name, predictions, video)
     for path in paths:
-        typer.echo(path)
+        echo(path)
