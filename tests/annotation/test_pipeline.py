@@ -260,7 +260,7 @@ def test_refusals_in_a_row_end_the_run_with_the_reason(videos, tmp_path, online,
     assert "it holds no JSON object" in told and "--language-model" in told and "--max-refusals" in told
     assert len(lines(tmp_path / "out.json", "events")) == 2 and not (tmp_path / "out.json").exists()
     progress = capsys.readouterr().err
-    assert "a: event 2, 4.8 to 8.0 s of 2" in progress and "a: event 1, 0.0 to 4.8 s" in progress
+    assert "a: event 1 of 2, 0.0 to 4.8 s" in progress and "a: event 2 of 2, 4.8 to 8.0 s" in progress
     assert "no usable answer of the language model: it holds no JSON object" in progress
 
 

@@ -146,7 +146,7 @@ class VideoStages:
             write_figure(boundaries_figure(found, pictures), picture)
         previous = ""
         for event_id, (start, end) in enumerate(found["events"]):
-            self._report(f"{_event(video_id, event_id, start, end)} of {len(found['events'])}")
+            self._report(f"{video_id}: event {event_id + 1} of {len(found['events'])}, {start:.1f} to {end:.1f} s")
             told = self._describe(video_id, event_id, start, end, found, footage)
             previous = self._correlate(video_id, event_id, told, previous)["caption"]
 
@@ -213,8 +213,7 @@ class VideoStages:
         begin = time.perf_counter()
         measured, unanswered = measure(footage.value, start, end, found["speech"]), {}
         captions = describe(footage.value, start, end, found["speech"], self.workers.captioners, unanswered)
-        where = _event(video_id, event_id, start, end)
-        self._judge("captioner", where, "; ".join(unanswered.values()))
+        self._judge("captioner", _event(video_id, event_id, start, end), "; ".join(unanswered.values()))
         record = {
             "video_id": video_id,
             "event_id": event_id,
