@@ -17,8 +17,8 @@ from ..tasks import Prediction, Question, load_predictions
 logger = logging.getLogger(__name__)
 
 #: Settings that are only recorded: a folder may be moved or spelled in another way; `weights` tells models apart. The
-#: `inputs` are compared per video, and `skipped` is what came of the last run.
-_NOT_COMPARED = ("model", "inputs", "skipped")
+#: `inputs` are compared per video, `skipped` and `unanswered` are what came of the last run.
+_NOT_COMPARED = ("model", "inputs", "skipped", "unanswered")
 
 
 class AnswerLog:
@@ -40,6 +40,7 @@ class AnswerLog:
     Attributes:
         done: the answers on disk, by [`Question.key`].
         skipped: why nothing was asked about a video, by its id; for the manifest.
+        unanswered: why there is no answer to a question, by its key; for the manifest.
 
     Raises:
         ValueError: if the log was made with other settings or by something else, or holds a line that is no answer of
@@ -72,6 +73,7 @@ class AnswerLog:
         self.asked = [question.key for question in asked]
         self.done: dict[tuple, Prediction] = {}
         self.skipped: dict[str, str] = {}
+        self.unanswered: dict[tuple, str] = {}
         self._file: IO[str] | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and part == 0:
@@ -178,7 +180,7 @@ class AnswerLog:
     def finish(self) -> None:
         """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted.
 
-        Questions without an answer are left out, and their videos recorded as skipped.
+        Questions without an answer are left out, and recorded as such or their videos as skipped.
 
         For the first process, after the others are done.
         """
@@ -186,10 +188,13 @@ class AnswerLog:
             self._collect()
             self._read()
         self._write_log()
-        unanswered = dict.fromkeys(key[0] for key in self.asked if key not in self.done)
-        skipped = {v: self.skipped.get(v, "the process that read it says why") for v in unanswered}
-        if skipped != self._settings.get("skipped", {}):
-            self._settings = {**self._settings, "skipped": skipped}
+        missing = dict.fromkeys(key[0] for key in self.asked if key not in self.done and key not in self.unanswered)
+        left_out = {
+            "skipped": {v: self.skipped.get(v, "the process that read it says why") for v in missing},
+            "unanswered": {"/".join(map(str, key)): reason for key, reason in self.unanswered.items()},
+        }
+        if any(self._settings.get(name, {}) != values for name, values in left_out.items()):
+            self._settings = {**self._settings, **left_out}
             self._write_settings(self._settings)
 
     def _write_log(self) -> None:
@@ -198,12 +203,13 @@ class AnswerLog:
 
 
 def format_skipped(log: str | os.PathLike) -> list[str]:
-    """The videos that nothing was asked about, as the manifest of a log says: their number, and a line per video."""
-    skipped = load_json(run_path(log)).get("skipped", {})
-    if not skipped:
-        return []
-    lines = [f"  {video_id}: {reason}" for video_id, reason in skipped.items()]
-    return [f"skipped: {len(skipped)} videos, whose questions count as missing", *lines]
+    """The videos that nothing was asked about and the questions without an answer, as the manifest of a log says."""
+    lines, manifest = [], load_json(run_path(log))
+    for name, what in (("skipped", "videos, whose questions"), ("unanswered", "questions, which")):
+        if left_out := manifest.get(name, {}):
+            lines.append(f"{name}: {len(left_out)} {what} count as missing")
+            lines += [f"  {item}: {reason}" for item, reason in left_out.items()]
+    return lines
 
 
 def run_path(log: str | os.PathLike) -> Path:

@@ -6,12 +6,27 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..chat_replies import ONLY_REASONING
 from ..checkpoints.loading import weights_digest
+from ..reasoning import strip_reasoning
 from ..tasks import AnyTask, Prediction, Question
 from .inputs import UnusableVideo, VideoInputs
 from .model import Features
 from .prefix import BATCH_TOKENS, Ask, VideoPrefixes
 from .sampling import GREEDY, Decoding
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A question to which a model wrote no answer, such as reasoning alone.
+
+    Args:
+        key: of the question.
+        reason: one line, with what to change.
+    """
+
+    key: tuple
+    reason: str
 
 
 class Answerer(Protocol):
@@ -28,7 +43,7 @@ class Answerer(Protocol):
         """Refuse, before anything is asked, what cannot be answered."""
         ...
 
-    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction]]:
+    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
         """Answer questions about some videos, but for batches whose keys are all `done`.
 
         Raises:
@@ -80,7 +95,7 @@ class LongVALEAnswerer:
         """Look whether stored features are as wide as the model takes them."""
         self.inputs.check_widths(video_ids, self.model)
 
-    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction]]:
+    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
         """Answer questions, a task at a time: answers of different lengths would wait for the longest."""
         if all(question.key in done for question in questions):
             return
@@ -98,11 +113,18 @@ class LongVALEAnswerer:
                 done={place for place, question in enumerate(asked) if question.key in done},
             )
             for places, answers in batches:
-                pairs = ((asked[place], answer) for place, answer in zip(places, answers, strict=True))
-                yield [Prediction(q.video_id, q.task, answer, q.sentence_id) for q, answer in pairs]
+                yield [_read(asked[place], answer) for place, answer in zip(places, answers, strict=True)]
 
     def _load(self, video_id: str) -> Features:
         try:
             return self.inputs.load(video_id, self.model, self.processor)
         except (ValueError, OSError) as error:
             raise UnusableVideo(video_id, error) from error
+
+
+def _read(question: Question, written: str) -> Prediction | Unanswered:
+    """What a model wrote, without reasoning; an empty answer is one, reasoning alone is none."""
+    answer = strip_reasoning(written)
+    if written.strip() and not answer:
+        return Unanswered(question.key, ONLY_REASONING)
+    return Prediction(question.video_id, question.task, answer, question.sentence_id)

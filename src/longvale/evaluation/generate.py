@@ -12,13 +12,14 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from ..chat_client import NoAnswer, Patience
 from ..data.sources import ANNOTATION_FILES, annotation_file
 from ..events import MODALITIES, Modality, load_annotations
 from ..locks import hold
-from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Question, check_tasks, questions
+from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Prediction, Question, check_tasks, questions
 from .adapters.options import AdapterOptions
 from .answer_log import AnswerLog
-from .answerer import Answerer, LongVALEAnswerer
+from .answerer import Answerer, LongVALEAnswerer, Unanswered
 from .inputs import UnusableVideo, VideoInputs
 from .model import ModelLike, load_model, token_limits
 from .prefix import BATCH_TOKENS
@@ -34,6 +35,9 @@ Item = TypeVar("Item")
 
 #: What to do about videos that cannot be read.
 _SKIP = "or leave such videos out with --skip-missing"
+_LEAVE = "or leave such questions out with --skip-missing"
+#: Questions in a row without an answer that end a run.
+_MAX_UNANSWERED = 20
 
 #: Packages whose release the answers depend on.
 _VERSIONED = ("longvale", "torch", "transformers")
@@ -97,8 +101,8 @@ def generate(
         adapter: how to ask a model of others, from raw videos; None for LongVALE's own. With it, `batch_size`,
             `batch_tokens`, `decoding`, `modalities` and `zero_features` do not count.
         limit: only the first so many videos.
-        skip_missing: leave out the questions about videos that have no file or one that cannot be read, and name them
-            in a warning and in the manifest, instead of refusing.
+        skip_missing: leave out the questions about videos that have no file or one that cannot be read, and those that
+            the model does not answer, and name them in a warning and in the manifest, instead of refusing.
         overwrite: begin anew if the log exists.
         device: such as "cpu"; by default an accelerator if there is one.
         dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
@@ -231,12 +235,13 @@ def answer_all(
         processes: this process among all.
         inputs: what the videos are, see [`AnswerLog`].
         skipped: why nothing is to be asked about a video, by its id.
-        skip_missing: leave out, too, what turns out to be unreadable on the way.
+        skip_missing: leave out, too, what turns out to be unreadable on the way, and questions without an answer.
         overwrite: begin anew if the log exists.
         progress: show a progress bar, of the first process.
 
     Raises:
         Locked: if another run writes the log.
+        NoAnswer: if the model wrote no answer to some questions and they are not to be left out, or to many in a row.
         ValueError: if `output` was made with other settings, or a video cannot be read.
     """
     processes, skipped = processes or Processes(), skipped or {}
@@ -256,6 +261,12 @@ def answer_all(
         with processes.first_goes_first():
             if processes.rank == 0:
                 log.finish()
+    if log.unanswered and not skip_missing:
+        key, reason = next(iter(log.unanswered.items()))
+        raise NoAnswer(
+            f"{log.path}: {len(log.unanswered)} of {len(asked)} questions have no answer, the first, "
+            f"{'/'.join(map(str, key))}, because of: {reason}; the other answers are kept; {_LEAVE}"
+        )
     return log.path
 
 
@@ -278,14 +289,16 @@ def _answer_blocks(
         unit="question",
         disable=not progress or processes.rank > 0,
     ) as bar:
+        patience = Patience(_MAX_UNANSWERED)
         for block in blocks:
             while block:
                 try:
                     for batch in answerer.answer(block, log.done.keys()):
                         # What a kill left of a batch was asked as the whole batch again: rounding cannot differ.
-                        new = [prediction for prediction in batch if prediction.key not in log.done]
-                        log.append(new)
+                        new = [answer for answer in batch if answer.key not in log.done]
+                        log.append(answer for answer in new if isinstance(answer, Prediction))
                         bar.update(len(new))
+                        _note_unanswered(new, log, patience)
                     break
                 except UnusableVideo as error:
                     if not skip_missing:
@@ -293,6 +306,19 @@ def _answer_blocks(
                     logger.warning("skipped: %s: %s", error.video_id, error)
                     log.skipped[error.video_id] = str(error)
                     block = [question for question in block if question.video_id != error.video_id]
+
+
+def _note_unanswered(answers: Iterable[Prediction | Unanswered], log: AnswerLog, patience: Patience) -> None:
+    """Keep what has no answer out of the log and count it; a model that answers nothing at all ends the run."""
+    for answer in answers:
+        if isinstance(answer, Prediction):
+            patience.used()
+            continue
+        log.unanswered[answer.key] = answer.reason
+        try:
+            patience.refused(answer.reason)
+        except NoAnswer as error:
+            raise NoAnswer(f"{log.path}: {error}; what was answered is kept") from None
 
 
 def video_blocks(asked: Iterable[Question], videos: int) -> Iterator[list[Question]]:

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...chat_replies import NoAnswer
 from ...events import Annotation
 from ...models.media import MediaError
 from ...tasks import AnyTask, Prediction, Question
+from ..answerer import Unanswered
 from ..inputs import UnusableVideo
 from .media import RawVideos
 from .wording import UNITS, Unit, read_reply, word_question
@@ -50,6 +52,7 @@ class Adapter(ABC):
 
         Raises:
             MediaError: if the model can do nothing with such a video.
+            NoAnswer: if the model writes no answer.
         """
 
     @abstractmethod
@@ -70,7 +73,7 @@ class Adapter(ABC):
         """Look whether all videos are there."""
         self.videos.check(video_ids)
 
-    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction]]:
+    def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
         """Answer questions one by one."""
         for question in questions:
             if question.key in done:
@@ -81,6 +84,9 @@ class Adapter(ABC):
                 reply = self.reply(media, text, self.limits[question.task])
             except (MediaError, FileNotFoundError) as error:
                 raise UnusableVideo(question.video_id, error) from error
+            except NoAnswer as error:
+                yield [Unanswered(question.key, str(error))]
+                continue
             answer = read_reply(question, reply, media.duration, self.unit)
             # The model's own words stay beside what was read of them.
             yield [Prediction(question.video_id, question.task, answer, question.sentence_id, info={"reply": reply})]
