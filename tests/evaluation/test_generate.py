@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fake_longvale import FakeModel, FakeProcessor
 
+from longvale.chat_client import NoAnswer
 from longvale.checkpoints.loading import weights_digest
 from longvale.data.checksums import file_sha256
 from longvale.data.features import feature_path, save_features
@@ -17,6 +18,7 @@ from longvale.evaluation.answer_log import AnswerLog, format_skipped
 from longvale.evaluation.generate import generate, video_blocks
 from longvale.evaluation.inputs import VideoInputs
 from longvale.evaluation.model import MAX_NEW_TOKENS, load_model, token_limits
+from longvale.evaluation.prefix import VideoPrefixes
 from longvale.evaluation.score import score
 from longvale.events import load_annotations
 from longvale.models.media import MediaError
@@ -388,3 +390,31 @@ def test_blocks_hold_whole_videos_and_every_question_once(data):
     blocks = list(video_blocks(asked, 2))
     assert [q.key for block in blocks for q in block] == [q.key for q in asked]
     assert [len({q.video_id for q in block}) for block in blocks] == [2, 1]
+
+
+def test_a_model_that_only_reasons(data, tmp_path, monkeypatch):
+    """One question is left out and asked again; a model that answers nothing ends the run."""
+    write, written = VideoPrefixes._generate, []
+
+    def reason(self, *arguments):
+        answers = write(self, *arguments)
+        ends = ["" if len(written) + place in bad else "</think>" for place in range(len(answers))]
+        written.extend(answers)
+        return [f"<think>x{end}{text}" for end, text in zip(ends, answers, strict=True)]
+
+    monkeypatch.setattr(VideoPrefixes, "_generate", reason)
+    bad = {3}
+    with pytest.raises(NoAnswer, match=rf"p: 1 of {QUESTIONS} questions have no answer, the first, .*only reasoning"):
+        run(data, tmp_path / "p")
+    kept = load_predictions(tmp_path / "p")
+    assert len(kept) == QUESTIONS - 1 and not any("think" in answer.answer for answer in kept)
+    bad = set()
+    assert len(load_predictions(run(data, tmp_path / "p"))) == QUESTIONS
+    written.clear()
+    bad = {3}
+    assert len(load_predictions(run(data, tmp_path / "q", skip_missing=True))) == QUESTIONS - 1
+    bad = set(range(10_000))
+    monkeypatch.setattr("longvale.evaluation.generate._MAX_UNANSWERED", 4)
+    with pytest.raises(NoAnswer, match="r: 4 answers in a row cannot be used"):
+        run(data, tmp_path / "r", skip_missing=True)
+    assert (tmp_path / "r").read_text(encoding="utf-8") == ""

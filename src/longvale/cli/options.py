@@ -80,5 +80,5 @@ MaxNewTokens = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many videos.", show_default="all")]
 SkipMissing = Annotated[
-    bool, typer.Option("--skip-missing", help="Leave out videos that have no file or a damaged one.")
+    bool, typer.Option("--skip-missing", help="Leave out videos without a usable file, questions without an answer.")
 ]

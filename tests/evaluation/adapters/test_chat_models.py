@@ -17,7 +17,7 @@ from longvale.evaluation.adapters.options import AdapterOptions
 from longvale.evaluation.generate import generate
 from longvale.evaluation.score import score
 from longvale.models.media import Media
-from longvale.tasks import load_predictions
+from longvale.tasks import Question, load_predictions
 
 LIMITS = {"grounding": 4, "dense_captioning": 4, "segment_captioning": 4}
 BUILDERS = {"Qwen2.5-Omni": lambda: build_omni(2), "Qwen3-Omni": lambda: build_omni(3), "Qwen2.5-VL": build_vision}
@@ -111,9 +111,12 @@ def test_generate_with_a_chat_model(tiny_corpus, tmp_path):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A server of the OpenAI kind that finds every event from 25 to 50 % and keeps what it was sent."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+def server(request):
+    """A server of the OpenAI kind that finds every event from 25 to 50 % and keeps what it was sent.
+
+    As a parameter, the number of a request that it answers with reasoning alone.
+    """
+    thinks_at = getattr(request, "param", None)
     requests = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -122,6 +125,8 @@ def server(monkeypatch):
             requests.append(body)
             text = body["messages"][0]["content"][-1]["text"]
             reply = "It is from 25% to 50%." if "When does" in text else "From 25% to 50%, a bell rings."
+            if len(requests) == thinks_at:
+                reply = f"<think>{reply}"
             choice = {"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}
             answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
             content = json.dumps(answer).encode()
@@ -166,6 +171,40 @@ def test_any_server_gets_frames_and_sound(server, tiny_corpus, tmp_path, longval
     quiet = longvale(*arguments, "--no-sound", *shared[:3], tmp_path / "deaf", *shared[4:], "--limit", 1)
     assert quiet.exit_code == 0
     assert all(part["type"] != "input_audio" for part in requests[-1]["messages"][0]["content"])
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_question_that_is_answered_by_reasoning_alone_is_not_logged(server, tiny_corpus, tmp_path, longvale):
+    url, requests = server
+    shared = ("m", "--adapter", "server", "--server", url, "--data", tiny_corpus, "--tasks", "grounding")
+    shared += ("--frames", 1, "--no-sound", "--quiet", "--output")
+    result = longvale("evaluate", *shared, tmp_path / "o")
+    asked, log = len(requests), tmp_path / "o" / "predictions.jsonl"
+    assert result.exit_code == 2 and f"1 of {asked} questions have no answer" in result.stderr
+    assert (
+        "only reasoning" in result.stderr and "--max-new-tokens" in result.stderr and "--skip-missing" in result.stderr
+    )
+    assert len(load_predictions(log)) == asked - 1  # the others were asked, and are kept
+    assert longvale("evaluate", *shared, tmp_path / "o").exit_code == 0 and len(requests) == asked + 1
+    requests.clear()
+    result = longvale("evaluate", *shared, tmp_path / "p", "--skip-missing")
+    assert result.exit_code == 0 and "1 missing" in result.stdout, result.stderr
+    assert "unanswered: 1 questions, which count as missing" in result.stdout and len(requests) == asked
+
+
+@pytest.mark.parametrize("task", ["grounding", "segment_captioning"])
+def test_reasoning_of_a_model_that_is_loaded_here_is_dropped(tmp_path, monkeypatch, task):
+    adapter = adapter_of(build_vision(), tmp_path)
+    asked = Question("v", task, 0, "When?", "")
+    monkeypatch.setattr(adapter.videos, "read", lambda video_id: draw_media(0))
+    for written, answer in (("<think>From 1 to 2 s?</think>From 4 to 6 s.<|im_end|>", "From 4 to 6 s."), ("", "")):
+        monkeypatch.setattr(adapter.processor, "batch_decode", lambda *_, text=written, **__: [text])
+        ((prediction,),) = adapter.answer([asked], ())
+        assert prediction.info["reply"] == answer
+        assert prediction.answer == ("" if not answer else "From 50 to 75." if task == "grounding" else answer)
+    monkeypatch.setattr(adapter.processor, "batch_decode", lambda *_, **__: ["<think>From 1 to 2 s?"])
+    ((unanswered,),) = adapter.answer([asked], ())
+    assert unanswered.key == asked.key and "only reasoning" in unanswered.reason
 
 
 def test_models_of_one_server_and_servers_of_one_model_are_told_apart(server, tiny_corpus, tmp_path, longvale):
