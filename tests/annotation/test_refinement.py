@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longvale.annotation.agreement import agree, kappa
-from longvale.annotation.check import check_annotations
+from longvale.annotation.check import check_annotations, check_video
 from longvale.annotation.label_studio import export_tasks, import_tasks, to_frames, to_seconds
+from longvale.annotation.stages import StageLog
 from longvale.events import Annotation, Event, load_annotations, load_json, save_annotations
 
 EVENTS = (Event(0.0, 12.34, "A dog runs."), Event(12.34, 20.01, "A bell rings."), Event(40.0, 60.0, "Rain falls."))
@@ -61,6 +62,78 @@ def test_captions_that_contradict_what_was_measured(annotated, caption, modaliti
     record = {"video_id": "a", "event_id": 0, "start": 0, "end": 60, "modalities": modalities, "measured": {}}
     (annotated.with_suffix(".stages") / "captions.jsonl").write_text(json.dumps(record) + "\n")
     assert reason in check_annotations(annotated)[0].reasons
+
+
+SILENT, QUIET, SEEN = {"loudness_db": -80.0}, {"loudness_db": -45.0}, {"brightness": 0.5}
+
+
+def reasons_of(annotated, caption, modalities, measured, captions=()):
+    """What is flagged of one event."""
+    save_annotations({"a": Annotation("a", 60.0, (Event(0, 60, caption),))}, annotated)
+    record = {"video_id": "a", "event_id": 0, "start": 0, "end": 60, "modalities": modalities, "measured": measured}
+    record["captions"] = dict(captions)
+    (annotated.with_suffix(".stages") / "captions.jsonl").write_text(json.dumps(record) + "\n")
+    return [reason for flag in check_annotations(annotated) for reason in flag.reasons]
+
+
+@pytest.mark.parametrize(
+    ("caption", "modalities", "measured"),
+    [
+        ("The picture is mid-toned. A stone under a cloud, a singular essay.", ["visual"], SILENT | SEEN),  # tone, loud
+        ("A quiet tone of about 117 Hz is heard.", ["visual"], QUIET | SEEN),  # below what counts as an event's sound
+        ("A man walks. No sound is heard.", ["visual"], SILENT | SEEN),
+        ("A child plays in the sand.", ["visual"], SILENT | SEEN),
+        ("Nothing can be seen or heard.", [], SILENT),
+        ("An orchestra performs, then the crowd applauds.", ["visual", "audio"], QUIET | SEEN),
+        ("A picture of a man is not shown; music plays.", ["audio"], QUIET),
+    ],
+)
+def test_words_that_contradict_nothing(annotated, caption, modalities, measured):
+    assert reasons_of(annotated, caption, modalities, measured) == []
+
+
+def test_what_is_said_is_in_the_caption_as_it_was_written_down(annotated):
+    captions = {"video": "A man.", "speech": "My fellow Americans."}
+    assert reasons_of(annotated, "A man. My fellow Americans.", ["visual", "speech"], QUIET | SEEN, captions) == []
+    assert reasons_of(annotated, "A man.", ["visual", "speech"], QUIET | SEEN, captions) == ["sound not mentioned"]
+
+
+@pytest.mark.parametrize(
+    ("captioner", "flagged"), [("template of measurements (video)", False), ("clip-captioner (video)", True)]
+)
+def test_templates_are_alike_without_anything_being_wrong(tmp_path, captioner, flagged):
+    seen, output = "A moving picture of grey is seen.", tmp_path / "out.json"
+    events = tuple(Event(10.0 * i, 10.0 * i + 9, f"{seen} {said}") for i, said in enumerate(("Yes.", "No.")))
+    save_annotations({"a": Annotation("a", 20.0, events)}, output)
+    stages = tmp_path / "out.stages"
+    stages.mkdir()
+    (stages / "settings.json").write_text(json.dumps({"captioners": {"video": captioner, "speech": "whisper"}}))
+    with (stages / "captions.jsonl").open("w") as file:
+        for index, event in enumerate(events):
+            head = {"video_id": "a", "event_id": index, "start": event.start, "end": event.end}
+            told = {"captions": {"video": seen, "speech": event.caption.removeprefix(seen).strip()}}
+            file.write(json.dumps({**head, **told, "modalities": ["visual", "speech"], "measured": SEEN}) + "\n")
+    assert any("near-duplicate" in flag.reasons for flag in check_annotations(output)) == flagged
+
+
+def test_what_a_model_said_twice_beside_templates_is_a_duplicate(tmp_path):
+    event = Event(0, 9, "A red picture. We are closed."), Event(9, 20, "A moving picture of blue. We are closed.")
+    told = [
+        {"video_id": "a", "event_id": i, "start": e.start, "end": e.end, "modalities": ["visual", "speech"],
+         "measured": SEEN, "captions": {"video": e.caption.partition(".")[0] + ".", "speech": "We are closed."}}
+        for i, e in enumerate(event)
+    ]  # fmt: skip
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    stages = {"captions": StageLog(tmp_path / "captions.jsonl", ("video_id", "event_id"))}
+    flags = check_video(Annotation("a", 20.0, event), stages, ["video"])
+    assert [(flag.event_id, flag.reasons) for flag in flags] == [(1, ("near-duplicate",))]
+
+
+def test_many_cuts_are_of_note_where_the_video_has_few(annotated):
+    log = annotated.with_suffix(".stages") / "boundaries.jsonl"
+    assert any("low coherence" in flag.reasons for flag in check_annotations(annotated))
+    log.write_text(json.dumps({"video_id": "a", "cuts": [float(second) for second in range(1, 60, 2)]}) + "\n")
+    assert not any("low coherence" in flag.reasons for flag in check_annotations(annotated))
 
 
 def test_without_stages_what_can_be_known_is_flagged(tmp_path):

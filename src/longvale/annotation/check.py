@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..events import Annotation, Seconds, atomic_write, load_annotations
+from ..events import Annotation, Seconds, atomic_write, load_annotations, load_json
+from .measurements import Measurements
 from .pipeline import stage_folder
 from .stages import StageLog
 
@@ -36,25 +38,34 @@ DUPLICATE_RATIO = 0.9
 HOLE_S: Seconds = 10.0
 #: Events longer than this are 5% of the published ones.
 LONG_S: Seconds = 60.0
-#: Share of its video's cuts, beyond which an event is of low coherence: it holds many shots.
-CUTS_A_MINUTE = 20.0
+#: An event of this many cuts a minute is of low coherence, made of many shots, if these are twice those of its video: a
+#: concert that is cut fast throughout is one event all the same.
+CUTS_A_MINUTE, CUTS_OF_VIDEO = 20.0, 2.0
+#: How names of captioners begin that put measurements into words. Their sentences are alike wherever colours are.
+_TEMPLATE = "template of measurements"
 
-_SOUND_WORDS = (
-    "hear",
-    "sound",
-    "music",
-    "noise",
-    "sings",
-    "song",
-    "speak",
-    "says",
-    "said",
-    "voice",
-    "tone",
-    "bark",
-    "loud",
+#: Words by which a caption says that sound is heard: whole ones, since "mid-toned" and "cloud" are no sounds ...
+_HEARD_WORDS = (
+    r"hear|hears|heard|hearing|audible|sounds?|sounding|music|musical|nois(?:e|es|y)|tones?|loud|louder|loudly|"
+    r"voices?|speak(?:s|ing|er|ers)?|spoke|spoken|speech|says?|saying|said|sing|sings|singing|singers?|sang|songs?|"
+    r"bark(?:s|ed|ing)?"
 )
-_SIGHT_WORDS = ("seen", "picture", "shows", "shown", "visible", "colour", "color")
+#: ... and those of what is hardly ever silent. A caption with one of them has not left the sound out.
+_SOUNDING_WORDS = (
+    r"talk(?:s|ed|ing)?|narrat\w+|comment(?:s|ing|ary)|explain(?:s|ed|ing)?|ask(?:s|ed|ing)?|answers?|announc\w+|"
+    r"shout\w*|scream\w*|whisper\w*|laugh\w*|cr(?:y|ies|ying)|plays|playing|guitar|piano|drum\w*|violin|orchestra|"
+    r"melod\w+|meow\w*|chirp\w*|roar\w*|growl\w*|buzz\w*|hum|hums|humming|ring(?:s|ing)?|bells?|sirens?|beep\w*|"
+    r"click(?:s|ing)?|bang(?:s|ing)?|knock\w*|explo\w+|thunder\w*|engines?|horns?|honk\w*|whistl\w*|applau\w+|"
+    r"clap\w*|cheer\w*"
+)
+_HEARD = re.compile(rf"\b(?:{_HEARD_WORDS})\b", re.IGNORECASE)
+_SOUNDING = re.compile(rf"\b(?:{_HEARD_WORDS}|{_SOUNDING_WORDS})\b", re.IGNORECASE)
+_SIGHT = re.compile(r"\b(?:seen|pictures?|shows?|shown|showing|visible|colou?rs?|coloured|colored)\b", re.IGNORECASE)
+#: Sentences that say that something is not there describe nothing.
+_NEGATION = re.compile(
+    r"\b(?:no|not|nothing|nobody|none|never|neither|nor|without|silent|silence|silently|inaudible|invisible|unseen)\b|n't\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -102,16 +113,24 @@ def check_annotations(path: str | os.PathLike) -> list[Flag]:
     ):
         if (folder / f"{name}.jsonl").is_file():
             stages[name] = StageLog(folder / f"{name}.jsonl", key)
-    flags = [flag for annotation in annotations.values() for flag in check_video(annotation, stages)]
+    templates = _template_roles(folder / "settings.json")
+    flags = [flag for annotation in annotations.values() for flag in check_video(annotation, stages, templates)]
     return sorted(flags, key=lambda flag: (-flag.gain, flag.video_id, flag.start))
 
 
-def check_video(annotation: Annotation, stages: Mapping[str, StageLog]) -> list[Flag]:
+def _template_roles(settings: Path) -> list[str]:
+    """Roles whose captions are templates of measurements."""
+    captioners = load_json(settings).get("captioners", {}) if settings.is_file() else {}
+    return [role for role, name in captioners.items() if str(name).startswith(_TEMPLATE)]
+
+
+def check_video(annotation: Annotation, stages: Mapping[str, StageLog], templates: Collection[str] = ()) -> list[Flag]:
     """Flags of one video.
 
     Args:
         annotation: of the video.
         stages: `captions`, `events` and `boundaries`, those that there are.
+        templates: roles whose captions are templates, which are alike without anything being wrong.
 
     Example:
         >>> from longvale.events import Event
@@ -119,7 +138,8 @@ def check_video(annotation: Annotation, stages: Mapping[str, StageLog]) -> list[
         >>> [(flag.event_id, flag.reasons) for flag in check_video(twice, {})]
         [(1, ('near-duplicate',))]
     """
-    flags = []
+    flags: list[Flag] = []
+    earlier: list[str] = []
     boundaries = stages["boundaries"].get(annotation.video_id) if "boundaries" in stages else None
     for index, event in enumerate(annotation.events):
         reasons = []
@@ -127,13 +147,14 @@ def check_video(annotation: Annotation, stages: Mapping[str, StageLog]) -> list[
         if written and written["refused"]:
             reasons.append("refused")
         if told:
-            reasons += _contradictions(event.caption, told["measured"], told["modalities"])
-        earlier = [other.caption for other in annotation.events[:index]]
-        if any(_alike(event.caption, caption) for caption in earlier):
+            reasons += _contradictions(event.caption, told)
+        caption = _without(event.caption, told, templates)
+        if caption and any(_alike(caption, other) for other in earlier):
             reasons.append("near-duplicate")
+        earlier.append(caption)
         if event.length > LONG_S:
             reasons.append("very long")
-        if boundaries and _many_cuts(event.start, event.end, boundaries["cuts"]):
+        if boundaries and _many_cuts(event.start, event.end, boundaries["cuts"], annotation.duration):
             reasons.append("low coherence")
         if reasons:
             flags.append(_flag(annotation.video_id, index, event.start, event.end, reasons, event.caption))
@@ -149,17 +170,27 @@ def _same(stages: Mapping[str, StageLog], name: str, video_id: str, index: int, 
     return None
 
 
-def _contradictions(caption: str, measured: Mapping[str, Any], modalities: Sequence[str]) -> list[str]:
-    text = caption.lower()
-    sounds, sights = (any(word in text for word in words) for words in (_SOUND_WORDS, _SIGHT_WORDS))
+def _contradictions(caption: str, told: Mapping[str, Any]) -> list[str]:
+    """What a caption says against what was measured: sound is missing only where a modality has it."""
+    measured, heard = told["measured"], {"audio", "speech"} & {*told["modalities"]}
+    described = [s for s in re.split(r"(?<=[.!?])\s+", caption) if not _NEGATION.search(s)]
+    silent = Measurements(loudness_db=measured.get("loudness_db")).silent
+    quoted = any(text and text in caption for text in (told.get("captions", {}).get(r) for r in ("audio", "speech")))
     found = []
-    if sounds and "audio" not in modalities and "speech" not in modalities:
+    if silent and not heard and any(_HEARD.search(sentence) for sentence in described):
         found.append("silence described as sound")
-    if not sounds and ("audio" in modalities or "speech" in modalities):
+    if heard and not quoted and not _SOUNDING.search(caption):
         found.append("sound not mentioned")
-    if sights and measured.get("brightness") is None:
+    if measured.get("brightness") is None and any(_SIGHT.search(sentence) for sentence in described):
         found.append("no picture described as picture")
     return found
+
+
+def _without(caption: str, told: Mapping[str, Any] | None, templates: Collection[str]) -> str:
+    """A caption without the sentences that are templates of measurements."""
+    for role in templates:
+        caption = caption.replace((told or {}).get("captions", {}).get(role) or "\0", "")
+    return caption.strip()
 
 
 def _alike(first: str, second: str) -> bool:
@@ -167,9 +198,10 @@ def _alike(first: str, second: str) -> bool:
     return matcher.quick_ratio() >= DUPLICATE_RATIO and matcher.ratio() >= DUPLICATE_RATIO
 
 
-def _many_cuts(start: Seconds, end: Seconds, cuts: Sequence[Seconds]) -> bool:
+def _many_cuts(start: Seconds, end: Seconds, cuts: Sequence[Seconds], duration: Seconds) -> bool:
     inside = sum(start < cut < end for cut in cuts)
-    return inside > 2 and inside / (end - start) * 60 > CUTS_A_MINUTE
+    rate = inside / (end - start) * 60
+    return inside > 2 and rate > max(CUTS_A_MINUTE, CUTS_OF_VIDEO * len(cuts) / duration * 60)
 
 
 def _holes(annotation: Annotation) -> list[tuple[Seconds, Seconds]]:
