@@ -94,6 +94,29 @@ def written(format="mp4", **kwargs):
     return buffer.getvalue()
 
 
+def jumping(format, to_s, pictures=True, rate=16_000):
+    """A second of pictures and sound, then one more at another time."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=format) as out:
+        video = out.add_stream("libx264", rate=10, options={"g": "5", "bf": "0"}) if pictures else None
+        audio = out.add_stream("aac", rate=rate, layout="mono")
+        if video:
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        samples = tone(440, 2.0, rate, 1).astype(np.float32)
+        for second in (0, 1):
+            for number in range(10 if video else 0):
+                frame = av.VideoFrame(64, 48, "yuv420p")
+                frame.pts, frame.time_base = second * to_s * 10 + number, Fraction(1, 10)
+                out.mux(video.encode(frame))
+            for at in range(0, rate, 1000):
+                frame = av.AudioFrame.from_ndarray(samples[:, second * rate + at :][:, :1000].copy(), "fltp", "mono")
+                frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), second * to_s * rate + at
+                out.mux(audio.encode(frame))
+        for stream in filter(None, (video, audio)):
+            out.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
 def repeat(data, times, target, length_s):
     """Write the packets of `length_s` seconds of a media file without B-frames, `times` times one after the other."""
     with av.open(target, "w") as container:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from media_files import clicks, numbers, tone, write, written
+from media_files import clicks, jumping, numbers, tone, write, written
 
 from longvale.models import media_decoder, media_pictures
 from longvale.models.media import MediaError, MediaLengthError, MediaStream, probe, read_media, read_pictures
@@ -58,29 +58,6 @@ def test_pictures_that_claim_too_many_pixels_are_refused(monkeypatch):
 
 
 # Clocks
-
-
-def jumping(format, to_s, pictures=True, rate=16_000):
-    """A second of pictures and sound, then one more at another time."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=format) as out:
-        video = out.add_stream("libx264", rate=10, options={"g": "5", "bf": "0"}) if pictures else None
-        audio = out.add_stream("aac", rate=rate, layout="mono")
-        if video:
-            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        samples = tone(440, 2.0, rate, 1).astype(np.float32)
-        for second in (0, 1):
-            for number in range(10 if video else 0):
-                frame = av.VideoFrame(64, 48, "yuv420p")
-                frame.pts, frame.time_base = second * to_s * 10 + number, Fraction(1, 10)
-                out.mux(video.encode(frame))
-            for at in range(0, rate, 1000):
-                frame = av.AudioFrame.from_ndarray(samples[:, second * rate + at :][:, :1000].copy(), "fltp", "mono")
-                frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), second * to_s * rate + at
-                out.mux(audio.encode(frame))
-        for stream in filter(None, (video, audio)):
-            out.mux(stream.encode(None))
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("pictures", [True, False], ids=["video", "sound"])

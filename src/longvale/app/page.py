@@ -300,11 +300,16 @@ class Page:
 
     def _cards(self) -> list[dict[str, str]]:
         """The examples as the empty page shows them."""
-        from ..models.media import read_media
+        from ..models.media import MediaError, read_media
 
         cards = []
         for path in self.examples:
-            media = read_media(path, num_frames=1, size=timeline.THUMBNAIL_HEIGHT)
+            try:
+                media = read_media(path, num_frames=1, size=timeline.THUMBNAIL_HEIGHT)
+            except MediaError as error:  # the page is there for the others
+                logger.warning("an example cannot be shown: %s", error)
+                cards.append({"name": path.name, "image": "", "length": "cannot be read"})
+                continue
             image = timeline.thumbnail(media.frames[0]) if media.frames is not None else ""
             cards.append({"name": path.name, "image": image, "length": f"{media.duration:.0f} s"})
         return cards
