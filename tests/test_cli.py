@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import longvale as package
 from longvale.cli import app
 from longvale.data.features import FeatureStore, feature_path
-from longvale.interruption import STOPPED, STOPPING
+from longvale.interruption import STOPPED, STOPPED_AS_A_WHOLE, STOPPING
 from longvale.tasks import dense_captioning_question
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"
@@ -346,6 +346,25 @@ def save_features(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
 
 extraction.save_features = save_features
+sys.argv = ["longvale", *sys.argv[1:]]
+from longvale.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_advises_to_run_again_only_what_resumes(tmp_path):
+    """A score is computed again from the start."""
+    script = INTERRUPTED.partition("import longvale")[0] + INTERRUPTED_SCORE
+    done = run_python("-c", script, "score", tmp_path / "log", "--references", tmp_path / "references")
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.endswith(f"{STOPPED_AS_A_WHOLE}\n") and "again" not in done.stderr
+
+
+INTERRUPTED_SCORE = """
+import longvale.evaluation.score as score
+signal.signal(signal.SIGINT, signal.default_int_handler)
+score.score = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["longvale", *sys.argv[1:]]
 from longvale.cli import main
 main()

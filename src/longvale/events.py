@@ -8,6 +8,7 @@ The file format is the one that LongVALE published
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -283,6 +284,32 @@ def _is_deeper(value: Any, depth: int) -> bool:
     return True
 
 
+#: Errors of writing that the system reports without the name of the file: a full disk, a quota, a limit of sizes.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def named_when_full(path: str | os.PathLike) -> Iterator[None]:
+    """Put a file's name into the error that ends the block when a disk is full, which the system reports without one.
+
+    Args:
+        path: of the file, or of the folder, that the block writes.
+
+    Example:
+        >>> with named_when_full("out.json"):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+            ...
+        OSError: [Errno 28] No space left on device: 'out.json'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a temporary neighbour of `path` and rename it over `path` when the block ends without an error.
@@ -313,7 +340,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             os.fchmod(handle, 0o666 & ~_umask())
             text = "b" not in mode
             encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
-            with open(handle, mode, encoding=encoding, errors=errors) as file:
+            with named_when_full(path), open(handle, mode, encoding=encoding, errors=errors) as file:
                 yield file
             os.replace(temporary, path)
     except BaseException:
@@ -365,13 +392,14 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists():
         raise FileExistsError(f"{path}: exists already; give another --output or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with hold(path.parent, path.name, work="writing it"):
+    with hold(path.parent, path.name, work="writing it", resumes=False):
         for left in _left_over(path.name, os.listdir(path.parent), ".partial"):
             shutil.rmtree(path.with_name(left))
         partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".partial"))
         try:
             partial.chmod(0o777 & ~_umask())  # mkdtemp gives 0700
-            yield partial
+            with named_when_full(path):
+                yield partial
             partial.rename(path)
         except BaseException:
             shutil.rmtree(partial)

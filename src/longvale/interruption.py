@@ -20,8 +20,12 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
+from .locks import may_resume
+
 STOPPING = "longvale: stopping"
 STOPPED = "longvale: stopped; what is finished is kept, run the same command again for the rest"
+#: Of commands that do not resume: they have written nothing, or what they write is made again as a whole.
+STOPPED_AS_A_WHOLE = "longvale: stopped"
 
 #: Seconds that the main thread has to leave in order: close files, delete uploads, stop processes.
 GRACE_S = 3.0
@@ -34,6 +38,11 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 _received: int | None = None
 _raised = False
 _said = threading.Lock()  # held from the first report on
+
+
+def last_words() -> str:
+    """The line to end with: it advises to run the command again only where that resumes."""
+    return STOPPED if may_resume() else STOPPED_AS_A_WHOLE
 
 
 def exit_code() -> int | None:
@@ -93,7 +102,7 @@ def _watch(reader: socket.socket) -> None:
             _say_stopping()
         elif numbers and time.monotonic() > first + _SAME_S:
             break
-    _write(STOPPED)
+    _write(last_words())
     _end()
 
 

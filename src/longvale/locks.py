@@ -29,6 +29,7 @@ _BYTE = 1 << 30
 _LONGEST_NAME = 255  # bytes, of most file systems
 
 _held: set[int] = set()
+_may_resume = False
 
 
 class Locked(ValueError):
@@ -36,7 +37,9 @@ class Locked(ValueError):
 
 
 @contextmanager
-def hold(folder: str | os.PathLike, name: str, *, work: str, option: str = "--output") -> Iterator[None]:
+def hold(
+    folder: str | os.PathLike, name: str, *, work: str, option: str = "--output", resumes: bool = True
+) -> Iterator[None]:
     """Hold the lock of an output while the block runs.
 
     The lock is `flock` (on Windows `msvcrt.locking`) on the file `.NAME.lock`, so it is released when the process ends
@@ -48,6 +51,7 @@ def hold(folder: str | os.PathLike, name: str, *, work: str, option: str = "--ou
         name: of what is written, for instance the file or folder name of the output.
         work: what the process does, for the message that others get.
         option: of the command line that chooses another output, for the same message.
+        resumes: the same command does not do finished work again, see [`may_resume`].
 
     Raises:
         Locked: if another run holds it; the message contains process, machine, command and start.
@@ -61,12 +65,14 @@ def hold(folder: str | os.PathLike, name: str, *, work: str, option: str = "--ou
         >>> os.listdir(folder)
         []
     """
+    global _may_resume
     path = lock_path(Path(folder), name)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = _open(path, Path(folder, name), option)
     _held.add(handle)
+    _may_resume |= resumes
     try:
-        _write_holder(handle, work)
+        _write_holder(handle, work, path)
         yield
     finally:
         if handle in _held:  # not in a fork
@@ -166,12 +172,21 @@ def _release(handle: int, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_holder(handle: int, work: str) -> None:
+def may_resume() -> bool:
+    """Whether this process has held an output whose finished work the same command does not do again."""
+    return _may_resume
+
+
+def _write_holder(handle: int, work: str, path: Path) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = {"process": os.getpid(), "host": socket.gethostname(), "work": work, "since": since}
     os.ftruncate(handle, 0)
     os.lseek(handle, 0, os.SEEK_SET)
-    os.write(handle, json.dumps(holder).encode())
+    try:
+        os.write(handle, json.dumps(holder).encode())
+    except OSError as error:  # such as of a full disk, which the system reports without a name
+        error.filename = os.fspath(path)
+        raise
 
 
 def _describe_holder(handle: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..events import LONE_SURROGATES, atomic_write, load_json, parse_json
+from ..events import LONE_SURROGATES, atomic_write, load_json, named_when_full, parse_json
 
 #: Records by stage.
 Records: TypeAlias = Mapping[str, list[dict[str, Any]]]
@@ -78,7 +78,10 @@ class StageLog:
             if self._cut_to is not None:
                 os.truncate(self.path, self._cut_to)
                 self._cut_to = None
-            with self.path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n") as file:
+            with (
+                named_when_full(self.path),
+                self.path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n") as file,
+            ):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._records[self._key_of(record)] = json.loads(json.dumps(record))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..events import atomic_folder, load_json
 from .official import ADAPTER_CONFIG, LORA_NAME, NON_LORA, PROJECTORS, TRAINED_PROJECTORS, Adapter, check_plain_lora
+from .writing import saving
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,8 @@ def save_adapter(adapter: Adapter, folder: Path, base: str | os.PathLike) -> Non
     tensors = {f"{_PEFT}{name}": tensor for name, tensor in adapter.projectors.items()}
     for side, of_module in (("A", adapter.down), ("B", adapter.up)):
         tensors |= {f"{_PEFT}{module}.lora_{side}.weight": tensor for module, tensor in of_module.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _WEIGHTS)
+    with saving(folder / _WEIGHTS):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _WEIGHTS)
 
 
 def convert_back(folder: str | os.PathLike, output: str | os.PathLike) -> None:
@@ -94,8 +96,9 @@ def convert_back(folder: str | os.PathLike, output: str | os.PathLike) -> None:
     }
     with atomic_folder(output) as partial:
         (partial / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        torch.save(lora, partial / "adapter_model.bin")
-        torch.save(projectors, partial / NON_LORA)
+        with saving(output):
+            torch.save(lora, partial / "adapter_model.bin")
+            torch.save(projectors, partial / NON_LORA)
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

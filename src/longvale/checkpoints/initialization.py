@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..events import atomic_folder
 from .card import save_model_card
 from .towers import Tower, explain, load_towers
+from .writing import saving
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,8 @@ def initialize(
     model = _assemble(config, language_model, towers, str(llm), seed)
     _set_generation(model, language_model, tokenizer)
     with atomic_folder(output) as partial:
-        model.save_pretrained(partial, max_shard_size=max_shard_size)
+        with saving(output):
+            model.save_pretrained(partial, max_shard_size=max_shard_size)
         processor.save_pretrained(partial)
         save_model_card(partial, model, title=output.name, origin=_ORIGIN, published=False)
     return Initialized(model, processor, marks="generation" in processor.chat_template)

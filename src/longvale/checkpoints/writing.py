@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,25 @@ if TYPE_CHECKING:
     from ..models.configuration_longvale import LongVALEConfig
     from ..models.modeling_longvale import LongVALEForConditionalGeneration
     from ..models.processing_longvale import LongVALEProcessor
+
+
+@contextmanager
+def saving(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what torch and safetensors raise when weights cannot be written, as on a full disk, into one line.
+
+    Args:
+        path: of the file or the folder that the block writes.
+
+    Raises:
+        ValueError: naming the path and the reason.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:  # torch has no error of its own
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: cannot be written ({reason}); make room on the disk") from error
 
 
 def save_code_and_config(

@@ -119,7 +119,7 @@ class _Group(TyperGroup):
 
 
 def _stopped() -> typer.Exit:
-    echo(interruption.STOPPED, err=True)
+    echo(interruption.last_words(), err=True)
     return typer.Exit(interruption.exit_code() or INTERRUPTED)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..events import MODALITIES, atomic_write, check_video_id, parse_json
+from ..events import MODALITIES, atomic_write, check_video_id, named_when_full, parse_json
 from .checksums import file_sha256
 
 #: The record of a run; that of shard 2 of 8 is `manifest-2-of-8.jsonl`.
@@ -116,11 +116,13 @@ class Manifest:
     def add(self, record: dict[str, Any]) -> None:
         """Append a record and see it on disk."""
         self.records[record["video_id"]] = record
-        self._file.write(_to_line(record))
-        self._file.flush()
+        with named_when_full(self.path):
+            self._file.write(_to_line(record))
+            self._file.flush()
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with named_when_full(self.path):
+            self._file.close()
         self._write_all()
 
     def _write_all(self) -> None:

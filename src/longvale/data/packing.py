@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..events import MODALITIES, Modality, atomic_write
+from ..events import MODALITIES, Modality, atomic_write, named_when_full
 from ..locks import hold
 from .checksums import write_checksums
 from .feature_files import NpyFolder
@@ -105,9 +105,12 @@ def pack_features(
     features = row_features(store.widths())
     (output / "data").mkdir(parents=True, exist_ok=True)
     absent = dict.fromkeys(MODALITIES, 0)
-    with hold(output.parent, output.name, work="longvale features pack"), _unfinished_folder(output) as unfinished:
+    with (
+        hold(output.parent, output.name, work="longvale features pack", resumes=False),
+        _unfinished_folder(output) as unfinished,
+    ):
         shards: list[Path] = []
-        with tqdm(total=len(video_ids), unit="video", disable=not progress) as bar:
+        with named_when_full(output), tqdm(total=len(video_ids), unit="video", disable=not progress) as bar:
             rows = (_row(store, video_id, absent) for video_id in video_ids)
             for number, shard in enumerate(_shards(rows, shard_bytes)):
                 shards.append(_write_shard(unfinished / f"{number}.parquet", shard, features))

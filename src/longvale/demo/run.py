@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from longvale.checkpoints.writing import saving
 from longvale.demo.checkpoint import build_checkpoint, corpus_options, sample_texts
 from longvale.events import atomic_write, load_json
 from longvale.locks import hold
@@ -168,7 +169,8 @@ def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: boo
     models.mkdir(exist_ok=True)
     partial = models / ".base.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
+    with saving(partial):
+        model.save_pretrained(partial)
     processor.save_pretrained(partial)
     with atomic_write(partial / "curves.json") as file:
         json.dump(curves, file)

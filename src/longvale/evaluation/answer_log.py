@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ..events import LONE_SURROGATES, atomic_write, load_json
+from ..events import LONE_SURROGATES, atomic_write, load_json, named_when_full
 from ..tasks import Prediction, Question, load_predictions
 
 logger = logging.getLogger(__name__)
@@ -168,14 +168,16 @@ class AnswerLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with named_when_full(self._file.name):
+            self._file.close()
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Write answers and hand them to the operating system, so that a kill does not lose them."""
-        for prediction in predictions:
-            self._file.write(prediction.to_log() + "\n")
-            self.done[prediction.key] = prediction
-        self._file.flush()
+        with named_when_full(self._file.name):
+            for prediction in predictions:
+                self._file.write(prediction.to_log() + "\n")
+                self.done[prediction.key] = prediction
+            self._file.flush()
 
     def finish(self) -> None:
         """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted.

@@ -22,6 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from trl import SFTTrainer
 
 from longvale.checkpoints.loading import load_checkpoint
+from longvale.checkpoints.writing import saving
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length, row_names
 from longvale.training.checkpoints import publish
@@ -266,13 +267,15 @@ def merge_and_save(
     output = Path(output_dir)
     unfinished = output / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished / ADAPTER_FOLDER)
+    with saving(unfinished):
+        model.save_pretrained(unfinished / ADAPTER_FOLDER)
     base_dtype = model.get_base_model().dtype
     merged = model.merge_and_unload()
     # The trainer's own `forward` survives unloading, and in a copy of the model it would compute with the original.
     merged.__dict__.pop("forward", None)
     merged.to(base_dtype).eval()
-    merged.save_pretrained(unfinished)
+    with saving(unfinished):
+        merged.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
     _publish(unfinished, output)
     return merged
