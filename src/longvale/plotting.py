@@ -7,7 +7,11 @@ the colours are those that Okabe and Ito chose for the colour-blind (https://jfl
 from __future__ import annotations
 
 import io
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 #: Name, colour and hatching of a lane, or of a series of bars.
 Style: TypeAlias = tuple[str, str, str]
@@ -95,7 +101,8 @@ def png_bytes(figure: Figure) -> bytes:
     from PIL import Image
 
     buffer, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with _fonts_for(figure):
+        figure.savefig(buffer, format="png", dpi=DPI)
     image = Image.open(buffer).convert("RGB")
     if not any(axes.images for axes in figure.axes):
         image = image.quantize(_COLOURS, dither=Image.Dither.NONE)
@@ -108,9 +115,42 @@ def svg_bytes(figure: Figure) -> bytes:
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "longvale"}):
+    with rc_context({"svg.hashsalt": "longvale"}), _fonts_for(figure):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _fonts_for(figure: Figure) -> Iterator[None]:
+    """Draw characters that the usual font lacks with any installed one that has them; say which no font has."""
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    usual = FontProperties().get_family()
+    missing = {c for text in texts for c in text.get_text() if c.isprintable()}
+    missing -= {c for c in missing if get_font(findfont(FontProperties())).get_char_index(ord(c))}
+    lacking, others = frozenset(missing), []
+    for entry in sorted(fontManager.ttflist, key=lambda entry: entry.name) if missing else ():
+        if entry.name.startswith("Last Resort") or entry.weight not in (400, "normal", "regular"):
+            continue  # the first draws boxes for all characters
+        try:
+            found = {c for c in missing if get_font(entry.fname).get_char_index(ord(c))}
+        except RuntimeError:  # fonts of coloured pictures cannot be loaded
+            continue
+        if found:
+            others.append(entry.name)
+            missing -= found
+    for text in texts:
+        if others and lacking & set(text.get_text()):
+            text.set_fontfamily([*usual, *others])
+    if missing:
+        shown = " ".join(sorted(missing)[:8])
+        logger.warning("no installed font draws %s; boxes stand for them; install one, such as Noto", shown)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
+        yield
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> list[Path]:

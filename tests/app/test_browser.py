@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -126,8 +127,83 @@ def test_the_answer_streams_and_can_be_stopped(tab):
     time.sleep(1)
     assert len(tab.all(".lv-sentence")) == kept  # nothing more comes
     tab.ask("a ring number 2")
-    tab.wait(lambda: "a ring number 2" in tab.text(".lv-sentences"), "the next answer")
+    tab.wait(lambda: "a ring number 2" in tab.text(".lv-answer h2"), "the next answer")
     tab.answered()
+    assert tab.text(".lv-sentence .lv-caption") == "From 20 to 25."  # of a free question it is the answer
+
+
+def drop(tab, selector, path):
+    """Drop a file on an element, as a hand does: the browser gives it to the page by a field of our own."""
+    field = tab.script(
+        "const field = document.createElement('input'); field.type = 'file'; field.id = 'hand';"
+        "document.body.append(field); return field"
+    )
+    field.send_keys(str(path))
+    return tab.script(
+        "const data = new DataTransfer(); data.items.add(document.getElementById('hand').files[0]);"
+        "const events = ['dragover', 'drop'].map((name) => new DragEvent(name, "
+        "{dataTransfer: data, bubbles: true, cancelable: true}));"
+        "events.forEach((event) => arguments[0].dispatchEvent(event));"
+        "document.getElementById('hand').remove(); return events.map((event) => event.defaultPrevented)",
+        tab.one(selector),
+    )
+
+
+def test_a_file_can_be_dropped_on_the_left_and_another_on_the_player(tab, clips):
+    assert drop(tab, ".lv-empty h2", clips / "two names.mp4") == [True, True]
+    tab.opened()
+    assert "two names.mp4" in tab.text(".lv-title") and not tab.all(".lv-over")
+    drop(tab, ".lv-player", clips / "silent.mp4")
+    tab.wait(lambda: "silent.mp4" in tab.text(".lv-title"), "the other video")
+
+
+def test_stop_is_grey_when_there_is_nothing_to_stop(tab):
+    stop = tab.one("#lv-stop")
+    tab.wait(lambda: not stop.is_enabled(), "Stop to be grey")
+    tab.all(".lv-cards button")[0].click()
+    tab.opened()
+    assert not stop.is_enabled()
+    tab.ask("Tell me slowly.", task="Ask freely")
+    tab.wait(lambda: stop.is_enabled() and tab.bars(), "Stop to be there")
+    stop.click()
+    tab.wait(lambda: "Stopped." in tab.text(".lv-note") and not stop.is_enabled(), "Stop to be grey again")
+    assert "events" in tab.text(".lv-label") and "unsure" not in tab.text(".lv-timeline")  # nothing was weighed
+
+
+def test_a_question_that_is_offered_is_asked_with_a_click(tab):
+    tab.all(".lv-cards button")[0].click()
+    tab.opened()
+    offers = {offer.text: offer for offer in tab.all(".lv-offers button")}
+    assert len(offers) == 4 and "List all events" in offers
+    caption = next(text for text in offers if text != "List all events")
+    tab.script(
+        "window.stages = []; const stage = document.querySelector('.lv-stage');"
+        "new MutationObserver(() => window.stages.push(stage.innerText)).observe(stage, "
+        "{subtree: true, childList: true, characterData: true})"
+    )
+    offers[caption].click()
+    tab.wait(lambda: caption in tab.text(".lv-answer h2"), "the answer to the question that was clicked")
+    tab.answered()
+    assert tab.one("#lv-query textarea").get_attribute("value") == caption
+    assert "none of them alone does" in tab.text(".lv-legend")
+    shares = [int(found[1]) for text in tab.script("return window.stages") if (found := re.search(r" (\d+) %$", text))]
+    assert shares and all(0 <= share <= 100 for share in shares)
+    offers["List all events"].click()
+    tab.wait(lambda: len(tab.all(".lv-sentence")) == 3, "all events")
+
+
+def test_a_reload_keeps_the_upload_and_its_answer(tab, clips):
+    tab.upload(clips / "two names.mp4")
+    tab.opened()
+    tab.ask("a ring number 2")
+    tab.answered()
+    tab.driver.refresh()
+    tab.wait(lambda: "two names.mp4" in tab.text(".lv-title"), "the video again")
+    assert "a ring number 2" in tab.text(".lv-sentences")
+    time.sleep(12)  # the session of the page before is forgotten by now
+    tab.wait(lambda: tab.script("return document.querySelector('.lv video').readyState") > 0, "the player")
+    tab.ask("a ring number 3")
+    tab.wait(lambda: "a ring number 3" in tab.text(".lv-sentences"), "another answer")
 
 
 def test_the_second_visitor_sees_a_place_in_the_queue_and_may_leave_it(new_tab):

@@ -1,13 +1,16 @@
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from longvale import tasks
+from longvale.app import work
 from longvale.app.limits import Limits
 from longvale.app.page import CHOICES, Page, ask_about
-from longvale.app.sessions import Video
+from longvale.app.sessions import Sessions, Video
 
 VIDEO = Video(Path("a.mp4"), "a.mp4", False, 60.0, None)
 
@@ -93,10 +96,17 @@ def test_an_upload_that_waits_for_its_turn_is_deleted_when_it_is_cancelled(page,
         assert [view["video"] for view in page.decode(TAB)] in ([None], [])  # its turn comes all the same
 
 
-def test_an_upload_is_deleted_when_its_decoding_is_stopped_or_fails(page, upload, clips, tmp_path):
-    page.upload(str(upload), TAB)
-    for _ in page.decode(TAB):
+def test_an_upload_is_deleted_when_its_decoding_is_stopped_or_fails(page, upload, clips, tmp_path, monkeypatch):
+    decode = work.decode
+
+    def stopped(*arguments):
         page.stop(TAB)
+        return decode(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "decode", stopped)
+        page.upload(str(upload), TAB)
+        list(page.decode(TAB))
     assert not upload.exists() and page.sessions.get("tab").video is None
     broken = shutil.copy(clips / "text.mp4", tmp_path / "text.mp4")
     page.upload(str(broken), TAB)
@@ -128,9 +138,70 @@ def test_a_stopped_answer_keeps_what_is_written_and_marks_where_it_ends(page, up
             stopped = page.stop(TAB)
     monkeypatch.undo()
     answer = stopped["answer"]
-    assert stopped["note"] == "Stopped." and answer["done"] and answer["text"] == f"{written} …"
+    assert stopped["note"] == "Stopped. The answer was cut off at \u201c\u2026\u201d."
+    assert answer["done"] and answer["text"] == f"{written} …"
     assert [event["caption"] for event in answer["events"]] == ["part 0.", "part 1 of a slow ans …"]
     assert "part 1 of a slow ans …" in answer["files"][0]["text"]
     assert page.sessions.get("tab").view == stopped  # nothing came after it
     *_, view = page.ask("Find an event", "number 3", None, None, TAB)
     assert view["answer"]["done"] and view["note"] is None
+
+
+def happened(**data):
+    return SimpleNamespace(_data=data)
+
+
+VISIT = "0123456789abcdef" * 2
+
+
+def test_a_reload_keeps_the_video_and_the_answer(page, upload):
+    page.arrive(happened(visit=VISIT), TAB)
+    page.upload(str(upload), TAB)
+    list(page.decode(TAB))
+    *_, before = page.ask("Find an event", "number 3", None, None, TAB)
+    page.leave(TAB)  # the connection of the old page may end before or after the new page is there
+    again, stranger = SimpleNamespace(session_hash="again"), SimpleNamespace(session_hash="stranger")
+    view = page.arrive(happened(visit=VISIT), again)
+    assert (view["video"], view["answer"]) == (before["video"], before["answer"])
+    assert page.arrive(happened(visit="f" * 32), stranger)["video"] is None
+    page.sessions.close("tab")
+    assert upload.exists()
+    *_, view = page.ask("Find an event", "number 4", None, None, again)
+    assert view["answer"]["done"]
+    page.sessions.close("again")
+    assert not upload.exists()
+
+
+@pytest.mark.parametrize("visit", [None, "", "../../x", VISIT.upper(), ["a"], VISIT * 2])
+def test_a_made_up_visit_resumes_nothing(page, upload, visit):
+    page.upload(str(upload), TAB)
+    list(page.decode(TAB))
+    page.sessions.get("tab").visit = visit
+    assert page.arrive(happened(visit=visit), SimpleNamespace(session_hash="b"))["video"] is None
+
+
+def test_an_upload_is_deleted_soon_after_its_visitor_left(upload):
+    sessions = Sessions()
+    sessions.choose("tab", Video(upload, "clip.mp4", True, 32.0))
+    sessions.resume("tab", VISIT)
+    sessions.leave("tab", grace_s=3600)
+    assert upload.exists()
+    sessions.leave("tab", grace_s=0)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer) and not thread.interval:
+            thread.join()
+    assert not upload.exists()
+
+
+def test_known_events_are_offered_as_questions(page, upload, tmp_path):
+    page.upload(str(upload), TAB)
+    *_, view = page.decode(TAB)
+    assert [q["query"] for q in view["video"]["questions"]] == ["", "A person speaks.", "Music plays."]
+    page.examples, page.captions = [upload], {upload: ["A bell rings."]}
+    page.example(happened(index=0), TAB)
+    *_, view = page.decode(TAB)
+    assert view["video"]["questions"][1] == {"choice": "Find an event", "query": "A bell rings."}
+    choice, query = page.suggest(happened(index=1), TAB)
+    assert (choice["value"], query["value"]) == ("Find an event", "A bell rings.")
+    for index in (2, -1, None, "1", []):
+        assert page.suggest(happened(index=index), TAB) == (gr.skip(), gr.skip())

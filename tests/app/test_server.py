@@ -166,6 +166,21 @@ def test_an_upload_that_is_broken_off_leaves_nothing(client, page_url):
     wait_until(lambda: {path for path in uploads().rglob("*") if path.is_file()} <= before)
 
 
+def test_an_upload_is_one_file(client):
+    before = {path for path in uploads().rglob("*") if path.is_file()}
+    field = b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + b"x" * 2**20
+    many = [("files", (f"{number}.mp4", b"x", "video/mp4")) for number in range(3)]
+    for response in (
+        client.post("/gradio_api/upload", content=field + b"\r\n--b--\r\n", headers=BOUNDARY),
+        client.post("/gradio_api/upload", content=HEAD + b"x\r\n" + field + b"\r\n--b--\r\n", headers=BOUNDARY),
+        client.post("/gradio_api/upload", files=many),
+    ):
+        assert response.status_code == 400 and response.text == "Send one file at a time."
+    assert {path for path in uploads().rglob("*") if path.is_file()} <= before
+    pieces = [bytes([byte]) for byte in HEAD + b"whole\r\n--b--\r\n"]  # wherever the network cuts
+    assert client.post("/gradio_api/upload", content=iter(pieces), headers=BOUNDARY).status_code == 200
+
+
 def test_all_uploads_together_are_limited(scripted_pair, clips):
     content = (clips / "clip.mp4").read_bytes()
     limits = Limits(size=2 * len(content), total=2 * len(content) + len(content) // 2)

@@ -99,6 +99,9 @@ def test_events_of_answers_all_have_a_caption():
     )
     assert work.find_events("", 10.0, "segment_captioning", "", (2.0, 4.0)) == ()
     assert work.find_events("From 10 to 20, a dog.", 10.0, None, "when?", None)[0].caption == "a dog."
+    # The bar of a free question carries its answer, not the question again.
+    (event,) = work.find_events("The bell rings\nfrom 10 to 20.", 10.0, None, "When does the bell ring?", None)
+    assert event == Event(1.0, 2.0, "The bell rings from 10 to 20.")
     assert work.find_events("No idea.", 10.0, None, "when?", None) == ()
 
 

@@ -43,6 +43,48 @@ class _TooLargeError(Exception):
     """A body grew larger than it may."""
 
 
+class _NotOneFileError(Exception):
+    """An upload is not one file: what is not a file is kept in memory, and many files have no common limit."""
+
+
+class _Envelope:
+    """Looks at a multipart body while it passes: one part, which is a file.
+
+    Args:
+        content_type: of the request; without a boundary in it Gradio refuses the upload itself.
+        most: bytes of the whole body.
+    """
+
+    def __init__(self, content_type: bytes, most: int) -> None:
+        found = re.search(rb'boundary="?([^";,\s]+)', content_type)
+        self._mark = b"--" + found[1] if found else None
+        self._most, self._size, self._marks = most, 0, 0
+        self._head, self._tail = b"", b""
+
+    def check(self, data: bytes) -> None:
+        """Look at the next piece.
+
+        Raises:
+            _TooLargeError, _NotOneFileError: as their names say.
+        """
+        self._size += len(data)
+        if self._size > self._most:
+            raise _TooLargeError
+        if self._mark is None:
+            return
+        begun = b"\r\n\r\n" in self._head
+        if not begun:
+            self._head = (self._head + data)[:_ENVELOPE_BYTES]
+            head, end, _ = self._head.partition(b"\r\n\r\n")
+            if end and b"filename" not in head.lower():
+                raise _NotOneFileError
+        searched = self._tail + data
+        self._marks += searched.count(self._mark)
+        self._tail = searched[len(searched) - len(self._mark) + 1 :] if len(searched) >= len(self._mark) else searched
+        if self._marks > 2:  # before the file and after it
+            raise _NotOneFileError
+
+
 class Guard:
     """Refuses what the page has no use for before Gradio sees it, and adds headers to what it answers (ASGI).
 
@@ -108,25 +150,23 @@ class Guard:
     async def _upload(self, scope: dict, receive: Receive, send: Callable, headers: dict) -> Refusal | None:
         """Let an upload in as long as there is room for it."""
         declared = headers.get(b"content-length", b"")
-        most = self.limits.size + _ENVELOPE_BYTES
-        arrived = 0
+        envelope = _Envelope(headers.get(b"content-type", b""), self.limits.size + _ENVELOPE_BYTES)
 
-        async def count() -> dict:
-            nonlocal arrived
+        async def looked_at() -> dict:
             message = await receive()
-            arrived += len(message.get("body", b""))
-            if arrived > most:
-                raise _TooLargeError
+            envelope.check(message.get("body", b""))
             return message
 
         assert self.uploads is not None
         try:
             with self.uploads.receive(min(int(declared), self.limits.size) if declared.isdigit() else self.limits.size):
-                await self.app(scope, count, send)
+                await self.app(scope, looked_at, send)
         except NoRoomError:
             return 503, "The page stores as many videos as it can. Try again in some minutes, or with a smaller file."
         except _TooLargeError:
             return 413, f"The file is too large. {self.limits.sentence}"
+        except _NotOneFileError:
+            return 400, "Send one file at a time."
         return None
 
     async def _post(self, scope: dict, receive: Receive, send: Callable, call: bool) -> Refusal | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Page:
         limits: of uploads.
         examples: videos to choose from.
         annotated: what `longvale annotate` found in some of them, by the name without suffix; shown with them.
+        captions: of events that are known to happen in some of them, by path: offered as questions.
         sessions: the open tabs.
     """
 
@@ -61,10 +63,29 @@ class Page:
     limits: Limits = field(default_factory=Limits)
     examples: Sequence[Path] = ()
     annotated: Mapping[str, AnnotatedVideo] = field(default_factory=dict)
+    captions: Mapping[Path, Sequence[str]] = field(default_factory=dict)
     sessions: Sessions = field(default_factory=Sessions)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     # What visitors do: each gives states of the view, the last one stays.
+
+    def arrive(self, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
+        """A visitor's browser loaded the page, perhaps again: then their video is still there."""
+        key, visit = request.session_hash, event._data.get("visit") if isinstance(event._data, dict) else None
+        if not (isinstance(visit, str) and re.fullmatch("[0-9a-f]{32}", visit)):
+            return self._show(key, timeline.EMPTY)
+        view = self.sessions.resume(key, visit).view
+        answer = view.get("answer")
+        kept = {"video": view.get("video"), "answer": answer if answer and answer["done"] else None}
+        return self._show(key, {**timeline.EMPTY, **kept, "serial": view.get("serial", 0)})
+
+    def suggest(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+        """A visitor chose one of the questions that are offered: it is written into the form."""
+        offered = (self.sessions.get(request.session_hash).view.get("video") or {}).get("questions", [])
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if not (isinstance(index, int) and 0 <= index < len(offered)):
+            return gr.skip(), gr.skip()
+        return gr.update(value=offered[index]["choice"]), gr.update(value=offered[index]["query"])
 
     def upload(self, path: str, request: gr.Request) -> tuple[dict[str, Any], None]:
         """A visitor uploaded a file: it is theirs from now on, and the field is free for another."""
@@ -123,13 +144,15 @@ class Page:
             self.sessions.drop(key, video)
         elif video is not None and draft is not None:
             text, events = (draft.text, draft.events) if draft.whole else work.cut_off(draft.text, draft.events)
+            if text != draft.text:
+                view["note"] = f"{_STOPPED} The answer was cut off at \u201c\u2026\u201d."
             saved = timeline.to_annotation(video.name, video.duration, events)
             view["answer"] = timeline.describe_answer(draft.question, text, events, None, saved)
         return self._show(key, view)
 
     def leave(self, request: gr.Request) -> None:
-        """A visitor closed the tab."""
-        self.sessions.close(request.session_hash)
+        """A visitor closed the tab, or loads it again."""
+        self.sessions.leave(request.session_hash)
 
     # How it is done
 
@@ -179,6 +202,11 @@ class Page:
         found = None if video.owned else self.annotated.get(path.stem)
         if found is not None:
             described["boundaries"] = found.boundaries
+        captions = self.captions.get(path, ()) if not video.owned else ()
+        described["questions"] = [
+            {"choice": _NAMES["dense_captioning"], "query": ""},
+            *({"choice": _NAMES["grounding"], "query": caption} for caption in captions or _ANY_EVENTS),
+        ]
         report(
             {
                 **timeline.EMPTY,
@@ -291,8 +319,10 @@ class Page:
             )
         ]
         inputs = [parts[name] for name in ("choice", "query", "start", "end")]
-        for trigger in (parts["ask"].click, parts["query"].submit):
+        suggested = viewer.suggest(self.suggest, None, [parts["choice"], parts["query"]], queue=False, **quiet)
+        for trigger in (parts["ask"].click, parts["query"].submit, suggested.success):
             running.append(trigger(self.ask, inputs, viewer, concurrency_limit=1, concurrency_id="model", **waiting))
+        viewer.arrive(self.arrive, None, viewer, queue=False, **quiet)
         viewer.leave(self.another, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
         parts["stop"].click(self.stop, None, viewer, cancels=running, queue=False, **quiet)
         parts["file"].clear(self.another, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
@@ -319,6 +349,10 @@ _PLACEHOLDERS: dict[Task | None, str] = {
     "grounding": "A bell is heard off screen.",
     None: "Which sounds are heard in the video?",
 }
+
+
+#: Offered as questions about a video of which nothing is known.
+_ANY_EVENTS = ("A person speaks.", "Music plays.")
 
 
 @dataclass(frozen=True)

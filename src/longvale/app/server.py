@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from ..annotation.annotated import AnnotatedVideo, load_annotated
 from ..data.sources import index_videos
 from ..evaluation.model import ModelLike, load_model
+from ..events import Event, Modality
 from .guard import Guard
 from .limits import Limits
 from .page import Page, _asset
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Examples that the empty page shows, and annotated videos.
 MAX_EXAMPLES, MAX_ANNOTATED = 6, 24
+#: Characters of a caption that is offered as a question.
+_LONGEST_OFFER = 120
 
 
 @contextmanager
@@ -70,8 +73,17 @@ def serve(
     loaded = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
     limits = limits or Limits()
     with private_folder() as folder:
-        videos = found or synthetic_examples(folder)
-        page = Page(*loaded, name=_name(model), limits=limits, examples=videos, annotated=annotated)
+        known = {path: _some_captions(annotated[path.stem].annotation.events) for path in found if annotated}
+        if not found:
+            known = synthetic_examples(folder)
+        page = Page(
+            *loaded,
+            name=_name(model),
+            limits=limits,
+            examples=found or list(known),
+            annotated=annotated,
+            captions=known,
+        )
         uploads = Uploads(os.environ["GRADIO_TEMP_DIR"], limits, page.sessions)
         blocks = page.build()
         options = launch_options(page, uploads)
@@ -189,8 +201,8 @@ def example_videos(folder: str | os.PathLike) -> list[Path]:
     return [path.resolve() for path in videos]
 
 
-def synthetic_examples(folder: Path) -> list[Path]:
-    """Three synthetic videos of the kind that the demo's model knows, in a folder of the page."""
+def synthetic_examples(folder: Path) -> dict[Path, list[str]]:
+    """Three synthetic videos of the kind that the demo's model knows, in a folder of the page: captions by path."""
     from dataclasses import replace
 
     from ..data.synthetic import plan_video, write_video
@@ -199,9 +211,19 @@ def synthetic_examples(folder: Path) -> list[Path]:
     options = replace(corpus_options(), size=256)
     (folder / "examples").mkdir()
     paths = [folder / "examples" / f"example_{number}.mp4" for number in (1, 2, 3)]
-    for path in paths:
-        write_video(plan_video(path.stem, "examples", options), path, options)
-    return paths
+    plans = {path: plan_video(path.stem, "examples", options) for path in paths}
+    for path, plan in plans.items():
+        write_video(plan, path, options)
+    return {path: _some_captions(plan.annotation.events) for path, plan in plans.items()}
+
+
+def _some_captions(events: Iterable[Event]) -> list[str]:
+    """At most three captions, of events that are perceived in different ways."""
+    by_modalities: dict[tuple[Modality, ...], str] = {}
+    for event in events:
+        if len(event.caption) <= _LONGEST_OFFER:
+            by_modalities.setdefault(event.modalities, event.caption)
+    return [by_modalities[modalities] for modalities in sorted(by_modalities, key=len)][:3]
 
 
 def wait_for_end() -> None:

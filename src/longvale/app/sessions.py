@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ..models.media import Media
 
 
+#: A page that is loaded again is there long before this.
+GRACE_S: Seconds = 10.0
+
+
 @dataclass
 class Video:
     """A video that a visitor chose.
@@ -65,6 +69,7 @@ class Session:
         view: what the browser shows; see [`longvale.app.timeline`].
         stop: set to end what runs for this tab.
         draft: the answer that is being written; None before the first word, and once it is complete.
+        visit: what the tab's browser made up for it and keeps while it is reloaded; None before it said so.
         used: when its visitor last did something, by the monotonic clock.
     """
 
@@ -72,6 +77,7 @@ class Session:
     view: Mapping[str, Any] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     draft: Draft | None = None
+    visit: str | None = None
     used: float = field(default_factory=time.monotonic)
 
 
@@ -119,6 +125,38 @@ class Sessions:
         session = self.get(key)
         if video is not None and session.video is video:
             self.choose(key, None)
+
+    def resume(self, key: str, visit: str) -> Session:
+        """The session of a tab that was loaded again: the video and the answer of the visit, if it had any.
+
+        Args:
+            key: of the new session.
+            visit: a secret of the browser's tab.
+        """
+        session = self.get(key)
+        with self._lock:
+            earlier = [old for old in self._open.values() if old.visit == visit and old is not session]
+            session.visit = visit
+            if earlier and session.video is None and earlier[-1].video is not None and earlier[-1].video.duration:
+                session.video = earlier[-1].video
+                session.view = dict(earlier[-1].view)
+        return session
+
+    def leave(self, key: str, grace_s: Seconds = GRACE_S) -> None:
+        """End the work of a tab that was closed, and forget it soon: it may only be reloaded.
+
+        Args:
+            key: of the session.
+            grace_s: seconds until it is forgotten.
+        """
+        session = self.get(key)
+        session.stop.set()
+        if session.visit is None or session.video is None or not session.video.duration:
+            self.close(key)
+            return
+        later = threading.Timer(grace_s, self.close, [key])
+        later.daemon = True
+        later.start()
 
     def paths(self) -> set[Path]:
         """The files of all tabs."""

@@ -37,7 +37,7 @@ def stage(text: str, share: float | None = None) -> dict[str, Any]:
 
 
 def describe_video(name: str, url: str, media: Media) -> dict[str, Any]:
-    """A video for the player and the backgrounds of the lanes.
+    """A video for the player and the backgrounds of the lanes; the page adds `questions` and `boundaries`.
 
     Args:
         name: of the file, for people.

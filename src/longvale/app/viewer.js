@@ -33,7 +33,9 @@ const title = make("div", {class: "lv-title", hidden: ""}, make("b"), make("span
   make("button", {type: "button", onclick: () => trigger("leave", {})}, "Choose another"));
 const timeline = make("section", {class: "lv-timeline", "aria-label": "Timeline", hidden: ""});
 const answer = make("section", {class: "lv-answer", "aria-label": "Answer", hidden: ""});
-root.append(empty, alertBox, title, player, stage, note, timeline, answer);
+const offers = make("div", {class: "lv-offers", role: "group", "aria-label": "Questions to try", hidden: ""});
+const legend = make("p", {class: "lv-note lv-legend", hidden: ""});
+root.append(empty, alertBox, title, player, stage, note, timeline, legend, offers, answer);
 
 const tracks = LANES.map((name) => make("div", {class: `lv-track lv-track-${name}`}));
 const labels = LANES.map((name) => make("span", {class: "lv-label"}, make("i", {class: `lv-key lv-${name}`}), name));
@@ -66,6 +68,28 @@ const cards = make("ul", {class: "lv-cards"});
 });
 empty.append(cards, make("p", {class: "lv-note"},
   "Then ask: find an event, list all of them, describe a part, or put a question of your own."));
+
+// A file that is dropped anywhere on the left goes the way of the form on the right.
+const holdsFiles = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
+root.addEventListener("dragover", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  root.classList.add("lv-over");
+});
+root.addEventListener("dragleave", (event) => {
+  if (!root.contains(event.relatedTarget)) root.classList.remove("lv-over");
+});
+root.addEventListener("drop", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  root.classList.remove("lv-over");
+  const input = document.querySelector("#lv-file input[type=file]"), [file] = event.dataTransfer.files;
+  if (!input || !file) return;
+  const one = new DataTransfer();
+  one.items.add(file);
+  input.files = one.files;
+  input.dispatchEvent(new Event("change", {bubbles: true}));
+});
 
 // Time
 function seek(seconds) {
@@ -135,6 +159,9 @@ function drawVideo(value) {
     })));
     edges[lane].hidden = !spans.length;
   });
+  const ask = (question, index) => make("button", {type: "button", onclick: () => trigger("suggest", {index})},
+    question.query || question.choice);
+  offers.replaceChildren(make("span", {}, "Try"), ...value.questions.map(ask));
   drawRuler();
   light();
 }
@@ -186,9 +213,6 @@ function drawAnswer(value) {
   }
   if (value.done && marks.length && value.text) {
     parts.push(make("details", {}, make("summary", {}, "The answer as written"), make("pre", {}, value.text)));
-    if (marks.some(({event}) => !event.lanes.length)) {
-      parts.push(make("p", {class: "lv-note"}, "Unsure: no modality alone makes the model say this."));
-    }
   }
   if (value.files.length) {
     const links = value.files.map((file) => make("a", {
@@ -229,6 +253,12 @@ function drawBars() {
     rows[lane].style.height = `${Math.max(ends.length, 1) * 26}px`;
     if (name === "unsure") labels[lane].hidden = tracks[lane].hidden = !here.length;
   });
+  // Before it is weighed what an event rests on, that is not in doubt, only not known.
+  const weighed = marks.some(({event}) => event.weights);
+  labels[3].lastChild.textContent = weighed ? "unsure" : "events";
+  legend.hidden = !weighed;
+  legend.textContent = "An event lies in the lanes that make the model say it: seen in the pictures, heard as a sound, "
+    + "said in words. Unsure: none of them alone does.";
 }
 
 function step(event) {
@@ -249,8 +279,11 @@ function draw() {
   const doing = waiting ? {text: waiting, share: null} : value.stage;
   const begins = stage.hidden && doing;
   stage.hidden = !doing;
+  const stop = document.getElementById("lv-stop");
+  if (stop) stop.disabled = !doing;
+  offers.hidden = Boolean(doing) || !value.video;
   if (doing) {
-    stageText.textContent = doing.text;
+    stageText.textContent = doing.share === null ? doing.text : `${doing.text} ${Math.round(doing.share * 100)} %`;
     if (doing.share === null) stageBar.removeAttribute("value");
     else stageBar.value = doing.share;
   }
@@ -270,7 +303,8 @@ function draw() {
 let waiting = "";
 function watchQueue() {
   const queue = document.getElementById("lv-queue");
-  if (!queue) { setTimeout(watchQueue, 100); return; }
+  if (!queue || !document.getElementById("lv-stop")) { setTimeout(watchQueue, 100); return; }
+  arrive();
   new MutationObserver(() => {
     const [, place, length] = queue.textContent.match(/queue: (\d+)\/(\d+)/) || [];
     const now = place ? `Waiting for your turn: place ${place} of ${length}` : "";
@@ -278,6 +312,17 @@ function watchQueue() {
     waiting = now;
     draw();
   }).observe(queue, {subtree: true, childList: true, characterData: true});
+}
+
+// What a reload keeps: a secret of this tab, by which the server finds its video.
+function arrive() {
+  let visit = sessionStorage.getItem("longvale-visit");
+  if (!visit) {
+    visit = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    sessionStorage.setItem("longvale-visit", visit);
+  }
+  draw();
+  trigger("arrive", {visit});
 }
 
 watchQueue();

@@ -212,11 +212,13 @@ def find_events(
         text: the answer so far.
         duration: of the video in seconds.
         task: that was asked; None for a free question.
-        caption: stands for an interval that has none: what was looked for.
+        caption: of an interval that has none: what was looked for; that of a free question is its whole answer.
         span: asked about in segment captioning, in seconds; the answer is its caption.
     """
     if task == "segment_captioning":
         return (Event(*span, " ".join(text.split())),) if text else ()
+    if task is None:
+        caption = " ".join(text.split())
     return tuple(
         event if event.caption else replace(event, caption=caption) for event in read_answer(text, duration, task)
     )
