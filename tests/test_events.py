@@ -418,3 +418,12 @@ def test_the_same_process_id_again(tmp_path):
     plain.mkdir()
     assert (tmp_path / "b").stat().st_mode == plain.stat().st_mode
     assert {path.name for path in tmp_path.iterdir()} == {"b", "plain"}
+
+
+@pytest.mark.parametrize("text", ['\ufeff{"a": 1}\r\n', b'\xef\xbb\xbf{"a": 1}\r\n'])
+def test_a_byte_order_mark_is_no_part_of_json(text):
+    assert parse_json(text) == {"a": 1}
+
+
+def test_a_byte_order_mark_inside_a_text_is_kept():
+    assert parse_json('["\ufeffa"]') == ["\ufeffa"]

@@ -240,7 +240,7 @@ GOOD = b'{"video_id": "abc", "task": "captioning", "answer": ""}\n'
         (GOOD + b"\n" + b"[]\n", "line 3: must be an object, not '[]'"),
         (
             GOOD + b'{"answer": "\xff"}\n',
-            "line 2: 'utf-8' codec can't decode byte 0xff in position 12: invalid start byte",
+            "line 2: not UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 12: invalid start byte",
         ),
         (
             GOOD + GOOD[:20],
@@ -269,3 +269,16 @@ def test_the_task_of_a_question_is_known_by_its_words():
         assert task_of_question(question.question.replace("<video>", "")) == question.task
     for free in ("When does the bell ring?", "<video>", "", dense_captioning_question() + " Answer in one word."):
         assert task_of_question(free) is None
+
+
+def test_a_log_from_windows_is_read_as_any_other(tmp_path):
+    lines = [Prediction("a", "grounding", "05 to 25", 0).to_log(), Prediction("b", "dense_captioning", "x").to_log()]
+    plain, windows = tmp_path / "plain.jsonl", tmp_path / "windows.jsonl"
+    plain.write_text("\n".join(lines))
+    windows.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, "", ""]).encode())
+    assert load_predictions(windows) == load_predictions(plain)
+    windows.write_bytes(b"\xef\xbb\xbf\r\n" + "\r\n".join(lines).encode())
+    assert load_predictions(windows) == load_predictions(plain)
+    windows.write_bytes("\n".join(lines).encode("utf-16"))
+    with pytest.raises(ValueError, match=r"windows.jsonl: line 1: not "):
+        load_predictions(windows)

@@ -246,7 +246,10 @@ def load_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse strict JSON: `ValueError` on repeated keys, NaN, infinity, wrong UTF-8, deep nesting and broken syntax."""
+    """Parse strict JSON: `ValueError` on repeated keys, NaN, infinity, wrong UTF-8, deep nesting and broken syntax.
+
+    A byte order mark in front, as editors on Windows write it, is passed over.
+    """
 
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -259,6 +262,8 @@ def parse_json(text: str | bytes) -> Any:
     def no_constant(name: str) -> None:
         raise ValueError(f"{name} is not a number; give a finite value")
 
+    if isinstance(text, str):
+        text = text.removeprefix("\ufeff")  # of bytes `json` does so itself
     try:
         value = json.loads(text, object_pairs_hook=no_repeats, parse_constant=no_constant)
     except json.JSONDecodeError as error:

@@ -6,6 +6,7 @@ was tuned on them.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -137,7 +138,7 @@ class Prediction:
         return json.dumps(line, ensure_ascii=False)
 
     @classmethod
-    def from_log(cls, line: str) -> Prediction:
+    def from_log(cls, line: str | bytes) -> Prediction:
         """Read a line of the official log.
 
         Raises:
@@ -145,7 +146,7 @@ class Prediction:
         """
         value = parse_json(line)
         if not isinstance(value, dict):
-            raise ValueError(f"must be an object, not {line.strip()[:60]!r}")
+            raise ValueError(f"must be an object, not {str(value)[:60]!r}")
         for name in ("video_id", "task", "answer"):
             if not isinstance(value.get(name), str):
                 raise ValueError(f"field '{name}' must be a text, not {value.get(name)!r}")
@@ -278,10 +279,10 @@ def load_predictions(path: str | os.PathLike) -> list[Prediction]:
     predictions = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
+            if not line.removeprefix(codecs.BOM_UTF8).strip():
                 continue
             try:
-                predictions.append(Prediction.from_log(line.decode()))
+                predictions.append(Prediction.from_log(line))
             except ValueError as error:
                 raise ValueError(f"{path}: line {number}: {error}") from None
     if not predictions:

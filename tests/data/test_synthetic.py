@@ -25,7 +25,7 @@ from longvale.data.synthetic import (
     synthesize,
     write_video,
 )
-from longvale.events import MODALITIES, load_annotations
+from longvale.events import MODALITIES, Event, load_annotations
 
 SHORT = SyntheticOptions(size=32, fps=4, min_length_s=5, max_length_s=6, sound_rate=8000)
 ids = st.integers(0, 10**6).map(lambda index: f"train_{index:04d}")
@@ -317,3 +317,10 @@ def test_missing_and_empty_event_files_are_named(tmp_path):
     (tmp_path / "events.jsonl").write_text("")
     with pytest.raises(ValueError, match="holds no event"):
         load_events(tmp_path)
+
+
+def test_events_from_windows_are_read_as_any_other(tmp_path):
+    record = EventRecord("v", "test", 0, Event(0.0, 3.0, "A bell.", ("audio",), "audio-only"), ())
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(record.to_json()).encode() + b"\r\n\r\n")
+    assert load_events(path) == [record]

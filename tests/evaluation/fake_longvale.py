@@ -24,6 +24,7 @@ class FakeProcessor:
     """Characters are tokens; a row of features is summed into the batch."""
 
     video_token_id = VIDEO
+    chat_template = None
     tokenizer = None  # set below: a call and pad_token_id are all that is asked of it
 
     def video_inputs(self, **columns):
@@ -38,6 +39,9 @@ class FakeProcessor:
             if text.count("<video>") != 1:
                 raise ValueError(f"holds <video> {text.count('<video>')} times")
         return [text.replace("<video>", chr(VIDEO) * count) for text, count in zip(texts, counts, strict=True)]
+
+    def tokenize_prompts(self, text):
+        return self.tokenizer(text)
 
     def escape(self, text):
         return text.replace("<video>", "< video>")

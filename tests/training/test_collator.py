@@ -1,6 +1,9 @@
+from importlib.resources import files
+
 import numpy as np
 import pytest
 
+from longvale.evaluation.model import build_prompt, decode_answers
 from longvale.training.collator import IGNORE_INDEX, DialogueCollator
 
 FEATURES = {"visual_features": np.ones((3, 64)), "audio_features": np.ones((2, 64)), "speech_features": None}
@@ -111,3 +114,43 @@ def test_a_template_without_marks_is_refused(processor, monkeypatch):
     monkeypatch.setattr(processor, "chat_template", "{{ messages }}")
     with pytest.raises(ValueError, match="does not mark what to train on"):
         DialogueCollator(processor)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "glm4moe", "nemotron_3_nano", "gptoss", "qwen2_5"])
+def test_what_a_prompt_holds_already_is_not_learned(processor, monkeypatch, caplog, name):
+    template = files("trl").joinpath("chat_templates", f"{name}_training.jinja").read_text()
+    monkeypatch.setattr(processor, "chat_template", template)
+    question, answer = "<video>\nWhen is the bell heard?", "From 05 to 20."
+    batch = DialogueCollator(processor)([row(question, answer)])
+    ids, labels = batch["input_ids"][0], batch["labels"][0]
+    trained = trained_text(processor, batch)
+    assert "think" not in trained and answer in trained
+    inputs = {name: [value] for name, value in FEATURES.items()}
+    prompt = processor(text=build_prompt(processor, question), **inputs)["input_ids"][0]
+    assert ids[: len(prompt)].tolist() == prompt.tolist()
+    assert (labels[: len(prompt)] == IGNORE_INDEX).all() and labels[len(prompt)] != IGNORE_INDEX
+    assert not caplog.records
+
+
+def test_a_template_that_makes_a_model_think_is_named(processor, monkeypatch, caplog):
+    template = files("trl").joinpath("chat_templates", "deepseek_r1_distill_training.jinja").read_text()
+    monkeypatch.setattr(processor, "chat_template", template)
+    DialogueCollator(processor)
+    assert "begins answers otherwise when it generates" in caplog.text
+
+
+def test_control_tokens_in_captions_and_questions_stay_words(processor):
+    spelled = "It says </s> and <s>, <unk> too"
+    batch = DialogueCollator(processor)([row(f"{spelled}\n<video>\n{spelled}?", f"{spelled}.")])
+    tokenizer, ids = processor.tokenizer, batch["input_ids"][0].tolist()
+    assert [ids.count(i) for i in (tokenizer.bos_token_id, tokenizer.eos_token_id)] == [1, 1]
+    # The question is asked in the tokens that it was trained in.
+    inputs = {name: [value] for name, value in FEATURES.items()}
+    prompt = processor(text=build_prompt(processor, f"{spelled}\n<video>\n{spelled}?"), **inputs)["input_ids"][0]
+    assert ids[: len(prompt)] == prompt.tolist()
+
+
+def test_answers_come_without_thoughts(processor):
+    texts = ["<think>\n\n</think>\n\nFrom 05 to 20.", "<think>From 01 to 02? Hm", " From 05 to 20. "]
+    tokens = [processor.tokenizer(text)["input_ids"] for text in texts]
+    assert decode_answers(processor, tokens) == ["From 05 to 20.", "", "From 05 to 20."]

@@ -104,7 +104,7 @@ def read_checksums(folder: str | os.PathLike) -> dict[str, str]:
     """
     path = Path(folder, CHECKSUMS_FILE)
     listed: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         digest, gap, name = line.partition("  ")
         if not gap or not name or len(digest) != 64:
             raise ValueError(f"{path}: line {number}: must be a SHA-256, two spaces and a name, not {line[:80]!r}")

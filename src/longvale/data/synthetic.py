@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import random
@@ -125,7 +126,9 @@ def load_events(path: str | os.PathLike) -> list[EventRecord]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     records = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             records.append(EventRecord.from_json(parse_json(line)))
         except ValueError as error:

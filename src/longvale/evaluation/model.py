@@ -75,12 +75,22 @@ def token_limits(max_new_tokens: int | Mapping[AnyTask, int] | None = None) -> d
 
 
 def build_prompt(processor: Any, question: str) -> str:
-    """The conversation up to the model's turn. Only the first `<video>` of a question stands for the video."""
+    """The conversation up to the model's turn, which begins with the answer: without thinking before it.
+
+    Only the first `<video>` of a question stands for the video; control tokens that it spells stay words.
+    """
     before, token, after = question.partition(VIDEO_TOKEN)
-    content = before + token + processor.escape(after)
+    content = processor.escape(before) + token + processor.escape(after)
+    # What a template does not know is taken for an argument of the processor.
+    options = {"enable_thinking": False} if "enable_thinking" in (processor.chat_template or "") else {}
     return processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **options
     )
+
+
+def decode_answers(processor: Any, tokens: Any) -> list[str]:
+    """What a model wrote, without special tokens, reasoning and white space at both ends."""
+    return [strip_reasoning(text).strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
 def prepare_question(
@@ -124,5 +134,4 @@ def answer_batch(
     inputs = prepare_question(model, processor, questions, features)
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    new_tokens = output[:, inputs["input_ids"].shape[1] :]
-    return [strip_reasoning(text) for text in processor.batch_decode(new_tokens, skip_special_tokens=True)]
+    return decode_answers(processor, output[:, inputs["input_ids"].shape[1] :])

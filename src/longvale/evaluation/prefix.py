@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
-from ..reasoning import strip_reasoning
-from .model import Features, build_prompt
+from .model import Features, build_prompt, decode_answers
 from .sampling import GREEDY, Decoding, seeded_noise
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class VideoPrefixes:
         texts = self.processor.expand_placeholders(prompts, [self._counts[ask.video] for ask in asked])
         rows = []
         for ask, text in zip(asked, texts, strict=True):
-            tokens = tuple(self.processor.tokenizer(text)["input_ids"])
+            tokens = tuple(self.processor.tokenize_prompts(text)["input_ids"])
             end = len(tokens) - tokens[::-1].index(self.processor.video_token_id)
             if end == len(tokens):
                 raise ValueError("nothing follows the video in the prompt; the chat template must begin an answer")
@@ -207,8 +206,7 @@ class VideoPrefixes:
             do_sample=False,
             **seeded_noise(decoding, names),
         )
-        new_tokens = output[:, ids.shape[1] :]
-        return [text.strip() for text in self.processor.batch_decode(new_tokens, skip_special_tokens=True)]
+        return decode_answers(self.processor, output[:, ids.shape[1] :])
 
 
 class VideoPrefix(VideoPrefixes):

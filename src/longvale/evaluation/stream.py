@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..reasoning import strip_reasoning
-from .model import Features, prepare_question
+from .model import Features, decode_answers, prepare_question
 
 
 class Stopped(Exception):
@@ -115,7 +114,7 @@ def stream_answer(
     try:
         for ids in tokens:
             # All of it anew: the text of a token may depend on those around it.
-            answer = strip_reasoning(processor.batch_decode([ids], skip_special_tokens=True)[0])
+            answer = decode_answers(processor, [ids])[0]
             if answer != text:
                 text = answer
                 yield text

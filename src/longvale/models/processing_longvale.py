@@ -9,8 +9,10 @@ import torch
 from torch.nn.functional import interpolate
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin, TextKwargs, Unpack
+from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_longvale import MODALITIES
+from .control_tokens import break_up_control_tokens
 from .feature_extraction_beats import FRAME_SHIFT, BeatsFeatureExtractor
 from .media import read_media
 
@@ -264,8 +266,15 @@ class LongVALEProcessor(ProcessorMixin):
         return expanded
 
     def escape(self, text: str) -> str:
-        """Break up placeholders that a user's words spell, so that they stay words."""
-        return text.replace(self.video_token, f"{self.video_token[0]} {self.video_token[1:]}")
+        """Break up placeholders and control tokens that a user's words spell, so that they stay words."""
+        return break_up_control_tokens(text, self.tokenizer)
+
+    def tokenize_prompts(self, texts: str | list[str], **text_kwargs) -> BatchEncoding:
+        """Tokenize what a chat template wrote: one begin token, whether the template or the tokenizer writes it."""
+        begin = self.tokenizer.bos_token
+        if begin and all(text.startswith(begin) for text in ([texts] if isinstance(texts, str) else texts)):
+            text_kwargs.setdefault("add_special_tokens", False)
+        return self.tokenizer(texts, **text_kwargs)
 
     def _text_inputs(
         self, texts: list[str], counts: list[int] | None, return_text_replacement_offsets: bool = False, **text_kwargs
@@ -273,7 +282,7 @@ class LongVALEProcessor(ProcessorMixin):
         """Token ids of prompts whose placeholders are repeated; offsets as `apply_chat_template` wants them."""
         text_kwargs.setdefault("padding", len(texts) > 1)
         expanded = self.expand_placeholders(texts, counts)
-        encoding = self.tokenizer(expanded, return_tensors="pt", **text_kwargs)
+        encoding = self.tokenize_prompts(expanded, return_tensors="pt", **text_kwargs)
         placeholders = (encoding["input_ids"] == self.video_token_id).sum(dim=1).tolist()
         for row, (found, count) in enumerate(zip(placeholders, counts or placeholders, strict=True)):
             if found != count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,13 @@ import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from longvale.data.dialogues import IMAGE_TOKEN
+from longvale.evaluation.model import build_prompt
 from longvale.events import MODALITIES
 
 if TYPE_CHECKING:
     from longvale.models.processing_longvale import LongVALEProcessor
+
+logger = logging.getLogger(__name__)
 
 IGNORE_INDEX = -100
 
@@ -35,7 +39,8 @@ class DialogueCollator:
     A row has `messages` (`[{"role", "content"}, ...]`, `<video>` or `<image>` once, in the first user turn) and its
     video as `visual_features`, `audio_features`, `speech_features` (arrays [n, width] or None) or as `video` (a path).
 
-    The labels cover the assistant's words and their end token, as the chat template marks them with `generation`.
+    The labels cover the assistant's words and their end token, as the chat template marks them with `generation`, and
+    without what a prompt holds already, such as the empty block of thoughts of a model that is asked not to think.
     A dialogue that is too long loses whole turns from its end, and a single dense-captioning answer whole events, as in
     the published training. With a processor whose `preprocessing` is "official", what is left is also worded as there:
     a space before each end mark but the last, or spaces in place of the line breaks between events.
@@ -63,6 +68,7 @@ class DialogueCollator:
             )
         self.processor = processor
         self.max_length = max_length
+        self._opening = _opening(processor)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Rows -> `input_ids`, `attention_mask`, `labels` [B, L], padded on the right, and the video inputs."""
@@ -103,17 +109,15 @@ class DialogueCollator:
 
     def _tokenize(self, messages: Sequence[Message], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids [L], labels [L], and for each answer how many tokens there are up to its end."""
-        tokenizer, video_token = self.processor.tokenizer, self.processor.video_token
-        rendered, spans = render_jinja_template(
-            [self._place_video(messages)],
-            chat_template=self.processor.chat_template,
-            return_assistant_tokens_mask=True,
-            **tokenizer.special_tokens_map,
-        )
+        rendered, spans = _render(self.processor, self._place_video(messages))
+        # What a prompt to the model holds already is not learned.
+        opening = self._opening
+        spans = [(at + len(opening) * rendered.startswith(opening, at), stop) for at, stop in spans]
         # Placeholders stand before the first answer: what they add shifts every span alike.
-        spans = np.array(spans[0]).reshape(-1, 2) + (count - 1) * len(video_token)  # characters [answers, 2]
-        expanded = self.processor.expand_placeholders(rendered, [count])[0]
-        encoding = tokenizer(expanded, return_offsets_mapping=True)
+        shift = (count - 1) * len(self.processor.video_token)
+        spans = np.array(spans).reshape(-1, 2) + shift  # characters [answers, 2]
+        expanded = self.processor.expand_placeholders([rendered], [count])[0]
+        encoding = self.processor.tokenize_prompts(expanded, return_offsets_mapping=True)
         ids, (starts, ends) = np.array(encoding["input_ids"]), np.array(encoding["offset_mapping"]).T
         answer = np.searchsorted(spans[:, 0], starts, side="right") - 1  # the last one begun, -1 before the first
         trained = (answer >= 0) & (ends > starts) & (ends <= spans[answer, 1])
@@ -156,6 +160,34 @@ class DialogueCollator:
         if absent:
             raise ValueError(f"dialogue about {absent[0]!r}: has neither stored features nor a video file")
         return self.processor.video_inputs(videos=[row["video"] for row in rows])
+
+
+def _render(processor: LongVALEProcessor, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+    """A dialogue as the chat template writes it, and the characters of each answer that it marks, [at, stop)."""
+    rendered, spans = render_jinja_template(
+        [list(messages)],
+        chat_template=processor.chat_template,
+        return_assistant_tokens_mask=True,
+        enable_thinking=False,  # as in prompts to the model
+        **processor.tokenizer.special_tokens_map,
+    )
+    return rendered[0], spans[0]
+
+
+def _opening(processor: LongVALEProcessor) -> str:
+    """What stands at the begin of the marked answers and at the end of a prompt too: an empty block of thoughts."""
+    video = processor.video_token
+    rendered, spans = _render(processor, [{"role": "user", "content": video}, {"role": "assistant", "content": "Yes."}])
+    prompt = build_prompt(processor, video)
+    if not spans or not rendered.startswith(prompt):
+        logger.warning(
+            "the chat template begins answers otherwise when it generates (%r) than in a dialogue (%r); the model is "
+            "trained on the latter and asked with the former",
+            prompt[-40:],
+            rendered[-40:],
+        )
+        return ""
+    return rendered[spans[0][0] : len(prompt)]
 
 
 def _word_as_published(messages: Sequence[Message]) -> list[Message]:

@@ -204,7 +204,7 @@ class VideoGRPOTrainer(WholeCheckpoints, GRPOTrainer):
         features, counts = processor.video_inputs(**columns)
         self._video_inputs = {name: values.to(self.accelerator.device) for name, values in features.items()}
         texts = [build_prompt(processor, prompt[-1]["content"]) for prompt in prompts]
-        ids = processor.tokenizer(processor.expand_placeholders(texts, counts))["input_ids"]
+        ids = processor.tokenize_prompts(processor.expand_placeholders(texts, counts))["input_ids"]
         return ids, None, self._video_inputs
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
 from ...checkpoints.loading import check_indexes, choose_device, not_found, weight_options, weights_digest
+from ...models.control_tokens import break_up_control_tokens
 from ...models.media import MediaError
 from ...reasoning import strip_reasoning
 from .base import Adapter
@@ -81,9 +82,14 @@ class ChatAdapter(Adapter):
 
         if media.frames is None:
             raise MediaError("the video has no picture; this model needs frames")
-        messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+        tokenizer = self.processor.tokenizer
+        words = {"type": "text", "text": break_up_control_tokens(text, tokenizer)}
+        messages = [{"role": "user", "content": [{"type": "video"}, words]}]
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        inputs = self.processor(text=[prompt], return_tensors="pt", **self._video(media)).to(self.model.device)
+        begun = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
+        options = {"add_special_tokens": False} if begun else {}  # one begin token is enough
+        inputs = self.processor(text=[prompt], return_tensors="pt", **self._video(media), **options)
+        inputs = inputs.to(self.model.device)
         inputs = inputs.to(self.model.dtype)  # the pictures and the sound; numbers of tokens stay whole
         with torch.inference_mode():
             output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **self._generation())

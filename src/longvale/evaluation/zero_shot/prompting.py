@@ -37,7 +37,7 @@ def load_prompt(name: str, variant: str | None = None) -> Template:
         raise FileNotFoundError(
             f"{variant}: no such prompt of {name}; give {', '.join(known) or 'none of the published'}, or a text file"
         )
-    template = Template(source.read_text(encoding="utf-8").rstrip("\n"))
+    template = Template(source.read_text(encoding="utf-8-sig").rstrip("\n"))
     if "question" not in template.get_identifiers():
         raise ValueError(f"{source}: holds no $question; write it where the question stands")
     return template
