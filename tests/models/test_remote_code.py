@@ -81,6 +81,7 @@ def test_the_code_is_saved_with_the_weights(checkpoint):
     assert {path.name for path in checkpoint.glob("*.py")} == {
         "configuration_beats.py",
         "configuration_longvale.py",
+        "control_tokens.py",
         "convolutions.py",
         "feature_extraction_beats.py",
         "media.py",

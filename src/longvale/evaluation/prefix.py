@@ -224,7 +224,7 @@ class VideoPrefix(VideoPrefixes):
         answers = [""] * len(questions)
         for places, texts in super().answer([Ask(0, text) for text in questions], max_new_tokens, batch_size):
             for place, text in zip(places, texts, strict=True):
-                answers[place] = strip_reasoning(text)
+                answers[place] = text
         return answers
 
 
