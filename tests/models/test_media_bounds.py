@@ -31,15 +31,16 @@ def test_thin_pictures_are_refused_before_they_take_gigabytes(size, times, monke
     with monkeypatch.context() as patch:
         patch.setattr(media_pictures, "VideoReformatter", lambda: None)  # nothing is scaled, which would fail
         kwargs = {"num_frames": 100} if times is None else {"frame_times": times}
-        refused(data, "frames of", "would take", "more than 2.5 GB", "crop the video", size=224, **kwargs)
-    assert read_media(data, size=8, num_frames=3).frames.shape[0] == 3  # a small question is answered
+        refused(data, f"{size[0]} x {size[1]} pixels, more than 100 times as long as wide; crop it", size=224, **kwargs)
+    assert read_media(data, num_frames=3).frames.shape[0] == 3  # as they are, few pixels
 
 
 def test_pixels_of_an_absurd_shape_count_too():
     data = bytearray(written(pictures=3, pixel=Fraction(2, 1)))
     at = data.index(b"pasp") + 4
     data[at : at + 8] = struct.pack(">II", 1000, 1)
-    refused(bytes(data), "100 frames of 298666 x 224 pixels", size=224, num_frames=100)
+    refused(bytes(data), "64000 x 48 pixels, more than 100 times", size=224, num_frames=100)
+    refused(bytes(data), "1000 frames of 64000 x 48 pixels would take 9.2 GB, more than 2.5 GB", num_frames=1000)
 
 
 def test_the_bound_is_on_all_frames_together(monkeypatch):

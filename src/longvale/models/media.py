@@ -175,7 +175,8 @@ def read_media(
         MediaError: if the file is empty, not a media file, cannot be fetched, is too long, truncated (more than 1 s and
             2 % of what its header claims is missing), damaged in more than 10 % of a stream's packets, of no duration,
             holds neither picture nor sound, has a sound that pauses for more than an hour in which it holds no picture
-            either, pictures of more than 67 million pixels, or if the frames would take more than 2.5 GB.
+            either, pictures of more than 67 million pixels or, with `size`, more than 100 times as long as wide, or if
+            the frames would take more than 2.5 GB.
         ValueError: if another argument is out of range.
 
     Example:

@@ -30,6 +30,9 @@ _EPSILON_S = 1e-7
 #: What the frames may take in all: 100 pictures of 3840 x 2160.
 _MAX_FRAMES_BYTES = 2_500_000_000
 
+#: How many times as long as wide the pictures are at most that are scaled by their shorter side.
+_MAX_ASPECT = 100
+
 #: Packets that are held back at most, in bytes. A file with few key frames is decoded as it comes.
 _MAX_HELD_BYTES = 32 << 20
 
@@ -449,6 +452,11 @@ class _Converter:
         """With the shorter side at the size, the longer one rounded down as CLIP's image processor does."""
         size = self._size
         if size is not None:
+            if max(width, height) > _MAX_ASPECT * min(width, height):
+                raise MediaError(
+                    f"{self._name}: its pictures are shown as {width} x {height} pixels, more than {_MAX_ASPECT} times "
+                    "as long as wide; crop it"
+                )
             scaled = (size, size * height // width) if width <= height else (size * width // height, size)
             width, height = scaled
         total = 3 * width * height * self._num_frames
