@@ -11,13 +11,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .base import app, echo
-from .options import Device, Overwrite, Quiet
+from .options import Device, Overwrite, Quiet, Timeout
 
 if TYPE_CHECKING:
     from longvale.annotation.pipeline import Workers
     from longvale.chat_client import Chat
 
-Timeout = Annotated[float, typer.Option(help="Deadline of a whole answer of the server, in seconds.")]
 MaxTokens = Annotated[
     int | None,
     typer.Option(

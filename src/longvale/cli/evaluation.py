@@ -34,6 +34,7 @@ from .options import (
     Split,
     Tasks,
     Temperature,
+    Timeout,
     Times,
     Videos,
 )
@@ -62,6 +63,7 @@ def generate(
     times: Times = "seconds",
     frames: Frames = 64,
     no_sound: NoSound = False,
+    timeout: Timeout = 600.0,
     limit: Limit = None,
     skip_missing: SkipMissing = False,
     overwrite: Overwrite = False,
@@ -93,7 +95,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         decoding=Decoding(temperature, seed),
         prompt=prompt,
-        adapter=_adapter(adapter, server, times, frames, no_sound),
+        adapter=_adapter(adapter, server, times, frames, no_sound, timeout),
         limit=limit,
         skip_missing=skip_missing,
         overwrite=overwrite,
@@ -105,12 +107,12 @@ def generate(
     echo("\n".join([f"answers: {log}", *format_skipped(log)]))
 
 
-def _adapter(name: str, server: str | None, times: str, frames: int, no_sound: bool) -> Any:
+def _adapter(name: str, server: str | None, times: str, frames: int, no_sound: bool, timeout: float) -> Any:
     if name == "longvale":
         return None
     from longvale.evaluation.adapters.options import AdapterOptions
 
-    return AdapterOptions(name, server, times, frames, sound=not no_sound)
+    return AdapterOptions(name, server, times, frames, sound=not no_sound, timeout_s=timeout)
 
 
 @app.command(
@@ -136,6 +138,7 @@ def score(
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
     judge_max_tokens: JudgeMaxTokens = 2048,
+    timeout: Timeout = 600.0,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Instead, compare two files of --per-video.", show_default=False),
@@ -158,7 +161,7 @@ def score(
     if predictions is None or references is None:
         raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
     names = None if tasks is None else tasks.split(",")
-    judge_of = choose_judge(judge, judge_url, judge_max_tokens)
+    judge_of = choose_judge(judge, judge_url, judge_max_tokens, timeout)
     scores = run(predictions, references, tasks=names, protocol=protocol, partial=partial, judge=judge_of)
     for path, by_video in ((output, False), (per_video, True)):
         if path is not None:
@@ -191,6 +194,7 @@ def evaluate(
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
     judge_max_tokens: JudgeMaxTokens = 2048,
+    timeout: Timeout = 600.0,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
     card: Annotated[
         Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
@@ -228,10 +232,10 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         decoding=Decoding(temperature, seed),
         prompt=prompt,
-        adapter=_adapter(adapter, server, times, frames, no_sound),
+        adapter=_adapter(adapter, server, times, frames, no_sound, timeout),
         limit=limit,
         skip_missing=skip_missing,
-        judge=choose_judge(judge, judge_url, judge_max_tokens),
+        judge=choose_judge(judge, judge_url, judge_max_tokens, timeout),
         with_ablation=ablation,
         overwrite=overwrite,
         device=device,

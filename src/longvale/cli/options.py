@@ -74,6 +74,7 @@ JudgeUrl = Annotated[
     str | None,
     typer.Option(help="Server of the judge, http://HOST/v1.", show_default="Hugging Face's inference providers"),
 ]
+Timeout = Annotated[float, typer.Option(help="Deadline of a whole answer of a server, or of a judge, in seconds.")]
 JudgeMaxTokens = Annotated[int, typer.Option(help="Longest reply of the judge in tokens, reasoning included.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(help="Longest answer in tokens.", show_default="enough for each task")

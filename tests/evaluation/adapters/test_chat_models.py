@@ -247,6 +247,6 @@ def test_a_server_that_is_away(tiny_corpus, tmp_path, longvale, monkeypatch):
     monkeypatch.setattr("longvale.chat_client._MAX_BACKOFF_S", 0)
     result = longvale(
         "generate", "m", "--adapter", "server", "--server", "http://127.0.0.1:9/v1", "--data", tiny_corpus,
-        "--output", tmp_path / "log", "-q",
+        "--timeout", 9, "--output", tmp_path / "log", "-q",
     )  # fmt: skip
     assert result.exit_code == 2 and "m at http://127.0.0.1:9/v1: no answer after 5 attempts" in result.stderr

@@ -29,6 +29,7 @@ class AdapterOptions:
         frames: how many the model is given.
         frame_size: length of their shorter side in pixels.
         sound: give the sound to models that hear.
+        timeout_s: deadline of a whole answer of a server in seconds.
 
     Raises:
         ValueError: if the kind is unknown.
@@ -40,6 +41,7 @@ class AdapterOptions:
     frames: int = 64
     frame_size: int = 224
     sound: bool = True
+    timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -73,5 +75,5 @@ class AdapterOptions:
         if self.kind == "server":
             if dtype is not None or load_in_4bit:
                 raise ValueError("a server decides on the weights of its model; leave out --dtype and --load-in-4bit")
-            return ServerAdapter(str(model), self.base_url, **options)
+            return ServerAdapter(str(model), self.base_url, timeout_s=self.timeout_s, **options)
         return ChatAdapter(model, device=device, dtype=dtype, load_in_4bit=load_in_4bit, **options)

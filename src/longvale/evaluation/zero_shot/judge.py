@@ -50,7 +50,7 @@ class Judge:
     base_url: str | None = None
     prompt: str | None = None
     workers: int = 4
-    timeout_s: float = 120.0
+    timeout_s: float = 600.0
     max_tokens: int = MAX_TOKENS
     token: str | None = field(default=None, repr=False)
 
@@ -198,7 +198,9 @@ def judge_log(predictions_path: str | os.PathLike, task: str) -> Path:
     return Path(f"{predictions_path}.judge.{task}.jsonl")
 
 
-def choose_judge(model: str | None, base_url: str | None, max_tokens: int = MAX_TOKENS) -> Judge | None:
+def choose_judge(
+    model: str | None, base_url: str | None, max_tokens: int = MAX_TOKENS, timeout_s: float = 600.0
+) -> Judge | None:
     """The judge that a command names, or none.
 
     Raises:
@@ -208,4 +210,4 @@ def choose_judge(model: str | None, base_url: str | None, max_tokens: int = MAX_
         raise ValueError(f"--judge-max-tokens must be 1 or more, not {max_tokens}")
     if model is None and base_url is not None:
         raise ValueError(f"a judge's server is given ({base_url}) but no judge; name the model with --judge")
-    return None if model is None else Judge(model, base_url, max_tokens=max_tokens)
+    return None if model is None else Judge(model, base_url, max_tokens=max_tokens, timeout_s=timeout_s)
