@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import media_files
 import numpy as np
 import pytest
 
@@ -68,6 +69,26 @@ def test_dialogues_with_some_features_are_kept_those_without_any_are_refused(sto
     assert rows[1]["audio_features"] is None and rows[1]["visual_features"].shape == (3, 64)
 
 
+def test_damaged_features_are_found_before_the_first_step(stored, base, caplog):
+    """As missing ones: refused with the file's name, or dropped."""
+    path = stored / "features" / "audio_features" / "mute.npy"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"no array")
+    with pytest.raises(
+        ValueError, match=r"1 videos are damaged, the first: .*audio_features/mute\.npy: .*missing_media"
+    ):
+        load(stored, base)
+    assert [row["id"] for row in load(stored, base, missing_media="drop")] == ["whole", "whole"]
+    assert "mute.npy: not a whole .npy file" in caplog.text
+    with pytest.raises(ValueError, match=r"mute\.npy.*more than max_missing"):
+        load(stored, base, missing_media="drop", max_missing=0.05)
+    (stored / "videos").mkdir()
+    for video_id in ("whole", "mute", "none"):
+        (stored / "videos" / f"{video_id}.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"3 videos are damaged, the first: .*whole\.mp4: "):
+        load(stored, base, features_dir=None, videos_dir=str(stored / "videos"), missing_media="drop")
+
+
 def test_without_any_features_there_is_nothing_to_train_on(stored, base):
     save_dialogues([{"id": "none", "conversations": TURNS}], stored / "longvale-sft-bp-7k.json")
     with pytest.raises(ValueError, match=r"1 of 1 dialogues .* nothing is left to train on"):
@@ -94,7 +115,7 @@ def test_a_mosaic_is_as_long_as_asked_for(corpus, base):
 
 def test_raw_videos_are_rows_with_a_path(stored, base):
     (stored / "videos").mkdir()
-    (stored / "videos" / "whole.mp4").touch()
+    media_files.write(str(stored / "videos" / "whole.mp4"), pictures=4)
     args = SFTStageConfig(
         model=str(base),
         data_dir=str(stored),

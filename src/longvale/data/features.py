@@ -35,6 +35,10 @@ from .manifest import load_records
 FOLDERS: dict[Modality, str] = {modality: f"{modality}_features" for modality in MODALITIES}
 
 
+class OtherWidth(ValueError):
+    """Whole features that are of another model."""
+
+
 class FeatureStore:
     """The stored features of many videos.
 
@@ -322,16 +326,16 @@ def check_width(shape: tuple[int, ...], expected: int, place: str | os.PathLike)
         place: where they come from, for the message.
 
     Raises:
-        ValueError: naming the place and both widths.
+        OtherWidth: a ValueError, naming the place and both widths.
 
     Example:
-        >>> check_width((100, 512), 768, "visual_features/abc.npy")
+        >>> check_width((100, 512), 768, "visual_features/abc.npy")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        ValueError: visual_features/abc.npy: features are 512 wide, expected 768; make them with the model's towers
+        longvale.data.features.OtherWidth: visual_features/abc.npy: features are 512 wide, expected 768; make them ...
     """
     if shape[-1] != expected:
-        raise ValueError(
+        raise OtherWidth(
             f"{place}: features are {shape[-1]} wide, expected {expected}; make them with the model's towers"
         )
 

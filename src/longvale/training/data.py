@@ -134,6 +134,7 @@ class _Lacking:
     incomplete: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
     columns: Counter[str] = field(default_factory=Counter)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def count(self, rows: Iterable[dict[str, Any]], media: Media, drop: bool) -> list[int]:
         """Take in a source; returns the numbers of the rows that are kept."""
@@ -146,6 +147,8 @@ class _Lacking:
                 self.columns.update(lacking)
                 if media.absent(row["id"]):
                     self.without.append(row["id"])
+                if damage := media.damage(row["id"]):
+                    self.damaged[row["id"]] = damage
             if not (lacking and drop):
                 kept.append(number)
         return kept
@@ -160,6 +163,8 @@ class _Lacking:
             f"{args.features_dir or args.videos_dir}: {len(self.incomplete)} of {self.rows} dialogues "
             f"({share:.1%}) lack media ({columns}; videos: {_some(self.incomplete)})"
         )
+        if self.damaged:
+            found += f"; {len(self.damaged)} videos are damaged, the first: {next(iter(self.damaged.values()))}"
         if drop and len(self.incomplete) == self.rows:
             raise ValueError(f"{found}: nothing is left to train on; make features with `longvale features`")
         if share > args.max_missing:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from longvale.data.dialogues import IMAGE_TOKEN, fill_timecodes, load_dialogues
-from longvale.data.features import FOLDERS, FeatureStore
+from longvale.data.feature_files import is_url
+from longvale.data.features import FOLDERS, FeatureStore, OtherWidth
 from longvale.data.sources import index_videos
 from longvale.events import MODALITIES, Modality
+from longvale.models.media import probe
 
 
 @dataclass(frozen=True)
@@ -109,19 +111,40 @@ class Media:
     ) -> None:
         self.stores = [FeatureStore(Path(features_dir or "", root), widths) for root in source.features]
         self.videos = None if source.videos is None else index_videos(Path(videos_dir or "", source.videos))
+        self._damage: dict[str, str | None] = {}
+
+    def damage(self, video_id: str) -> str | None:
+        """Why the files of a video cannot be used, None if they can or are not there.
+
+        Stored features are read once, those behind a URL when they are needed; of a video file the header is.
+        """
+        if video_id not in self._damage:
+            self._damage[video_id] = None
+            try:
+                if self.videos is not None:
+                    if video_id in self.videos:
+                        probe(self.videos[video_id])
+                elif (store := self._store(video_id)) is not None and not is_url(store.root):
+                    store.load(video_id, missing="none")
+            except OtherWidth:  # of another model, as all of them will be: refused when a row is read
+                pass
+            except (ValueError, FileNotFoundError) as error:
+                self._damage[video_id] = str(error)
+        return self._damage[video_id]
 
     def lacking(self, video_id: str, image: bool) -> tuple[str, ...]:
-        """Columns for which there is no file; all of them if the video is nowhere. An image needs a vector only."""
+        """Columns that cannot be had; all if the video is nowhere or damaged. An image needs a vector only."""
         if self.videos is not None:
-            return () if video_id in self.videos else ("video",)
+            return () if video_id in self.videos and not self.damage(video_id) else ("video",)
         store = self._store(video_id)
-        if store is None:
+        if store is None or self.damage(video_id):
             return tuple(FOLDERS[modality] for modality in (MODALITIES[:1] if image else self._modalities()))
         return tuple(FOLDERS[m] for m in store.missing(video_id) if m == "visual" or not image)
 
     def absent(self, video_id: str) -> bool:
-        """Whether there is nothing at all of this video."""
-        return video_id not in self.videos if self.videos is not None else self._store(video_id) is None
+        """Whether there is nothing of this video that can be used."""
+        nowhere = video_id not in self.videos if self.videos is not None else self._store(video_id) is None
+        return nowhere or self.damage(video_id) is not None
 
     def load(self, video_id: str) -> dict[str, Any]:
         """The columns of a row: `video`, a path, or the features [n, width] of each modality or None."""
