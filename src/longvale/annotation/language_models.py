@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..chat_client import MAX_TOKENS, Message, limit_note
-from ..checkpoints.loading import check_indexes
+from ..checkpoints.loading import distrust
 from ..evaluation.adapters.chat import answer_of
 from ..reasoning import strip_reasoning
 
@@ -30,7 +30,7 @@ class TransformersChat:
     def __init__(self, model: str, *, device: str | None = None, max_tokens: int | None = None) -> None:
         from transformers import pipeline
 
-        check_indexes(model)
+        distrust(model)
         self.name, self._max_tokens = f"{model}{limit_note(max_tokens)}", max_tokens
         try:
             self._pipeline = pipeline("text-generation", model=model, device=device)

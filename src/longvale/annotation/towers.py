@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.loading import check_indexes, not_found
+from ..checkpoints.loading import distrust, not_found
 from ..models.media import SAMPLING_RATE
 
 _BATCH = 16
@@ -121,7 +121,7 @@ def _load(model: str, device: str | None) -> Any:
 
 
 def _from_pretrained(kind: Any, model: str) -> Any:
-    check_indexes(model)
+    distrust(model)
     try:
         return kind.from_pretrained(model)
     except (OSError, KeyError, ValueError) as error:

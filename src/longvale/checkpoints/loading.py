@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
+from .chat_templates import bound_templates
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,7 @@ def load_checkpoint(
     device = choose_device(device)
     options = weight_options(device, dtype, load_in_4bit)
     check_folder(path)
+    bound_templates()
     try:
         # Other configurations would be filled up with the defaults: 7B parameters drawn at random.
         kind = LongVALEConfig.get_config_dict(path)[0].get("model_type")
@@ -209,6 +211,16 @@ def check_folder(path: str | os.PathLike) -> None:
         if file.name == "config.json" and not isinstance(content, dict):
             raise ValueError(f"{file}: must be an object, not {str(content)[:60]!r}; copy or download it again")
     check_indexes(folder)
+
+
+def distrust(model: str | os.PathLike) -> None:
+    """Before transformers loads a model of any origin: check its names of files, and bound what its template takes.
+
+    Raises:
+        ValueError: as [`check_indexes`].
+    """
+    bound_templates()
+    check_indexes(model)
 
 
 def check_indexes(folder: str | os.PathLike) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
-from .loading import check_indexes, not_found
+from .loading import distrust, not_found
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ def explain(load: Callable[[str], Any], path: str) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    check_indexes(path)
+    distrust(path)
     try:
         return load(path)
     except OSError as error:  # transformers says so of whatever file it cannot find

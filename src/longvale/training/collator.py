@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from longvale.checkpoints.chat_templates import render_template
 from longvale.data.dialogues import IMAGE_TOKEN
 from longvale.evaluation.model import build_prompt
 from longvale.events import MODALITIES
@@ -164,7 +164,7 @@ class DialogueCollator:
 
 def _render(processor: LongVALEProcessor, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
     """A dialogue as the chat template writes it, and the characters of each answer that it marks, [at, stop)."""
-    rendered, spans = render_jinja_template(
+    rendered, spans = render_template(
         [list(messages)],
         chat_template=processor.chat_template,
         return_assistant_tokens_mask=True,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
-from ...checkpoints.loading import check_indexes, choose_device, not_found, weight_options, weights_digest
+from ...checkpoints.loading import choose_device, distrust, not_found, weight_options, weights_digest
 from ...models.control_tokens import break_up_control_tokens
 from ...models.media import MediaError
 from ...reasoning import strip_reasoning
@@ -166,7 +166,7 @@ def load_chat_model(
 
     place = choose_device(device)
     precision = weight_options(place, dtype, load_in_4bit)
-    check_indexes(model)
+    distrust(model)
     try:
         kind = transformers.AutoConfig.from_pretrained(model).model_type
         loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForImageTextToText"))
