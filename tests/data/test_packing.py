@@ -250,6 +250,16 @@ def test_all_that_is_wrong_is_named(store, annotations, tmp_path):
     assert by_kind["extra"] == [f"1 videos are not in {annotations}, the first 'other'"]
 
 
+def test_features_of_a_file_of_another_length_than_annotated_are_named(store, annotations):
+    with Manifest(store / "manifest.jsonl") as manifest:
+        manifest.add(record("v03", sha256=checksums(store, "v03")) | {"duration": 15.0})
+        manifest.add(record("v04", sha256=checksums(store, "v04")) | {"duration": 30.4})
+    report = check_features(store, annotations, progress=False)
+    (named,) = [finding for finding in report.findings if "its annotation" in finding.message]
+    assert (named.video_id, named.kind) == ("v03", "length")
+    assert named.message.startswith("v03: the file lasts 15.0 s, its annotation 30.0 s; take the file")
+
+
 def test_the_command_exits_with_1_if_training_would_miss_something(longvale, store, annotations, tmp_path):
     command = ["features", "check", store, "--annotations", annotations, "--quiet"]
     result = longvale(*command)

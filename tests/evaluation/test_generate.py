@@ -418,3 +418,16 @@ def test_a_model_that_only_reasons(data, tmp_path, monkeypatch):
     with pytest.raises(NoAnswer, match="r: 4 answers in a row cannot be used"):
         run(data, tmp_path / "r", skip_missing=True)
     assert (tmp_path / "r").read_text(encoding="utf-8") == ""
+
+
+def test_videos_of_another_length_than_annotated_are_named(data, tmp_path, caplog):
+    annotations = load_annotations(data / "longvale-annotations-eval.json")
+    first, second, *_ = (video for video, annotation in annotations.items() if annotation.events)
+    lengths = {first: annotations[first].duration / 2, second: annotations[second].duration + 0.4}
+    lines = [json.dumps({"video_id": video, "duration": length, "sha256": {}}) for video, length in lengths.items()]
+    (data / "features" / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    run(data, tmp_path / "p.jsonl")
+    named = [record.getMessage() for record in caplog.records if "its annotation" in record.getMessage()]
+    assert len(named) == 1 and named[0].startswith(
+        f"{first}: the file lasts {lengths[first]:.1f} s, its annotation {annotations[first].duration:.1f} s; "
+    )

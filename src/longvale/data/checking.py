@@ -10,8 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..events import Annotation, is_number
+from ..events import Annotation, Seconds, is_number
 from .dialogues import check_dialogue
+
+#: A file may be this much longer or shorter than its annotation, in seconds or as a share: durations are rounded, and
+#: the sound of a file seldom ends with its picture.
+LENGTH_TOLERANCE_S: Seconds = 1.0
+LENGTH_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,27 @@ def check_video(video_id: str, value: Any, file: str, test_ids: Collection[str] 
     extra = {name: item for name, item in value.items() if name not in ("duration", "timestamps", "sentences")}
     annotation = Annotation(video_id, value["duration"], tuple(events), extra)
     return CheckedVideo(video_id, value, annotation, tuple(places), tuple(problems), in_test)
+
+
+def other_length(video_id: str, lasts: Seconds, annotated: Seconds) -> str | None:
+    """Name a file that lasts longer or shorter than its annotation says, by more than durations are rounded.
+
+    Args:
+        video_id: of both.
+        lasts: seconds of the file.
+        annotated: duration of the annotation in seconds.
+
+    Example:
+        >>> other_length("abc", 30.0, 60.0)
+        'abc: the file lasts 30.0 s, its annotation 60.0 s; take the file that was annotated, or correct the annotation'
+        >>> other_length("abc", 30.4, 30.5)
+    """
+    if abs(lasts - annotated) <= max(LENGTH_TOLERANCE_S, LENGTH_TOLERANCE * annotated):
+        return None
+    return (
+        f"{video_id}: the file lasts {lasts:.1f} s, its annotation {annotated:.1f} s; "
+        "take the file that was annotated, or correct the annotation"
+    )
 
 
 def fits_columns(times: Any, caption: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..events import MODALITIES, Modality, load_annotations
 from ..names import look_up
+from .checking import other_length
 from .checksums import CHECKSUMS_FILE, changed_files
 from .feature_files import NpyFolder
 from .features import FOLDERS, FeatureStore
@@ -128,6 +129,14 @@ def check_features(
         findings += _look_at(store, video_id, records, seen[video_id])
     findings += _check_widths(store, seen, widths)
     findings += _check_lengths(seen, {video_id: video.duration for video_id, video in videos.items()})
+    lengths = {
+        video_id: records[video_id]["duration"] for video_id in videos if "duration" in records.get(video_id, {})
+    }
+    findings += [
+        Finding(video_id, "length", other)
+        for video_id, lasts in lengths.items()
+        if (other := other_length(video_id, lasts, videos[video_id].duration))
+    ]
     extra = [video_id for video_id in store.video_ids() if look_up(videos, video_id) is None]
     if extra:  # of another split, or to no purpose
         findings.append(Finding("", "extra", f"{len(extra)} videos are not in {annotations}, the first {extra[0]!r}"))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from ..chat_client import NoAnswer, Patience
+from ..data.checking import other_length
 from ..data.sources import ANNOTATION_FILES, annotation_file
-from ..events import MODALITIES, Modality, load_annotations
+from ..events import MODALITIES, Annotation, Modality, load_annotations
 from ..locks import hold
 from ..tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Prediction, Question, check_tasks, questions
 from .adapters.options import AdapterOptions
@@ -125,15 +126,17 @@ def generate(
         raise ValueError(f"features ({features}) are of LongVALE's towers; models of others take videos")
     inputs = VideoInputs(data, features, _videos_folder(data, videos, adapter), modalities, zero_features)
     skipped = without_input(asked, inputs, references, skip_missing=skip_missing)
+    usable = [video_id for video_id in dict.fromkeys(q.video_id for q in asked) if video_id not in skipped]
+    annotations = {} if asked[0].task in ZERO_SHOT_TASKS else load_annotations(references)
+    if annotations:
+        _name_other_lengths(inputs.lengths(usable), annotations)
     processes = join_processes()
     device = device or processes.device
     if adapter is None:
         pair = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
         answerer: Answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding)
     else:
-        known = {} if asked[0].task in ZERO_SHOT_TASKS else load_annotations(references)
-        answerer = adapter.build(model, inputs.root, known, limits, device, dtype, load_in_4bit)
-    usable = [video_id for video_id in dict.fromkeys(q.video_id for q in asked) if video_id not in skipped]
+        answerer = adapter.build(model, inputs.root, annotations, limits, device, dtype, load_in_4bit)
     return answer_all(
         answerer,
         asked,
@@ -210,6 +213,13 @@ def without_input(
     for video_id, reason in skipped.items():
         logger.warning("skipped: %s: %s", video_id, reason)
     return skipped
+
+
+def _name_other_lengths(lengths: Mapping[str, float], annotations: Mapping[str, Annotation]) -> None:
+    """Warn of videos that are not as long as their annotations: their times cannot be right."""
+    for video_id, lasts in lengths.items():
+        if other := other_length(video_id, lasts, annotations[video_id].duration):
+            logger.warning("%s", other)
 
 
 def answer_all(

@@ -11,8 +11,9 @@ from typing import Any
 from ..data.checksums import identities
 from ..data.extraction import encode_video
 from ..data.features import FOLDERS, FeatureStore, feature_path
+from ..data.manifest import load_records
 from ..data.sources import index_videos
-from ..events import MODALITIES, Modality
+from ..events import MODALITIES, Modality, Seconds
 from ..models.media import probe
 from ..names import look_up
 from .model import Features
@@ -97,6 +98,15 @@ class VideoInputs:
             return
         info = probe(look_up(self._videos, video_id))
         self._check_given(video_id, ["visual"] * info.has_video + ["audio", "speech"] * info.has_audio)
+
+    def lengths(self, video_ids: Iterable[str]) -> dict[str, Seconds]:
+        """How long these videos are, by their headers or the manifest of their features; unknown ones are left out."""
+        if self._store is None:
+            found = {video_id: probe(look_up(self._videos, video_id)).duration for video_id in video_ids}
+        else:
+            records = load_records(self.root) if self.root.is_dir() else {}
+            found = {video_id: records.get(video_id, {}).get("duration") for video_id in video_ids}
+        return {video_id: length for video_id, length in found.items() if length is not None}
 
     def identities(self, video_ids: Iterable[str]) -> dict[str, str]:
         """What tells the input of each of these videos from another one of its name, by the content."""

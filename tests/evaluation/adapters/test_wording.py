@@ -2,8 +2,11 @@ import time
 
 import pytest
 
+from longvale.evaluation.adapters.base import Adapter
+from longvale.evaluation.adapters.media import RawVideos
 from longvale.evaluation.adapters.wording import read_reply, word_question
 from longvale.events import Annotation, Event
+from longvale.models.media import Media
 from longvale.tasks import Question, questions
 from longvale.timecodes import parse_events, parse_span
 
@@ -84,3 +87,29 @@ def test_hostile_replies_are_read_at_once(text):
     read_reply(GROUNDING, text, 60.0, "seconds")
     read_reply(DENSE, text, 60.0, "percent")
     assert time.perf_counter() - start < 5  # a pattern that backtracks takes hours
+
+
+@pytest.mark.parametrize(
+    ("lasts", "reply"), [(30.0, "From 20.0 to 30.5 seconds."), (30.5, "20 - 30.5 s"), (30.5, "20-31 s")]
+)
+def test_the_end_that_a_question_names_is_the_end(lasts, reply):
+    assert read_reply(GROUNDING, reply, lasts, "seconds").startswith("From 6")
+    assert read_reply(GROUNDING, "From 20.0 to 32.0 seconds.", lasts, "seconds") == ""
+
+
+class OneAnswer(Adapter):
+    def reply(self, media, text, max_new_tokens):
+        return "From 6.0 to 30.0 seconds."
+
+    def describe(self):
+        return {}
+
+
+def test_an_answer_is_of_the_length_that_its_question_names(tmp_path):
+    videos = RawVideos(tmp_path)
+    videos.read = lambda video_id: Media(30.0, None, None, None, 16_000)
+    known = {"v": Annotation("v", 60.0, (Event(6, 30, "A bell."),))}
+    for annotations, answer in ((known, "From 10 to 50."), ({}, "From 20 to 99.")):
+        adapter = OneAnswer(videos, annotations, {"grounding": 9})
+        question = Question("v", "grounding", 0, "<video>\nWhen?", "")
+        assert [p.answer for batch in adapter.answer([question], ()) for p in batch] == [answer]

@@ -87,6 +87,8 @@ class Adapter(ABC):
             except NoAnswer as error:
                 yield [Unanswered(question.key, str(error))]
                 continue
-            answer = read_reply(question, reply, media.duration, self.unit)
+            # Times in a question and in its answer are of one length, which the question names.
+            named = self.annotations.get(question.video_id)
+            answer = read_reply(question, reply, named.duration if named else media.duration, self.unit)
             # The model's own words stay beside what was read of them.
             yield [Prediction(question.video_id, question.task, answer, question.sentence_id, info={"reply": reply})]
