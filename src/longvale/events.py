@@ -272,8 +272,8 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"not UTF-8 text: {error}") from None
     except RecursionError:
         raise ValueError("not readable: nested too deeply") from None
-    openers = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
-    if sum(map(text.count, openers)) > _MAX_DEPTH and _is_deeper(value, _MAX_DEPTH):
+    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if opened > _MAX_DEPTH and _is_deeper(value, _MAX_DEPTH):
         raise ValueError("not readable: nested too deeply")
     return value
 

@@ -314,7 +314,7 @@ def test_answers_about_a_replaced_video_are_asked_again(data, videos, tmp_path, 
     assert raw or log.read_bytes() != before
     caplog.clear()
     run(data, tmp_path / "p", model, **options)
-    assert sum(map(len, model.batches)) == 3 and not caplog.text
+    assert sum(map(len, model.batches)) == 3 and "asked again" not in caplog.text
 
 
 def test_a_log_of_an_earlier_version_is_kept(data, tmp_path, caplog):
