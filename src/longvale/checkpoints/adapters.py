@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..events import atomic_folder, load_json
+from .loading import check_weights_recorded
 from .official import ADAPTER_CONFIG, LORA_NAME, NON_LORA, PROJECTORS, TRAINED_PROJECTORS, Adapter, check_plain_lora
 from .writing import saving
 
@@ -105,6 +106,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_weights_recorded(path.parent)
     try:
         return load_file(path)
     except SafetensorError as error:

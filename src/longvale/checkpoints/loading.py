@@ -10,11 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..events import MODALITIES
+from ..events import MODALITIES, load_json
 from .chat_templates import bound_templates
 
 if TYPE_CHECKING:
     import torch
+
+#: The largest file of weights that is compared with its checksum when it is loaded: some two seconds.
+_COMPARED_BYTES = 1 << 30
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -65,6 +68,7 @@ def load_checkpoint(
     device = choose_device(device)
     options = weight_options(device, dtype, load_in_4bit)
     check_folder(path)
+    check_weights_recorded(path)
     bound_templates()
     try:
         # Other configurations would be filled up with the defaults: 7B parameters drawn at random.
@@ -186,6 +190,33 @@ def weights_digest(model: torch.nn.Module, part: str = "") -> str:
             digest.update(f"{name.removeprefix('model.')}{tuple(parameter.shape)}{parameter.dtype}".encode())
             digest.update(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def check_weights_recorded(folder: str | os.PathLike) -> None:
+    """Compare files of weights with the checksums beside them, where there are any.
+
+    Those are the `manifest.json` of a checkpoint of the trainer, and a `SHA256SUMS` as `sha256sum` writes it. Files
+    above 1 GB are left out, which would take seconds each time: `sha256sum --check SHA256SUMS` compares them.
+
+    Args:
+        folder: with the files; others than local ones are passed over.
+
+    Raises:
+        ValueError: naming the file that is not what was recorded.
+    """
+    recorded: dict[str, Any] = {}
+    manifest, sums = Path(folder, "manifest.json"), Path(folder, "SHA256SUMS")
+    if manifest.is_file() and isinstance(content := load_json(manifest), dict):
+        recorded |= content
+    if sums.is_file():
+        lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8", errors="replace").splitlines())
+        recorded |= {parts[1].removeprefix("*"): parts[0] for parts in lines if len(parts) == 2}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        if path.name in recorded and path.stat().st_size <= _COMPARED_BYTES:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != recorded[path.name]:
+                raise ValueError(f"{path}: is not what its checksum says; copy or download it again")
 
 
 def check_folder(path: str | os.PathLike) -> None:
