@@ -29,7 +29,7 @@ from media_files import (
     written,
 )
 
-from longvale.models import media, media_decoder, media_pictures
+from longvale.models import media, media_decoder, media_frames, media_pictures
 from longvale.models.media import MediaError, MediaStream, probe, read_media
 
 # Pictures: which ones
@@ -166,7 +166,7 @@ def test_rotation_of_the_container_is_honoured(degrees, turns):
 def testupright(matrix, expected):
     picture = np.array([[1, 2], [3, 4]])[..., None]
     matrix = None if matrix is None else np.array(matrix) * 65536
-    assert media_pictures.upright(picture, matrix)[..., 0].tolist() == expected
+    assert media_frames.upright(picture, matrix)[..., 0].tolist() == expected
 
 
 # Sound

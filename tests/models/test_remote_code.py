@@ -88,6 +88,7 @@ def test_the_code_is_saved_with_the_weights(checkpoint):
         "media_clock.py",
         "media_decoder.py",
         "media_formats.py",
+        "media_frames.py",
         "media_pictures.py",
         "media_sound.py",
         "media_source.py",

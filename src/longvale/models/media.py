@@ -24,7 +24,8 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 
 from .media_clock import Clock, Reach, is_broadcast
-from .media_pictures import Pictures, Timeline, Wish, is_counted, play, square_size
+from .media_frames import square_size
+from .media_pictures import Pictures, Timeline, Wish, is_counted, play
 from .media_sound import Sound
 from .media_source import MediaError, MediaLengthError, Source, find_streams
 
