@@ -348,3 +348,18 @@ def test_stage_logs_are_read_strictly(tmp_path):
     path.write_text('{"video')
     StageLog(path, ("video_id",)).add({"video_id": "a"})
     assert path.read_text() == '{"video_id": "a"}\n'
+
+
+def test_names_of_any_bytes_and_links_to_nothing_stop_nothing(film, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    names = ["a", os.fsdecode(b"bad\xff"), "x" * 251]
+    for name in names:
+        os.link(film("two.mp4", 8), folder / f"{name}.mp4")
+    (folder / "gone.mp4").symlink_to(tmp_path / "nothing")
+    output = tmp_path / "out.json"
+    summary = run(folder, output)
+    assert set(summary.annotations) == set(load_annotations(output)) == set(names)
+    ((reason,),) = [rejections for rejections in summary.rejections.values() if rejections]
+    assert "gone.mp4" in reason.reason
+    assert {f"timelines/{name}.png" for name in names} <= files(stage_folder(output))
