@@ -102,7 +102,13 @@ def test_a_file_that_its_holder_removed_in_between_locks_nothing(tmp_path, monke
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_worker_that_outlives_a_kill_does_not_hold_it(tmp_path):
-    fork = "    os.fork() or (sys.stdin.read(), os._exit(0))\n    print"
+    # The fork says that it runs: until then it has not let go of what it inherited.
+    fork = (
+        "    fork_runs, say = os.pipe()\n"
+        "    os.fork() or (os.write(say, b'x'), sys.stdin.read(), os._exit(0))\n"
+        "    os.read(fork_runs, 1)\n"
+        "    print"
+    )
     command = [sys.executable, "-c", HOLD.replace("    print", fork), str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
