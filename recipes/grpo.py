@@ -10,12 +10,14 @@ for dense captioning. Options, launch files, resuming and what `output_dir` hold
 import json
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from trl import TrlParser
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
+from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
@@ -26,9 +28,17 @@ from longvale.training.watch import GroundingWatch, load_grounding_set
 
 
 def main() -> None:
+    with ExitStack() as held:
+        train(held)
+
+
+def train(held: ExitStack) -> None:
+    """The whole run; `held` ends with it."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         (args,) = TrlParser(GRPOStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
+        if args.process_index == 0:
+            held.enter_context(hold(args.output_dir, "training", work=sys.argv[0], option="output_dir"))
         model, processor = load_checkpoint(
             args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
         )

@@ -16,6 +16,7 @@ whole checkpoint when the same command is given again.
 import json
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from trl import TrlParser
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.events import atomic_write
+from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
@@ -37,9 +39,17 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    with ExitStack() as held:
+        train(held)
+
+
+def train(held: ExitStack) -> None:
+    """The whole run; `held` ends with it."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         (args,) = TrlParser(SFTStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
+        if args.process_index == 0:
+            held.enter_context(hold(args.output_dir, "training", work=sys.argv[0], option="output_dir"))
         trainer, processor = set_up(args)
         checkpoint = checkpoint_to_resume(args)
     except (ValueError, FileNotFoundError) as error:

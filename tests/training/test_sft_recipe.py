@@ -13,6 +13,7 @@ import time
 import pytest
 
 from longvale.checkpoints.loading import load_checkpoint
+from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.recipes import recipes_dir
 
@@ -128,6 +129,13 @@ def test_a_run_killed_while_it_writes_a_checkpoint_repeats_the_same_losses(corpu
     assert losses(output) == pytest.approx(losses(unbroken[0]), abs=1e-5)
     assert not (output / ".unfinished").exists()
     assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-5", "checkpoint-6"]
+
+
+def test_two_runs_never_train_into_one_folder(corpus, base, tmp_path, here):
+    with hold(tmp_path / "out", "training", work="the first run"):
+        printed = here(command(corpus, base, tmp_path / "out"), code=2)
+        assert "(the first run) has worked on it since" in printed.err and "give another output_dir" in printed.err
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".training.lock"]
 
 
 def test_two_processes_are_one_with_twice_the_accumulation(corpus, base, tmp_path, here):
