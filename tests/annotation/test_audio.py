@@ -31,6 +31,25 @@ def test_two_sounds_with_a_pause():
     assert np.array(events) == pytest.approx(np.array([(3, 8), (12, 16)]), abs=0.35)
 
 
+class Scaled:
+    """Distances of MFCC statistics, so many times: as towers differ."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, sounds):
+        return TimbreEmbedder()(sounds) * self.scale
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 10.0])
+def test_whatever_the_scale_of_an_embedder_sounds_are_split_and_stitched(scale):
+    swelling = tone(440, 8) * np.repeat([1, 0.1, 1, 0.1], 2 * RATE).astype(np.float32)
+    track = mixed(30, (3, tone(2500, 5)), (8, tone(300, 5)), (18, swelling))
+    plain, tower = (find_sounds(track, embedder=embedder) for embedder in (None, Scaled(scale)))
+    assert len(tower.changes) > 3
+    assert tower.events == plain.events
+
+
 def test_sounds_that_follow_each_other_at_once_do_not_overlap():
     events = find_sounds(mixed(16, (3, tone(300, 5)), (8, tone(2500, 5)))).events
     assert np.array(events) == pytest.approx(np.array([(3, 8), (8, 13)]), abs=0.35)

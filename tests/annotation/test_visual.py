@@ -113,7 +113,7 @@ PALE = (235, 200, 200)  # differs from red by .9 of colour histograms
     ],
 )
 def test_whatever_the_scale_of_an_embedder_scenes_are_split_and_stitched(parts, expected, scale):
-    options = VisualOptions(detector="none", min_length_s=1.0)
+    options = VisualOptions(detector="none", min_length_s=1.0, margin_s=1.4)
     found = find_visual_events(film(*parts), options, Scaled(scale))
     assert np.shape(found.events) == np.shape(expected) and np.allclose(found.events, expected, atol=0.5), found
 

@@ -201,7 +201,7 @@ def _threshold_of(embedder: SoundEmbedder, clips: Sequence[Interval], waveform: 
     halves = [half for a, b in clips for half in ((a, (a + b) / 2), ((a + b) / 2, b))]
     rows = _embed(embedder, waveform, halves).reshape(len(clips), 2, -1)
     same = np.linalg.norm(rows[:, 0] - rows[:, 1], axis=1)
-    return calibrate(same, _embed(embedder, waveform, clips), np.arange(len(clips)), published)
+    return calibrate(same, _embed(embedder, waveform, clips), np.arange(len(clips)), published, share=0.1)
 
 
 def _embed(embedder: SoundEmbedder, waveform: np.ndarray, parts: Sequence[Interval]) -> np.ndarray:

@@ -7,9 +7,12 @@ number fits them all. A file shows both levels, what an embedder makes of the sa
 - `different`, the 75% quantile of distances between clips with a change in between: some of those may show one scene
   again, so their median could lie on either level, while a quarter of pairs that differ is enough here.
 
-The threshold is the middle between the two, and at least 1.5 times `same`: an embedder that sees no more difference
-across changes than within clips has no reason to split. A video without any change says nothing about `different`;
-there the published threshold holds, which is that of embeddings of length 1 as well.
+The threshold lies a share of the way from `same` to `different`. Shares are where the tuned thresholds of the
+measured descriptors lie between these two levels on the videos of the training seed of `benchmarks/boundaries.py`: .4
+of the way for pictures (.36 to .42), .1 for sounds, which mix, so that what is new changes only a part of what is
+heard. For pictures the threshold is also at least 1.5 times `same`: an embedder that sees no more difference across
+changes than within clips gives no reason to split. A video without any change says nothing about `different`; there
+the published threshold holds, which is that of embeddings of length 1 as well.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 _DIFFERENT_QUANTILE = 0.75
-_LEAST_RATIO = 1.5
 #: Of longer videos so many clips, evenly spread, are compared with each other.
 _MAX_CLIPS = 500
 
 
-def calibrate(same: np.ndarray, points: np.ndarray, groups: np.ndarray, published: float) -> float:
+def calibrate(
+    same: np.ndarray, points: np.ndarray, groups: np.ndarray, published: float, *, share: float, least: float = 1.0
+) -> float:
     """Distance up to which neighbours are stitched.
 
     Args:
@@ -33,12 +37,14 @@ def calibrate(same: np.ndarray, points: np.ndarray, groups: np.ndarray, publishe
         points: [clips, d], an embedding of each clip.
         groups: [clips], equal for clips with no change in between, which are not compared.
         published: threshold of a video in which nothing changes.
+        share: of the way from what is the same to what is different, 0 to 1.
+        least: the threshold is no less than so many times the distance of what is the same.
 
     Example:
         >>> import numpy as np
         >>> points = np.array([[0.0], [0.05], [0.4]])
-        >>> round(calibrate(np.array([0.02, 0.05]), points, np.array([0, 0, 1]), 0.6), 3)
-        0.214
+        >>> round(calibrate(np.array([0.02, 0.05]), points, np.array([0, 0, 1]), 0.6, share=0.4), 3)
+        0.176
     """
     import numpy as np
 
@@ -48,5 +54,6 @@ def calibrate(same: np.ndarray, points: np.ndarray, groups: np.ndarray, publishe
     squares = (points**2).sum(axis=1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * points @ points.T, 0))
     different = distances[groups[:, None] < groups]
-    middle = published if not len(different) else (level + float(np.quantile(different, _DIFFERENT_QUANTILE))) / 2
-    return max(middle, _LEAST_RATIO * level)
+    if not len(different):
+        return max(published, least * level)
+    return max(level + share * (float(np.quantile(different, _DIFFERENT_QUANTILE)) - level), least * level)

@@ -285,7 +285,7 @@ def in_units_of(
     moved = np.linalg.norm(closer - middles, axis=1)
     level = within if np.median(within) > np.median(moved) else moved
     groups = np.searchsorted(changes, [clip.start for clip in clips], side="right")
-    threshold = calibrate(level, middles, groups, options.stitch)
+    threshold = calibrate(level, middles, groups, options.stitch, share=0.4, least=1.5)
     # Dropping a clip leaves a hole: it stays as rare as published for embedders whose distances are small.
     return replace(options, stitch=threshold, drop=options.drop * max(1.0, threshold / options.stitch))
 
