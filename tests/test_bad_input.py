@@ -247,6 +247,8 @@ def test_bad_features(refused, tiny_corpus, tiny_model, tmp_path, command):
     arguments = [command, tiny_model, "--data", tiny_corpus, "--output", tmp_path / "output"]
 
     np.save(path, np.ones((3, 768), np.float32))
+    refused(r"audio_features/test_0002\.npy: .*run `longvale features` again.*--skip-missing", *arguments)
+    (tiny_corpus / "features" / "manifest.jsonl").unlink()  # and with it the checksums
     refused(r"audio_features/test_0002\.npy: features are 768 wide, expected 64", *arguments)
     path.write_bytes(path.read_bytes()[:-100])
     refused(r"audio_features/test_0002\.npy: not a whole \.npy file", *arguments)

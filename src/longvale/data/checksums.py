@@ -45,7 +45,7 @@ def file_identity(path: str | os.PathLike) -> str:
         >>> path = Path(tempfile.mkdtemp(), "video.mp4")
         >>> _ = path.write_bytes(b"whatever it shows")
         >>> file_identity(path)
-        '17-bc43d86bed0ca3ad'
+        '17-33a8bdeb13b9ea61'
     """
     digest = hashlib.sha256()
     if not os.path.isfile(path):  # a pipe would be waited for
