@@ -272,7 +272,8 @@ def test_media_are_columns_and_missing_ones_are_kept_as_none_and_reported(
     test = rows["test"].with_format("numpy")[0]
     assert test["speech_features"].shape == (1, 6) and test["speech_features"].dtype == np.float32
 
-    (record,) = [r for r in caplog.records if r.name.startswith("longvale")]
+    passed_over, record = [r for r in caplog.records if r.name.startswith("longvale")]
+    assert "1 passed over that are not videos by their names: notes.txt" in passed_over.getMessage()
     assert record.levelno == logging.WARNING
     message = record.getMessage()
     assert message.startswith("longvale/events: 1 of 3 rows of train miss media and are kept with None")
