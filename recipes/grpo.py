@@ -7,23 +7,20 @@ The rewards are computed, not judged by a model: temporal IoU and format for gro
 for dense captioning. Options, launch files, resuming and what `output_dir` holds are those of `recipes/sft.py`.
 """
 
-import json
 import logging
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 from trl import TrlParser
 
 from longvale.checkpoints.loading import load_checkpoint
-from longvale.events import atomic_write
 from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import recipe_arguments
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
-from longvale.training.stages import merge_and_save, trained_adapter
+from longvale.training.stages import finish, merge_and_save, save_history, trained_adapter
 from longvale.training.watch import GroundingWatch, load_grounding_set
 
 
@@ -39,6 +36,8 @@ def train(held: ExitStack) -> None:
         (args,) = TrlParser(GRPOStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         if args.process_index == 0:
             held.enter_context(hold(args.output_dir, "training", work=sys.argv[0], option="output_dir"))
+        if finish(args):
+            return
         model, processor = load_checkpoint(
             args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
         )
@@ -62,12 +61,11 @@ def train(held: ExitStack) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
     model = trained_adapter(trainer)
     if trainer.is_world_process_zero():
-        merge_and_save(model, processor, args.output_dir)
         history = trainer.state.log_history
         if watch and checkpoint is None:
             history = [{"step": 0, **start}, *history]
-        with atomic_write(Path(args.output_dir) / "log_history.json") as file:
-            json.dump(history, file, indent=1)
+        save_history(history, args.output_dir)
+        merge_and_save(model, processor, args.output_dir)  # the last thing: a run that has merged is finished
         if measured := [entry for entry in history if "grounding_miou" in entry]:
             print(f"after step {measured[-1]['step']}: {describe(measured[-1])}", flush=True)
         print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)

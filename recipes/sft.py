@@ -6,8 +6,11 @@
         --model boundary_perception --data_dir data --features_dir features --output_dir instruction
 
 `accelerate launch --config_file recipes/accelerate/FILE` chooses the machine: one CPU, one GPU, several. Every option
-of the YAML files can be given on the command line too; `--help` lists all. A run that was stopped goes on from its last
-whole checkpoint when the same command is given again.
+of the YAML files can be given on the command line too; `--help` lists all.
+
+The same command again resumes a run that was stopped from its last whole checkpoint, and changes nothing of one that is
+finished: `--overwrite true` trains from the beginning, `--resume_from_checkpoint output_dir/checkpoint-N --max_steps M`
+continues with more steps.
 
 `output_dir` is then a checkpoint that `from_pretrained` loads, and holds the adapter alone in `adapter/`, the losses in
 `log_history.json`, and the trainer's last checkpoints.
@@ -31,7 +34,7 @@ from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import SFTStageConfig, recipe_arguments
 from longvale.training.data import load_training_set
 from longvale.training.profile import format_profile
-from longvale.training.stages import StageTrainer, merge_and_save, trained_adapter
+from longvale.training.stages import StageTrainer, finish, merge_and_save, save_history, trained_adapter
 from longvale.training.watch import GroundingWatch, load_grounding_set
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ def train(held: ExitStack) -> None:
         (args,) = TrlParser(SFTStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         if args.process_index == 0:
             held.enter_context(hold(args.output_dir, "training", work=sys.argv[0], option="output_dir"))
+        if finish(args):
+            return
         trainer, processor = set_up(args)
         checkpoint = checkpoint_to_resume(args)
     except (ValueError, FileNotFoundError) as error:
@@ -65,13 +70,12 @@ def train(held: ExitStack) -> None:
         sys.exit(1)
     model = trained_adapter(trainer)
     if trainer.is_world_process_zero():
-        merge_and_save(model, processor, args.output_dir)
-        with atomic_write(Path(args.output_dir) / "log_history.json") as file:
-            json.dump(trainer.state.log_history, file, indent=1)
+        save_history(trainer.state.log_history, args.output_dir)
         if args.profile:
             with atomic_write(Path(args.output_dir) / "profile.json") as file:
                 json.dump({"steps": trainer.state.global_step, "seconds": trainer.profile.seconds}, file, indent=1)
             print(format_profile(trainer.profile.seconds, trainer.state.global_step), flush=True)
+        merge_and_save(model, processor, args.output_dir)  # the last thing: a run that has merged is finished
         print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
 
 

@@ -154,3 +154,45 @@ def test_the_language_is_told_on_ray_too(tiny_corpus, tmp_path):
     assert told == records(local, "videos")
     assert any(record["facts"]["language"] for record in told)
     assert load_annotations(ray) == load_annotations(local)
+
+
+#: A run in which the file of one video crashes what reads it, each time.
+CRASHING = """
+import os, signal, sys
+
+
+class Crashing:
+    name, size = "crashing", 48
+
+    def __call__(self, clip):
+        if clip.end > 15:  # the longer video
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return ""
+
+
+def main():
+    from longvale.annotation.captions import template_captioners
+    from longvale.annotation.pipeline import Workers, annotate
+
+    workers = Workers(captioners={**template_captioners(), "visual": Crashing()})
+    print("summary", annotate([sys.argv[1]], sys.argv[2], workers=workers, engine="ray", concurrency=2, progress=False))
+
+
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
+def test_a_video_that_crashes_its_process_each_time_fails_alone(film, tmp_path):
+    folder, script, output = tmp_path / "videos", tmp_path / "script.py", tmp_path / "out.json"
+    folder.mkdir()
+    for name, seconds in {"a": 8, "bad": 20, "c": 8}.items():
+        os.link(film(f"{name}.mp4", seconds), folder / f"{name}.mp4")
+    script.write_text(CRASHING)
+    _, said = run(script, folder, output)
+    assert said.startswith("2 of 3 videos annotated")
+    assert set(load_annotations(output)) == {"a", "c"}
+    funnel = "\n".join(json.loads(output.with_suffix(".provenance.json").read_text())["funnel"])
+    assert "bad" in funnel or "readable" in funnel
+    assert "bad" not in {record["video_id"] for record in records(output, "videos")}  # the next run tries it again

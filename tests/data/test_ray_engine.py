@@ -15,7 +15,8 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 #: A run with two workers, in a process of its own. The first worker that comes to the third video kills itself, with
-#: SIGKILL as the kernel does when memory runs out; a marker keeps the second attempt from doing so, too.
+#: SIGKILL as the kernel does when memory runs out; a marker keeps the second attempt from doing so, too. If that is
+#: "never", each attempt ends so, as in a decoder that a file crashes.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -33,6 +34,8 @@ class Deadly:
     def __call__(self, **kwargs):
         import inspect
         path = next(f.frame.f_locals["path"] for f in inspect.stack() if f.function == "prepare")
+        if self.marker == "never" and Path(path).stem == self.victim:
+            os.kill(os.getpid(), signal.SIGSEGV)
         if Path(path).stem == self.victim and not Path(self.marker).exists():
             Path(self.marker).write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -87,3 +90,19 @@ def test_a_worker_that_is_killed_costs_nothing(tiny_corpus, tiny_model, tmp_path
         record.pop("sha256", None)
     assert records[0] == records[1]
     assert not list((tmp_path / "ray").rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_video_that_crashes_its_decoder_each_time_fails_alone(tiny_corpus, tiny_model, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, script, tiny_corpus / "videos", tmp_path / "ray", tiny_model, "never", "test_0001"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()[-1].partition(" ")[2]
+    assert told.startswith(
+        "3 done, 0 there already, 1 failed: test_0001.mp4: the process that worked on it died 3 times"
+    )
+    assert FeatureStore(tmp_path / "ray").video_ids() == ["test_0000", "test_0002", "train_0000"]
+    records = [json.loads(line) for line in (tmp_path / "ray" / "manifest.jsonl").read_text().splitlines()]
+    assert [record["video_id"] for record in records if "error" in record] == ["test_0001"]

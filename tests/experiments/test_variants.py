@@ -18,6 +18,8 @@ def tuned(monkeypatch):
     asked = []
 
     def copy(config, *, model, data_dir, features_dir, output_dir, options=()):
+        if Path(output_dir).exists():  # the recipe finds it finished
+            return
         asked.append((config, str(model), Path(data_dir), Path(output_dir).name, tuple(options)))
         shutil.copytree(model, output_dir)
 

@@ -154,7 +154,9 @@ def test_adapter_and_projectors_learn_and_nothing_else(trainer):
     assert any("audio_projector" in name for name in moved)
 
 
-def test_the_recipe_measures_before_and_after_and_leaves_a_checkpoint(corpus, base, tmp_path, monkeypatch, capsys):
+def test_the_recipe_measures_before_and_after_and_leaves_a_checkpoint(
+    corpus, base, tmp_path, monkeypatch, capsys, contents
+):
     options = {
         "config": recipes_dir() / "configs" / "demo_grpo.yaml", "model": base, "data_dir": corpus,
         "features_dir": corpus / "features", "output_dir": tmp_path / "out", "max_steps": 1, "lora_r": 4,
@@ -171,6 +173,15 @@ def test_the_recipe_measures_before_and_after_and_leaves_a_checkpoint(corpus, ba
     load_checkpoint(tmp_path / "out", LongVALEForConditionalGeneration, device="cpu")
     history = json.loads((tmp_path / "out" / "log_history.json").read_text())
     assert [entry["step"] for entry in history if "grounding_miou" in entry] == [0, 1]
+    merged = contents(tmp_path / "out")
+    runpy.run_path(script, run_name="__main__")
+    assert "out: finished by an earlier run with the same settings" in capsys.readouterr().out
+    assert contents(tmp_path / "out") == merged
+    (tmp_path / "out" / "config.json").unlink()  # as if killed before it was written, the last file
+    runpy.run_path(script, run_name="__main__")
+    assert f"merged {tmp_path / 'out' / 'checkpoint-1'}" in capsys.readouterr().out
+    again = contents(tmp_path / "out")
+    assert again["model.safetensors"] == merged["model.safetensors"] and "config.json" in again
 
 
 @pytest.mark.parametrize(

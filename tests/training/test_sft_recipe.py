@@ -117,6 +117,62 @@ def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(corpus, base, unb
     assert len(expected) == 6
 
 
+@pytest.fixture
+def copy(unbroken, tmp_path):
+    """A copy of the output of a finished run of six steps."""
+    return shutil.copytree(unbroken[0], tmp_path / "copy")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_finished_run_changes_nothing(corpus, base, copy, contents, here, processes):
+    before = contents(copy)
+    if processes == 1:
+        printed = here(command(corpus, base, copy)).out
+        shutil.rmtree(copy / "checkpoint-6")  # the merged checkpoint counts
+        before = {name: content for name, content in before.items() if not name.startswith("checkpoint-6/")}
+        here(command(corpus, base, copy, save_steps=3))
+    else:
+        printed = run(corpus, base, copy, launch="cpu_two_processes").stdout
+    assert printed.count(f"{copy}: finished by an earlier run") == 1 and "--overwrite true" in printed
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_killed_before_it_merged_is_merged(corpus, base, unbroken, copy, contents, here, processes):
+    for path in copy.iterdir():
+        if path.name != "settings.json" and not path.name.startswith("checkpoint-"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if processes == 1:
+        printed = here(command(corpus, base, copy)).out
+    else:
+        printed = run(corpus, base, copy, launch="cpu_two_processes").stdout
+    assert printed.count(f"merged {copy / 'checkpoint-6'}") == 1
+    expected, found = contents(unbroken[0]), contents(copy)
+    assert losses(copy) == losses(unbroken[0])
+    assert set(found) == set(expected)
+    # A trainer adds its duration to the history, its name to the adapter's tags, and that it needed no cache.
+    noted = {"log_history.json", "adapter/README.md", "config.json"}
+    assert {name for name in found if found[name] != expected[name]} <= noted
+    load_checkpoint(copy, LongVALEForConditionalGeneration, device="cpu")
+
+
+def test_more_steps_than_before_are_asked_for_by_the_checkpoints_name(corpus, base, copy, contents, here):
+    before = contents(copy)
+    said = here(command(corpus, base, copy, max_steps=8), code=2).err
+    assert "settings.json: max_steps was 6 and is now 8; give another output_dir" in said
+    assert "--overwrite true" in said and "--resume_from_checkpoint" in said and contents(copy) == before
+    more = {"max_steps": 8, "resume_from_checkpoint": copy / "checkpoint-6"}
+    assert f"starts from {copy / 'checkpoint-6'}" in here(command(corpus, base, copy, **more)).out
+    assert sorted(losses(copy)) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert "finished by an earlier run" in here(command(corpus, base, copy, **more)).out
+
+
+def test_a_run_that_is_overwritten_begins_again(corpus, base, copy, here):
+    printed = here(command(corpus, base, copy, max_steps=2, overwrite=True, save_strategy="no")).out
+    assert f"starts from {base}" in printed
+    assert sorted(losses(copy)) == [1, 2] and not list(copy.glob("checkpoint-*"))
+
+
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_killed_while_it_writes_a_checkpoint_repeats_the_same_losses(corpus, base, unbroken, tmp_path, step):
     output = tmp_path / "killed"

@@ -187,6 +187,7 @@ class _Run:
         self.settings = {"options": asdict(options), **workers.names(), "prompts": prompt_hashes()}
         claim(self.folder, self.settings)
         self.stages = Stages.load(self.folder)
+        self.failed: dict[str, Rejection] = {}  # nothing is on record of them, so that the next run tries again
 
     def work(
         self, paths: Mapping[str, Path], engine: Engine, concurrency: int | None, max_refusals: int, progress: bool
@@ -210,7 +211,9 @@ class _Run:
             )
             done = _annotate_here(items, work, concurrency or 1)
         with bar, closing(done):
-            for _ in done:
+            for failure in done:
+                if failure is not None:
+                    self.failed[failure[0]] = Rejection("readable", failure[1])
                 bar.update()
 
     def _compare(self, paths: Mapping[str, Path]) -> None:
@@ -247,7 +250,12 @@ class _Run:
         """Write annotations, provenance and funnel of the videos asked for."""
         from .figures import funnel_figure, write_figure
 
-        rejections = {v: [Rejection(**r) for r in self.stages.videos.get(v)["rejections"]] for v in paths}
+        rejections = {
+            v: [self.failed[v]]
+            if v in self.failed
+            else [Rejection(**r) for r in self.stages.videos.get(v)["rejections"]]
+            for v in paths
+        }
         admitted = [video_id for video_id, reasons in rejections.items() if not reasons]
         picture = self.output.with_suffix(".funnel.png")
         if any(rejections.values()):
@@ -284,7 +292,7 @@ class _Run:
         rejections: Mapping[str, Sequence[Rejection]],
         records: Sequence[Mapping[str, Any]],
     ) -> dict[str, Any]:
-        languages = [self.stages.videos.get(video_id)["facts"]["language"] for video_id in rejections]
+        languages = [self.stages.videos.get(v)["facts"]["language"] for v in rejections if v not in self.failed]
         return {
             **self.settings,
             "versions": versions(),

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data.ray_engine import cluster
+from ..data.ray_engine import cluster, death
+from ..data.workers import ATTEMPTS
 from ..events import atomic_write
 from .stages import Records, Stages
 from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
-
-#: How often a video is begun again whose actor died.
-_RETRIES = 2
 
 
 @dataclass
@@ -34,7 +32,7 @@ def annotate_on_ray(
     workers: Workers,
     concurrency: int | None,
     max_refusals: int = MAX_REFUSALS,
-) -> Iterator[None]:
+) -> Iterator[tuple[str, str] | None]:
     """Annotate videos on a Ray cluster: the one that `RAY_ADDRESS` names, or one of this machine.
 
     What an actor had done of a video when a server failed is kept; what one had done that died is done again.
@@ -48,19 +46,20 @@ def annotate_on_ray(
         max_refusals: as of [`VideoStages`].
 
     Yields:
-        As often as a video is done.
+        As often as a video is done None, and of one whose actor died each time its id and the reason.
 
     Raises:
-        ValueError: if Ray is not installed; at the end, if a video's actor died each time.
+        ValueError: if Ray is not installed.
     """
     with cluster() as ray:
         cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
         count = max(1, min(concurrency or cpus, cpus, len(items)))  # one more would wait for a place that never comes
         share = 1 / math.ceil(count / gpus) if gpus else 0
-        actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1, max_task_retries=_RETRIES)(_Annotator)
+        # Ray's own retries have no bound where memory runs out.
+        actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0, max_task_retries=0)(_Annotator)
         idle = [actor.remote(options, workers, max_refusals) for _ in range(count)]
         known = stages.by_video()
-        waiting, running, lost = deque(items), {}, []
+        waiting, running, attempts = deque(items), {}, Counter()
         while waiting or running:
             while waiting and idle:
                 annotator, item = idle.pop(), waiting.popleft()
@@ -69,13 +68,20 @@ def annotate_on_ray(
                 ref = annotator.work.remote(video_id, path.resolve(), known.get(video_id, {}), draw)
                 running[ref] = annotator, item
             (ready,), _ = ray.wait(list(running), num_returns=1)
-            annotator, (video_id, path, picture) = running.pop(ready)
-            idle.append(annotator)
+            annotator, item = running.pop(ready)
+            video_id, path, picture = item
             try:
                 outcome = ray.get(ready)
-            except ray.exceptions.RayActorError:
-                lost.append(path.name)
+            except ray.exceptions.RayError as error:
+                reason = death(ray, error, path.name)
+                idle.append(actor.remote(options, workers, max_refusals))
+                attempts[video_id] += 1
+                if attempts[video_id] < ATTEMPTS:
+                    waiting.append(item)
+                else:
+                    yield video_id, reason
                 continue
+            idle.append(annotator)
             stages.add(outcome.records)
             if outcome.picture is not None:
                 picture.parent.mkdir(exist_ok=True)
@@ -83,10 +89,7 @@ def annotate_on_ray(
                     file.write(outcome.picture)
             if outcome.error is not None:
                 raise outcome.error
-            yield
-    if lost:
-        names = ", ".join(lost)
-        raise ValueError(f"{names}: what worked on it died each time; give it memory or leave the video out")
+            yield None
 
 
 class _Annotator:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ..interruption import unheard
 
 #: Attempts at a video. A process may be killed for want of memory that its neighbours took, not twice in a row.
-_ATTEMPTS = 3
+ATTEMPTS = 3
 
 
 class Message(NamedTuple):
@@ -71,7 +71,7 @@ def read_in_processes(
                     job, code = worker.job, worker.stop()
                     pool[pool.index(worker)] = _Worker(processor, threads)
                     attempts[job[0]] += 1
-                    if attempts[job[0]] < _ATTEMPTS:
+                    if attempts[job[0]] < ATTEMPTS:
                         todo.append(job)  # at the end, when whatever the machine was short of may be there again
                         yield Message(job[0], "again")
                     else:
@@ -87,7 +87,7 @@ def read_in_processes(
 
 def _death(path: Path, code: int | None) -> str:
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    return f"{path.name}: the process that read it died {_ATTEMPTS} times ({how}); give it memory, or repair the file"
+    return f"{path.name}: the process that read it died {ATTEMPTS} times ({how}); give it memory, or repair the file"
 
 
 class _Worker:

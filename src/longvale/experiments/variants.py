@@ -172,8 +172,8 @@ def modality_ablation(
 def _tune(
     config: str, model: str, data: str | os.PathLike, features: Path, output: Path, options: Sequence[str]
 ) -> None:
-    if not (output / "config.json").is_file():
-        run_sft(config, model=model, data_dir=data, features_dir=features, output_dir=output, options=options)
+    """Tune a model; of one that is tuned, the recipe finds that nothing is left to do, or that the settings differ."""
+    run_sft(config, model=model, data_dir=data, features_dir=features, output_dir=output, options=options)
 
 
 def _score(log: Path, data: str | os.PathLike, evaluation: Mapping[str, Any]) -> dict[str, Any]:

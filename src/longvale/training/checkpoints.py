@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 from longvale.events import atomic_write, load_json
 from longvale.training.config import AUTO, SFTStageConfig
@@ -23,6 +24,9 @@ _FOLDER = re.compile(r"checkpoint-(\d+)")
 #: Checksums of a checkpoint's files, written last.
 MANIFEST_FILE = "manifest.json"
 
+#: What the trainer notes in a checkpoint: steps, epochs, losses.
+STATE_FILE = "trainer_state.json"
+
 #: What `output_dir` was trained with.
 SETTINGS_FILE = "settings.json"
 _SHAPING = (
@@ -30,8 +34,51 @@ _SHAPING = (
     "dialogues", "dialogues_size", "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout",
     "max_length", "learning_rate", "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
     "num_train_epochs", "max_steps", "seed", "tasks", "rewards", "reward_weights", "num_generations", "temperature",
-    "beta",
+    "beta", "effective_batch_size", "max_completion_length",
 )  # fmt: skip
+
+
+def work_left(args: SFTStageConfig) -> tuple[Literal["nothing", "merge", "training"], str | None]:
+    """What an earlier run into `output_dir` with the same settings has left to do; nothing is changed.
+
+    Returns:
+        `nothing`: the merged checkpoint is there; `merge`, with the checkpoint to merge: all steps are trained;
+        `training`: some are not, or `overwrite` asks for all of them again.
+
+    Raises:
+        FileNotFoundError: if a checkpoint is named that does not exist.
+        ValueError: if `output_dir` holds the merged checkpoint of a run with other settings.
+    """
+    output, resume = Path(args.output_dir), args.resume_from_checkpoint
+    if args.overwrite:
+        return "training", None
+    if (output / "config.json").is_file() and (output / SETTINGS_FILE).is_file():
+        difference = _find_difference(args)
+        if difference is None:
+            return "nothing", None
+        if resume in (None, AUTO):
+            raise ValueError(difference)
+    for checkpoint in _checkpoints(output)[:1] if resume in (None, AUTO) else [Path(resume)]:
+        # Whoever merges needs no random states, so the number of processes may be another one.
+        if _is_trained(checkpoint, args) and not find_fault(checkpoint, processes=0):
+            if resume in (None, AUTO) and (difference := _find_difference(args)):
+                raise ValueError(difference)
+            return "merge", str(checkpoint)
+    return "training", None
+
+
+def _is_trained(checkpoint: Path, args: SFTStageConfig) -> bool:
+    """Whether a checkpoint is that of the last step."""
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"{checkpoint}: no such checkpoint")
+    try:
+        state = load_json(checkpoint / STATE_FILE)
+    except (FileNotFoundError, ValueError):  # it is not whole
+        return False
+    step, epochs = state.get("global_step", 0), state.get("num_train_epochs", 0)
+    if args.max_steps > 0:
+        return step >= args.max_steps
+    return 0 < state.get("max_steps", 0) <= step and args.num_train_epochs <= epochs
 
 
 def checkpoint_to_resume(args: SFTStageConfig) -> str | None:
@@ -45,39 +92,58 @@ def checkpoint_to_resume(args: SFTStageConfig) -> str | None:
         ValueError: if the named one is not whole, or `output_dir` holds checkpoints of a run with other settings.
     """
     resume, found = args.resume_from_checkpoint, _checkpoints(args.output_dir)
+    if args.overwrite:
+        if args.process_index == 0:
+            for path in found:
+                shutil.rmtree(path)
+        _claim(args)
+        return None
     if resume is None and found:
         raise ValueError(
-            f"{found[0]}: left by an earlier run; go on from it with --resume_from_checkpoint auto, or give another "
-            "output_dir"
+            f"{found[0]}: left by an earlier run; resume it with --resume_from_checkpoint auto, give another "
+            "output_dir, or train from the beginning with --overwrite true"
         )
     if resume not in (None, AUTO) and (fault := find_fault(resume, args.world_size)):
         raise ValueError(f"{fault}; set resume_from_checkpoint to another one, or to auto for the newest whole one")
-    _claim(args, compare=resume == AUTO and bool(found))
+    if resume == AUTO and found and (difference := _find_difference(args)):
+        raise ValueError(difference)
+    _claim(args)
     return find_checkpoint(args.output_dir, args.world_size) if resume == AUTO else resume
 
 
-def _claim(args: SFTStageConfig, compare: bool) -> None:
-    """Note the settings in `output_dir`, after comparing them with those that its checkpoints were made with."""
+def _settings(args: SFTStageConfig) -> dict[str, Any]:
     settings = {name: getattr(args, name) for name in _SHAPING if hasattr(args, name)}
     settings |= {
         name: os.path.abspath(settings[name])
         for name in ("data_dir", "features_dir", "videos_dir")
         if settings.get(name)
     }
-    settings = json.loads(json.dumps(settings))
+    return json.loads(json.dumps(settings))
+
+
+def _find_difference(args: SFTStageConfig) -> str | None:
+    """The first setting that `output_dir` was trained with another value of, in words; None if there is none."""
     path = Path(args.output_dir) / SETTINGS_FILE
-    if compare and path.exists():
-        before = load_json(path)
-        for name in settings:
-            if before.get(name) != settings[name]:
-                raise ValueError(
-                    f"{path}: {name} was {before.get(name)!r} and is now {settings[name]!r}; give another output_dir, "
-                    "or go on with the settings from before"
-                )
+    before = load_json(path) if path.exists() else {}
+    for name, value in _settings(args).items():
+        if before.get(name, value) != value:
+            return (
+                f"{path}: {name} was {before[name]!r} and is now {value!r}; give another output_dir or the settings "
+                "from before, train from the beginning with --overwrite true, or name the checkpoint to continue with "
+                "other settings in --resume_from_checkpoint"
+            )
+    return None
+
+
+def _claim(args: SFTStageConfig) -> None:
+    """Note the settings in `output_dir`. What an earlier run has merged there is not that of this run: it goes."""
     if args.process_index == 0:
+        path = Path(args.output_dir) / SETTINGS_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.with_name("config.json").unlink(missing_ok=True)  # nothing loads without it
         with atomic_write(path) as file:
-            json.dump(settings, file, indent=1)
+            json.dump(_settings(args), file, indent=1)
 
 
 def _checkpoints(output_dir: str | os.PathLike) -> list[Path]:
@@ -91,7 +157,7 @@ def find_checkpoint(output_dir: str | os.PathLike, processes: int = 1) -> str | 
 
     Args:
         output_dir: of the trainer; it need not exist.
-        processes: that train; each has a file of random states.
+        processes: that train; each has a file of random states, which resuming needs.
     """
     for path in _checkpoints(output_dir):
         fault = find_fault(path, processes)

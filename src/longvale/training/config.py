@@ -120,6 +120,10 @@ class SFTStageConfig(SFTConfig):
         default=None,
         metadata={"help": "Dialogues a step over all processes; gradient_accumulation_steps follows from it."},
     )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Train from the beginning where output_dir holds an earlier run, whose checkpoints go."},
+    )
     lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
     lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the LoRA."})

@@ -61,6 +61,10 @@ class GRPOStageConfig(GRPOConfig):
         default=0.05,
         metadata={"help": "Share of videos that may lack features, 0 to 1; above it training does not start."},
     )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Train from the beginning where output_dir holds an earlier run, whose checkpoints go."},
+    )
     lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
     lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout in front of the LoRA."})

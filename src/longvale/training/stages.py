@@ -7,6 +7,7 @@ from the merged checkpoint with a new LoRA.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -23,9 +25,10 @@ from trl import SFTTrainer
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.checkpoints.writing import saving
+from longvale.events import atomic_write, load_json
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length, row_names
-from longvale.training.checkpoints import publish
+from longvale.training.checkpoints import STATE_FILE, publish, work_left
 from longvale.training.collator import DialogueCollator
 from longvale.training.config import SFTStageConfig
 from longvale.training.head import score_label_positions
@@ -243,9 +246,56 @@ def trained_adapter(trainer: StageTrainer) -> PeftModel:
     accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return trainer.model
+    return _with_adapter(args, folder)[0]
+
+
+def _with_adapter(args: SFTStageConfig, folder: str | os.PathLike) -> tuple[PeftModel, LongVALEProcessor]:
+    """The base model of a stage with an adapter that was saved, and its processor."""
     unset_hf_deepspeed_config()  # while it is set, whatever is loaded is split
-    base, _ = load_checkpoint(args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype)
-    return PeftModel.from_pretrained(base, folder)
+    base, processor = load_checkpoint(
+        args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
+    )
+    return PeftModel.from_pretrained(base, folder), processor
+
+
+def merge_checkpoint(args: SFTStageConfig, checkpoint: str) -> None:
+    """Merge the checkpoint of the last step, where a run was killed before it did; for one process.
+
+    Args:
+        args: options of the stage.
+        checkpoint: that the trainer has left.
+    """
+    save_history(load_json(Path(checkpoint, STATE_FILE))["log_history"], args.output_dir)
+    merge_and_save(*_with_adapter(args, checkpoint), args.output_dir)
+
+
+def finish(args: SFTStageConfig) -> bool:
+    """Do what an earlier run has left to do, if that is nothing or only to merge, and report it; else False.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`longvale.training.checkpoints.work_left`].
+    """
+    left, checkpoint = work_left(args)
+    PartialState().wait_for_everyone()  # no process changes what another one is looking at
+    if left == "training":
+        return False
+    if args.process_index == 0:
+        if left == "merge":
+            merge_checkpoint(args, checkpoint)
+            print(f"{args.output_dir}: all steps were trained already; merged {checkpoint}", flush=True)
+        else:
+            print(
+                f"{args.output_dir}: finished by an earlier run with the same settings, nothing is changed; to train "
+                "again, give another output_dir or --overwrite true",
+                flush=True,
+            )
+    return True
+
+
+def save_history(history: list[dict[str, float]], output_dir: str | os.PathLike) -> None:
+    """Write the losses and measurements of a run to `log_history.json`."""
+    with atomic_write(Path(output_dir) / "log_history.json") as file:
+        json.dump(history, file, indent=1)
 
 
 def merge_and_save(
