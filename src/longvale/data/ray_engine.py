@@ -8,6 +8,8 @@ videos must be where all machines see them.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +57,7 @@ def cluster() -> Iterator[Any]:
     Raises:
         ValueError: if Ray is not installed.
     """
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         import ray
     except ImportError:
@@ -62,6 +65,8 @@ def cluster() -> Iterator[Any]:
     ours = not ray.is_initialized()
     if ours:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    if handler is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has put one of its own there, which prints the stack
     try:
         yield ray
     finally:
