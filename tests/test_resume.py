@@ -140,3 +140,15 @@ def test_synthesize(longvale, contents, tmp_path):
     result = longvale("synthesize", tmp_path / "killed", *options)
     assert result.stdout.endswith("2 rendered, 2 kept\n"), result.stderr
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_prepare(longvale, contents, tiny_corpus, tmp_path):
+    command = ["data", "prepare", tiny_corpus, "--output"]
+    assert longvale(*command, tmp_path / "a" / "whole").exit_code == 0
+    kill("longvale.data.prepare.write_card", 1, *command, tmp_path / "b" / "killed")
+    (unfinished,) = (tmp_path / "b").glob(".killed.*.partial")
+    # A container has the same process ids each time: the name that an earlier version gave.
+    unfinished.rename(tmp_path / "b" / f".killed.{os.getpid()}.partial")
+    assert longvale(*command, tmp_path / "b" / "killed").exit_code == 0
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["killed"]
+    assert contents(tmp_path / "b" / "killed") == contents(tmp_path / "a" / "whole")

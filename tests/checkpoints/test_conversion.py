@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -512,6 +513,34 @@ def test_an_interrupted_conversion_leaves_nothing(original, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         convert(original, tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+#: A conversion that gets a signal in the middle.
+HALFWAY = """
+import os, signal, sys
+import longvale.checkpoints.conversion as conversion
+
+number = getattr(signal, sys.argv.pop())
+
+def halfway(*arguments):
+    os.kill(os.getpid(), number)
+
+conversion._merge = halfway
+from longvale.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
+@pytest.mark.parametrize(("name", "code", "left"), [("SIGKILL", -9, 1), ("SIGINT", 130, 0), ("SIGTERM", 143, 0)])
+def test_a_conversion_that_was_ended_can_be_repeated(longvale, original, tmp_path, name, code, left):
+    command = ["convert", original, "--output", tmp_path / "model"]
+    script = [sys.executable, "-c", HALFWAY, *map(str, command), name]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    assert len(list(tmp_path.glob(".*.partial"))) == left
+    assert longvale(*command).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_options_out_of_range(original, tmp_path):
