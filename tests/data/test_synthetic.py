@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longvale.data import synthetic
 from longvale.data.dialogues import check_dialogue, fill_timecodes, load_dialogues
 from longvale.data.instructions import boundary_turns, free_turns
 from longvale.data.planning import COLOURS, DURATION_STEP_S, SHAPES, SOUNDS, WORDS
@@ -324,3 +325,16 @@ def test_events_from_windows_are_read_as_any_other(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(record.to_json()).encode() + b"\r\n\r\n")
     assert load_events(path) == [record]
+
+
+class _Deadly:
+    """A plan that kills the process that it is sent to, as the kernel does when memory runs out."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_process_that_dies_is_reported_in_a_line(tmp_path):
+    jobs = [(_Deadly(), tmp_path / f"{number}.mp4", SyntheticOptions()) for number in range(2)]
+    with pytest.raises(ChildProcessError, match=r"a process that renders videos died; .* fewer than 2 --workers"):
+        list(synthetic._run(jobs, 2))

@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from multiprocessing import get_context
@@ -211,6 +212,7 @@ def synthesize(
         `kept` (videos made now, and found from before).
 
     Raises:
+        ChildProcessError: if a process that renders died.
         Locked: if another run works on the same directory.
         ValueError: if a number is below 1, or the directory holds other things, other settings, or videos that are not
             among those asked for; if espeak-ng is asked for and espeakng-loader is missing.
@@ -292,6 +294,11 @@ def _run(jobs: Sequence[tuple[Plan, Path, SyntheticOptions]], workers: int) -> I
             futures = [executor.submit(write_video, *job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            f"a process that renders videos died; give it memory, or take fewer than {workers} --workers; the videos "
+            "that are finished are kept"
+        ) from None
     finally:
         executor.shutdown(cancel_futures=True)
 
