@@ -10,6 +10,7 @@ for dense captioning. Options, launch files, resuming and what `output_dir` hold
 import logging
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 from trl import TrlParser
 
@@ -35,7 +36,8 @@ def train(held: ExitStack) -> None:
     try:
         (args,) = TrlParser(GRPOStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         if args.process_index == 0:
-            held.enter_context(hold(args.output_dir, "training", work=sys.argv[0], option="output_dir"))
+            output = Path(args.output_dir).absolute()  # the lock is beside it: what is refused makes no folder
+            held.enter_context(hold(output.parent, output.name, work=sys.argv[0], option="output_dir"))
         if finish(args):
             return
         model, processor = load_checkpoint(

@@ -52,7 +52,8 @@ def train(held: ExitStack) -> None:
     try:
         (args,) = TrlParser(SFTStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         if args.process_index == 0:
-            held.enter_context(hold(args.output_dir, "training", work=sys.argv[0], option="output_dir"))
+            output = Path(args.output_dir).absolute()  # the lock is beside it: what is refused makes no folder
+            held.enter_context(hold(output.parent, output.name, work=sys.argv[0], option="output_dir"))
         if finish(args):
             return
         trainer, processor = set_up(args)
