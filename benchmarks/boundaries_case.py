@@ -20,8 +20,8 @@ from typing import Literal
 
 import numpy as np
 
-from longvale.data.planning import SOUNDS, WORDS
-from longvale.data.sounds import EFFECTS, WORD_PERIOD_S, speak
+from longvale.synthetic.planning import SOUNDS, WORDS
+from longvale.synthetic.sounds import EFFECTS, WORD_PERIOD_S, speak
 
 FPS, SIZE, RATE = 12, 96, 16_000
 

@@ -5,11 +5,12 @@
     python benchmarks/evaluation.py --full          # also all 28,905 questions, by the library alone
 
 The demo's tiny trained model is asked all questions about 200 synthetic videos with stored features: when each event
-happens, what happens in its stretch, and which events there are. Once by `longvale.evaluation.generate`, and, in turn
-with it, one `model.generate` a question with the video's features given anew each time; of every fifth video only, to
-save time. Both answer greedily. Printed are questions a second of each, their ratio, whether all answers that both gave
-are the same, and how long the LongVALE test split of 28,905 questions would take at this rate. `--full` asks that many,
-about copies of the demo's videos under other names: what it takes when nothing is extrapolated.
+happens, what happens in its stretch, and which events there are. Once by `longvale.evaluation.generation.generate`,
+and, in turn with it, one `model.generate` per question with the video's features given again each time; of every
+fifth video only, to save time. Both answer greedily. Printed are questions a second of each, their ratio, whether all
+answers that both gave are the same, and how long the LongVALE test split of 28,905 questions would take at this rate.
+`--full` asks that many, about copies of the demo's videos under other names: what it takes when nothing is
+extrapolated.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from resource import RUSAGE_SELF, getrusage
 from statistics import median
 from typing import Any
 
-from longvale.data.features import FOLDERS
 from longvale.data.sources import ANNOTATION_FILES
-from longvale.evaluation.generate import batched, generate
-from longvale.evaluation.inputs import VideoInputs
-from longvale.evaluation.model import MAX_NEW_TOKENS, answer_batch, load_model
+from longvale.evaluation.generation.generate import batched, generate
+from longvale.evaluation.generation.inputs import VideoInputs
+from longvale.evaluation.generation.model import MAX_NEW_TOKENS, answer_batch, load_model
 from longvale.events import Annotation, load_annotations, save_annotations
+from longvale.features.store import FOLDERS
 from longvale.tasks import Question, load_predictions, questions
 
 #: Questions of the LongVALE test split: two an event, and one a video.

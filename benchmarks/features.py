@@ -24,8 +24,8 @@ from media import generate
 
 def run(videos: str, output: str, workers: int) -> None:
     """In a process of its own: print what it took."""
-    from longvale.data.extraction import extract
     from longvale.demo.checkpoint import build_checkpoint
+    from longvale.extraction.extract import extract
 
     model, processor = build_checkpoint(vocab_videos=50)
     watcher = subprocess.Popen(

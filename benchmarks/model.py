@@ -9,9 +9,9 @@ towers      `CLIPVisionModelWithProjection` called a frame at a time, and `Whisp
             called a clip at a time: a clip is a chunk of 30 s, as the published code has it, or a window of 5.12 s, one
             feature. Ours takes the frames and the chunks of a video as a batch, and has no decoder.
 questions   `generate` called once a question, the video's features read anew each time, as the published evaluation
-            does. Ours computes what comes before the questions once (`longvale.evaluation.prefix`), and answers them in
-            batches. As many questions as an average video of the test split gives: 12 events, each to be found and to
-            be told, and one list of all.
+            does. Ours computes what comes before the questions once (`longvale.evaluation.generation.prefix_cache`),
+            and answers them in batches. As many questions as an average video of the test split gives: 12 events,
+            each to be found and to be told, and one list of all.
 
 Weights are drawn; shapes are those of CLIP ViT-B/32, Whisper base and SmolLM2-135M with fewer layers (`--layers`), that
 change the times, not what they depend on. Printed are medians, the ratio, the growth of memory at the peak, and
@@ -38,8 +38,8 @@ from transformers import (
 )
 
 from longvale.demo.checkpoint import build_tokenizer, sample_texts
-from longvale.evaluation.model import answer_batch
-from longvale.evaluation.prefix import answer_about_video
+from longvale.evaluation.generation.model import answer_batch
+from longvale.evaluation.generation.prefix_cache import answer_about_video
 from longvale.models.configuration_longvale import LongVALEConfig
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.models.processing_longvale import LongVALEProcessor

@@ -35,8 +35,8 @@ def make_data(folder: Path, rows: int, seed: int = 0) -> None:
     600 s, 12.6 events each, 20%); words a caption are not published and taken as 45.
     """
     from longvale.data.dialogues import boundary_dialogue, save_dialogues
-    from longvale.data.features import save_features
     from longvale.events import Annotation, Event
+    from longvale.features.store import save_features
 
     rng, numbers = random.Random(seed), np.random.default_rng(seed)
     dialogues = []

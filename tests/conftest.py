@@ -31,8 +31,8 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _corpus(tmp_path_factory, tiny_model):
-    from longvale.data.extraction import extract_features
-    from longvale.data.synthetic import SyntheticOptions, synthesize
+    from longvale.extraction.extract import extract_features
+    from longvale.synthetic.corpus import SyntheticOptions, synthesize
 
     folder = tmp_path_factory.mktemp("tiny") / "corpus"
     options = SyntheticOptions(size=32, fps=4, min_length_s=5, max_length_s=8)

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from longvale.data.features import FeatureStore, feature_path
 from longvale.demo.checkpoint import HIDDEN_SIZE, NUM_LAYERS, TOWER_SIZE
+from longvale.features.store import FeatureStore, feature_path
 
 EVAL = "longvale-annotations-eval.json"
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import longvale as package
 from longvale.cli import app
-from longvale.data.features import FeatureStore, feature_path
+from longvale.features.store import FeatureStore, feature_path
 from longvale.interruption import STOPPED, STOPPED_AS_A_WHOLE, STOPPING
 from longvale.tasks import dense_captioning_question
 
@@ -218,10 +218,12 @@ def test_logs_that_cannot_be_scored(longvale, tmp_path, line, message):
 
 
 def test_options_of_generate_reach_it(longvale, monkeypatch, tmp_path):
-    from longvale.evaluation.sampling import Decoding
+    from longvale.evaluation.generation.sampling import Decoding
 
     calls = []
-    monkeypatch.setattr("longvale.evaluation.generate.generate", lambda *a, **k: calls.append((a, k)) or tmp_path / "p")
+    monkeypatch.setattr(
+        "longvale.evaluation.generation.generate.generate", lambda *a, **k: calls.append((a, k)) or tmp_path / "p"
+    )
     arguments = "m --data d --output p --tasks grounding,dense_captioning --split train --videos v --modalities audio"
     arguments += " --temperature 0.05 --seed 3"
     longvale(
@@ -309,7 +311,7 @@ def test_errors_that_are_no_bad_input_are_not_hidden(monkeypatch, tmp_path):
     def broken(*arguments, **options):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("longvale.evaluation.score.score", broken)
+    monkeypatch.setattr("longvale.evaluation.scoring.score.score", broken)
     result = CliRunner().invoke(app, ["score", "p", "--references", "r"])
     assert isinstance(result.exception, RuntimeError)
 
@@ -335,7 +337,7 @@ def test_system_errors_are_one_line_too(longvale, tiny_corpus, tmp_path):
 
 INTERRUPTED = """
 import os, signal, sys
-import longvale.data.extraction as extraction
+import longvale.extraction.extract as extraction
 save, saved = extraction.save_features, []
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
@@ -362,7 +364,7 @@ def test_ctrl_c_advises_to_run_again_only_what_resumes(tmp_path):
 
 
 INTERRUPTED_SCORE = """
-import longvale.evaluation.score as score
+import longvale.evaluation.scoring.score as score
 signal.signal(signal.SIGINT, signal.default_int_handler)
 score.score = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["longvale", *sys.argv[1:]]

@@ -7,11 +7,11 @@ import pytest
 
 from longvale.annotation.stages import StageLog
 from longvale.checkpoints.writing import saving
-from longvale.data.features import save_features
-from longvale.data.manifest import Manifest
-from longvale.data.packing import pack_features
-from longvale.evaluation.answer_log import AnswerLog
+from longvale.evaluation.generation.prediction_log import AnswerLog
 from longvale.events import atomic_folder, atomic_write
+from longvale.extraction.manifest import Manifest
+from longvale.extraction.pack import pack_features
+from longvale.features.store import save_features
 from longvale.tasks import Prediction, Question
 
 resource = pytest.importorskip("resource")

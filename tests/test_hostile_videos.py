@@ -13,14 +13,14 @@ from media_files import clicks, jumping, numbered_picture, tone, write, written
 from longvale.annotation.boundaries import visual
 from longvale.annotation.boundaries.visual import VisualOptions, detect_cuts
 from longvale.annotation.filters import FilterOptions
-from longvale.annotation.footage import read_footage
 from longvale.annotation.pipeline import annotate
+from longvale.annotation.video import read_footage
 from longvale.annotation.video_stages import AnnotationOptions
 from longvale.app.limits import Limits
 from longvale.app.page import Page
-from longvale.data.extraction import extract_features
 from longvale.evaluation.adapters.media import RawVideos
 from longvale.events import Annotation, Event, save_annotations
+from longvale.extraction.extract import extract_features
 from longvale.models.media import read_media
 
 pytest.importorskip("scenedetect")

@@ -3,7 +3,7 @@
 import huggingface_hub
 import pytest
 
-from longvale.data.prepare import prepare
+from longvale.data.publish.prepare import prepare
 from longvale.hub import plan_upload, push
 
 

@@ -12,12 +12,12 @@ import pytest
 from longvale import locks
 from longvale.annotation.dialogues import make_dialogues
 from longvale.annotation.pipeline import annotate
-from longvale.data.extraction import extract
-from longvale.data.synthetic import synthesize
 from longvale.demo.run import run_demo
-from longvale.evaluation.generate import answer_all
+from longvale.evaluation.generation.generate import answer_all
 from longvale.events import Annotation, Event, save_annotations
+from longvale.extraction.extract import extract
 from longvale.locks import Locked, hold
+from longvale.synthetic.corpus import synthesize
 
 HOLD = """
 import os

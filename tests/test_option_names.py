@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import longvale.data.synthetic
-import longvale.evaluation.evaluate  # noqa: F401 - before its parts are replaced, which it would keep
 from longvale.checkpoints.loading import load_checkpoint, weight_options
 from longvale.training.config import recipe_arguments
 
@@ -40,7 +38,7 @@ def called(longvale, monkeypatch, tmp_path):
     ],
 )
 def test_a_command_takes_the_names_of_the_recipes(called, words):
-    target = "longvale.evaluation.generate.generate"
+    target = "longvale.evaluation.generation.generate.generate"
     positional, options = called(target, "generate", *words.split(), "--features_dir", "f", "--batch_size", 3)
     assert positional == ["m", "d", "p"] and str(options["features"]) == "f" and options["batch_size"] == 3
 
@@ -50,7 +48,7 @@ def test_precision_reaches_the_models(called, tmp_path):
     for command in ("generate", "evaluate"):
         _, options = called(f"longvale.evaluation.{command}.{command}", command, "m", *words)
         assert (options["dtype"], options["load_in_4bit"]) == ("bfloat16", True)
-    positional, _ = called("longvale.data.synthetic.synthesize", "synthesize", "--output", tmp_path, "--videos", 1)
+    positional, _ = called("longvale.synthetic.corpus.synthesize", "synthesize", "--output", tmp_path, "--videos", 1)
     assert positional == [str(tmp_path)]
 
 

@@ -60,7 +60,7 @@ def finished(folder):
 @pytest.mark.parametrize(
     ("function", "call", "done"),
     [
-        ("longvale.data.extraction.save_features", 3, 2),
+        ("longvale.extraction.extract.save_features", 3, 2),
         # Of the renames the first is the manifest's, then come three a video: this is in the middle of the second's.
         ("os.replace", 6, 1),
         # All videos are there, the manifest is not in order yet.
@@ -75,7 +75,7 @@ def test_features(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_
     kept = {path: mark for path, mark in finished(tmp_path / "killed").items() if path.stem in videos[:done]}
     assert len(kept) == 3 * done
 
-    read = count_calls("longvale.data.tower_inputs.prepare")
+    read = count_calls("longvale.extraction.preprocess.prepare")
     result = longvale(*command, tmp_path / "killed")
     assert result.stdout == f"{tmp_path / 'killed'}: {4 - done} done, {done} there already, 0 failed\n", result.stderr
     assert len(read) == 4 - done
@@ -84,7 +84,7 @@ def test_features(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_
 
 
 #: Called once a batch of questions.
-ANSWER = "longvale.evaluation.prefix.VideoPrefixes._generate"
+ANSWER = "longvale.evaluation.generation.prefix_cache.VideoPrefixes._generate"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_synthesize(longvale, contents, tmp_path):
     options = ["--videos", 3, "--test-videos", 1, "--workers", 1]
     options += ["--size", 32, "--fps", 2, "--min-length", 5, "--max-length", 6]
     assert longvale("synthesize", tmp_path / "whole", *options).exit_code == 0
-    kill("longvale.data.synthetic.render_sound", 3, "synthesize", tmp_path / "killed", *options)
+    kill("longvale.synthetic.corpus.render_sound", 3, "synthesize", tmp_path / "killed", *options)
     result = longvale("synthesize", tmp_path / "killed", *options)
     assert result.stdout.endswith("2 rendered, 2 kept\n"), result.stderr
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

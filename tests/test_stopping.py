@@ -101,7 +101,7 @@ def start():
 @pytest.fixture(scope="module")
 def long_videos(tmp_path_factory):
     """Four videos of 40 s, whose annotation takes seconds each."""
-    from longvale.data.synthetic import SyntheticOptions, synthesize
+    from longvale.synthetic.corpus import SyntheticOptions, synthesize
 
     folder = tmp_path_factory.mktemp("long") / "corpus"
     options = SyntheticOptions(size=64, fps=10, min_length_s=40, max_length_s=41)
@@ -137,7 +137,7 @@ def test_annotate(start, longvale, long_videos, tmp_path, number, times):
 #: Decoding that holds its process as a call into C does: no handler of Python runs until the end.
 BLOCKED = """
 import hashlib, sys, threading
-import longvale.data.tower_inputs as tower_inputs
+import longvale.extraction.preprocess as tower_inputs
 
 def prepare(path, *arguments):
     print("decoding", flush=True)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA_FILES = (
     "longvale/py.typed",
     "longvale/dataset_card/README.md",
-    "longvale/evaluation/report_template.html",
+    "longvale/evaluation/reporting/report_template.html",
     "longvale/metrics/grounding/README.md",
     "longvale/metrics/text/ptb_data.json",
     "longvale/recipes/accelerate/cpu.yaml",
@@ -65,7 +65,7 @@ def test_it_works_where_only_it_is_installed(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(target)
     program = """
 import longvale, pathlib, sys
-from longvale.data.card import card_template
+from longvale.data.publish.card import card_template
 from longvale.training.recipes import recipes_dir
 place = pathlib.Path(longvale.__file__).parent
 assert place.parent == pathlib.Path(sys.argv[1]), place

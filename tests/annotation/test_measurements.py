@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from longvale.annotation.captions import Clip, TemplateCaptioner
-from longvale.annotation.footage import Footage
 from longvale.annotation.measurements import measure
+from longvale.annotation.video import Footage
 
 RATE = 16_000
 

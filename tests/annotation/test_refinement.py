@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longvale.annotation.agreement import agree, kappa
-from longvale.annotation.check import check_annotations, check_video
-from longvale.annotation.label_studio import export_tasks, import_tasks, to_frames, to_seconds
+from longvale.annotation.review.agreement import agree, kappa
+from longvale.annotation.review.check import check_annotations, check_video
+from longvale.annotation.review.label_studio import export_tasks, import_tasks, to_frames, to_seconds
 from longvale.annotation.stages import StageLog
 from longvale.events import Annotation, Event, load_annotations, load_json, save_annotations
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longvale.annotation.boundaries.speech import SpeechOptions, find_speech, without_steady_sounds
-from longvale.data.sounds import EFFECTS, speak
+from longvale.synthetic.sounds import EFFECTS, speak
 
 RATE = 16_000
 

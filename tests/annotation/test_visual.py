@@ -19,7 +19,7 @@ from longvale.annotation.boundaries.visual import (
     stitch,
 )
 from longvale.annotation.descriptors import ColourEmbedder
-from longvale.annotation.footage import Footage
+from longvale.annotation.video import Footage
 
 RED, BLUE, GREEN = (200, 20, 20), (20, 20, 200), (20, 160, 30)
 

@@ -48,7 +48,7 @@ def script(model, processor):
 
 @pytest.fixture(scope="session")
 def scripted_pair(tiny_model):
-    from longvale.evaluation.model import load_model
+    from longvale.evaluation.generation.model import load_model
 
     return script(*load_model(tiny_model, "cpu"))
 
@@ -58,8 +58,8 @@ def clips(tmp_path_factory):
     """Folder of a video of 32 s, the same without sound, its sound alone, and files that are no videos."""
     import av
 
-    from longvale.data.synthetic import plan_video, write_video
     from longvale.demo.checkpoint import corpus_options
+    from longvale.synthetic.corpus import plan_video, write_video
 
     folder = tmp_path_factory.mktemp("clips")
     options = replace(corpus_options(), size=96)

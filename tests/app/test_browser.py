@@ -15,9 +15,9 @@ from annotated_stages import write
 from browsing import download
 
 from longvale.app.server import serve
-from longvale.data.planning import plan_video
 from longvale.demo.checkpoint import corpus_options
 from longvale.events import load_annotations
+from longvale.synthetic.planning import plan_video
 
 pytestmark = pytest.mark.browser
 

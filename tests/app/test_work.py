@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from longvale.app import work
-from longvale.data.extraction import encode_video
 from longvale.events import Event
+from longvale.extraction.extract import encode_video
 from longvale.models.media import MediaError, read_media
 
 

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 from longvale.checkpoints import chat_templates
 from longvale.checkpoints.chat_templates import is_plain, render_template
 from longvale.checkpoints.loading import load_checkpoint
-from longvale.evaluation.model import build_prompt
+from longvale.evaluation.generation.model import build_prompt
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.models.processing_longvale import CHAT_TEMPLATE
 

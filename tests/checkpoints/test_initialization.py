@@ -23,8 +23,8 @@ from transformers import (
 from longvale.checkpoints.initialization import initialize
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.demo.checkpoint import build_tokenizer, sample_texts
-from longvale.evaluation.model import answer_batch
-from longvale.evaluation.prefix import answer_about_video
+from longvale.evaluation.generation.model import answer_batch
+from longvale.evaluation.generation.prefix_cache import answer_about_video
 from longvale.models.modeling_beats import BeatsModel
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.collator import DialogueCollator

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import longvale  # noqa: F401 (registers the builder)
-from longvale.data.features import feature_path, save_features
 from longvale.data.sources import HUB_REPO, HUB_REVISION
+from longvale.features.store import feature_path, save_features
 
 TRAINING, EVAL = "longvale-annotations-training.json", "longvale-annotations-eval.json"
 

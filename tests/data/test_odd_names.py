@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import longvale  # noqa: F401 - registers the data set
-from longvale.data.extraction import extract_features
-from longvale.data.feature_files import NpyArchive
-from longvale.data.features import FeatureStore, remove_unfinished, save_features
-from longvale.data.packing import pack_features
-from longvale.evaluation.inputs import VideoInputs
+from longvale.evaluation.generation.inputs import VideoInputs
+from longvale.extraction.extract import extract_features
+from longvale.extraction.pack import pack_features
+from longvale.features.backends import NpyArchive
+from longvale.features.store import FeatureStore, remove_unfinished, save_features
 
 NFC, NFD = unicodedata.normalize("NFC", "caf\u00e9"), unicodedata.normalize("NFD", "caf\u00e9")
 RAW = os.fsdecode(b"bad\xff")

@@ -6,11 +6,11 @@ import datasets
 import pytest
 
 from longvale.annotation.dialogues import make_dialogues
-from longvale.data.prepare import prepare
+from longvale.data.publish.prepare import prepare
 from longvale.data.sources import annotation_file, annotation_files, load_videos
 from longvale.data.statistics import measure, read_splits
-from longvale.evaluation.generate import load_questions
-from longvale.evaluation.plot import find_video
+from longvale.evaluation.generation.generate import load_questions
+from longvale.evaluation.reporting.plot import find_video
 from longvale.events import Annotation, Event, save_annotations
 
 EVENTS = (

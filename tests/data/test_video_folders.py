@@ -8,10 +8,10 @@ from media_files import tone, write
 
 from longvale.app.limits import SUFFIXES
 from longvale.app.server import example_videos
-from longvale.data.extraction import find_videos
 from longvale.data.sources import index_videos
 from longvale.evaluation.adapters.media import RawVideos
-from longvale.evaluation.inputs import VideoInputs
+from longvale.evaluation.generation.inputs import VideoInputs
+from longvale.extraction.extract import find_videos
 from longvale.models.media import probe
 from longvale.models.media_formats import DEMUXERS, VIDEO_SUFFIXES
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, plan_video
 from longvale.demo.base import (
     fit_projectors,
     learn_to_look_up,
@@ -16,8 +15,9 @@ from longvale.demo.base import (
 )
 from longvale.demo.checkpoint import NUM_FRAMES, TOWER_SIZE, build_checkpoint, corpus_options, sample_texts
 from longvale.models.modeling_longvale import fourier_times
+from longvale.synthetic.compositing import FeatureBank, TemporalMosaic
+from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS, plan_video
 from longvale.training.collator import DialogueCollator
-from longvale.training.mosaic import FeatureBank, TemporalMosaic
 
 
 @pytest.fixture(scope="module")

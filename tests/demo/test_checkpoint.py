@@ -1,7 +1,7 @@
 import torch
 
-from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS
 from longvale.demo.checkpoint import NUM_FRAMES, build_checkpoint, build_tokenizer, corpus_options, sample_texts
+from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_random_state_alone():

@@ -3,10 +3,10 @@ import random
 import pytest
 import torch
 
-from longvale.data.planning import COLOURS, WORDS, Piece
 from longvale.demo.checkpoint import build_checkpoint
 from longvale.demo.towers import VOCABULARY, load_clips, pretrain_towers, turn, word_shares
 from longvale.events import MODALITIES
+from longvale.synthetic.planning import COLOURS, WORDS, Piece
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from longvale.data.features import save_features
+from longvale.features.store import save_features
 
 EVENTS = {
     "vid-a": (60.0, [(0.0, 12.5, ("visual",)), (10.0, 30.0, ("audio",)), (30.0, 59.0, ("speech",))]),

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from longvale.checkpoints.loading import load_checkpoint
-from longvale.evaluation.answer_log import AnswerLog
-from longvale.evaluation.generate import generate
-from longvale.evaluation.inputs import VideoInputs
-from longvale.evaluation.model import answer_batch
-from longvale.evaluation.sampling import Decoding, SeededNoise
+from longvale.evaluation.generation.generate import generate
+from longvale.evaluation.generation.inputs import VideoInputs
+from longvale.evaluation.generation.model import answer_batch
+from longvale.evaluation.generation.prediction_log import AnswerLog
+from longvale.evaluation.generation.sampling import Decoding, SeededNoise
 from longvale.events import load_annotations
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.tasks import Prediction, Question, questions

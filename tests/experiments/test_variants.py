@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from longvale.data.planning import Piece, plain_caption
 from longvale.events import load_annotations
 from longvale.experiments import variants
+from longvale.synthetic.planning import Piece, plain_caption
 from longvale.training.recipes import recipes_dir
 
 

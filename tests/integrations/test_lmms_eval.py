@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from longvale.data.synthetic import SyntheticOptions, synthesize
-from longvale.evaluation.generate import load_questions
-from longvale.evaluation.score import TABLE, score
+from longvale.evaluation.generation.generate import load_questions
+from longvale.evaluation.scoring.score import TABLE, score
+from longvale.synthetic.corpus import SyntheticOptions, synthesize
 from longvale.tasks import TASKS, Prediction
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -10,10 +10,10 @@ import torch
 from weights import dinov2_small, smollm2, whisper_base
 
 from longvale.checkpoints.loading import load_checkpoint
-from longvale.data.synthetic import SyntheticOptions, synthesize
 from longvale.models.configuration_beats import BeatsConfig
 from longvale.models.modeling_beats import BeatsModel
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.synthetic.corpus import SyntheticOptions, synthesize
 from longvale.training.recipes import recipes_dir
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1500)]

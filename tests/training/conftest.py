@@ -6,12 +6,12 @@ import pytest
 from telling import OPTIONS, telling_features
 
 from longvale.data.dialogues import boundary_dialogue, save_dialogues
-from longvale.data.features import save_features
-from longvale.data.instructions import instruction_dialogue
-from longvale.data.planning import plan_video
-from longvale.data.synthetic import EventRecord
 from longvale.demo.checkpoint import build_checkpoint
 from longvale.events import save_annotations
+from longvale.features.store import save_features
+from longvale.synthetic.corpus import EventRecord
+from longvale.synthetic.instructions import instruction_dialogue
+from longvale.synthetic.planning import plan_video
 
 TRAIN_VIDEOS, TEST_VIDEOS = 150, 2
 

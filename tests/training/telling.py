@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, SyntheticOptions
 from longvale.demo.checkpoint import AUDIO_WINDOW_FRAMES, NUM_FRAMES, TOWER_SIZE
-from longvale.training.mosaic import Lanes, frame_times
+from longvale.synthetic.compositing import Lanes, frame_times
+from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS, SyntheticOptions
 
 #: Seconds of a sound window of the tiny model.
 WINDOW_S = AUDIO_WINDOW_FRAMES / 100

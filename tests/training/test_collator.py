@@ -3,7 +3,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from longvale.evaluation.model import build_prompt, decode_answers
+from longvale.evaluation.generation.model import build_prompt, decode_answers
 from longvale.training.collator import IGNORE_INDEX, DialogueCollator
 
 FEATURES = {"visual_features": np.ones((3, 64)), "audio_features": np.ones((2, 64)), "speech_features": None}

@@ -7,7 +7,7 @@ import torch
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.data.sources import ANNOTATION_FILES
-from longvale.evaluation.model import prepare_question
+from longvale.evaluation.generation.model import prepare_question
 from longvale.events import MODALITIES, load_annotations
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.timecodes import render_span

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longvale.data.dialogues import save_dialogues
-from longvale.data.features import FeatureStore, save_features
+from longvale.features.store import FeatureStore, save_features
 from longvale.models.configuration_longvale import LongVALEConfig
 from longvale.training.collator import DialogueCollator
 from longvale.training.config import SFTStageConfig

@@ -13,7 +13,7 @@ from typing import Any
 
 import longvale  # noqa: F401  teaches datasets the name that the tasks give
 from longvale.data.sources import index_videos
-from longvale.evaluation.score import TABLE, score_predictions
+from longvale.evaluation.scoring.score import TABLE, score_predictions
 from longvale.events import Annotation, Event
 from longvale.tasks import VIDEO_TOKEN, Prediction, Task
 

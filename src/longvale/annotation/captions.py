@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from ..chat_client import limit_note
-from ..checkpoints.towers import explain
+from ..checkpoints.encoders import explain
 from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
 from ..events import Seconds
 from ..models.media import SAMPLING_RATE

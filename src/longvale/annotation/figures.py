@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.figures import Boundaries, timeline_figure
-from ..evaluation.plot import pick_video, strip_pictures
+from ..evaluation.reporting.figures import Boundaries, timeline_figure
+from ..evaluation.reporting.plot import pick_video, strip_pictures
 from ..events import MODALITIES, Annotation, Event, Seconds, atomic_write
 from ..plotting import png_bytes, save_figure
 from .annotated import load_annotated

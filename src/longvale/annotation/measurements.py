@@ -12,7 +12,7 @@ from ..events import Seconds
 from ..models.media import SAMPLING_RATE
 from .boundaries.fusion import Interval
 from .descriptors import loudness
-from .footage import FRAME_RATE, Footage
+from .video import FRAME_RATE, Footage
 
 #: Mean change of a pixel between two frames, of 255, below which a picture counts as still.
 STILL_BELOW = 2.0

@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..chat_client import Patience
-from ..data.checksums import identities
-from ..data.extraction import Engine, find_videos
+from ..checksums import identities
 from ..events import Annotation, Event, atomic_write, save_annotations
+from ..extraction.extract import Engine, find_videos
 from ..locks import hold
 from ..names import LONGEST_NAME, printable
 from .filters import Rejection, format_funnel

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..chat_client import NoAnswer, Patience
-from ..data.checksums import identities
+from ..checksums import identities
 from ..events import Modality
 from ..models.media import MediaError, MediaLengthError, probe
 from ..plotting import strip_times
@@ -24,10 +24,10 @@ from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, parts, template
 from .correlation import Concatenation, Evidence, Reasoner
 from .descriptors import ColourEmbedder, PictureEmbedder, SoundEmbedder, TimbreEmbedder, loudness
 from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
-from .footage import Footage, read_footage
 from .languages import LanguageTeller, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
+from .video import Footage, read_footage
 
 #: Frames of the size of an embedder that are in memory at a time.
 _MOST_FRAMES = 2048

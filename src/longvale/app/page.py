@@ -17,7 +17,7 @@ import gradio as gr  # at the top: Gradio looks up the types of the functions th
 
 from .. import tasks
 from ..annotation.annotated import AnnotatedVideo
-from ..evaluation.model import MAX_NEW_TOKENS
+from ..evaluation.generation.model import MAX_NEW_TOKENS
 from ..events import Seconds, is_number
 from ..tasks import Task
 from . import timeline, work
@@ -47,7 +47,7 @@ class Page:
     """The page of one model.
 
     Args:
-        model: loaded, as [`longvale.evaluation.model.load_model`] gives it.
+        model: loaded, as [`longvale.evaluation.generation.model.load_model`] gives it.
         processor: its processor.
         name: of the model, for people.
         limits: of uploads.

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..annotation.annotated import AnnotatedVideo, load_annotated
 from ..data.sources import index_videos
-from ..evaluation.model import ModelLike, load_model
+from ..evaluation.generation.model import ModelLike, load_model
 from ..events import Event, Modality
 from .guard import Guard
 from .limits import Limits
@@ -54,7 +54,7 @@ def serve(
         port: the first free one from 7860 by default.
         limits: of uploads.
         device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
+        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
 
     Yields:
         The page's address. Afterwards nothing is left of what visitors uploaded.
@@ -205,8 +205,8 @@ def synthetic_examples(folder: Path) -> dict[Path, list[str]]:
     """Three synthetic videos of the kind that the demo's model knows, in a folder of the page: captions by path."""
     from dataclasses import replace
 
-    from ..data.synthetic import plan_video, write_video
     from ..demo.checkpoint import corpus_options
+    from ..synthetic.corpus import plan_video, write_video
 
     options = replace(corpus_options(), size=256)
     (folder / "examples").mkdir()

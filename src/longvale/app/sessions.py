@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.model import Features
+from ..evaluation.generation.model import Features
 from ..events import Event, Seconds
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..evaluation.analysis.attribution import lanes, weigh_modalities
 from ..evaluation.ask import read_answer
-from ..evaluation.evidence import lanes, weigh_modalities
-from ..evaluation.model import Features
-from ..evaluation.stream import Stopped, stoppable, stream_answer
+from ..evaluation.generation.model import Features
+from ..evaluation.generation.stream import Stopped, stoppable, stream_answer
 from ..events import MODALITIES, Event, Modality, Seconds
 from ..tasks import Task
 from .limits import NamedFile
@@ -132,7 +132,7 @@ def encode(
         stop: looked at between the towers and their layers.
 
     Returns:
-        What [`longvale.data.extraction.encode_video`] gives.
+        What [`longvale.extraction.extract.encode_video`] gives.
 
     Raises:
         Stopped: if `stop` was set.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from ..events import atomic_folder, load_json
 from .adapters import save_adapter
 from .card import save_model_card
+from .encoders import Tower, load_towers
 from .official import (
     PROJECTORS,
     Adapter,
@@ -26,7 +27,6 @@ from .official import (
     read_base,
     read_projectors,
 )
-from .towers import Tower, load_towers
 from .writing import save_code_and_config, save_weights
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..events import atomic_folder
 from .card import save_model_card
-from .towers import Tower, explain, load_towers
+from .encoders import Tower, explain, load_towers
 from .writing import saving
 
 if TYPE_CHECKING:

@@ -208,7 +208,7 @@ def _workers(
             players[role] = captions.TransformersCaptioner(role, model, device, max_tokens=max_tokens)
     chosen: dict[str, Any] = {"captioners": players}
     if visual_model or towers or audio_model:
-        from longvale.annotation.towers import CheckpointPictures, PictureTower, SoundTower
+        from longvale.annotation.embedders import CheckpointPictures, PictureTower, SoundTower
 
         if visual_model:
             chosen["pictures"] = PictureTower(visual_model, device)
@@ -245,7 +245,7 @@ def check(
     ] = None,
 ) -> None:
     """Say which events to look at first, and why."""
-    from longvale.annotation.check import check_annotations, format_flags, save_flags
+    from longvale.annotation.review.check import check_annotations, format_flags, save_flags
 
     flags = check_annotations(annotations)
     if output is not None:
@@ -270,7 +270,7 @@ def export(
     """Write annotations for people to refine in Label Studio."""
     if to != "label-studio":
         raise ValueError(f"--to must be label-studio, not {to!r}")
-    from longvale.annotation.label_studio import export_tasks
+    from longvale.annotation.review.label_studio import export_tasks
 
     count, config = export_tasks(annotations, output, videos_url=videos_url, fps=fps, suffix=suffix)
     echo(f"{output}: {count} tasks; labelling interface: {config}")
@@ -289,7 +289,7 @@ def import_(
     ] = None,
 ) -> None:
     """Read back what people refined in Label Studio."""
-    from longvale.annotation.label_studio import import_tasks
+    from longvale.annotation.review.label_studio import import_tasks
 
     changes, path = import_tasks(exported, annotations, output, annotator=annotator)
     echo(f"{output}: {changes} changes, listed in {path}")
@@ -301,7 +301,7 @@ def agreement(
     second: Annotated[Path, typer.Argument(metavar="SECOND", help="Annotations of another.")],
 ) -> None:
     """Say how far two annotators agree: F1 of events by temporal IoU, kappa of relations."""
-    from longvale.annotation.agreement import agreement_of_files, format_agreement
+    from longvale.annotation.review.agreement import agreement_of_files, format_agreement
 
     echo(format_agreement(agreement_of_files(first, second)))
 

@@ -33,8 +33,8 @@ def synthesize(
 
     MP4 files, annotations and dialogues, in the files and formats of the published data.
     """
-    from longvale.data.synthetic import SyntheticOptions
-    from longvale.data.synthetic import synthesize as run
+    from longvale.synthetic.corpus import SyntheticOptions
+    from longvale.synthetic.corpus import synthesize as run
 
     options = SyntheticOptions(
         size=size, fps=fps, min_length_s=min_length, max_length_s=max_length, grid=grid, voice=voice
@@ -96,7 +96,7 @@ def make(
 
     Three .npy files a video in the official layout. Videos that have theirs are passed over.
     """
-    from longvale.data.extraction import extract, extract_features
+    from longvale.extraction.extract import extract, extract_features
 
     options = {"workers": workers, "batch_size": batch_size, "shard": _shard(shard), "engine": engine}
     options |= {"progress": not quiet, "overwrite": overwrite}
@@ -137,7 +137,7 @@ def pack(
 
     float16, a row a video, for streaming with datasets. Shards of other splits in the folder stay.
     """
-    from longvale.data.packing import pack_features
+    from longvale.extraction.pack import pack_features
 
     echo(f"{output}: {pack_features(store, output, split=split, progress=not quiet)}")
 
@@ -162,8 +162,8 @@ def check(
     import json
     from dataclasses import asdict
 
-    from longvale.data.feature_check import check_features
     from longvale.events import atomic_write
+    from longvale.extraction.check import check_features
 
     report = check_features(store, annotations, progress=not quiet)
     for line in report.lines(most=None if output is None and len(report.findings) < 100 else 20):

@@ -56,8 +56,8 @@ def prepare(
     Plain load_dataset and the Hub's viewer read it without this library. All rows are checked, and what is wrong is
     listed with its remedy.
     """
-    from longvale.data.prepare import InvalidData
-    from longvale.data.prepare import prepare as run
+    from longvale.data.publish.prepare import InvalidData
+    from longvale.data.publish.prepare import prepare as run
 
     try:
         result = run(
@@ -83,7 +83,7 @@ def restore(
 
     The way back of prepare, without loss.
     """
-    from longvale.data.prepare import restore as run
+    from longvale.data.publish.prepare import restore as run
 
     echo("\n".join(str(path) for path in run(folder, output)))
 
@@ -99,7 +99,7 @@ def push_dataset(
 
     Its checksums are compared first. The account is that of `hf auth login`, or of the variable HF_TOKEN.
     """
-    from longvale.data.prepare import check_prepared
+    from longvale.data.publish.prepare import check_prepared
     from longvale.hub import format_upload, plan_upload, push
 
     check_prepared(folder)

@@ -24,8 +24,8 @@ def demo(
     It synthesizes a corpus, extracts features, tunes a tiny model in two stages, evaluates it and writes a report.
     """
     from longvale.demo.run import run_demo
-    from longvale.evaluation.ablation import format_ablation
-    from longvale.evaluation.score import format_scores
+    from longvale.evaluation.analysis.ablation import format_ablation
+    from longvale.evaluation.scoring.score import format_scores
     from longvale.events import load_json
 
     run_demo(output, seed=seed, progress=not quiet)

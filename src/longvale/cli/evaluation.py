@@ -77,9 +77,9 @@ def generate(
     Answers are on disk as soon as their batch is done, and are not asked for again. Over several processes:
     accelerate launch -m longvale generate ...
     """
-    from longvale.evaluation.answer_log import format_skipped
-    from longvale.evaluation.generate import generate as run
-    from longvale.evaluation.sampling import Decoding
+    from longvale.evaluation.generation.generate import generate as run
+    from longvale.evaluation.generation.prediction_log import format_skipped
+    from longvale.evaluation.generation.sampling import Decoding
 
     log = run(
         model,
@@ -148,10 +148,10 @@ def score(
 
     Or, with --compare, tell how sure the difference of two is: a paired bootstrap over the videos.
     """
-    from longvale.evaluation.compare import compare_files, format_comparison
-    from longvale.evaluation.score import format_scores, save_scores
-    from longvale.evaluation.score import score as run
-    from longvale.evaluation.zero_shot.judge import choose_judge
+    from longvale.evaluation.benchmarks.judge import choose_judge
+    from longvale.evaluation.scoring.compare import compare_files, format_comparison
+    from longvale.evaluation.scoring.score import format_scores, save_scores
+    from longvale.evaluation.scoring.score import score as run
 
     if compare is not None:
         if predictions is not None or references is not None:
@@ -210,13 +210,13 @@ def evaluate(
     Leaves predictions.jsonl, scores.json and report.html, and ablation.json if asked for. Over several processes:
     accelerate launch -m longvale.evaluation ...
     """
-    from longvale.evaluation.ablation import format_ablation
-    from longvale.evaluation.answer_log import format_skipped
+    from longvale.evaluation.analysis.ablation import format_ablation
+    from longvale.evaluation.benchmarks.judge import choose_judge
     from longvale.evaluation.evaluate import evaluate as run
-    from longvale.evaluation.runs import LOG_NAME
-    from longvale.evaluation.sampling import Decoding
-    from longvale.evaluation.score import format_scores
-    from longvale.evaluation.zero_shot.judge import choose_judge
+    from longvale.evaluation.generation.prediction_log import format_skipped
+    from longvale.evaluation.generation.sampling import Decoding
+    from longvale.evaluation.scoring.runs import LOG_NAME
+    from longvale.evaluation.scoring.score import format_scores
     from longvale.events import load_json
 
     scores = run(
@@ -251,8 +251,8 @@ def evaluate(
     echo(f"report: {output / 'report.html'}")
     if card is not None:
         from longvale.checkpoints.card import fill_evaluation
-        from longvale.evaluation.score import TABLE
-        from longvale.evaluation.zero_shot.scoring import TABLE as ZERO_SHOT
+        from longvale.evaluation.benchmarks.scoring import TABLE as ZERO_SHOT
+        from longvale.evaluation.scoring.score import TABLE
 
         fill_evaluation(card, scores, {**TABLE, **ZERO_SHOT}, f"{data.name}, {split} split")
         echo(f"card: {card}")
@@ -277,7 +277,7 @@ def report(
     Scores with their intervals, what they depend on, timelines of the best, worst and most different videos. The runs
     have answered the same questions; the others are compared with the first.
     """
-    from longvale.evaluation.run_report import write_run_report
+    from longvale.evaluation.reporting.report import write_run_report
 
     page = write_run_report(runs, references, output, protocol=protocol, partial=partial, videos=videos)
     echo(f"report: {page}")
@@ -350,7 +350,7 @@ def ask(
     if plot is not None and not answer.events:
         echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)
     elif plot is not None:
-        from longvale.evaluation.plot import plot_answer
+        from longvale.evaluation.reporting.plot import plot_answer
 
         echo("\n" + "\n".join(str(path) for path in plot_answer(answer, plot)))
 

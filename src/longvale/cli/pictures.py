@@ -42,7 +42,7 @@ def plot(
             raise ValueError(f"{data}: are stages; give the annotation file beside it to draw --predictions")
         paths = plot_annotated(video_id, data, name, video)
     else:
-        from longvale.evaluation.plot import plot_video
+        from longvale.evaluation.reporting.plot import plot_video
 
         paths = plot_video(video_id, data, name, predictions, video)
     for path in paths:

@@ -36,11 +36,11 @@ from datasets import List, Value
 from datasets.exceptions import DatasetGenerationError
 
 from ..events import MODALITIES, Annotation, Event
+from ..features.store import FOLDERS, FeatureStore
 from ..names import look_up
 from ..tasks import TASKS, questions
 from .dialogues import fill_timecodes, load_dialogues
-from .features import FOLDERS, FeatureStore
-from .shards import storable
+from .publish.shards import storable
 from .sources import (
     ANNOTATION_FILES,
     DIALOGUE_STEMS,

@@ -23,10 +23,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue, segment_turn
-from longvale.data.planning import plan_video
 from longvale.events import MODALITIES, Annotation, Modality
+from longvale.synthetic.compositing import FeatureBank, TemporalMosaic, compose
+from longvale.synthetic.planning import plan_video
 from longvale.training.collator import DialogueCollator
-from longvale.training.mosaic import FeatureBank, TemporalMosaic, compose
 from longvale.training.optimizer import muon_for
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from longvale import tasks
 from longvale.data.dialogues import boundary_dialogue, fill_timecodes
-from longvale.data.instructions import instruction_dialogue
-from longvale.data.planning import SyntheticOptions, plan_video
+from longvale.synthetic.instructions import instruction_dialogue
+from longvale.synthetic.planning import SyntheticOptions, plan_video
 
 if TYPE_CHECKING:
     from torch import nn

@@ -127,7 +127,7 @@ class _Timer:
 
 
 def _make_corpus(corpus: Path, settings: DemoSettings, progress: bool) -> None:
-    from longvale.data.synthetic import synthesize
+    from longvale.synthetic.corpus import synthesize
 
     synthesize(
         corpus,
@@ -141,11 +141,11 @@ def _make_corpus(corpus: Path, settings: DemoSettings, progress: bool) -> None:
 
 def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: bool) -> None:
     """Towers, features, and the base model that the recipes start from."""
-    from longvale.data.extraction import extract
     from longvale.demo.base import fit_projectors, learn_to_look_up, name_times, pretrain_language_model
     from longvale.demo.towers import pretrain_towers
     from longvale.events import MODALITIES
-    from longvale.training.mosaic import load_mosaic
+    from longvale.extraction.extract import extract
+    from longvale.synthetic.compositing import load_mosaic
 
     model, processor = build_checkpoint(settings.seed)
     epochs = dict(zip(MODALITIES, settings.tower_epochs, strict=True))

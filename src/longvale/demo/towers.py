@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from longvale.data.planning import COLOURS, SHAPES, SOUNDS, WORDS, Piece
-from longvale.data.synthetic import load_events
 from longvale.events import MODALITIES, Modality, Seconds
 from longvale.models.media import read_media
+from longvale.synthetic.corpus import load_events
+from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS, Piece
 
 if TYPE_CHECKING:
     from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
@@ -58,7 +58,7 @@ def pretrain_towers(
     Args:
         model: with towers.
         processor: of the model.
-        corpus: directory of [`longvale.data.synthetic.synthesize`].
+        corpus: directory of [`longvale.synthetic.corpus.synthesize`].
         epochs: passes over the videos, a modality.
         batch_videos: videos a step; their clips are the batch.
         learning_rate: at its peak; it warms up and falls to zero.

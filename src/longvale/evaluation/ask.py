@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..data.extraction import encode_video
 from ..events import DURATION_TOLERANCE_S, Event, Seconds, is_number
+from ..extraction.extract import encode_video
 from ..tasks import (
     TASKS,
     VIDEO_TOKEN,
@@ -19,7 +19,7 @@ from ..tasks import (
     task_of_question,
 )
 from ..timecodes import parse_events, parse_span
-from .model import MAX_NEW_TOKENS, ModelLike, answer_batch, load_model
+from .generation.model import MAX_NEW_TOKENS, ModelLike, answer_batch, load_model
 
 if TYPE_CHECKING:
     from ..models.media import Media
@@ -70,7 +70,7 @@ def ask(
         span: start and end in seconds, which `segment_captioning` asks about.
         max_new_tokens: longest answer in tokens; by default the task's, or the longest of all tasks.
         device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
+        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
 
     Raises:
         FileNotFoundError: if the model or the video is missing.

@@ -10,15 +10,15 @@ from typing import Any
 from ..data.sources import load_videos
 from ..events import load_json
 from ..tasks import ZERO_SHOT_TASKS, check_tasks, load_predictions
-from .ablation import ablation
-from .answer_log import run_path
-from .generate import Split, annotations_path, generate, load_questions
-from .model import ModelLike, load_model
-from .processes import join_processes
-from .report import TITLE, write_report
-from .score import save_scores, score
-from .zero_shot.judge import Judge
-from .zero_shot.report import write_zero_shot_report
+from .analysis.ablation import ablation
+from .benchmarks.judge import Judge
+from .benchmarks.report import write_zero_shot_report
+from .generation.distributed import join_processes
+from .generation.generate import Split, annotations_path, generate, load_questions
+from .generation.model import ModelLike, load_model
+from .generation.prediction_log import run_path
+from .reporting.comparison import TITLE, write_report
+from .scoring.score import save_scores, score
 
 
 def evaluate(
@@ -49,7 +49,7 @@ def evaluate(
         output: folder, made where needed.
         split: "test" or "train"; of zero-shot benchmarks also "validation".
         device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.model.load_model`].
+        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
         protocol, judge: of the scores, see [`score`].
         with_ablation: also ask with modalities left out, see [`ablation`]; writes `ablation.json`.
         training_curves: to show in the report, each with `name`, `steps` and `loss`.

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from longvale.evaluation.generate import annotations_path
-from longvale.evaluation.inputs import VideoInputs
-from longvale.evaluation.model import ModelLike, load_model
+from longvale.evaluation.generation.generate import annotations_path
+from longvale.evaluation.generation.inputs import VideoInputs
+from longvale.evaluation.generation.model import ModelLike, load_model
 from longvale.events import MODALITIES, Modality, load_annotations
 from longvale.experiments.tables import write_result
 from longvale.plotting import LINE_STYLES, WIDTH_IN, frame

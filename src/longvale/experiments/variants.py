@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from longvale.data.dialogues import boundary_dialogue, save_dialogues
-from longvale.data.planning import Piece, plain_caption
 from longvale.data.sources import ANNOTATION_FILES, DIALOGUE_STEMS
-from longvale.data.synthetic import load_events
-from longvale.evaluation.ablation import ablation
-from longvale.evaluation.generate import annotations_path, generate
-from longvale.evaluation.score import score
+from longvale.evaluation.analysis.ablation import ablation
+from longvale.evaluation.generation.generate import annotations_path, generate
+from longvale.evaluation.scoring.score import score
 from longvale.events import Annotation, load_annotations, save_annotations
 from longvale.experiments.tables import bars, write_result
+from longvale.synthetic.corpus import load_events
+from longvale.synthetic.planning import Piece, plain_caption
 from longvale.training.recipes import run_sft
 
 _RECALLS = ("R@0.3", "R@0.5", "R@0.7")
@@ -45,7 +45,7 @@ def boundary_only(
         features: feature store; by default `features` in `data`.
         configs: configuration of the recipe by stage; by default those of the demo.
         options: further ones of `recipes/sft.py`, such as `("--max_steps", "20")`.
-        evaluation: options of [`longvale.evaluation.generate.generate`].
+        evaluation: options of [`longvale.evaluation.generation.generate.generate`].
 
     Returns:
         A row a variant with the strict grounding scores.
@@ -100,7 +100,7 @@ def correlation_captions(
         config: of the recipe.
         options: further ones of `recipes/sft.py`.
         seed: of the dialogues.
-        evaluation: options of [`longvale.evaluation.generate.generate`].
+        evaluation: options of [`longvale.evaluation.generation.generate.generate`].
 
     Returns:
         A row a kind of training captions and of test captions, with grounding and segment captioning scores.
@@ -151,7 +151,7 @@ def modality_ablation(
         model: folder or Hub id.
         data: folder of the corpus.
         output: folder for the answers, `ablation.json`, `table.md`, `result.json` and the plot.
-        evaluation: options of [`longvale.evaluation.generate.generate`].
+        evaluation: options of [`longvale.evaluation.generation.generate.generate`].
 
     Returns:
         A row a group of events with the mIoU of each setting.

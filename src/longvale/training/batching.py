@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from longvale.data.features import FOLDERS
+from longvale.features.store import FOLDERS
 from longvale.training.collator import IGNORE_INDEX, TEXT_INPUTS
 
 if TYPE_CHECKING:

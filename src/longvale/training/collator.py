@@ -13,7 +13,7 @@ import torch
 
 from longvale.checkpoints.chat_templates import render_template
 from longvale.data.dialogues import IMAGE_TOKEN
-from longvale.evaluation.model import build_prompt
+from longvale.evaluation.generation.model import build_prompt
 from longvale.events import MODALITIES
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvale.data.sources import dialogue_file
+from longvale.synthetic.compositing import load_mosaic
 from longvale.training.config import SFTStageConfig
 from longvale.training.mixture import LoadMedia, Media, Source, is_image, parse_mixture, read_rows, repeats
-from longvale.training.mosaic import load_mosaic
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

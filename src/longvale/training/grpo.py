@@ -16,10 +16,10 @@ from datasets import Dataset
 from torch import nn
 from trl import GRPOConfig, GRPOTrainer
 
-from longvale.data.features import FOLDERS, FeatureStore
 from longvale.data.sources import annotation_file
-from longvale.evaluation.model import build_prompt
+from longvale.evaluation.generation.model import build_prompt
 from longvale.events import load_annotations
+from longvale.features.store import FOLDERS, FeatureStore
 from longvale.tasks import check_tasks, questions
 from longvale.training.config import fit_to_machine, resume_choice
 from longvale.training.rewards import REWARDS

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from longvale.data.dialogues import IMAGE_TOKEN, fill_timecodes, load_dialogues
-from longvale.data.feature_files import is_url
-from longvale.data.features import FOLDERS, FeatureStore, OtherWidth
 from longvale.data.sources import index_videos
 from longvale.events import MODALITIES, Modality
+from longvale.features.backends import is_url
+from longvale.features.store import FOLDERS, FeatureStore, OtherWidth
 from longvale.models.media import probe
 
 

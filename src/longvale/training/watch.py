@@ -11,9 +11,9 @@ import torch
 from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
-from longvale.evaluation.generate import annotations_path
-from longvale.evaluation.inputs import VideoInputs
-from longvale.evaluation.model import MAX_NEW_TOKENS, Features, answer_batch
+from longvale.evaluation.generation.generate import annotations_path
+from longvale.evaluation.generation.inputs import VideoInputs
+from longvale.evaluation.generation.model import MAX_NEW_TOKENS, Features, answer_batch
 from longvale.events import load_annotations
 from longvale.metrics.answers import read_span
 from longvale.metrics.grounding.compute_score import Interval, iou

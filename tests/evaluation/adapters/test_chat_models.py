@@ -14,8 +14,8 @@ from tiny_chat import build_omni, build_vision
 from longvale.evaluation.adapters.chat import ChatAdapter, load_chat_model
 from longvale.evaluation.adapters.media import RawVideos
 from longvale.evaluation.adapters.options import AdapterOptions
-from longvale.evaluation.generate import generate
-from longvale.evaluation.score import score
+from longvale.evaluation.generation.generate import generate
+from longvale.evaluation.scoring.score import score
 from longvale.models.media import Media
 from longvale.tasks import Question, load_predictions
 

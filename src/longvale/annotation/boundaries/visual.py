@@ -25,7 +25,7 @@ from .novelty import novelty, peaks
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..footage import Footage
+    from ..video import Footage
 
 Detector = Literal["content", "transnetv2", "none"]
 

@@ -10,17 +10,17 @@ from ...chat_replies import NoAnswer
 from ...events import Annotation
 from ...models.media import MediaError
 from ...tasks import AnyTask, Prediction, Question
-from ..answerer import Unanswered
-from ..inputs import UnusableVideo
+from ..generation.answerer import Unanswered
+from ..generation.inputs import UnusableVideo
 from .media import RawVideos
-from .wording import UNITS, Unit, read_reply, word_question
+from .prompts import UNITS, Unit, read_reply, word_question
 
 if TYPE_CHECKING:
     from ...models.media import Media
 
 
 class Adapter(ABC):
-    """An [`longvale.evaluation.answerer.Answerer`] for a model that knows nothing of LongVALE.
+    """An [`longvale.evaluation.generation.answerer.Answerer`] for a model that knows nothing of LongVALE.
 
     Args:
         videos: the media files.

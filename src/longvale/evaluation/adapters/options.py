@@ -11,7 +11,7 @@ from ...events import Annotation
 from ...tasks import AnyTask
 from .base import Adapter
 from .media import RawVideos
-from .wording import Unit
+from .prompts import Unit
 
 #: `chat` is a model of transformers, `server` one behind a server of the OpenAI kind.
 Kind: TypeAlias = Literal["chat", "server"]

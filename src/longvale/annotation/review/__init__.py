@@ -1,0 +1,1 @@
+"""Checks, agreement of annotators and refinement in Label Studio."""

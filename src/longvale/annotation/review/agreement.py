@@ -1,0 +1,128 @@
+"""How far two annotators agree about the same videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...events import RELATIONS, Annotation, Event, load_annotations
+from ..pipeline import stage_folder
+from ..stages import StageLog
+
+#: The tIoU thresholds that dense captioning is scored by.
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+#: Events that overlap by this are the same event, whose relations are compared.
+SAME_IOU = 0.5
+
+
+def agreement_of_files(first: str | os.PathLike, second: str | os.PathLike) -> dict[str, Any]:
+    """[`agree`] of two annotation files; relations are those of the stages or changes beside them.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`longvale.events.load_annotations`]; if they share no video.
+    """
+    return agree(*(_with_relations(path) for path in (first, second)))
+
+
+def _with_relations(path: str | os.PathLike) -> dict[str, Annotation]:
+    from dataclasses import replace
+
+    annotations = load_annotations(path)
+    lines = stage_folder(path) / "events.jsonl"
+    if not lines.is_file():
+        return annotations
+    log = StageLog(lines, ("video_id", "event_id"))
+
+    def known(video_id: str, index: int, event: Event) -> Event:
+        record = log.get(video_id, index)
+        if record is None or (record["start"], record["end"]) != (event.start, event.end):
+            return event
+        return replace(event, relation=record["relation"])
+
+    return {
+        video_id: replace(a, events=tuple(known(video_id, i, e) for i, e in enumerate(a.events)))
+        for video_id, a in annotations.items()
+    }
+
+
+def agree(first: Mapping[str, Annotation], second: Mapping[str, Annotation]) -> dict[str, Any]:
+    """Agreement over the videos that both have.
+
+    Args:
+        first: annotations by video id.
+        second: of the other.
+
+    Returns:
+        `videos`; `events`, of each; `f1` by temporal IoU: events are paired one to one so that as many as can be
+        overlap by at least the threshold; `kappa` of the relations (Cohen 1960) over pairs that overlap by half or more
+        and have one in both, None if there are none or both always say the same one thing; `pairs`, how many those are.
+
+    Raises:
+        ValueError: if they share no video.
+
+    Example:
+        >>> a = {"v": Annotation("v", 20.0, (Event(0, 10, "x"), Event(10, 20, "y")))}
+        >>> b = {"v": Annotation("v", 20.0, (Event(0, 9, "x"),))}
+        >>> {threshold: round(value, 2) for threshold, value in agree(a, b)["f1"].items()}
+        {0.3: 0.67, 0.5: 0.67, 0.7: 0.67, 0.9: 0.67}
+    """
+    shared = [video_id for video_id in first if video_id in second]
+    if not shared:
+        raise ValueError("the two files share no video")
+    pairs = [(first[v].events, second[v].events) for v in shared]
+    counts = [sum(len(side[i]) for side in pairs) for i in (0, 1)]
+    f1 = {}
+    for threshold in THRESHOLDS:
+        matched = sum(len(_match(a, b, threshold)) for a, b in pairs)
+        f1[threshold] = 2 * matched / sum(counts) if sum(counts) else 1.0
+    labels = [
+        (a[i].relation, b[j].relation)
+        for a, b in pairs
+        for i, j in _match(a, b, SAME_IOU)
+        if a[i].relation is not None and b[j].relation is not None
+    ]
+    return {"videos": len(shared), "events": counts, "f1": f1, "kappa": kappa(labels), "pairs": len(labels)}
+
+
+def _match(first: Sequence[Event], second: Sequence[Event], threshold: float) -> list[tuple[int, int]]:
+    """Pairs of events that overlap by the threshold, as many as can be, and among these those that overlap most."""
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+
+    if not first or not second:
+        return []
+    overlap = np.array([[_iou(a, b) for b in second] for a in first])
+    good = overlap >= threshold
+    rows, columns = linear_sum_assignment(-(good * (1 + overlap / (1 + len(first) + len(second)))))
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if good[i, j]]
+
+
+def _iou(first: Event, second: Event) -> float:
+    shared = max(0.0, min(first.end, second.end) - max(first.start, second.start))
+    return shared / (first.length + second.length - shared)
+
+
+def kappa(labels: Sequence[tuple[str, str]]) -> float | None:
+    """Cohen's kappa: agreement beyond what chance gives, 1 at most; None if chance alone gives all.
+
+    Example:
+        >>> kappa([("causality", "causality"), ("visual-only", "visual-only"), ("causality", "visual-only")])
+        0.4
+    """
+    if not labels:
+        return None
+    seen = sum(a == b for a, b in labels) / len(labels)
+    chance = sum(
+        sum(a == name for a, _ in labels) * sum(b == name for _, b in labels) / len(labels) ** 2 for name in RELATIONS
+    )
+    return None if chance >= 1 else round((seen - chance) / (1 - chance), 6)
+
+
+def format_agreement(found: Mapping[str, Any]) -> str:
+    """The agreement as lines of text."""
+    lines = [f"{found['videos']} videos, {found['events'][0]} and {found['events'][1]} events"]
+    lines += [f"F1 at temporal IoU {threshold}: {value:.3f}" for threshold, value in found["f1"].items()]
+    told = "not defined" if found["kappa"] is None else f"{found['kappa']:.3f}"
+    lines.append(f"kappa of relations: {told} ({found['pairs']} pairs)")
+    return "\n".join(lines)

@@ -1,0 +1,395 @@
+"""Refinement by people in Label Studio (1.23): tasks out, their work back in, and who changed what.
+
+Its timeline counts frames from 1: frame `f` begins at `(f - 1) / fps`, and an event that ends at `t` seconds ends with
+the last frame that begins before `t`. Boundaries that nobody moved keep their exact seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ...events import (
+    DURATION_TOLERANCE_S,
+    RELATIONS,
+    Annotation,
+    Event,
+    Seconds,
+    atomic_write,
+    is_number,
+    load_annotations,
+    load_json,
+    save_annotations,
+)
+from ..pipeline import stage_folder
+from ..stages import StageLog
+
+logger = logging.getLogger(__name__)
+
+#: Version of the model that Label Studio shows for what was not made by people.
+MODEL_VERSION = "longvale annotate"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a person did to one event.
+
+    Args:
+        video_id: of the video.
+        event_id: index before; None for one that was added.
+        kind: added, removed, moved, reworded or related anew.
+        by: who.
+        at: when, as Label Studio says it.
+        before: start, end, caption, relation; None for one that was added.
+        after: the same; None for one that was removed.
+    """
+
+    video_id: str
+    event_id: int | None
+    kind: str
+    by: str
+    at: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+
+def to_frames(start: Seconds, end: Seconds, fps: float) -> tuple[int, int]:
+    """First and last frame of a stretch, counted from 1.
+
+    Example:
+        >>> to_frames(0.0, 2.0, 25.0)
+        (1, 50)
+    """
+    first = math.floor(start * fps + 1e-6) + 1
+    return first, max(first, math.ceil(end * fps - 1e-6))
+
+
+def to_seconds(first: int, last: int, fps: float) -> tuple[Seconds, Seconds]:
+    """Start and end in seconds of frames counted from 1, the last one included.
+
+    Example:
+        >>> to_seconds(1, 50, 25.0)
+        (0.0, 2.0)
+    """
+    return round((first - 1) / fps, 3), round(last / fps, 3)
+
+
+def export_tasks(
+    annotations: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    videos_url: str,
+    fps: float = 25.0,
+    suffix: str = ".mp4",
+) -> tuple[int, Path]:
+    """Write tasks for Label Studio, and its labelling interface beside them.
+
+    Args:
+        annotations: JSON of annotations.
+        output: JSON file of tasks to write.
+        videos_url: what stands in front of the names of the video files.
+        fps: frames a second of the timeline.
+        suffix: of the video files, where the stages do not name them.
+
+    Returns:
+        The number of tasks, and the path of the labelling interface.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`longvale.events.load_annotations`]; if `fps` is not above 0.
+    """
+    if not is_number(fps) or fps <= 0:
+        raise ValueError(f"fps must be above 0, not {fps}")
+    names, relations = _known(annotations)
+    tasks = []
+    for video_id, annotation in load_annotations(annotations).items():
+        url = f"{videos_url.rstrip('/')}/{quote(os.fsencode(names.get(video_id, video_id + suffix)))}"
+        result = [
+            item
+            for index, event in enumerate(annotation.events)
+            for item in _items(index, event, relations.get((video_id, index)), fps)
+        ]
+        data = {"video": url, "fps": fps, "video_id": video_id, "duration": annotation.duration}
+        tasks.append({"data": data, "predictions": [{"model_version": MODEL_VERSION, "score": 0.5, "result": result}]})
+    config = Path(output).with_suffix(".xml")
+    interface = files(__package__).joinpath("label_studio.xml").read_text(encoding="utf-8")
+    choices = "\n".join(f'    <Choice value="{name}"/>' for name in RELATIONS)
+    with atomic_write(config) as file:
+        file.write(interface.replace("    <!-- relations -->", choices))
+    with atomic_write(output) as file:
+        json.dump(tasks, file, ensure_ascii=False)
+    return len(tasks), config
+
+
+def _known(annotations: str | os.PathLike) -> tuple[dict[str, str], dict[tuple[str, int], str]]:
+    """Names of files and relations of events, from the stages beside the annotations, where there are any."""
+    folder = stage_folder(annotations)
+    names, relations = {}, {}
+    if (folder / "videos.jsonl").is_file():
+        names = {r["video_id"]: r["file"] for r in StageLog(folder / "videos.jsonl", ("video_id",)).values()}
+    if (folder / "events.jsonl").is_file():
+        log = StageLog(folder / "events.jsonl", ("video_id", "event_id"))
+        relations = {(r["video_id"], r["event_id"]): r["relation"] for r in log.values() if r["relation"]}
+    return names, relations
+
+
+def _items(index: int, event: Event, relation: str | None, fps: float) -> list[dict[str, Any]]:
+    first, last = to_frames(event.start, event.end, fps)
+    ranges = {"ranges": [{"start": first, "end": last}]}
+    base = {"id": f"e{index}", "to_name": "video"}
+    items = [
+        {**base, "from_name": "events", "type": "timelinelabels", "value": {**ranges, "timelinelabels": ["event"]}},
+        {**base, "from_name": "caption", "type": "textarea", "value": {**ranges, "text": [event.caption]}},
+    ]
+    if relation:
+        items.append({**base, "from_name": "relation", "type": "choices", "value": {**ranges, "choices": [relation]}})
+    return items
+
+
+def import_tasks(
+    exported: str | os.PathLike,
+    annotations: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    annotator: str | None = None,
+) -> tuple[int, Path]:
+    """Read people's work back.
+
+    Videos that nobody worked on stay as they are. The work of one person counts per video, though it be in several
+    tasks: the latest, or `annotator`'s. What is neither a range nor a caption or relation of one, such as lines between
+    regions, boxes and answers about the whole video, is left out, and the log says how much of it.
+
+    Args:
+        exported: JSON export of Label Studio (not JSON_MIN or CSV, which lose which caption has which range).
+        annotations: what was exported.
+        output: annotations to write; `<output>.changes.jsonl` beside it says who changed what.
+        annotator: id or e-mail address of a person.
+
+    Returns:
+        The number of changes, and the path of their list.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: naming the task and the region that cannot be read.
+    """
+    before, tasks = load_annotations(annotations), load_json(exported)
+    _, relations = _known(annotations)
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise ValueError(f"{exported}: must be a list of tasks; export in the format JSON")
+    latest: dict[str, _Work] = {}
+    after, changes, left_out = dict(before), [], Counter[str]()
+    place = ""
+    try:
+        for number, task in enumerate(tasks):
+            place = f"{exported}: task {task.get('id', number)}"
+            for work in _read_work(task, place, before, annotator):
+                if work.video_id not in latest or work.when() >= latest[work.video_id].when():
+                    latest[work.video_id] = work
+        for video_id, work in latest.items():
+            place = work.place
+            after[video_id], done, others = _apply(work, before[video_id], relations)
+            changes += done
+            left_out += others
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    if left_out:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
+        logger.warning("%s: left out what is neither a range nor its caption or relation: %s", exported, counts)
+    save_annotations(after, output)
+    path = Path(output).with_suffix(".changes.jsonl")
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(asdict(change), ensure_ascii=False) + "\n" for change in changes)
+    return len(changes), path
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one person submitted about one video, and the task that it is in."""
+
+    place: str
+    video_id: str
+    fps: float
+    people: list[str]
+    updated_at: str
+    result: Any
+
+    def when(self) -> datetime:
+        """Time of the last change; the earliest time there is if the export does not say."""
+        try:
+            time = datetime.fromisoformat(self.updated_at)
+        except ValueError:
+            return datetime.min.replace(tzinfo=UTC)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _read_work(
+    task: Mapping[str, Any], place: str, before: Mapping[str, Annotation], annotator: str | None
+) -> list[_Work]:
+    """The submitted work of a task, of all people or one, in the order of the export."""
+    data, submitted = task.get("data"), task.get("annotations") or []
+    video_id = data.get("video_id") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(video_id, str) or video_id not in before:
+        raise ValueError(f"data.video_id names no video of the annotations: {video_id!r}")
+    fps = data.get("fps")
+    if not is_number(fps) or fps <= 0:
+        raise ValueError(f"data.fps must be above 0, not {fps!r}")
+    if not isinstance(submitted, list):
+        raise ValueError("annotations must be a list; export in the format JSON")
+    work = [
+        _Work(place, video_id, fps, _people(item), str(item.get("updated_at", "")), item.get("result"))
+        for item in submitted
+        if isinstance(item, dict) and not item.get("was_cancelled")
+    ]
+    return [item for item in work if annotator is None or annotator in item.people]
+
+
+def _apply(
+    work: _Work, old: Annotation, relations: Mapping[tuple[str, int], str]
+) -> tuple[Annotation, list[Change], Counter[str]]:
+    """The annotation after a person's work, what changed, and counts of what is left out by kind."""
+    regions, left_out = _read_regions(work.result)
+    events, changes = [], []
+    who, when = work.people[-1], work.updated_at
+    for region_id, region in regions.items():
+        index = _index_of(region_id, old)
+        kept = None if index is None else old.events[index]
+        relation = None if index is None else relations.get((old.video_id, index))
+        event = _event(region_id, region, kept, work, old.duration)
+        events.append(event)
+        changes += _compare(old.video_id, index, kept, relation, event, region["relation"], who, when)
+    gone = set(range(len(old.events))) - {_index_of(region_id, old) for region_id in regions}
+    for index in sorted(gone):
+        told = _told(old.events[index], relations.get((old.video_id, index)))
+        changes.append(Change(old.video_id, index, "removed", who, when, told, None))
+    ordered = tuple(sorted(events, key=lambda event: (event.start, event.end)))
+    return Annotation(old.video_id, old.duration, ordered, old.extra), changes, left_out
+
+
+def _people(work: Mapping[str, Any]) -> list[str]:
+    """Names by which an annotator is known: the id, and the e-mail address where the export has it."""
+    by = work.get("completed_by")
+    if isinstance(by, dict):
+        return [str(by[name]) for name in ("id", "email") if by.get(name) is not None] or ["unknown"]
+    return [str(by) if by is not None else "unknown"]
+
+
+def _read_regions(result: Any) -> tuple[dict[str, dict[str, Any]], Counter[str]]:
+    """Frames, caption and relation by region id, in the order of the export, and counts of the other items by type."""
+    if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
+        raise ValueError("an annotation has no result that is a list of regions; export in the format JSON")
+    regions: dict[str, dict[str, Any]] = {}
+    left_out = Counter[str]()
+    of_others: set[str] = set()
+    for item in result:
+        kind, value, region_id = str(item.get("type")), item.get("value"), str(item.get("id"))
+        value = value if isinstance(value, dict) else {}
+        field = "ranges" if kind == "timelinelabels" else item.get("from_name")
+        if field not in ("ranges", "caption", "relation") or (field == "ranges" and not value.get("ranges")):
+            left_out[kind] += 1  # a line, a box, an answer about the whole video, the empty range that a box brings
+            of_others.add(region_id)
+            continue
+        if item.get("id") is None:
+            raise ValueError("a region has no id or value; export in the format JSON")
+        region = regions.setdefault(region_id, {"ranges": None, "caption": None, "relation": None})
+        region[field] = _READ[field](value, region_id)
+    for region_id in [region_id for region_id, region in regions.items() if region["ranges"] is None]:
+        region = regions[region_id]
+        if region["caption"] and region_id not in of_others:
+            raise ValueError(f"region {region_id!r} has no range; draw one or remove its caption")
+        left_out.update(f"{name} without a range" for name in ("caption", "relation") if region[name])
+        del regions[region_id]
+    for region_id, region in regions.items():
+        if not region["caption"]:
+            raise ValueError(f"region {region_id!r} has no caption; write one or remove the region")
+    return regions, left_out
+
+
+def _read_range(value: Mapping[str, Any], region_id: str) -> tuple[int, int]:
+    ranges = value["ranges"]
+    only = ranges[0] if isinstance(ranges, list) and len(ranges) == 1 and isinstance(ranges[0], dict) else {}
+    start, end = only.get("start"), only.get("end")
+    if is_number(start) and is_number(end) and start > end:
+        raise ValueError(f"region {region_id!r}: start after end, frames {start} to {end}; correct or remove it")
+    if not (is_number(start) and is_number(end) and start >= 1):
+        raise ValueError(f"region {region_id!r} must have one range of frames from 1 on, not {ranges!r}")
+    return round(start), round(end)
+
+
+def _read_caption(value: Mapping[str, Any], region_id: str) -> str:
+    texts = value.get("text")
+    texts = [texts] if isinstance(texts, str) else [] if texts is None else texts
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"region {region_id!r}: caption must be a text, not {texts!r}")
+    return " ".join(texts).strip()
+
+
+def _read_relation(value: Mapping[str, Any], region_id: str) -> str | None:
+    chosen = value.get("choices") or [None]
+    if not isinstance(chosen, list) or chosen[0] not in (None, *RELATIONS):
+        name = chosen[0] if isinstance(chosen, list) else chosen
+        raise ValueError(f"region {region_id!r}: relation {name!r} is not one of {', '.join(RELATIONS)}")
+    return chosen[0]
+
+
+_READ: dict[str, Any] = {"ranges": _read_range, "caption": _read_caption, "relation": _read_relation}
+
+
+def _index_of(region_id: str, old: Annotation) -> int | None:
+    digits = region_id.removeprefix("e")
+    known = region_id.startswith("e") and digits.isascii() and digits.isdigit() and int(digits) < len(old.events)
+    return int(digits) if known else None
+
+
+def _event(region_id: str, region: Mapping[str, Any], kept: Event | None, work: _Work, duration: Seconds) -> Event:
+    """The event of a region; with the exact times of the event that it was, where nobody moved it."""
+    start, end = to_seconds(*region["ranges"], work.fps)
+    if kept is not None:
+        first, last = to_frames(kept.start, kept.end, work.fps)
+        start = kept.start if region["ranges"][0] == first else start
+        end = kept.end if region["ranges"][1] == last else end
+    latest = max(duration, kept.end if kept else 0.0)
+    if start >= latest:
+        raise ValueError(
+            f"region {region_id!r} ({region['caption']!r}) begins at {start} s, but the video ends at {latest} s; "
+            "move or remove it"
+        )
+    if end > latest + DURATION_TOLERANCE_S:
+        logger.warning("%s: region %r ends at %s s; cut at the video's end, %s s", work.place, region_id, end, latest)
+    return Event(start, min(end, latest), region["caption"])
+
+
+def _told(event: Event, relation: str | None) -> dict[str, Any]:
+    return {"start": event.start, "end": event.end, "caption": event.caption, "relation": relation}
+
+
+def _compare(
+    video_id: str,
+    index: int | None,
+    kept: Event | None,
+    relation: str | None,
+    event: Event,
+    new_relation: str | None,
+    who: str,
+    when: str,
+) -> list[Change]:
+    after = _told(event, new_relation)
+    if kept is None:
+        return [Change(video_id, None, "added", who, when, None, after)]
+    before = _told(kept, relation)
+    kinds = []
+    if (kept.start, kept.end) != (event.start, event.end):
+        kinds.append("moved")
+    if kept.caption.strip() != event.caption:
+        kinds.append("reworded")
+    if relation != new_relation:
+        kinds.append("related anew")
+    return [Change(video_id, index, kind, who, when, before, after) for kind in kinds]

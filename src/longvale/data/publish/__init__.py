@@ -1,0 +1,1 @@
+"""A corpus checked and written as Parquet with a dataset card."""

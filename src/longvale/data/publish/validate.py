@@ -1,0 +1,163 @@
+"""What is wrong in official files, all of it and not only the first: for `longvale data prepare`.
+
+[`longvale.events.load_annotations`] and [`longvale.data.dialogues.load_dialogues`] refuse a file at its first mistake.
+Here each video, event and dialogue is checked by itself, so that the rest can be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...events import Annotation, Seconds, is_number
+from ..dialogues import check_dialogue
+
+#: A file may be this much longer or shorter than its annotation, in seconds or as a share: durations are rounded, and
+#: the sound of a file seldom ends with its picture.
+LENGTH_TOLERANCE_S: Seconds = 1.0
+LENGTH_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a file.
+
+    Args:
+        file: its name.
+        place: such as "video 'abc': event 3".
+        message: what is wrong, with the value and the remedy.
+        keepable: whether the row can stand in a table as it is, for those who want the file as published.
+    """
+
+    file: str
+    place: str
+    message: str
+    keepable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.place}: {self.message}"
+
+
+@dataclass(frozen=True)
+class CheckedVideo:
+    """A video of an annotation file.
+
+    Args:
+        video_id: its key.
+        value: what stands under it in the file.
+        annotation: with the events that are right; None if the video as a whole is refused.
+        places: where the events of `annotation` stand in the file.
+        problems: all that is wrong with it.
+        in_test: whether it is for training and one of the test split too.
+    """
+
+    video_id: str
+    value: Any
+    annotation: Annotation | None
+    places: tuple[int, ...]
+    problems: tuple[Problem, ...] = ()
+    in_test: bool = False
+
+
+def check_video(video_id: str, value: Any, file: str, test_ids: Collection[str] = ()) -> CheckedVideo:
+    """Check a video and each of its events.
+
+    Beside what [`Annotation.from_official`] refuses, an event is wrong if its caption is empty or it repeats an earlier
+    one, and a video for training if it is one of the test split.
+
+    Args:
+        video_id: its key in the file.
+        value: what stands under it.
+        file: name for messages.
+        test_ids: videos of the test split, when this is the file for training.
+
+    Example:
+        >>> value = {"duration": 9.0, "timestamps": [[0, 2], [5, 3]], "sentences": ["A bell.", "A dog."]}
+        >>> checked = check_video("abc", value, "a.json")
+        >>> print(checked.places, *checked.problems)
+        (0,) a.json: video 'abc': event 1: ends (3 s) before it starts (5 s); correct its times
+    """
+    place = f"video {video_id!r}"
+    try:
+        _check_whole(video_id, value)
+    except ValueError as error:
+        return CheckedVideo(video_id, value, None, (), (Problem(file, place, str(error)),))
+    events, places, problems, seen = [], [], [], set()
+    for index, (times, caption) in enumerate(zip(value["timestamps"], value["sentences"], strict=True)):
+        try:
+            one = {**value, "timestamps": [times], "sentences": [caption]}
+            (event,) = Annotation.from_official(video_id, one).events
+            if not caption.strip():
+                raise ValueError("the caption is empty; write one")
+            if event in seen:
+                raise ValueError("repeats an earlier event; keep one of them")
+        except ValueError as error:
+            message = str(error).removeprefix("event 0").lstrip(": ")
+            remedy = "" if ";" in message else "; correct its times" if "start" in message else "; correct it"
+            problems.append(Problem(file, f"{place}: event {index}", message + remedy, fits_columns(times, caption)))
+            continue
+        seen.add(event)
+        events.append(event)
+        places.append(index)
+    in_test = video_id in test_ids
+    if in_test:
+        problems.append(Problem(file, place, "is in the test split too; leave it out of training", True))
+    extra = {name: item for name, item in value.items() if name not in ("duration", "timestamps", "sentences")}
+    annotation = Annotation(video_id, value["duration"], tuple(events), extra)
+    return CheckedVideo(video_id, value, annotation, tuple(places), tuple(problems), in_test)
+
+
+def other_length(video_id: str, lasts: Seconds, annotated: Seconds) -> str | None:
+    """Name a file that lasts longer or shorter than its annotation says, by more than durations are rounded.
+
+    Args:
+        video_id: of both.
+        lasts: seconds of the file.
+        annotated: duration of the annotation in seconds.
+
+    Example:
+        >>> other_length("abc", 30.0, 60.0)
+        'abc: the file lasts 30.0 s, its annotation 60.0 s; take the file that was annotated, or correct the annotation'
+        >>> other_length("abc", 30.4, 30.5)
+    """
+    if abs(lasts - annotated) <= max(LENGTH_TOLERANCE_S, LENGTH_TOLERANCE * annotated):
+        return None
+    return (
+        f"{video_id}: the file lasts {lasts:.1f} s, its annotation {annotated:.1f} s; "
+        "take the file that was annotated, or correct the annotation"
+    )
+
+
+def fits_columns(times: Any, caption: Any) -> bool:
+    """Whether an event, right or wrong, can stand in columns of two numbers and a text."""
+    right = isinstance(times, list) and len(times) == 2 and all(is_number(time) for time in times)
+    return right and isinstance(caption, str)
+
+
+def check_training_dialogue(index: int, dialogue: Any, file: str, test_ids: Collection[str]) -> Problem | None:
+    """Check a dialogue: its format, and that it is not about a video of the test split.
+
+    Args:
+        index: its place in the file.
+        dialogue: an item of the file.
+        file: name for messages.
+        test_ids: videos of the test split.
+    """
+    name = f" (id {dialogue['id']!r})" if isinstance(dialogue, Mapping) and isinstance(dialogue.get("id"), str) else ""
+    try:
+        check_dialogue(dialogue)
+    except ValueError as error:
+        return Problem(file, f"dialogue {index}{name}", str(error))
+    if dialogue["id"] in test_ids:
+        message = "is about a video of the test split; leave it out of training"
+        return Problem(file, f"dialogue {index}{name}", message, True)
+    return None
+
+
+def _check_whole(video_id: str, value: Any) -> None:
+    """Refuse what is wrong with a video apart from single events."""
+    times, sentences = (value.get(n) if isinstance(value, Mapping) else None for n in ("timestamps", "sentences"))
+    if not isinstance(times, list) or not isinstance(sentences, list) or len(times) != len(sentences):
+        Annotation.from_official(video_id, value)  # which says what is wrong
+    Annotation.from_official(video_id, {**value, "timestamps": [], "sentences": []})

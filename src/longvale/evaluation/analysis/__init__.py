@@ -1,0 +1,1 @@
+"""What a model's answers depend on: ablation of modalities and attribution."""

@@ -1,0 +1,213 @@
+"""A language model as the judge of free answers, as Video-ChatGPT's evaluation has it: right or not, and 0 to 5 points.
+
+The judge is a model of any server of the OpenAI kind, or of Hugging Face's inference providers. What it said is on
+disk, resumable like answers are, and is read again when scoring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...chat_client import NoAnswer, Patience
+from ...events import parse_json
+from ...tasks import Prediction, Question
+from ..generation.prediction_log import AnswerLog
+from ..inference import ChatClient
+from .prompting import load_prompt
+
+#: Longest reply in tokens.
+MAX_TOKENS = 2048
+#: Asked once more, with this added, when a reply cannot be read.
+_AGAIN = "Reply with the JSON object alone."
+#: Read in time linear in the length of the reply: no part of them can begin at many places and run on from each.
+_OBJECT = re.compile(r"\{[^{}]*+\}")
+_PRED = re.compile(r"\bpred['\"]?\s{0,8}:\s{0,8}['\"]?(yes|no)\b", re.IGNORECASE)
+_SCORE = re.compile(r"\bscore['\"]?\s{0,8}:\s{0,8}['\"]?([0-5])(?:\.0)?\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who judges, and by which words.
+
+    Args:
+        model: name of the model, as the server knows it, or a Hub id.
+        base_url: of the server, such as "http://127.0.0.1:8000/v1"; None asks Hugging Face's inference providers.
+        prompt: path of a text file with `$question`, `$reference` and `$prediction`; None is ours.
+        workers: requests at a time.
+        timeout_s: deadline of a whole reply in seconds.
+        max_tokens: longest reply. The verdict is a short object; the rest is room for a model that reasons first.
+        token: of the server; by default that of the environment variable LONGVALE_JUDGE_TOKEN, if it is set.
+    """
+
+    model: str
+    base_url: str | None = None
+    prompt: str | None = None
+    workers: int = 4
+    timeout_s: float = 600.0
+    max_tokens: int = MAX_TOKENS
+    token: str | None = field(default=None, repr=False)
+
+
+def judge_answers(
+    judge: Judge,
+    answers: Sequence[Prediction],
+    asked: Mapping[tuple, Question],
+    references: Mapping[tuple, Sequence[str]],
+    log_path: str | os.PathLike,
+    *,
+    progress: bool = True,
+) -> list[Prediction]:
+    """Let a model judge answers; what is judged is on disk and is not asked again.
+
+    Args:
+        judge: who.
+        answers: to judge.
+        asked: the questions by key.
+        references: the right answers by key; the judge is told the first.
+        log_path: JSONL of the replies, in the form of the answers.
+        progress: show a progress bar.
+
+    Returns:
+        The replies, in the order of the answers.
+
+    Raises:
+        NoAnswer: if the judge wrote nothing but reasoning about some; the others are judged and stay.
+        ServerError: if the server cannot be reached or refuses; what was judged before stays.
+        ValueError: if the log is of other answers, another judge or another prompt.
+    """
+    from tqdm.auto import tqdm
+
+    template = load_prompt("judge", judge.prompt)
+    token = judge.token or os.environ.get("LONGVALE_JUDGE_TOKEN")
+    client = ChatClient(judge.model, judge.base_url, token=token, timeout_s=judge.timeout_s)
+    settings: dict[str, Any] = {
+        "judge": judge.model,
+        "server": client.base_url,
+        "prompt": hashlib.sha256(template.template.encode()).hexdigest()[:16],
+        "answers": hashlib.sha256("\n".join(p.to_log() for p in answers).encode(errors="replace")).hexdigest()[:16],
+    }
+    if judge.max_tokens != MAX_TOKENS:  # logs of earlier versions do not name it
+        settings["max_tokens"] = judge.max_tokens
+    given, patience = {answer.key: answer for answer in answers}, Patience()
+
+    def ask(key: tuple) -> Prediction | NoAnswer:
+        text = template.substitute(
+            question=_bare(asked[key].question), reference=references[key][0], prediction=given[key].answer
+        )
+        try:
+            reply = _reply(client, text, judge.max_tokens)
+        except NoAnswer as error:
+            return error
+        return Prediction(given[key].video_id, given[key].task, reply, given[key].sentence_id)
+
+    with AnswerLog(log_path, settings, [asked[answer.key] for answer in answers]) as log:
+        todo = [answer.key for answer in answers if answer.key not in log.done]
+        bar = tqdm(total=len(answers), initial=len(log.done), desc="judged", unit="answer", disable=not progress)
+        with bar, ThreadPoolExecutor(judge.workers) as pool:
+            futures = [pool.submit(ask, key) for key in todo]
+            try:
+                for future in as_completed(futures):
+                    reply = future.result()
+                    bar.update()
+                    if isinstance(reply, NoAnswer):
+                        patience.refused(str(reply))
+                    else:
+                        patience.used()
+                        log.append([reply])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # waits for those under way: they are kept
+                whole = [future.result() for future in futures if not future.cancelled() and not future.exception()]
+                log.append(r for r in whole if isinstance(r, Prediction) and r.key not in log.done)
+                raise
+    if patience.reasons:
+        raise NoAnswer(
+            f"{log.path}: {len(patience.reasons)} of {len(answers)} answers were not judged, the first because of: "
+            f"{patience.reasons[0]}; with another limit delete this file first"
+        )
+    log.finish()
+    return [log.done[answer.key] for answer in answers]
+
+
+def _bare(question: str) -> str:
+    return question.partition("\n")[2]
+
+
+def _reply(client: ChatClient, text: str, max_tokens: int) -> str:
+    """The judge's words; asked a second time if they cannot be read."""
+    for words in (text, f"{text}\n{_AGAIN}"):
+        reply = client.ask(words, max_tokens)
+        if read_verdict(reply) is not None:
+            break
+    return reply
+
+
+def read_verdict(reply: str) -> tuple[bool, int] | None:
+    """Whether a reply says yes, and its points from 0 to 5; None where it says neither.
+
+    Example:
+        >>> read_verdict('Sure! {"pred": "yes", "score": 4}'), read_verdict("{'pred': 'no', 'score': 1}")
+        ((True, 4), (False, 1))
+        >>> read_verdict("I think so.") is None
+        True
+    """
+    for found in _OBJECT.findall(reply):
+        try:
+            value = parse_json(found)
+        except ValueError:
+            continue
+        pred, score = str(value.get("pred", "")).strip().lower(), value.get("score")
+        if pred in ("yes", "no") and isinstance(score, int | float) and 0 <= score <= 5:
+            return pred == "yes", round(score)
+    pred = _PRED.search(reply)
+    score = _SCORE.search(reply, pred.end()) if pred else None
+    return None if score is None else (pred[1].lower() == "yes", int(score[1]))
+
+
+def score_verdicts(replies: Sequence[Prediction], judge: Judge) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Accuracy, the share of yes, and mean points; a reply that cannot be read counts as no with 0 points.
+
+    Returns:
+        `accuracy`, `score`, `unread` replies, `count`, `model`; and a row an answer.
+    """
+    verdicts = [read_verdict(reply.answer) for reply in replies]
+    rows = [
+        {
+            "judge_accuracy": float(verdict is not None and verdict[0]),
+            "judge_score": float(verdict[1] if verdict else 0),
+        }
+        for verdict in verdicts
+    ]
+    return {
+        "accuracy": sum(row["judge_accuracy"] for row in rows) / len(rows),
+        "score": sum(row["judge_score"] for row in rows) / len(rows),
+        "unread": sum(verdict is None for verdict in verdicts),
+        "count": len(rows),
+        "model": judge.model,
+    }, rows
+
+
+def judge_log(predictions_path: str | os.PathLike, task: str) -> Path:
+    """Where the replies about a log's answers to a task are kept."""
+    return Path(f"{predictions_path}.judge.{task}.jsonl")
+
+
+def choose_judge(
+    model: str | None, base_url: str | None, max_tokens: int = MAX_TOKENS, timeout_s: float = 600.0
+) -> Judge | None:
+    """The judge that a command names, or none.
+
+    Raises:
+        ValueError: if there is a server and no model, or no token is allowed.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"--judge-max-tokens must be 1 or more, not {max_tokens}")
+    if model is None and base_url is not None:
+        raise ValueError(f"a judge's server is given ({base_url}) but no judge; name the model with --judge")
+    return None if model is None else Judge(model, base_url, max_tokens=max_tokens, timeout_s=timeout_s)

@@ -1,0 +1,137 @@
+"""The thin edge to a model: loading it, encoding a video once, answering a batch of questions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ...checkpoints.loading import choose_device, load_checkpoint
+from ...events import MODALITIES, Modality
+from ...reasoning import strip_reasoning
+from ...tasks import VIDEO_TOKEN, AnyTask
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: A folder or Hub id, or a loaded model with its processor.
+ModelLike: TypeAlias = str | os.PathLike | tuple[Any, Any]
+#: One array [n, width] a modality, None where a video has none.
+Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
+
+#: Enough for an interval, the longest list of events and the longest caption of the benchmark; 1,024 is the published
+#: evaluation's limit.
+MAX_NEW_TOKENS: dict[AnyTask, int] = {
+    "grounding": 32,
+    "dense_captioning": 1024,
+    "segment_captioning": 256,
+    "music_avqa": 32,
+    "avsd": 128,
+    "avsd_first": 128,
+}
+
+
+def load_model(
+    model: ModelLike, device: str | None = None, *, dtype: str | None = None, load_in_4bit: bool = False
+) -> tuple[Any, Any]:
+    """Load a model for inference together with its processor.
+
+    Args:
+        model: folder written by `save_pretrained`, Hub id, or a (model, processor) pair, which is used as it is.
+        device: such as "cpu" or "cuda:1"; by default an accelerator if there is one, and for a pair where it is.
+        dtype: of the weights, such as "bfloat16"; by default the checkpoint's. Not for a pair.
+        load_in_4bit: quantize the language model to 4 bits, see [`load_checkpoint`]. Not for a pair.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`load_checkpoint`] does.
+    """
+    if isinstance(model, tuple):
+        if dtype is not None or load_in_4bit:
+            raise ValueError("the model is loaded already; give dtype and load_in_4bit where it is loaded")
+        model, processor = model
+        return (model if device is None else model.to(choose_device(device))).eval(), processor
+    from ...models.modeling_longvale import LongVALEForConditionalGeneration
+
+    return load_checkpoint(
+        model, LongVALEForConditionalGeneration, device=device, dtype=dtype, load_in_4bit=load_in_4bit
+    )
+
+
+def token_limits(max_new_tokens: int | Mapping[AnyTask, int] | None = None) -> dict[AnyTask, int]:
+    """The longest answer of each task in tokens: [`MAX_NEW_TOKENS`] unless one number or some tasks' are given.
+
+    Raises:
+        ValueError: if a number is below 1 or a task is unknown.
+    """
+    given = (
+        dict.fromkeys(MAX_NEW_TOKENS, max_new_tokens) if isinstance(max_new_tokens, int) else dict(max_new_tokens or {})
+    )
+    for task, limit in given.items():
+        if task not in MAX_NEW_TOKENS:
+            raise ValueError(f"max_new_tokens: unknown task {task!r}; expected one of {', '.join(MAX_NEW_TOKENS)}")
+        if limit < 1:
+            raise ValueError(f"max_new_tokens must be 1 or more, not {limit}")
+    return MAX_NEW_TOKENS | given
+
+
+def build_prompt(processor: Any, question: str) -> str:
+    """The conversation up to the model's turn, which begins with the answer: without thinking before it.
+
+    Only the first `<video>` of a question stands for the video; control tokens that it spells stay words.
+    """
+    before, token, after = question.partition(VIDEO_TOKEN)
+    content = processor.escape(before) + token + processor.escape(after)
+    # What a template does not know is taken for an argument of the processor.
+    options = {"enable_thinking": False} if "enable_thinking" in (processor.chat_template or "") else {}
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **options
+    )
+
+
+def decode_answers(processor: Any, tokens: Any) -> list[str]:
+    """What a model wrote, without special tokens, reasoning and white space at both ends."""
+    return [strip_reasoning(text).strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def prepare_question(
+    model: Any,
+    processor: Any,
+    questions: Sequence[str],
+    features: Sequence[Features],
+    answers: Sequence[str] | None = None,
+    **text_kwargs: Any,
+) -> Any:
+    """Model inputs of questions about videos, on the model's device.
+
+    Args:
+        questions: texts that hold `<video>`.
+        features: of the video of each question.
+        answers: put behind the questions, to see what the model thinks of them.
+        text_kwargs: for the tokenizer.
+    """
+    columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
+    texts = [build_prompt(processor, question) for question in questions]
+    if answers is not None:
+        texts = [f"{text} {processor.escape(answer)}" for text, answer in zip(texts, answers, strict=True)]
+    return processor(text=texts, **columns, padding=True, return_tensors="pt", **text_kwargs).to(model.device)
+
+
+def answer_batch(
+    model: Any, processor: Any, questions: Sequence[str], features: Sequence[Features], max_new_tokens: int
+) -> list[str]:
+    """Answer questions greedily.
+
+    Args:
+        questions: texts that hold `<video>`.
+        features: of the video of each question.
+        max_new_tokens: of an answer.
+
+    Returns:
+        The answers without reasoning and without white space at both ends.
+    """
+    import torch
+
+    inputs = prepare_question(model, processor, questions, features)
+    with torch.inference_mode():
+        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    return decode_answers(processor, output[:, inputs["input_ids"].shape[1] :])

@@ -1,0 +1,224 @@
+"""The log of answers on disk: appended to while a model answers, resumed after a kill, put in order at the end."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ...events import LONE_SURROGATES, atomic_write, load_json, named_when_full
+from ...tasks import Prediction, Question, load_predictions
+
+logger = logging.getLogger(__name__)
+
+#: Settings that are only recorded: a folder may be moved or spelled in another way; `weights` tells models apart. The
+#: `inputs` are compared per video, `skipped` and `unanswered` are what came of the last run.
+_NOT_COMPARED = ("model", "inputs", "skipped", "unanswered")
+
+
+class AnswerLog:
+    """An official log (JSONL) that is written an answer at a time and picked up where it stopped.
+
+    Beside it stands `<path>.run.json` with the settings of the run, so that answers of different runs never mix. Of
+    several processes the first writes the log, and the others a part each, `<path>.part1` and so on, which the first
+    puts into the log when it finishes or, after a kill, begins again.
+
+    Args:
+        path: the log; its folder is made.
+        settings: what the answers depend on, as JSON values.
+        asked: all questions of the run, in the order of the finished file.
+        inputs: what tells each video's content from another one of its name; answers about a video that has another
+            content now are dropped, and named in a warning. Videos left out are not compared.
+        overwrite: begin anew if the log exists.
+        part: number of the process; 0, the first, opens the log before the others do.
+
+    Attributes:
+        done: the answers on disk, by [`Question.key`].
+        skipped: why nothing was asked about a video, by its id; for the manifest.
+        unanswered: why there is no answer to a question, by its key; for the manifest.
+
+    Raises:
+        ValueError: if the log was made with other settings or by something else, or holds a line that is no answer of
+            this run. What a kill left of a last line is dropped.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "predictions.jsonl")
+        >>> asked = [Question("abc", "grounding", i, "When?", "") for i in (0, 1)]
+        >>> with AnswerLog(path, {"model": "m"}, asked) as log:
+        ...     log.append([Prediction("abc", "grounding", "From 05 to 25.", 1)])
+        >>> with AnswerLog(path, {"model": "m"}, asked) as log:
+        ...     [question.sentence_id for question in asked if question.key not in log.done]
+        [0]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        settings: Mapping[str, Any],
+        asked: Iterable[Question],
+        *,
+        inputs: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+        part: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        self.part = part
+        self.run_path = run_path(self.path)
+        self.asked = [question.key for question in asked]
+        self.done: dict[tuple, Prediction] = {}
+        self.skipped: dict[str, str] = {}
+        self.unanswered: dict[tuple, str] = {}
+        self._file: IO[str] | None = None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite and part == 0:
+            for old in (self.path, self.run_path, *self._parts()):
+                old.unlink(missing_ok=True)
+        self._settings = self._check_settings(json.loads(json.dumps(settings)))
+        if part == 0:
+            self._collect()
+        if self.path.is_file():
+            self._read()
+        if part == 0 and inputs:
+            self._compare_inputs(inputs)
+
+    def _check_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Those of the run that made the log, or these."""
+        remedy = "give another --output, or --overwrite"
+        if self.run_path.is_file():
+            before = load_json(self.run_path)
+            if not isinstance(before, dict):
+                raise ValueError(f"{self.run_path}: must be an object of settings; {remedy}")
+            # Without weights, as of a server, the name is all that tells models apart.
+            recorded = _NOT_COMPARED if settings.get("weights") else [n for n in _NOT_COMPARED if n != "model"]
+            for name in {**before, **settings}:
+                if name not in recorded and before.get(name) != settings.get(name):
+                    raise ValueError(
+                        f"{self.path}: was made with {name} {before.get(name)!r}, not {settings.get(name)!r}; {remedy}"
+                    )
+            return before
+        if self.path.is_file():
+            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which tells how it was made; {remedy}")
+        self._write_settings(settings)
+        return settings
+
+    def _write_settings(self, settings: Mapping[str, Any]) -> None:
+        with atomic_write(self.run_path) as file:
+            json.dump(settings, file, indent=2)
+            file.write("\n")
+
+    def _compare_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Drop the answers about videos that were replaced, and note what the videos are now."""
+        before = self._settings.get("inputs", {} if not self.done else None)
+        if before is None:
+            logger.warning(
+                "%s: was begun by an earlier version of longvale, which did not record what its videos are: its "
+                "answers are taken to be about those that are there now; if one was replaced, give --overwrite",
+                self.path,
+            )
+        elif not isinstance(before, dict):
+            raise ValueError(f"{self.run_path}: inputs must be an object; give another --output, or --overwrite")
+        known = before or {}
+        replaced = {video_id for video_id, identity in inputs.items() if known.get(video_id, identity) != identity}
+        if replaced := sorted(replaced & {prediction.video_id for prediction in self.done.values()}):
+            logger.warning("%s: asked again because the video was replaced: %s", self.path, ", ".join(replaced))
+            self.done = {key: value for key, value in self.done.items() if value.video_id not in replaced}
+            self._write_log()
+        if known != {**known, **inputs}:
+            self._settings = {**self._settings, "inputs": dict(sorted({**known, **inputs}.items()))}
+            self._write_settings(self._settings)
+
+    def _parts(self) -> list[Path]:
+        return [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}.part*") if path.is_file()]
+
+    def _collect(self) -> None:
+        """Put what other processes wrote into the log; what a kill left of a last line is dropped everywhere."""
+        if self.path.is_file():
+            os.truncate(self.path, len(_whole_lines(self.path)))
+        for path in sorted(self._parts()):
+            with self.path.open("ab") as file:
+                file.write(_whole_lines(path))
+            path.unlink()
+
+    def _read(self) -> None:
+        if not _whole_lines(self.path).strip():
+            return
+        asked = set(self.asked)
+        for prediction in load_predictions(self.path):
+            if prediction.key not in asked:
+                raise ValueError(
+                    f"{self.path}: answers a question that is not asked: {prediction.key}; begin again with --overwrite"
+                )
+            # A kill between collecting a part and removing it leaves the same answers twice.
+            if self.done.setdefault(prediction.key, prediction) != prediction:
+                raise ValueError(
+                    f"{self.path}: answers twice, and differently: {prediction.key}; begin again with --overwrite"
+                )
+
+    def __enter__(self) -> AnswerLog:
+        path = self.path.with_name(f"{self.path.name}.part{self.part}") if self.part else self.path
+        self._file = path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with named_when_full(self._file.name):
+            self._file.close()
+
+    def append(self, predictions: Iterable[Prediction]) -> None:
+        """Write answers and hand them to the operating system, so that a kill does not lose them."""
+        with named_when_full(self._file.name):
+            for prediction in predictions:
+                self._file.write(prediction.to_log() + "\n")
+                self.done[prediction.key] = prediction
+            self._file.flush()
+
+    def finish(self) -> None:
+        """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted.
+
+        Questions without an answer are left out, and recorded as such or their videos as skipped.
+
+        For the first process, after the others are done.
+        """
+        if self._parts():
+            self._collect()
+            self._read()
+        self._write_log()
+        missing = dict.fromkeys(key[0] for key in self.asked if key not in self.done and key not in self.unanswered)
+        left_out = {
+            "skipped": {v: self.skipped.get(v, "the process that read it says why") for v in missing},
+            "unanswered": {"/".join(map(str, key)): reason for key, reason in self.unanswered.items()},
+        }
+        if any(self._settings.get(name, {}) != values for name, values in left_out.items()):
+            self._settings = {**self._settings, **left_out}
+            self._write_settings(self._settings)
+
+    def _write_log(self) -> None:
+        with atomic_write(self.path) as file:
+            file.writelines(self.done[key].to_log() + "\n" for key in self.asked if key in self.done)
+
+
+def format_skipped(log: str | os.PathLike) -> list[str]:
+    """The videos that nothing was asked about and the questions without an answer, as the manifest of a log says."""
+    lines, manifest = [], load_json(run_path(log))
+    for name, what in (("skipped", "videos, whose questions"), ("unanswered", "questions, which")):
+        if left_out := manifest.get(name, {}):
+            lines.append(f"{name}: {len(left_out)} {what} count as missing")
+            lines += [f"  {item}: {reason}" for item, reason in left_out.items()]
+    return lines
+
+
+def run_path(log: str | os.PathLike) -> Path:
+    """Where the manifest of a log stands."""
+    return Path(log).with_name(f"{Path(log).name}.run.json")
+
+
+def _whole_lines(path: Path) -> bytes:
+    lines = path.read_bytes().rpartition(b"\n")
+    return lines[0] + lines[1]

@@ -1,0 +1,304 @@
+"""Many questions about videos: what the questions about one have in common is computed once.
+
+A prompt begins with the conversation's opening and the video, some hundreds of tokens, and only then come the words of
+the question, some tens. The towers run once a video, and so does the language model over that beginning; its cache of
+keys and values is continued by all questions of a batch at a time, those about other videos among them. The answers are
+those of one call a question, as the published evaluation makes them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...events import MODALITIES
+from .model import Features, build_prompt, decode_answers
+from .sampling import GREEDY, Decoding, seeded_noise
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...models.media import Media
+
+#: Of a prompt, in tokens: what comes up to the end of the video, and what comes after.
+Tokens = tuple[int, ...]
+
+#: Tokens of a batch, those to be generated among them, that fit beside a 7B model on one GPU of 40 GB.
+BATCH_TOKENS = 32_768
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question to a batch.
+
+    Args:
+        video: place of its video among those of the prefixes.
+        question: text that holds `<video>`.
+        name: tells questions apart where answers are sampled.
+    """
+
+    video: int
+    question: str
+    name: str = ""
+
+
+def answer_about_video(
+    model: Any,
+    processor: Any,
+    video: Features | str | Media,
+    questions: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int = 16,
+) -> list[str]:
+    """Answer questions about one video greedily.
+
+    Args:
+        model: as [`LongVALEForConditionalGeneration`], with any language model.
+        processor: as [`LongVALEProcessor`].
+        video: stored features by modality, or what the processor takes: a path, frames, what `read_media` read.
+        questions: texts that hold `<video>`.
+        max_new_tokens: of an answer.
+        batch_size: questions answered together. Memory grows with it, not with the number of questions.
+
+    Returns:
+        The answers in the order of the questions, stripped of white space at both ends.
+
+    Raises:
+        ValueError: if the video has no features, or a question does not hold `<video>`.
+
+    Example:
+        >>> questions = ["<video>\\nWhen does the bell ring?"]
+        >>> answer_about_video(model, processor, "video.mp4", questions, max_new_tokens=32)  # doctest: +SKIP
+        ['From 05 to 50.']
+    """
+    return VideoPrefix(model, processor, video).answer(questions, max_new_tokens, batch_size)
+
+
+class VideoPrefixes:
+    """Videos that questions are asked about again and again.
+
+    Args:
+        model: as [`LongVALEForConditionalGeneration`], with any language model.
+        processor: as [`LongVALEProcessor`].
+        videos: stored features by modality of each; or of one what the processor takes, see [`answer_about_video`].
+
+    Raises:
+        ValueError: if a video has no features.
+    """
+
+    def __init__(self, model: Any, processor: Any, videos: Sequence[Features | str | Media]) -> None:
+        self.model, self.processor = model, processor
+        self._features, self._counts = _encode(model, processor, videos)
+        self._caches: list[_Cache] = []
+
+    def answer(
+        self,
+        asked: Sequence[Ask],
+        max_new_tokens: int,
+        batch_size: int = 16,
+        batch_tokens: int = BATCH_TOKENS,
+        decoding: Decoding = GREEDY,
+        done: Container[int] = (),
+    ) -> Iterator[tuple[list[int], list[str]]]:
+        """Answer questions, a batch at a time.
+
+        Args:
+            asked: the questions.
+            max_new_tokens: of an answer.
+            batch_size: questions answered together at most.
+            batch_tokens: tokens of a batch at most, those to be generated among them; one question is always answered.
+            decoding: greedy, or sampled by the question's name.
+            done: places of questions whose answers are known. They stay in their batches, so that rounding is as it
+                was, and batches of nothing else are left out.
+
+        Yields:
+            Places of the questions of a batch in `asked`, and their answers as the model wrote them.
+
+        Raises:
+            ValueError: if a question does not hold `<video>`, or a size is below 1.
+        """
+        import torch
+
+        for name, size in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+            if size < 1:
+                raise ValueError(f"{name} must be 1 or more, not {size}")
+        if all(place in done for place in range(len(asked))):
+            return
+        rows = self._split(asked)
+        heads = dict.fromkeys((video, head) for video, head, _ in rows)
+        with torch.inference_mode():
+            self._compute(list(heads))
+            for cache in self._caches:
+                mine = {place: row[2] for place, row in enumerate(rows) if row[:2] in cache.row_of}
+                for places in _batches(mine, cache, max_new_tokens, batch_size, batch_tokens):
+                    if all(place in done for place in places):
+                        continue
+                    names = [asked[place].name for place in places]
+                    chosen = [(cache.row_of[rows[place][:2]], rows[place][2]) for place in places]
+                    yield places, self._generate(cache, chosen, max_new_tokens, decoding, names)
+
+    def _split(self, asked: Sequence[Ask]) -> list[tuple[int, Tokens, Tokens]]:
+        """Of each question its video and the tokens of its prompt, up to the end of the video and after it."""
+        prompts = [build_prompt(self.processor, ask.question) for ask in asked]
+        texts = self.processor.expand_placeholders(prompts, [self._counts[ask.video] for ask in asked])
+        rows = []
+        for ask, text in zip(asked, texts, strict=True):
+            tokens = tuple(self.processor.tokenize_prompts(text)["input_ids"])
+            end = len(tokens) - tokens[::-1].index(self.processor.video_token_id)
+            if end == len(tokens):
+                raise ValueError("nothing follows the video in the prompt; the chat template must begin an answer")
+            rows.append((ask.video, tokens[:end], tokens[end:]))
+        return rows
+
+    def _compute(self, heads: Sequence[tuple[int, Tokens]]) -> None:
+        """The caches of keys and values of heads; kept until others are needed."""
+        if all(any(head in cache.row_of for cache in self._caches) for head in heads):
+            return
+        self._caches = []
+        together: dict[int, list[tuple[int, Tokens]]] = {}
+        padded = _takes_padding(self.model)
+        for head in heads:
+            together.setdefault(0 if padded else len(head[1]), []).append(head)
+        for some in together.values():
+            self._caches.append(self._prefill(some, padded))
+
+    def _prefill(self, heads: Sequence[tuple[int, Tokens]], padded: bool) -> _Cache:
+        import torch
+
+        ids, mask = _padded_left([head for _, head in heads], self.processor.tokenizer.pad_token_id)
+        videos = torch.tensor([video for video, _ in heads], device=self.model.device)
+        features = {name: values[videos] for name, values in self._features.items()}
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # as `generate` has it: padding has no place of its own
+        texts = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        texts = {name: values.to(self.model.device) for name, values in texts.items()}
+        cache = self.model(**texts, **features, use_cache=True, logits_to_keep=1).cache
+        return _Cache(cache, ids, mask, {head: row for row, head in enumerate(heads)}, padded)
+
+    def _generate(
+        self,
+        prefix: _Cache,
+        rows: Sequence[tuple[int, Tokens]],
+        max_new_tokens: int,
+        decoding: Decoding,
+        names: Sequence[str],
+    ) -> list[str]:
+        """Answers to a batch: of each question the row of its head and the tokens after, padded between the two."""
+        import torch
+
+        from .preallocated_cache import roomy_cache
+
+        chosen = torch.tensor([row for row, _ in rows])
+        tails, tail_mask = _padded_left([tail for _, tail in rows], self.processor.tokenizer.pad_token_id)
+        ids = torch.cat([prefix.ids[chosen], tails], dim=1)
+        mask = torch.cat([prefix.mask[chosen], tail_mask], dim=1)
+        if prefix.padded:
+            cache = roomy_cache(prefix.cache, chosen.to(self.model.device), tails.shape[1] + max_new_tokens)
+        else:
+            cache = copy.deepcopy(prefix.cache)  # generation goes on in it
+            cache.reorder_cache(chosen.to(self.model.device))
+        output = self.model.generate(
+            input_ids=ids.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
+            cache=cache,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            **seeded_noise(decoding, names),
+        )
+        return decode_answers(self.processor, output[:, ids.shape[1] :])
+
+
+class VideoPrefix(VideoPrefixes):
+    """One video that questions are asked about again and again; see [`answer_about_video`].
+
+    Args:
+        model, processor, video: as there.
+    """
+
+    def __init__(self, model: Any, processor: Any, video: Features | str | Media) -> None:
+        super().__init__(model, processor, [video])
+
+    def answer(self, questions: Sequence[str], max_new_tokens: int, batch_size: int = 16) -> list[str]:
+        """Answer questions greedily, without reasoning; as [`answer_about_video`]."""
+        answers = [""] * len(questions)
+        for places, texts in super().answer([Ask(0, text) for text in questions], max_new_tokens, batch_size):
+            for place, text in zip(places, texts, strict=True):
+                answers[place] = text
+        return answers
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """Keys and values of heads, [heads, ...], with their tokens and mask [heads, longest], padded on the left.
+
+    `row_of` tells the row of a video's head; unless `padded`, nothing may be padded in it or after it.
+    """
+
+    cache: Any
+    ids: torch.Tensor
+    mask: torch.Tensor
+    row_of: Mapping[tuple[int, Tokens], int]
+    padded: bool
+
+
+def _encode(
+    model: Any, processor: Any, videos: Sequence[Features | str | Media]
+) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """The model's inputs of videos as features, and how many placeholders each needs."""
+    import torch
+
+    stored = all(isinstance(video, Mapping) for video in videos)
+    if stored:
+        columns = {f"{m}_features": [video.get(m) for video in videos] for m in MODALITIES}
+        inputs, counts = processor.video_inputs(**columns)
+    else:
+        inputs, counts = processor.video_inputs(videos=list(videos))
+    inputs = {name: values.to(model.device) for name, values in inputs.items()}
+    if not stored:
+        with torch.inference_mode():
+            encoded = model.encode(**inputs)
+        inputs = {f"{modality}_features": values for modality, (values, _) in encoded.items()}
+        inputs |= {f"{modality}_features_mask": mask for modality, (_, mask) in encoded.items()}
+    return inputs, counts
+
+
+def _padded_left(rows: Sequence[Tokens], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, [rows, longest] both."""
+    import torch
+
+    ids = torch.full((len(rows), max(map(len, rows))), pad)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(rows):
+        ids[row, -len(tokens) :] = torch.tensor(tokens)
+        mask[row, -len(tokens) :] = 1
+    return ids, mask
+
+
+def _takes_padding(model: Any) -> bool:
+    """Whether padding between video and question is harmless: masked in full attention, it is not where a window
+    slides over the tokens or a state runs through them."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config.get_text_config()).layers)
+
+
+def _batches(
+    tail_of: Mapping[int, Tokens], prefix: _Cache, max_new_tokens: int, size: int, tokens: int
+) -> Iterator[list[int]]:
+    """Places of questions that are answered together: of like length, or where they must not be padded of the same.
+
+    The longest come first: if memory is too short for them, this shows at once.
+    """
+    batch: list[int] = []
+    row_tokens = 0
+    for place in sorted(tail_of, key=lambda place: (-len(tail_of[place]), place)):
+        same = prefix.padded or (batch and len(tail_of[batch[0]]) == len(tail_of[place]))
+        if batch and (len(batch) == size or (len(batch) + 1) * row_tokens > tokens or not same):
+            yield batch
+            batch = []
+        if not batch:
+            row_tokens = prefix.ids.shape[1] + len(tail_of[place]) + max_new_tokens
+        batch.append(place)
+    if batch:
+        yield batch

@@ -1,0 +1,142 @@
+"""A picture of one video's timeline: what the annotations say, what a model answered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ...data.statistics import read_splits
+from ...events import Annotation, Event
+from ...names import look_up, spellings
+from ...plotting import STRIP_PICTURES, save_figure
+from ...tasks import Prediction, load_predictions
+from ..ask import Answer, read_answer
+from .figures import timeline_figure
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+
+#: Shorter side of the film strip's pictures in pixels.
+_STRIP_SIZE = 96
+
+
+def plot_video(
+    video_id: str,
+    data: str | os.PathLike,
+    output: str | os.PathLike,
+    predictions: str | os.PathLike | None = None,
+    video: str | os.PathLike | None = None,
+) -> list[Path]:
+    """Draw the timeline of one video.
+
+    Args:
+        video_id: in the annotations.
+        data: folder with official annotation files, or one such file.
+        output: name of the pictures, see [`longvale.plotting.save_figure`].
+        predictions: log of answers; those about the video are drawn beside the annotation.
+        video: its file, for a film strip above; None draws none.
+
+    Returns:
+        The paths of the PNG and of the SVG.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the annotations do not know the video, or the log holds no answer about it.
+    """
+    annotation = find_video(video_id, data)
+    dense, grounding = None, None
+    if predictions is not None:
+        answers = [p for p in load_predictions(predictions) if p.video_id in spellings(video_id)]
+        if not answers:
+            raise ValueError(f"{predictions}: holds no answer about video {video_id!r}")
+        dense, grounding = read_answers(annotation, answers)
+    pictures = None if video is None else strip_pictures(video)
+    figure = timeline_figure(annotation, dense, grounding, captions=True, pictures=pictures, title=video_id)
+    return save_figure(figure, output)
+
+
+def strip_pictures(video: str | os.PathLike) -> np.ndarray | None:
+    """The pictures of a video's film strip: uint8 [16, H, W, 3]; None where there is only sound.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`longvale.models.media.read_media`].
+    """
+    from ...models.media import read_media
+
+    return read_media(video, num_frames=STRIP_PICTURES, size=_STRIP_SIZE, max_duration_s=None).frames
+
+
+def plot_answer(answer: Answer, output: str | os.PathLike) -> list[Path]:
+    """Draw the events that an answer names over the seconds of the video.
+
+    Args:
+        answer: of [`longvale.evaluation.ask.ask`].
+        output: name of the pictures, see [`longvale.plotting.save_figure`].
+
+    Returns:
+        The paths of the PNG and of the SVG.
+
+    Raises:
+        ValueError: if the answer names no event.
+    """
+    if not answer.events:
+        raise ValueError(f"the answer names no event, so there is nothing to draw: {' '.join(answer.text.split())!r}")
+    return save_figure(timeline_figure(Annotation("video", answer.duration), answer.events, captions=True), output)
+
+
+def find_video(video_id: str, data: str | os.PathLike) -> Annotation:
+    """The annotation of a video in any split.
+
+    Raises:
+        ValueError: if there is none, naming ids that are spelled like it.
+    """
+    known = {video.video_id: video for videos in read_splits(data).values() for video in videos}
+    return pick_video(known, video_id, data)
+
+
+def pick_video(known: Mapping[str, T], video_id: str, place: str | os.PathLike) -> T:
+    """The value of a video by its id.
+
+    Raises:
+        ValueError: if there is none, naming ids that are spelled like it.
+
+    Example:
+        >>> pick_video({"v10": 1}, "v1", "a.json")
+        Traceback (most recent call last):
+        ValueError: a.json: no video 'v1'; did you mean 'v10'?
+    """
+    value = look_up(known, video_id)
+    if value is None:
+        near = get_close_matches(video_id, known, n=3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = hint or (f"it knows {next(iter(known))!r}, for instance" if known else "it knows none")
+        raise ValueError(f"{place}: no video {video_id!r}; {hint}")
+    return value
+
+
+def read_answers(
+    annotation: Annotation, answers: Sequence[Prediction]
+) -> tuple[list[Event] | None, dict[int, Event | None]]:
+    """What [`longvale.evaluation.reporting.figures.timeline_figure`] draws of answers about a video.
+
+    Args:
+        annotation: of the video.
+        answers: about it, of any task.
+
+    Returns:
+        The events of the dense captioning answer, None without one; and by the event asked about what its grounding
+        answer names, None where it names nothing.
+    """
+    dense, grounding = None, {}
+    for answer in answers:
+        if answer.task == "dense_captioning":
+            dense = list(read_answer(answer.answer, annotation.duration, answer.task))
+        elif answer.task == "grounding" and answer.sentence_id in range(len(annotation.events)):
+            named = read_answer(answer.answer, annotation.duration, answer.task)
+            grounding[answer.sentence_id] = named[0] if named else None
+    return dense, dict(sorted(grounding.items()))

@@ -1,0 +1,1 @@
+"""Predictions to scores: pairing, breakdowns, confidence intervals, comparison of runs."""

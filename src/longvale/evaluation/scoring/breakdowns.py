@@ -1,0 +1,111 @@
+"""What a score may depend on: questions in groups by length, by number of events, by modality and relation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...events import RELATIONS, Annotation
+from ...tasks import Task
+from .score import GROUPS, modality_group
+
+#: Numbers are cut into so many groups of about as many questions each: their intervals are then about as wide.
+_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Facet:
+    """Questions in groups by one property.
+
+    Args:
+        name: of the property.
+        groups: places of the questions by the label of their group, in the order to show them.
+    """
+
+    name: str
+    groups: Mapping[str, Sequence[int]]
+
+
+def facets(
+    task: Task, asked: Sequence[tuple[str, int | None]], annotations: Mapping[str, Annotation]
+) -> tuple[list[Facet], list[str]]:
+    """The groups of a task's questions.
+
+    Args:
+        task: of the questions; dense captioning asks about a video, the others about one event.
+        asked: video id and sentence id of each question.
+        annotations: by video id.
+
+    Returns:
+        The facets with two groups or more, and the names of the others: all questions are alike in these, or the
+        annotations do not tell.
+
+    Example:
+        >>> from longvale.events import Event
+        >>> events = (Event(0, 5, "A bell.", ("audio",)), Event(5, 25, "A dog.", ("visual",)))
+        >>> found, lacking = facets("grounding", [("a", 0), ("a", 1)], {"a": Annotation("a", 30.0, events)})
+        >>> [(facet.name, dict(facet.groups)) for facet in found]
+        [('event length', {'under 8 s': [0], '8 s and more': [1]}), ('modality', {'visual': [1], 'audio': [0]})]
+        >>> lacking
+        ['video length', 'events in the video', 'relation']
+    """
+    videos = [annotations[video_id] for video_id, _ in asked]
+    found = [
+        Facet("video length", number_groups([video.duration for video in videos], " s")),
+        Facet("events in the video", number_groups([len(video.events) for video in videos], whole=True)),
+    ]
+    if task != "dense_captioning":
+        events = [annotations[video_id].events[index] for video_id, index in asked]
+        found += [
+            Facet("event length", number_groups([event.length for event in events], " s")),
+            Facet("modality", _named_groups([modality_group(event) for event in events], GROUPS)),
+            Facet("relation", _named_groups([event.relation for event in events], RELATIONS)),
+        ]
+    return [f for f in found if len(f.groups) > 1], [f.name for f in found if len(f.groups) < 2]
+
+
+def number_groups(values: Sequence[float], unit: str = "", *, whole: bool = False) -> dict[str, list[int]]:
+    """Places of numbers in up to five groups of about the same size, by labels such as "15 to 30 s".
+
+    The bounds are quantiles, rounded to two digits; a group holds its lower bound and not its upper one, which `whole`
+    numbers show.
+
+    Example:
+        >>> number_groups([4.0, 16.0, 44.0, 45.0], " s")
+        {'under 11 s': [0], '11 to 22 s': [1], '22 s and more': [2, 3]}
+        >>> number_groups([1, 1, 2, 3, 9], whole=True)
+        {'1': [0, 1], '2': [2], '3 to 4': [3], '5 and more': [4]}
+    """
+    quantiles = np.quantile(np.asarray(values, dtype=float), np.arange(1, _PARTS) / _PARTS)
+    bounds: list[float] = []
+    for bound in sorted({_round(value, whole) for value in quantiles}):
+        lowest = bounds[-1] if bounds else -np.inf
+        if any(lowest <= value < bound for value in values) and any(value >= bound for value in values):
+            bounds.append(bound)
+    groups: dict[int, list[int]] = {}
+    for place, value in enumerate(values):
+        groups.setdefault(int(np.searchsorted(bounds, value, side="right")), []).append(place)
+    return {_label(bounds, part, unit, whole, min(values)): groups[part] for part in sorted(groups)}
+
+
+def _round(value: float, whole: bool) -> float:
+    return int(np.ceil(value)) if whole else float(f"{value:.2g}")
+
+
+def _label(bounds: Sequence[float], part: int, unit: str, whole: bool, least: float) -> str:
+    if not bounds:
+        return "all"
+    if part == len(bounds):
+        return f"{bounds[-1]:g}{unit} and more"
+    if not whole:
+        return f"{bounds[part - 1]:g} to {bounds[part]:g}{unit}" if part else f"under {bounds[0]:g}{unit}"
+    first, last = bounds[part - 1] if part else least, bounds[part] - 1
+    return f"{first:g}{unit}" if first == last else f"{first:g} to {last:g}{unit}"
+
+
+def _named_groups(values: Sequence[Any], names: Sequence[str]) -> dict[str, list[int]]:
+    groups = {name: [place for place, value in enumerate(values) if value == name] for name in names}
+    return {name: places for name, places in groups.items() if places}

@@ -1,0 +1,193 @@
+"""Runs side by side: the answers of several models to the same questions, scored question by question."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.sources import load_videos
+from ...events import Annotation, load_json
+from ...tasks import TASKS, Prediction, Task, load_predictions
+from ...timecodes import Protocol
+from ..generation.prediction_log import run_path
+from .bootstrap import mean_intervals
+from .score import count_answers, score_answers
+
+#: How runs are called in tables and pictures; a page with more runs could not be read.
+LETTERS = "ABCDEF"
+
+#: What a folder of `longvale evaluate` calls its log.
+LOG_NAME = "predictions.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The answers of one run.
+
+    Args:
+        letter: one of [`LETTERS`].
+        path: of the log.
+        predictions: the answers.
+        manifest: what stands beside the log about how it was made; None if nothing does.
+    """
+
+    letter: str
+    path: Path
+    predictions: Sequence[Prediction]
+    manifest: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What the runs score in one task.
+
+    Args:
+        asked: video id and sentence id of each question that all runs answered.
+        overall: the scores of each run, by its letter.
+        counts: of each run, see [`longvale.evaluation.scoring.score.score_predictions`].
+        rows: the scores of each question, in the order of `asked`, by the run's letter.
+    """
+
+    asked: Sequence[tuple[str, int | None]]
+    overall: Mapping[str, Mapping[str, Any]]
+    counts: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Sequence[Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over questions and the interval of a bootstrap over their videos; none where there is one video only."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def load_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
+    """Read the logs of runs.
+
+    Args:
+        paths: logs (JSONL), or folders that hold a [`LOG_NAME`].
+
+    Raises:
+        FileNotFoundError: if a log is missing.
+        ValueError: if there is none or more than there are letters, one is given twice, or a log is refused.
+    """
+    if not 1 <= len(paths) <= len(LETTERS):
+        raise ValueError(f"give 1 to {len(LETTERS)} runs, not {len(paths)}")
+    logs = [Path(path, LOG_NAME) if Path(path).is_dir() else Path(path) for path in paths]
+    resolved = [log.resolve() for log in logs]
+    if repeated := [str(log) for log, whole in zip(logs, resolved, strict=True) if resolved.count(whole) > 1]:
+        raise ValueError(f"{repeated[0]}: given more than once; name each run once")
+    return [Run(letter, log, load_predictions(log), _manifest(log)) for letter, log in zip(LETTERS, logs, strict=False)]
+
+
+def _manifest(log: Path) -> Mapping[str, Any] | None:
+    path = run_path(log)
+    if not path.is_file():
+        return None
+    manifest = load_json(path)
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path}: must be an object that tells how the run was made")
+    return manifest
+
+
+def score_runs(
+    runs: Sequence[Run],
+    references: str | os.PathLike,
+    *,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+) -> tuple[dict[Task, TaskScores], dict[str, Annotation]]:
+    """Score the tasks that all runs answered.
+
+    Args:
+        runs: of [`load_runs`].
+        references: annotations (JSON).
+        protocol: `strict` or `official`.
+        partial: take the questions that all runs answered, instead of refusing a run that lacks one.
+
+    Returns:
+        The scores by task, and the annotations by video id.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`longvale.evaluation.scoring.score.score`] does, naming the run's log.
+        ValueError: if the runs have no task, or no question, in common.
+    """
+    annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references))}
+    answered = [{p.task for p in run.predictions} for run in runs]
+    tasks = [task for task in TASKS if all(task in some for some in answered)]
+    if not tasks:
+        raise ValueError("the runs have no task in common; give runs that answered the same questions")
+    return {task: _score_task(task, runs, annotations, protocol, partial) for task in tasks}, annotations
+
+
+def _score_task(
+    task: Task, runs: Sequence[Run], annotations: Mapping[str, Annotation], protocol: Protocol, partial: bool
+) -> TaskScores:
+    counts, answers = {}, {}
+    for run in runs:
+        # A question that was asked more than once counts by its first answer.
+        mine = [p for p in run.predictions if p.task == task and p.query_id == 0]
+        try:
+            counts[run.letter] = count_answers(task, mine, annotations, protocol=protocol, partial=partial)
+        except ValueError as error:
+            raise ValueError(f"{run.path}: {error}") from None
+        answers[run.letter] = {(p.video_id, p.sentence_id): p for p in mine}
+    common = set.intersection(*(set(some) for some in answers.values()))
+    asked = [key for key in answers[runs[0].letter] if key in common]
+    if not asked:
+        raise ValueError(f"{task}: no question was answered by all runs")
+    overall, rows = {}, {}
+    for letter, some in answers.items():
+        overall[letter], rows[letter] = score_answers(task, [some[key] for key in asked], annotations, protocol)
+    return TaskScores(asked, overall, counts, rows)
+
+
+def mean_of(asked: Sequence[tuple[str, int | None]], values: Sequence[float], places: Sequence[int]) -> Mean:
+    """The mean of some questions' scores, and its interval.
+
+    Example:
+        >>> mean_of([("a", 0), ("a", 1), ("b", 0)], [0.5, 1.0, 0.0], [0, 1])
+        Mean(value=0.75, low=None, high=None)
+    """
+    videos: dict[str, list[float]] = {}
+    for place in places:
+        videos.setdefault(asked[place][0], []).append(values[place])
+    counts = np.array([len(some) for some in videos.values()], dtype=float)
+    means = np.array([sum(some) for some in videos.values()]) / counts
+    value = float(counts @ means / counts.sum())
+    if len(videos) < 2:
+        return Mean(value)
+    low, high = mean_intervals(means[:, None], counts)
+    return Mean(value, float(low[0]), float(high[0]))
+
+
+def rank_videos(scores: TaskScores, score: str) -> dict[str, dict[str, float]]:
+    """The mean score of each video by id and run, the best video first (by the mean of the runs)."""
+    videos: dict[str, dict[str, list[float]]] = {}
+    for letter, rows in scores.rows.items():
+        for (video_id, _), row in zip(scores.asked, rows, strict=True):
+            videos.setdefault(video_id, {}).setdefault(letter, []).append(row[score])
+    means = {key: {name: sum(some) / len(some) for name, some in runs.items()} for key, runs in videos.items()}
+    return dict(sorted(means.items(), key=lambda item: (-sum(item[1].values()), item[0])))
+
+
+def choose_videos(ranked: Mapping[str, Mapping[str, float]], number: int) -> dict[str, list[str]]:
+    """The videos to show, each once: the best, the worst, and those on which the runs differ most.
+
+    Example:
+        >>> choose_videos({"a": {"A": 1.0, "B": 1.0}, "b": {"A": 0.9, "B": 0.1}, "c": {"A": 0.0, "B": 0.1}}, 1)
+        {'best': ['a'], 'worst': ['c'], 'most different': ['b']}
+    """
+    order = list(ranked)
+    best = order[:number]
+    worst = [video_id for video_id in reversed(order) if video_id not in best][:number]
+    spread = {key: max(runs.values()) - min(runs.values()) for key, runs in ranked.items() if key not in best + worst}
+    different = [key for key in sorted(spread, key=lambda key: (-spread[key], key)) if spread[key] > 0][:number]
+    return {name: some for name, some in (("best", best), ("worst", worst), ("most different", different)) if some}

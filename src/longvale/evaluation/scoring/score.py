@@ -1,0 +1,286 @@
+"""From a log of answers to scores: reads, checks, pairs with the annotations and calls the metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ...data.sources import load_videos
+from ...events import Annotation, Event, atomic_write
+from ...metrics.answers import read_caption, read_events, read_span
+from ...metrics.dense_captioning.compute_score import score_videos
+from ...metrics.grounding.compute_score import compute_score as score_grounding
+from ...metrics.segment_captioning.compute_score import score_segments
+from ...tasks import TASKS, ZERO_SHOT_TASKS, Prediction, Task, check_tasks, load_predictions, questions
+from ...timecodes import PROTOCOLS, Protocol, parse_events, parse_span
+from ..benchmarks.judge import Judge
+from ..benchmarks.scoring import format_zero_shot, score_zero_shot
+from .validate import check_answers, format_counts, means_by_video
+
+#: Groups of events in tables: those perceived in one modality only, and those in several.
+GROUPS = ("visual", "audio", "speech", "joint")
+
+#: What the table shows of each task, in this order; scores.json holds more.
+TABLE: dict[Task, tuple[str, ...]] = {
+    "grounding": ("mIoU", "R@0.3", "R@0.5", "R@0.7"),
+    "dense_captioning": ("soda_c", "METEOR", "CIDEr", "BLEU_4", "ROUGE_L", "precision", "recall", "F1"),
+    "segment_captioning": ("METEOR", "CIDEr", "BLEU_4", "ROUGE_L"),
+}
+
+#: Scores of all answers of a task by name; and those of each answer, in the order of the answers.
+Scores: TypeAlias = dict[str, Any]
+Rows: TypeAlias = list[dict[str, float]]
+
+
+def score(
+    predictions_path: str | os.PathLike,
+    references_path: str | os.PathLike,
+    *,
+    tasks: Iterable[str] | None = None,
+    protocol: str = "strict",
+    partial: bool = False,
+    judge: Judge | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score a log of answers.
+
+    Args:
+        predictions_path: official log (JSONL).
+        references_path: official annotations (JSON). Where an `events.jsonl` beside them tells the events' modalities,
+            grounding is also scored a group of events. For answers to a zero-shot task its official file.
+        tasks: which tasks to score; by default those that have an answer in the log.
+        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`]; of MUSIC-AVQA one
+            of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
+        partial: allow questions without an answer. They are left out of the scores and counted.
+        judge: lets a language model judge the answers to a zero-shot task too.
+        progress: show a progress bar while the judge works.
+
+    Returns:
+        What [`score_predictions`] returns.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is refused, or the log does not fit the annotations; see [`score_predictions`].
+    """
+    predictions = load_predictions(predictions_path)
+    answered = {prediction.task for prediction in predictions}
+    wanted = [task for task in (*TASKS, *ZERO_SHOT_TASKS) if task in answered] if tasks is None else check_tasks(tasks)
+    if zero_shot := [task for task in wanted if task in ZERO_SHOT_TASKS]:
+        if len(zero_shot) < len(wanted):
+            raise ValueError(f"{predictions_path}: holds answers of several benchmarks; name the tasks of one")
+        options = {"protocol": protocol, "partial": partial, "judge": judge, "progress": progress}
+        return score_zero_shot(predictions_path, predictions, references_path, zero_shot, **options)
+    if judge is not None:
+        raise ValueError("a judge is for answers to zero-shot tasks; those of LongVALE have metrics")
+    annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
+    try:
+        return score_predictions(predictions, annotations, tasks=tasks, protocol=protocol, partial=partial)
+    except ValueError as error:
+        raise ValueError(f"{predictions_path}: {error}") from None
+
+
+def save_scores(scores: Mapping[str, Any], path: str | os.PathLike, *, by_video: bool = False) -> None:
+    """Write scores as JSON at full precision; the file appears whole or not at all.
+
+    Args:
+        scores: of [`score_predictions`].
+        path: of the file.
+        by_video: keep the scores of each video, which [`longvale.evaluation.scoring.compare.compare`] needs.
+    """
+    with atomic_write(path) as file:
+        json.dump({name: value for name, value in scores.items() if by_video or name != "videos"}, file, indent=2)
+        file.write("\n")
+
+
+def score_predictions(
+    predictions: Sequence[Prediction],
+    annotations: Mapping[str, Annotation],
+    *,
+    tasks: Iterable[str] | None = None,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+) -> dict[str, Any]:
+    """Score answers against annotations.
+
+    Args:
+        predictions: answers to the questions of [`longvale.tasks.questions`].
+        annotations: by video id. Where events know their modalities, grounding is also scored a group of events.
+        tasks: which tasks to score; by default those that have an answer.
+        protocol: `strict`, or `official`, which reproduces the published scorers.
+        partial: allow questions without an answer; they are left out of the scores.
+
+    Returns:
+        A key a task with its scores as fractions (CIDEr up to 10); `counts` a task: `questions`, `answers`, `parsed`
+        and the share of them, `missing`, `repeated`, `unknown`, and `events` of the videos with answers; `protocol`;
+        `videos`: the scores of each video by its id and the task.
+
+    Raises:
+        ValueError: if an answer is about an unknown video or event, is repeated, is missing (unless `partial`), or if
+            there is nothing to score.
+    """
+    asked = tuple(task for task in TASKS if any(p.task == task for p in predictions))
+    tasks = asked if tasks is None else check_tasks(tasks)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+    scores: dict[str, Any] = {"protocol": protocol, "counts": {}}
+    videos: dict[str, dict[Task, dict[str, float]]] = {}
+    for task in tasks:
+        answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
+        scores["counts"][task] = count_answers(task, answers, annotations, protocol=protocol, partial=partial)
+        scores[task], rows = score_answers(task, answers, annotations, protocol)
+        for video_id, values in means_by_video(answers, rows).items():
+            videos.setdefault(video_id, {})[task] = values
+    if not tasks:
+        raise ValueError("holds no answer to score")
+    return {**scores, "videos": videos}
+
+
+def modality_group(event: Event) -> str | None:
+    """One of [`GROUPS`], or None when the event's modalities are not known.
+
+    Example:
+        >>> modality_group(Event(0, 1, "", ("audio",))), modality_group(Event(0, 1, "", ("visual", "audio")))
+        ('audio', 'joint')
+    """
+    if not event.modalities:
+        return None
+    return event.modalities[0] if len(event.modalities) == 1 else "joint"
+
+
+def count_answers(
+    task: Task,
+    answers: Sequence[Prediction],
+    annotations: Mapping[str, Annotation],
+    *,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+) -> dict[str, Any]:
+    """Compare the answers of a task with the questions that the annotations give; see [`score_predictions`].
+
+    Raises:
+        ValueError: on the first kind of misfit.
+    """
+    asked = [q.key for annotation in annotations.values() for q in questions(annotation, (task,))]
+    counts = check_answers(task, answers, asked, partial=partial)
+    parsed = sum(_is_parsed(answer, protocol) for answer in answers)
+    return {
+        **counts,
+        "events": sum(len(annotations[video_id].events) for video_id in {p.video_id for p in answers}),
+        "parsed": parsed,
+        "parsed_share": parsed / len(answers),
+    }
+
+
+def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
+    if prediction.task == "grounding":
+        return parse_span(prediction.answer, protocol) is not None
+    if prediction.task == "dense_captioning":
+        return bool(parse_events(prediction.answer, protocol))
+    return bool(read_caption(prediction.answer, protocol).strip())
+
+
+def score_answers(
+    task: Task, answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol = "strict"
+) -> tuple[Scores, Rows]:
+    """Score the answers of one task, together and each by itself.
+
+    Args:
+        task: of all the answers.
+        answers: each about a video and event of the annotations, and none twice.
+        annotations: by video id.
+        protocol: `strict` or `official`.
+
+    Returns:
+        The scores of all, and a row an answer with the scores of [`TABLE`].
+
+    Example:
+        >>> video = Annotation("abc", 100.0, (Event(0, 20, "A bell."), Event(50, 60, "A dog.")))
+        >>> answers = [Prediction("abc", "grounding", text, i) for i, text in enumerate(["From 00 to 20.", "?"])]
+        >>> overall, rows = score_answers("grounding", answers, {"abc": video})
+        >>> overall["mIoU"], [row["mIoU"] for row in rows]
+        (0.5, [1.0, 0.0])
+    """
+    return _SCORERS[task](answers, annotations, protocol)
+
+
+def _score_grounding(
+    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
+) -> tuple[Scores, Rows]:
+    groups: dict[str, tuple[list, list]] = {group: ([], []) for group in ("all", *GROUPS)}
+    rows = []
+    for answer in answers:
+        annotation = annotations[answer.video_id]
+        event = annotation.events[answer.sentence_id]
+        span = read_span(answer.answer, annotation.duration, protocol)
+        wanted = read_span([event.start, event.end], annotation.duration)
+        for group in {"all", modality_group(event) or "all"}:
+            groups[group][0].append(span)
+            groups[group][1].append(wanted)
+        row = score_grounding([span], [wanted], protocol=protocol)
+        rows.append({name: row[name] for name in TABLE["grounding"]})
+    scores = {group: score_grounding(*pairs, protocol=protocol) for group, pairs in groups.items() if pairs[0]}
+    overall = scores.pop("all")
+    return {**overall, "by_modality": scores} if scores else overall, rows
+
+
+def _score_dense_captioning(
+    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
+) -> tuple[Scores, Rows]:
+    videos = [annotations[answer.video_id] for answer in answers]
+    found = [read_events(a.answer, video.duration, protocol) for a, video in zip(answers, videos, strict=True)]
+    wanted = [[(event.start, event.end, event.caption) for event in video.events] for video in videos]
+    return score_videos(found, wanted, protocol=protocol)
+
+
+def _score_segment_captioning(
+    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
+) -> tuple[Scores, Rows]:
+    keys = [(answer.video_id, answer.sentence_id, answer.query_id) for answer in answers]
+    found = {key: read_caption(answer.answer, protocol) for key, answer in zip(keys, answers, strict=True)}
+    wanted = {key: annotations[key[0]].events[key[1]].caption for key in keys}
+    overall, each = score_segments(found, wanted, protocol=protocol)
+    return overall, [each[key] for key in keys]
+
+
+_SCORERS = {
+    "grounding": _score_grounding,
+    "dense_captioning": _score_dense_captioning,
+    "segment_captioning": _score_segment_captioning,
+}
+
+
+def format_scores(scores: Mapping[str, Any]) -> str:
+    """The scores as a table for a terminal, times 100, with the protocol and the share of answers that parsed.
+
+    Example:
+        >>> print(format_scores(
+        ...     {"protocol": "strict",
+        ...      "counts": {"grounding": {"questions": 4, "missing": 0, "repeated": 0, "unknown": 0, "events": 4,
+        ...                               "parsed_share": 0.75}},
+        ...      "grounding": {"mIoU": 0.5, "R@0.3": 0.75, "R@0.5": 0.5, "R@0.7": 0.25}}))
+        grounding             mIoU  R@0.3  R@0.5  R@0.7
+                             50.00  75.00  50.00  25.00
+                            4 of 4 questions answered, 75.0% parsed; 0 missing, 0 repeated, 0 unknown; 4 events
+        protocol strict; scores times 100
+    """
+    lines = []
+    for task in (task for task in TASKS if task in scores):
+        names = TABLE[task]
+        widths = [max(len(name), 5) for name in names]
+        lines.append(f"{task:<18} " + "".join(f"{n:>{w + 2}}" for n, w in zip(names, widths, strict=True)).rstrip())
+        lines += [f"{label:<18} " + _format_row(row, names, widths) for label, row in _rows(scores[task])]
+        lines.append(f"{'':<18}  {format_counts(scores['counts'][task])}")
+    lines += format_zero_shot(scores)
+    lines.append(f"protocol {scores['protocol']}; scores times 100")
+    return "\n".join(lines)
+
+
+def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [("", scores), *((f"  {group}", row) for group, row in scores.get("by_modality", {}).items())]
+
+
+def _format_row(row: Mapping[str, float], names: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{row[name] * 100:>{width + 2}.2f}" for name, width in zip(names, widths, strict=True))

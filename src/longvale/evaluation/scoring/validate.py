@@ -1,0 +1,82 @@
+"""Do answers fit the questions: unknown, repeated and missing ones are counted, or refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ...tasks import AnyTask, Prediction
+
+
+def check_answers(
+    task: AnyTask, answers: Sequence[Prediction], asked: Iterable[tuple], *, partial: bool = False
+) -> dict[str, int]:
+    """Compare the answers of a task with its questions.
+
+    Args:
+        task: of all the answers.
+        answers: to check.
+        asked: the keys of all questions of the task.
+        partial: allow questions without an answer.
+
+    Returns:
+        How many `questions`, `answers`, `missing`, `repeated` and `unknown` there are.
+
+    Raises:
+        ValueError: on the first kind of misfit, or if there is no answer.
+
+    Example:
+        >>> answers = [Prediction("abc", "grounding", "From 00 to 20.", 0)]
+        >>> check_answers("grounding", answers, [("abc", "grounding", 0), ("abc", "grounding", 1)], partial=True)
+        {'questions': 2, 'answers': 1, 'missing': 1, 'repeated': 0, 'unknown': 0}
+    """
+    asked = dict.fromkeys(asked)
+    times = Counter((p.key, p.query_id) for p in answers)
+    unknown = [p.key for p in answers if p.key not in asked]
+    repeated = [key for (key, _), count in times.items() if count > 1]
+    answered = {p.key for p in answers}
+    missing = [key for key in asked if key not in answered]
+    for keys, problem, remedy in (
+        (
+            unknown,
+            "about a video or event that is not in the annotations",
+            "score with the annotations it was made for",
+        ),
+        (repeated, "given more than once", "keep one line a question"),
+        (missing if not partial or not answered else [], "missing", "finish the run, or leave them out with --partial"),
+    ):
+        if keys:
+            video_id, _, sentence_id = keys[0]
+            where = f"video {video_id!r}" + ("" if sentence_id is None else f", sentence {sentence_id}")
+            raise ValueError(f"{len(keys)} {task} answers are {problem}, the first of {where}; {remedy}")
+    if not answered:
+        raise ValueError(f"holds no {task} answer, and the annotations ask no {task} question")
+    return {
+        "questions": len(asked),
+        "answers": len(answers),
+        "missing": len(missing),
+        "repeated": len(repeated),
+        "unknown": len(unknown),
+    }
+
+
+def format_counts(counts: Mapping[str, Any]) -> str:
+    """How many questions were answered, the share of answers that parsed, and what did not fit, in one line."""
+    answered = counts["questions"] - counts["missing"]
+    return (
+        f"{answered} of {counts['questions']} questions answered, {counts['parsed_share']:.1%} parsed; "
+        f"{counts['missing']} missing, {counts['repeated']} repeated, {counts['unknown']} unknown"
+        + (f"; {counts['events']} events" if "events" in counts else "")
+    )
+
+
+def means_by_video(answers: Sequence[Prediction], rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean scores of each video by its id, and of how many answers."""
+    of_videos: dict[str, list[Mapping[str, float]]] = {}
+    for answer, row in zip(answers, rows, strict=True):
+        of_videos.setdefault(answer.video_id, []).append(row)
+    return {
+        video_id: {**{name: sum(row[name] for row in some) / len(some) for name in some[0]}, "count": len(some)}
+        for video_id, some in of_videos.items()
+    }

@@ -1,0 +1,1 @@
+"""Features out of videos: preprocessing, frozen encoders, workers, manifest, check and packing."""

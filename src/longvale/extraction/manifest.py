@@ -1,0 +1,150 @@
+"""The record of an extraction, beside the folders of features: what came of each video, or why nothing did."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..checksums import file_sha256
+from ..events import MODALITIES, atomic_write, check_video_id, named_when_full, parse_json
+
+#: The record of a run; that of shard 2 of 8 is `manifest-2-of-8.jsonl`.
+MANIFEST_FILE = "manifest.jsonl"
+
+
+def manifest_path(root: str | os.PathLike, shard: tuple[int, int] | None = None) -> Path:
+    """Where the record of a run is kept.
+
+    Args:
+        root: folder of the features.
+        shard: (number, of how many) of a run that does a part of the videos.
+
+    Example:
+        >>> manifest_path("store").as_posix(), manifest_path("store", (2, 8)).name
+        ('store/manifest.jsonl', 'manifest-2-of-8.jsonl')
+    """
+    if shard is None:
+        return Path(root, MANIFEST_FILE)
+    return Path(root, f"manifest-{shard[0]}-of-{shard[1]}.jsonl")
+
+
+def load_records(root: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """What all runs into this folder have recorded, by video id; what was made counts more than a failure.
+
+    Where runs over other shards made a video's features several times, the record that the files fit counts.
+
+    Raises:
+        ValueError: naming file and line, if a line is not one of ours.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for path in sorted(Path(root).glob("manifest*.jsonl")):
+        for video_id, record in Manifest(path).records.items():
+            known = records.get(video_id)
+            if known is None or "error" in known:
+                records[video_id] = record if known is None or "error" not in record else known
+            elif "error" not in record and differing_files(root, video_id, known):
+                records[video_id] = record
+    return records
+
+
+def differing_files(root: str | os.PathLike, video_id: str, record: Mapping[str, Any]) -> list[Path]:
+    """The stored files of a video that have another checksum than its record says, or are not there.
+
+    Args:
+        root: folder of the features.
+        video_id: of the video.
+        record: of the manifest; modalities of which it has no checksum are not looked at.
+    """
+    found = []
+    for modality, digest in record.get("sha256", {}).items():
+        path = Path(root, f"{modality}_features", f"{video_id}.npy")
+        if not path.is_file() or file_sha256(path) != digest:
+            found.append(path)
+    return found
+
+
+class Manifest:
+    """`manifest.jsonl`: one JSON object a video, the last one of a video counting.
+
+    Lines are appended while the manifest is open, each at once on disk; leaving it puts one a video in the order of the
+    ids, so that the file is the same however often the run was stopped.
+
+    Args:
+        path: of the file; it need not exist.
+
+    Raises:
+        ValueError: naming file and line, if a line is not one of ours. A last line that was cut off is left out.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self.records: dict[str, dict[str, Any]] = {}
+        content = self.path.read_bytes() if self.path.exists() else b""
+        # Whatever follows the last line break is the begin of a line that a killed run did not finish.
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+            record = _parse_line(line, f"{self.path}: line {number}")
+            self.records[record["video_id"]] = record
+
+    def check_towers(self, video_ids: Iterable[str], towers: str, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse to go on from features of other towers; videos that are not on record may come from anywhere.
+
+        Args:
+            video_ids: of the videos whose features are there.
+            towers: digest of those that this run uses.
+            records: of this and of other runs into the folder.
+
+        Raises:
+            ValueError: naming the first video whose features other towers made.
+        """
+        others = [v for v in video_ids if records.get(v, {}).get("towers", towers) != towers]
+        if others:
+            raise ValueError(
+                f"{self.path}: {len(others)} videos, the first {others[0]!r}, have features that other towers made; "
+                "give another --output, or --overwrite"
+            )
+
+    def __enter__(self) -> Manifest:
+        for unfinished in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a run that was killed
+            unfinished.unlink(missing_ok=True)
+        self._write_all()
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record and see it on disk."""
+        self.records[record["video_id"]] = record
+        with named_when_full(self.path):
+            self._file.write(_to_line(record))
+            self._file.flush()
+
+    def __exit__(self, *exception: object) -> None:
+        with named_when_full(self.path):
+            self._file.close()
+        self._write_all()
+
+    def _write_all(self) -> None:
+        with atomic_write(self.path) as file:
+            file.writelines(_to_line(record) for _, record in sorted(self.records.items()))
+
+
+def _parse_line(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        record = parse_json(line)
+        if isinstance(record, dict) and isinstance(record.get("video_id"), str):
+            check_video_id(record["video_id"])
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}; delete the line") from None
+    if not isinstance(record, dict) or not isinstance(record.get("video_id"), str):
+        raise ValueError(f"{place}: must be an object with field 'video_id'; delete the line")
+    digests = record.get("sha256", {})
+    if not isinstance(digests, dict) or not all(m in MODALITIES and isinstance(d, str) for m, d in digests.items()):
+        raise ValueError(f"{place}: field 'sha256' must hold a checksum per modality; delete the line")
+    return record
+
+
+def _to_line(record: dict[str, Any]) -> str:
+    # ASCII, since names of files may hold bytes that are no characters.
+    return json.dumps(record) + "\n"

@@ -1,0 +1,1 @@
+"""The feature store: folders, archives and Parquet; knows nothing of torch."""

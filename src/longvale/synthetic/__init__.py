@@ -1,0 +1,1 @@
+"""Synthetic videos with exact events: plans, rendering, sounds, voice and corpora."""

@@ -1,0 +1,166 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from fake_longvale import FakeModel, FakeProcessor
+
+from longvale.evaluation.analysis.ablation import SETTINGS, ablation, format_ablation
+from longvale.evaluation.evaluate import evaluate
+from longvale.evaluation.reporting.comparison import write_report
+from longvale.evaluation.reporting.figures import curves_figure, svg_uri, timeline_figure
+from longvale.evaluation.scoring.score import score_predictions
+from longvale.events import Annotation, Event
+from longvale.tasks import Prediction
+
+CURVES = [{"name": "boundary_$perception", "steps": [1, 2], "loss": [3.0, 2.0]}]
+
+
+class Page(HTMLParser):
+    """The tags, attributes and texts of a page; a void tag needs no end."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture
+def pair():
+    return FakeModel(), FakeProcessor()
+
+
+def test_evaluate_leaves_answers_scores_and_report(data, tmp_path, pair):
+    output = tmp_path / "out"
+    options = {"with_ablation": True, "training_curves": CURVES, "batch_size": 4, "progress": False}
+    scores = evaluate(pair, data, output, title="A & B", **options)
+    assert json.loads((output / "scores.json").read_text()) == {k: v for k, v in scores.items() if k != "videos"}
+    assert {path.name for path in output.iterdir()} == {
+        "predictions.jsonl",
+        "predictions.jsonl.run.json",
+        "scores.json",
+        "report.html",
+        "ablation.json",
+        "ablation",
+    }
+    files = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    page = Page((output / "report.html").read_text(encoding="utf-8"))
+    assert "A & B" in page.text
+    assert f"{scores['grounding']['mIoU'] * 100:.2f}" in page.texts
+    assert page.tags.count("img") == 3 + 1  # the videos with answers, and the curves
+    assert page.tags.count("details") == 3  # the tables of a video are shown on request
+    assert "visual+speech" in page.texts and "speech (1)" in page.texts
+
+    model = FakeModel()
+    assert evaluate((model, FakeProcessor()), data, output, title="A & B", **options) == scores
+    assert model.batches == []
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == files
+
+
+def test_the_report_is_self_contained_and_escapes(data, tmp_path):
+    annotation = Annotation("<vid>&", 30.0, (Event(0, 10, "<script>alert('x')</script> & $a_b$ \x00"),))
+    predictions = [
+        Prediction("<vid>&", "grounding", "<img src=http://evil> From 00 to 50.", 0),
+        Prediction("<vid>&", "segment_captioning", "</td></table>$body", 0),
+        Prediction("<vid>&", "dense_captioning", "From 00 to 50, <iframe> ${title}."),
+    ]
+    scores = score_predictions(predictions, {"<vid>&": annotation})
+    path = write_report(tmp_path / "r.html", scores, {"<vid>&": annotation}, predictions, title="<title>")
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    assert not {"script", "iframe", "link", "object"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), (tag, name)
+        if name in ("src", "href"):
+            assert value.startswith("data:image/svg+xml;base64,"), value
+    assert "url(" not in html
+    for text in (
+        "<script>alert('x')</script>",
+        "</td></table>$body",
+        "<iframe> ${title}.",
+        "<vid>&, 30.0 s",
+        "<title>",
+    ):
+        assert text in page.text, text
+    svg = base64.b64decode(re.search(r"base64,([^\"]+)", html)[1])
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert b"script" not in svg
+
+
+def test_an_answer_without_events_is_shown_as_it_is(tmp_path):
+    annotation = Annotation("v", 30.0, (Event(0, 10, "A bell rings."),))
+    predictions = [Prediction("v", "dense_captioning", "I cannot <tell>.")]
+    scores = score_predictions(predictions, {"v": annotation})
+    page = Page(write_report(tmp_path / "r.html", scores, {"v": annotation}, predictions).read_text(encoding="utf-8"))
+    assert "I cannot <tell>." in page.texts
+
+
+def test_number_of_videos(data, tmp_path, pair):
+    evaluate(pair, data, tmp_path, report_videos=1, limit=2, progress=False)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.tags.count("h3") == 1
+    assert json.loads((tmp_path / "scores.json").read_text())["counts"]["grounding"]["missing"] == 2
+
+
+def test_ablation_asks_the_same_questions_with_modalities_left_out(data, tmp_path, pair):
+    result = ablation(pair, data, tmp_path, progress=False)
+    assert result == json.loads((tmp_path / "ablation.json").read_text())
+    assert list(result["settings"]) == list(SETTINGS) == ["none", "visual", "visual+audio", "visual+speech", "all"]
+    assert result["count"] == {"all": 6, "visual": 1, "audio": 2, "speech": 1, "joint": 1}
+    for row in result["mIoU"].values():
+        assert set(row) == set(SETTINGS)
+    # The videos have no speech: leaving it out changes nothing, leaving sound out does.
+    logs = {name: (tmp_path / "ablation" / f"{name}.jsonl").read_bytes() for name in SETTINGS}
+    assert logs["all"] == logs["visual+audio"] != logs["visual"] == logs["visual+speech"] != logs["none"]
+    assert format_ablation(result).count("\n") == 5
+
+
+def axes_texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_timeline_lanes():
+    events = (
+        Event(0, 10, "a", ("visual",)),
+        Event(5, 20, "b", ("audio", "speech")),
+        Event(6, 12, "c", ("audio",)),
+    )
+    annotation = Annotation("v", 30.0, events)
+    figure = timeline_figure(annotation, [Event(0, 9, "x")], {0: Event(0, 9, ""), 2: None})
+    top, bottom = figure.axes
+    assert [label.get_text() for label in top.get_yticklabels()] == ["seen", "heard", "said", "predicted"]
+    assert axes_texts(top) == ["1", "2", "3", "2", "P1"]
+    assert len({(p.get_hatch(), p.get_facecolor()) for p in top.patches}) == 4  # each lane told by colour and hatching
+    assert top.get_xlim() == (0, 30.0) and bottom.get_xlabel() == "seconds"
+    assert [label.get_text() for label in bottom.get_yticklabels()] == ["1", "3"]
+    assert any("no interval" in text for text in axes_texts(bottom))
+    heard = [p for p in top.patches if p.get_hatch() == "///"]
+    assert len({p.get_y() for p in heard}) == 2  # overlapping events do not cover each other
+
+
+def test_timeline_without_modalities_has_one_lane():
+    annotation = Annotation("v", 30.0, (Event(0, 10, "a"), Event(10, 20, "b")))
+    (axes,) = timeline_figure(annotation).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["reference"]
+    assert timeline_figure(Annotation("v", 30.0), []).axes
+
+
+def test_curves():
+    (axes,) = curves_figure(CURVES).axes
+    assert list(axes.lines[0].get_xdata()) == [1, 2]
+    assert svg_uri(curves_figure(CURVES)) == svg_uri(curves_figure(CURVES))
+    with pytest.raises(ValueError, match="2 steps but 1 losses"):
+        curves_figure([{"name": "a", "steps": [1, 2], "loss": [1.0]}])

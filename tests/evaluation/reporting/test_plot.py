@@ -1,0 +1,117 @@
+"""`longvale plot`: one video's timeline."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from annotated_stages import write
+from PIL import Image
+
+from longvale.evaluation.ask import Answer
+from longvale.evaluation.reporting.figures import Boundaries, timeline_figure
+from longvale.evaluation.reporting.plot import plot_answer, read_answers
+from longvale.events import Annotation, Event, load_annotations
+from longvale.tasks import Prediction
+
+VIDEO = Annotation("v", 40.0, (Event(0, 10, "A bell."), Event(10, 30, "A $dog$\x00 barks.")))
+
+
+def test_answers_are_read_by_task_and_event():
+    answers = [
+        Prediction("v", "grounding", "From 25 to 75.", 1),
+        Prediction("v", "grounding", "I do not know.", 0),
+        Prediction("v", "grounding", "From 25 to 75.", 9),  # about an event that the annotation does not have
+        Prediction("v", "segment_captioning", "From 00 to 99, no event.", 0),
+        Prediction("v", "dense_captioning", "From 00 to 25, a bell.\nFrom 50 to 75, a dog."),
+    ]
+    dense, grounding = read_answers(VIDEO, answers)
+    assert [(event.start, event.end, event.caption) for event in dense] == [(0, 10, "a bell."), (20, 30, "a dog.")]
+    assert list(grounding) == [0, 1] and grounding[0] is None and (grounding[1].start, grounding[1].end) == (10, 30)
+    assert read_answers(VIDEO, answers[:1])[0] is None
+
+
+def test_captions_are_listed_as_they_are():
+    figure = timeline_figure(VIDEO, [Event(0, 10, "word " * 40)], captions=True)
+    _, left, right = figure.axes
+    assert [text.get_text() for text in left.texts] == ["1", "0.0-10.0 s A bell.", "2", "10.0-30.0 s A $dog$ barks."]
+    assert not any(text.get_parse_math() for text in left.texts[1::2])
+    assert right.texts[0].get_text() == "P1" and right.texts[1].get_text().endswith("word ...")
+
+
+def test_no_two_numbers_of_many_events_overlap():
+    """59 short events in a row, and some at the edges: numbers are wider than bars."""
+    rng = np.random.default_rng(0)
+    starts = np.sort(rng.uniform(0, 598, 57))
+    spans = [(0.0, 0.1), *zip(starts, starts + rng.uniform(0.5, 2, 57), strict=True), (599.9, 600.0)]
+    figure = timeline_figure(Annotation("v", 600.0, tuple(Event(a, b, "A $5 bell.") for a, b in spans)), captions=True)
+    figure.draw_without_rendering()
+    axes, left, right = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts if text.get_text() in ("1", "59")] == ["1", "59"] and len(
+        boxes
+    ) == 59
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    frame = axes.get_window_extent()
+    assert all(frame.x0 - 1 <= box.x0 and box.x1 <= frame.x1 + 1 for box in boxes)
+    assert [len(column.texts) // 2 for column in (left, right)] == [30, 29]
+
+
+def test_boundaries_lie_above_the_events_and_pictures_above_all():
+    boundaries = Boundaries({"visual": [(0, 20), (20, 40)], "audio": [[5, 9], [7, 12]], "speech": []}, (20.0,))
+    pictures = np.zeros((16, 9, 16, 3), np.uint8)
+    strip, axes = timeline_figure(VIDEO, pictures=pictures, boundaries=boundaries, title="$v$").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["seen", "heard", "said", "events"]
+    assert axes.get_title(loc="left") == "$v$" and [text.get_text() for text in axes.texts] == ["1", "2"]
+    assert len({bar.get_y() for bar in axes.patches}) == 4  # sounds that overlap lie in two rows
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_color() == "black"] == [20.0]
+    assert [tuple(image.get_extent()[:2]) for image in strip.images] == [(n * 2.5, n * 2.5 + 2.5) for n in range(16)]
+
+
+def test_command(longvale, tiny_corpus, tmp_path):
+    annotations = tiny_corpus / "longvale-annotations-eval.json"
+    video_id, annotation = next(iter(load_annotations(annotations).items()))
+    log = tmp_path / "predictions.jsonl"
+    log.write_text(Prediction(video_id, "dense_captioning", "From 00 to 50, a bell.").to_log() + "\n")
+    result = longvale("plot", video_id, "--data", tiny_corpus, "--predictions", log, "--output", tmp_path / "out" / "t")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["t.png", "t.svg"]
+    assert annotation.events[0].caption in (tmp_path / "out" / "t.svg").read_text()
+
+    for arguments, told in (
+        (["test_000x", "--data", annotations], "did you mean 'test_000"),
+        ([video_id, "--data", annotations, "--predictions", tmp_path / "other.jsonl"], "other.jsonl"),
+        (["train_0000", "--data", tiny_corpus, "--predictions", log], "no answer about video 'train_0000'"),
+    ):
+        result = longvale("plot", *arguments, "--output", tmp_path / "bad")
+        assert result.exit_code == 2 and told in result.stderr, result.output
+    assert not list(tmp_path.glob("bad*"))
+
+
+def test_an_answer_is_drawn_without_a_reference(tmp_path):
+    paths = plot_answer(Answer("From 00 to 50, a bell.", 20.0, (Event(0, 10, "a bell."),)), tmp_path / "asked")
+    assert [path.name for path in paths] == ["asked.png", "asked.svg"]
+    with pytest.raises(ValueError, match="nothing to draw: 'Nothing happens"):
+        plot_answer(Answer("Nothing\nhappens.", 20.0), tmp_path / "asked")
+
+
+def test_the_film_strip_and_the_stages_of_annotate(longvale, tiny_corpus, tmp_path):
+    (video, *_) = sorted((tiny_corpus / "videos").glob("test_*.mp4"))
+    result = longvale("plot", video.stem, "--data", tiny_corpus, "--video", video, "--output", tmp_path / "strip")
+    assert result.exit_code == 0, result.output
+    assert "<image" in (tmp_path / "strip.svg").read_text()
+    with Image.open(tmp_path / "strip.png") as picture:
+        assert picture.mode == "RGB"  # as many colours as the frames have
+
+    stages = write(tmp_path / "out.stages")
+    result = longvale("plot", "clip", "--data", stages, "--video", video, "--output", tmp_path / "stages")
+    assert result.exit_code == 0, result.output
+    drawn = (tmp_path / "stages.svg").read_text()
+    assert "<image" in drawn and "dotted: hard cuts" in drawn and "A &lt;b&gt;. (seen, heard)" in drawn
+    for arguments, said in (
+        (["clop", "--data", stages], "did you mean 'clip'?"),
+        (["clip", "--data", stages, "--predictions", tmp_path / "p.jsonl"], "give the annotation file"),
+        (["clip", "--data", stages, "--video", tmp_path / "none.mp4"], "none.mp4: no such file"),
+    ):
+        result = longvale("plot", *arguments, "--output", tmp_path / "bad")
+        assert result.exit_code == 2 and said in result.stderr, result.output
+    assert not list(tmp_path.glob("bad*"))

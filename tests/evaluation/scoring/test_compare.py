@@ -1,0 +1,89 @@
+import json
+
+import numpy as np
+import pytest
+
+from longvale.evaluation.scoring.compare import Comparison, compare, compare_files, format_comparison
+
+
+def runs(first, second, counts=None):
+    """Two runs with the given mIoU of each video."""
+
+    def scores(values):
+        videos = {
+            f"v{i}": {"grounding": {**dict.fromkeys(("mIoU", "R@0.3", "R@0.5", "R@0.7"), v), "count": n}}
+            for i, (v, n) in enumerate(zip(values, counts or [1] * len(values), strict=True))
+        }
+        return {"protocol": "strict", "videos": videos}
+
+    return scores(first), scores(second)
+
+
+def test_a_constant_gain_is_certain():
+    first = np.linspace(0.1, 0.8, 50).tolist()
+    row = compare(*runs(first, [value + 0.1 for value in first]), resamples=200)["grounding"]["mIoU"]
+    assert row.difference == pytest.approx(0.1)
+    assert (row.low, row.high) == pytest.approx((0.1, 0.1)) and row.is_clear
+
+
+def test_the_interval_is_that_of_the_mean_difference():
+    """For many videos the bootstrap comes near the normal interval, 1.96 standard errors each way."""
+    rng = np.random.default_rng(0)
+    gains = rng.normal(0.0, 0.2, size=400)
+    row = compare(*runs([0.5] * 400, (0.5 + gains).tolist()))["grounding"]["mIoU"]
+    half = 1.96 * gains.std(ddof=1) / 20
+    assert row.low == pytest.approx(gains.mean() - half, abs=0.1 * half)
+    assert row.high == pytest.approx(gains.mean() + half, abs=0.1 * half)
+
+
+def test_videos_count_by_their_questions():
+    row = compare(*runs([0.0, 1.0], [0.0, 1.0], counts=[3, 1]), resamples=50)["grounding"]["mIoU"]
+    assert row.first == row.second == pytest.approx(0.25)
+    assert not row.is_clear
+
+
+def test_the_same_seed_gives_the_same_interval():
+    one, other = runs([0.1, 0.4, 0.7], [0.2, 0.3, 0.9])
+    assert compare(one, other, seed=3) == compare(one, other, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.update(protocol="official"), "by the strict protocol, the other by official"),
+        (lambda b: b["videos"].pop("v1"), "grounding: the second lacks 1 videos of the other, such as 'v1'"),
+        (lambda b: b["videos"]["v0"]["grounding"].update(count=2), "video 'v0' has 1 and 2 answers"),
+        (lambda b: b["videos"].update({k: {} for k in b["videos"]}), "no task in common"),
+    ],
+)
+def test_runs_that_do_not_compare(change, message):
+    one, other = runs([0.1, 0.4], [0.2, 0.3])
+    change(other)
+    with pytest.raises(ValueError, match=message):
+        compare(one, other)
+
+
+def test_one_video_is_too_few():
+    with pytest.raises(ValueError, match="one video is too few"):
+        compare(*runs([0.1], [0.2]))
+
+
+def test_files(tmp_path):
+    one, other = runs([0.1, 0.4, 0.2], [0.5, 0.6, 0.9])
+    (tmp_path / "a.json").write_text(json.dumps(one))
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    assert compare_files(tmp_path / "a.json", tmp_path / "b.json") == compare(one, other)
+    (tmp_path / "c.json").write_text(json.dumps({"protocol": "strict", "grounding": {}}))
+    with pytest.raises(ValueError, match=r"c\.json: holds no scores by video; write it with .*--per-video"):
+        compare_files(tmp_path / "a.json", tmp_path / "c.json")
+    (tmp_path / "d.json").write_text(
+        json.dumps({"videos": {"v0": {"grounding": 3}, "v1": {"grounding": 3}}, "protocol": "strict"})
+    )
+    with pytest.raises(ValueError, match="damaged scores by video"):
+        compare_files(tmp_path / "d.json", tmp_path / "d.json")
+
+
+def test_the_table_marks_what_is_clear():
+    rows = {"grounding": {"mIoU": Comparison(0.1, 0.2, 0.05, 0.15), "R@0.3": Comparison(0.1, 0.2, -0.05, 0.25)}}
+    _, _, clear, unclear = format_comparison(rows, ["a", "b"]).splitlines()
+    assert clear.endswith("*") and not unclear.endswith("*")
