@@ -9,8 +9,8 @@ from longvale.annotation.stages import StageLog
 from longvale.checkpoints.writing import saving
 from longvale.evaluation.generation.prediction_log import AnswerLog
 from longvale.events import atomic_folder, atomic_write
-from longvale.extraction.manifest import Manifest
 from longvale.extraction.pack import pack_features
+from longvale.features.manifest import Manifest
 from longvale.features.store import save_features
 from longvale.tasks import Prediction, Question
 

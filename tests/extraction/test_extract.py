@@ -29,7 +29,7 @@ from longvale.extraction.extract import (
     extract_features,
     find_videos,
 )
-from longvale.extraction.manifest import load_records
+from longvale.features.manifest import load_records
 from longvale.features.store import FeatureStore, feature_path
 from longvale.models.media import read_media
 from longvale.models.modeling_longvale import LongVALEModel

@@ -12,8 +12,8 @@ import yaml
 from longvale.checksums import file_sha256
 from longvale.events import Annotation, save_annotations
 from longvale.extraction.check import check_features
-from longvale.extraction.manifest import Manifest
 from longvale.extraction.pack import pack_features
+from longvale.features.manifest import Manifest
 from longvale.features.store import FeatureStore, feature_path, save_features
 
 WIDTHS = {"visual": 8, "audio": 8, "speech": 12}

@@ -16,9 +16,9 @@ from ..checksums import CHECKSUMS_FILE, changed_files
 from ..data.publish.validate import other_length
 from ..events import MODALITIES, Modality, load_annotations
 from ..features.backends import NpyFolder
+from ..features.manifest import MANIFEST_FILE, load_records
 from ..features.store import FOLDERS, FeatureStore
 from ..names import look_up
-from .manifest import MANIFEST_FILE, load_records
 
 #: What training would silently do without, or stumble over.
 _PROBLEMS = ("missing", "damaged", "unrecorded", "width", "archive")

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ..checkpoints.loading import load_checkpoint, weights_digest
 from ..data.sources import index_videos
 from ..events import MODALITIES, Modality, check_video_id
+from ..features.manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from ..features.store import feature_bytes, remove_features, remove_unfinished, save_features
 from ..locks import hold
 from ..models.media_formats import VIDEO_SUFFIXES
 from .finished import Finished, find_finished
-from .manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from .workers import Message, one_line, read_here, read_in_processes
 
 if TYPE_CHECKING:

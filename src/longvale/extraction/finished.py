@@ -14,8 +14,8 @@ import numpy as np
 from ..checksums import file_sha256, identities
 from ..events import MODALITIES
 from ..features.backends import NpyFolder
+from ..features.manifest import differing_files
 from ..features.store import FOLDERS, feature_path, is_complete
-from .manifest import differing_files
 
 #: Videos whose features are read at a time.
 _AT_A_TIME = 4

@@ -26,9 +26,9 @@ from typing import Literal
 import numpy as np
 
 from ..events import MODALITIES, Modality, atomic_write, check_video_id
-from ..extraction.manifest import load_records
 from ..names import temporary_prefix
 from .backends import FeatureFiles, NpyArchive, NpyFolder, find_archives, is_url
+from .manifest import load_records
 from .shards import ParquetColumn, ParquetShards
 
 #: Folder of each modality below the root of a store.

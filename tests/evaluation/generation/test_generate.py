@@ -19,7 +19,7 @@ from longvale.evaluation.generation.prediction_log import AnswerLog, format_skip
 from longvale.evaluation.generation.prefix_cache import VideoPrefixes
 from longvale.evaluation.scoring.score import score
 from longvale.events import load_annotations
-from longvale.extraction.manifest import Manifest
+from longvale.features.manifest import Manifest
 from longvale.features.store import feature_path, save_features
 from longvale.models.media import MediaError
 from longvale.tasks import Prediction, Question, load_predictions, questions

@@ -12,7 +12,7 @@ from ...checksums import identities
 from ...data.sources import index_videos
 from ...events import MODALITIES, Modality, Seconds
 from ...extraction.extract import encode_video
-from ...extraction.manifest import load_records
+from ...features.manifest import load_records
 from ...features.store import FOLDERS, FeatureStore, feature_path
 from ...models.media import probe
 from ...names import look_up
