@@ -13,7 +13,7 @@ import resource
 from pathlib import Path
 
 from longvale.demo.run import DemoSettings, run_demo
-from longvale.events import load_json
+from longvale.io import load_json
 
 #: Meant for [`FULL_MINUTES`] on two cores; machines differ.
 FULL = {"look_up_steps": 1500, "stage_steps": (400, 120), "tower_epochs": (24, 6, 12)}

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from trl import TrlParser
 
 from longvale.checkpoints.loading import load_checkpoint
-from longvale.events import atomic_write
+from longvale.io import atomic_write
 from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.names import printable

@@ -18,7 +18,7 @@ import pytest
 from typer.main import get_command
 
 from longvale.cli import app
-from longvale.events import load_json
+from longvale.io import load_json
 from longvale.tasks import Prediction
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,15 +15,11 @@ from longvale.events import (
     RELATIONS,
     Annotation,
     Event,
-    atomic_folder,
-    atomic_write,
     check_video_id,
-    is_number,
     load_annotations,
-    load_json,
-    parse_json,
     save_annotations,
 )
+from longvale.io import atomic_folder, atomic_write, is_number, load_json, parse_json
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -371,7 +367,7 @@ def test_wide_json_is_not_deep():
 #: A process that writes a file and a folder and waits in the middle of it.
 HALFWAY = """
 import sys, time
-from longvale.events import atomic_folder, atomic_write
+from longvale.io import atomic_folder, atomic_write
 with atomic_write(sys.argv[1] + "/a.json") as file, atomic_folder(sys.argv[1] + "/b") as folder:
     file.write("half")
     (folder / "c").write_text("half")
@@ -381,7 +377,7 @@ with atomic_write(sys.argv[1] + "/a.json") as file, atomic_folder(sys.argv[1] + 
 
 WRITING = """
 import sys
-from longvale.events import atomic_folder, atomic_write
+from longvale.io import atomic_folder, atomic_write
 with atomic_write(sys.argv[1] + "/a.json") as file:
     file.write("whole")
 with atomic_folder(sys.argv[1] + "/b") as folder:

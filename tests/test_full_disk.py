@@ -8,10 +8,10 @@ import pytest
 from longvale.annotation.stages import StageLog
 from longvale.checkpoints.writing import saving
 from longvale.evaluation.generation.prediction_log import AnswerLog
-from longvale.events import atomic_folder, atomic_write
 from longvale.extraction.pack import pack_features
 from longvale.features.manifest import Manifest
 from longvale.features.store import save_features
+from longvale.io import atomic_folder, atomic_write
 from longvale.tasks import Prediction, Question
 
 resource = pytest.importorskip("resource")

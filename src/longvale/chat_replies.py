@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from .events import Seconds, parse_json
+from .events import Seconds
+from .io import parse_json
 from .reasoning import strip_reasoning
 
 #: Statuses below 500 after which the same question may be asked again (RFC 9110, RFC 8470, RFC 6585).

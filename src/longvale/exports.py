@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .events import Annotation, Event, atomic_write
+from .events import Annotation, Event
+from .io import atomic_write
 
 #: What ends the times of a cue, in any length.
 _ARROW = re.compile("-{2,}>")

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .events import Modality, Seconds, atomic_write
+from .events import Modality, Seconds
+from .io import atomic_write
 from .names import printable
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from .events import Annotation, Event, Seconds, parse_json
+from .events import Annotation, Event, Seconds
+from .io import parse_json
 from .timecodes import render_events, render_span, to_timecode
 
 Task: TypeAlias = Literal["grounding", "dense_captioning", "segment_captioning"]

@@ -14,7 +14,7 @@ from longvale.annotation.captions import template_captioners
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.languages import check_code, check_language, spoken_language
 from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
-from longvale.events import load_json
+from longvale.io import load_json
 
 pytest.importorskip("scenedetect")
 pytest.importorskip("silero_vad")

@@ -18,7 +18,8 @@ from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
 from longvale.annotation.stages import StageLog, Stages
 from longvale.chat_client import ChatClient, NoAnswer, ServerError
-from longvale.events import RELATIONS, load_annotations, load_json
+from longvale.events import RELATIONS, load_annotations
+from longvale.io import load_json
 
 pytest.importorskip("scenedetect")
 pytest.importorskip("silero_vad")

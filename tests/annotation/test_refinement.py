@@ -10,7 +10,8 @@ from longvale.annotation.review.agreement import agree, kappa
 from longvale.annotation.review.check import check_annotations, check_video
 from longvale.annotation.review.label_studio import export_tasks, import_tasks, to_frames, to_seconds
 from longvale.annotation.stages import StageLog
-from longvale.events import Annotation, Event, load_annotations, load_json, save_annotations
+from longvale.events import Annotation, Event, load_annotations, save_annotations
+from longvale.io import load_json
 
 EVENTS = (Event(0.0, 12.34, "A dog runs."), Event(12.34, 20.01, "A bell rings."), Event(40.0, 60.0, "Rain falls."))
 

@@ -369,7 +369,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_files(videos, tmp_path, run, m
 
 SCRIPT = """
 import os, signal, sys
-from longvale.data import extraction
+from longvale.extraction import extract as extraction
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEModel
 

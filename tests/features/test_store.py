@@ -180,7 +180,7 @@ def test_nothing_is_left_when_one_array_cannot_be_written(root, monkeypatch):
 KILLED_BETWEEN_RENAMES = """
 import os, signal, sys
 import numpy as np
-from longvale.data import features
+from longvale.features import store as features
 rename, done = os.replace, []
 def replace(source, target):
     rename(source, target)

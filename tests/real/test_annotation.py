@@ -17,7 +17,8 @@ import pytest
 from test_big_buck_bunny import big_buck_bunny, run_measured  # noqa: F401  a fixture
 
 from longvale.annotation.pipeline import stage_folder
-from longvale.events import RELATIONS, load_annotations, load_json
+from longvale.events import RELATIONS, load_annotations
+from longvale.io import load_json
 from longvale.synthetic.corpus import SyntheticOptions, synthesize
 
 pytestmark = pytest.mark.real

@@ -14,7 +14,7 @@ from weights import whisper_base
 from longvale.annotation.captions import Clip, SpeechRecogniser
 from longvale.annotation.measurements import Measurements
 from longvale.annotation.pipeline import stage_folder
-from longvale.events import load_json
+from longvale.io import load_json
 from longvale.models.media import read_media
 from longvale.synthetic.espeak import say
 

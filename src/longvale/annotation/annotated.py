@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..events import MODALITIES, RELATIONS, Annotation, Event, Modality, Seconds, is_number, parse_json
+from ..events import MODALITIES, RELATIONS, Annotation, Event, Modality, Seconds
+from ..io import is_number, parse_json
 
 #: The stages that are read, in the folder that `longvale annotate --output NAME.json` leaves as NAME.stages.
 BOUNDARIES_FILE, CAPTIONS_FILE, EVENTS_FILE = "boundaries.jsonl", "captions.jsonl", "events.jsonl"

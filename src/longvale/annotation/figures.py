@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.reporting.figures import Boundaries, timeline_figure
 from ..evaluation.reporting.plot import pick_video, strip_pictures
-from ..events import MODALITIES, Annotation, Event, Seconds, atomic_write
+from ..events import MODALITIES, Annotation, Event, Seconds
+from ..io import atomic_write
 from ..plotting import png_bytes, save_figure
 from .annotated import load_annotated
 from .filters import Rejection, funnel

@@ -35,8 +35,9 @@ from typing import Any, get_args
 
 from ..chat_client import Patience
 from ..checksums import identities
-from ..events import Annotation, Event, atomic_write, save_annotations
+from ..events import Annotation, Event, save_annotations
 from ..extraction.extract import Engine, find_videos
+from ..io import atomic_write
 from ..locks import hold
 from ..names import LONGEST_NAME, printable
 from .filters import Rejection, format_funnel

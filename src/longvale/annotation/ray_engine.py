@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..events import atomic_write
 from ..extraction.ray_engine import cluster, death
 from ..extraction.workers import ATTEMPTS
+from ..io import atomic_write
 from .stages import Records, Stages
 from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
 

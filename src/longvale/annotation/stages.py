@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..events import LONE_SURROGATES, atomic_write, load_json, named_when_full, parse_json
+from ..io import LONE_SURROGATES, atomic_write, load_json, named_when_full, parse_json
 
 #: Records by stage.
 Records: TypeAlias = Mapping[str, list[dict[str, Any]]]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from ..events import is_number, parse_json
+from ..io import is_number, parse_json
 from .limits import MAX_QUESTION, Limits
 from .uploads import NoRoomError, Uploads
 

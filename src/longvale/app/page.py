@@ -18,7 +18,8 @@ import gradio as gr  # at the top: Gradio looks up the types of the functions th
 from .. import tasks
 from ..annotation.annotated import AnnotatedVideo
 from ..evaluation.generation.model import MAX_NEW_TOKENS
-from ..events import Seconds, is_number
+from ..events import Seconds
+from ..io import is_number
 from ..tasks import Task
 from . import timeline, work
 from .limits import MAX_QUESTION, SUFFIXES, Limits

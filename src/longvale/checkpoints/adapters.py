@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..events import atomic_folder, load_json
+from ..io import atomic_folder, load_json
 from .loading import check_weights_recorded
 from .official import ADAPTER_CONFIG, LORA_NAME, NON_LORA, PROJECTORS, TRAINED_PROJECTORS, Adapter, check_plain_lora
 from .writing import saving

@@ -9,7 +9,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from ..events import MODALITIES, atomic_write
+from ..events import MODALITIES
+from ..io import atomic_write
 
 if TYPE_CHECKING:
     from torch import nn

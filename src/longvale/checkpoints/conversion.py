@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from ..events import atomic_folder, load_json
+from ..io import atomic_folder, load_json
 from .adapters import save_adapter
 from .card import save_model_card
 from .encoders import Tower, load_towers

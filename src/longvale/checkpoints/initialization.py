@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..events import atomic_folder
+from ..io import atomic_folder
 from .card import save_model_card
 from .encoders import Tower, explain, load_towers
 from .writing import saving

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..events import MODALITIES, load_json
+from ..events import MODALITIES
+from ..io import load_json
 from .chat_templates import bound_templates
 
 if TYPE_CHECKING:

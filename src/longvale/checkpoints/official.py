@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..events import load_json
+from ..io import load_json
 from .loading import file_of
 
 if TYPE_CHECKING:

@@ -162,8 +162,8 @@ def check(
     import json
     from dataclasses import asdict
 
-    from longvale.events import atomic_write
     from longvale.extraction.check import check_features
+    from longvale.io import atomic_write
 
     report = check_features(store, annotations, progress=not quiet)
     for line in report.lines(most=None if output is None and len(report.findings) < 100 else 20):

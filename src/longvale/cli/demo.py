@@ -26,7 +26,7 @@ def demo(
     from longvale.demo.run import run_demo
     from longvale.evaluation.analysis.ablation import format_ablation
     from longvale.evaluation.scoring.score import format_scores
-    from longvale.events import load_json
+    from longvale.io import load_json
 
     run_demo(output, seed=seed, progress=not quiet)
     echo(format_scores(load_json(output / "scores.json")))

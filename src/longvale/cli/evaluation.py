@@ -217,7 +217,7 @@ def evaluate(
     from longvale.evaluation.generation.sampling import Decoding
     from longvale.evaluation.scoring.runs import LOG_NAME
     from longvale.evaluation.scoring.score import format_scores
-    from longvale.events import load_json
+    from longvale.io import load_json
 
     scores = run(
         model,

@@ -23,7 +23,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..events import Annotation, Event, Seconds, atomic_write, is_number, load_json
+from ..events import Annotation, Event, Seconds
+from ..io import atomic_write, is_number, load_json
 from ..tasks import VIDEO_TOKEN, dense_captioning_question, grounding_question, segment_captioning_question
 from ..timecodes import render_span, to_timecode
 

@@ -20,12 +20,15 @@ _LOADER = "datasets.load"
 
 #: Cached rows are made again when one of these changes.
 _SOURCES = (
+    "io.py",
     "events.py",
     "timecodes.py",
     "tasks.py",
+    "features/backends.py",
+    "features/manifest.py",
+    "features/store.py",
     "data/builder.py",
     "data/dialogues.py",
-    "data/features.py",
     "data/sources.py",
 )
 

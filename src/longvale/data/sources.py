@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..events import Annotation, Event, Modality, Seconds, check_video_id, load_annotations, parse_json
+from ..events import Annotation, Event, Modality, Seconds, check_video_id, load_annotations
+from ..io import parse_json
 from ..models.media_formats import VIDEO_SUFFIXES
 from ..names import printable
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from ..events import MODALITIES, RELATIONS, Annotation, Event, Seconds, atomic_write
+from ..events import MODALITIES, RELATIONS, Annotation, Event, Seconds
+from ..io import atomic_write
 from ..plotting import BAR_STYLES, WIDTH_IN, frame, save_figure
 from .sources import annotation_files, load_videos
 

@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..events import DURATION_TOLERANCE_S, Event, Seconds, is_number
+from ..events import DURATION_TOLERANCE_S, Event, Seconds
 from ..extraction.extract import encode_video
+from ..io import is_number
 from ..tasks import (
     TASKS,
     VIDEO_TOKEN,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import load_videos
-from ..events import load_json
+from ..io import load_json
 from ..tasks import ZERO_SHOT_TASKS, check_tasks, load_predictions
 from .analysis.ablation import ablation
 from .benchmarks.judge import Judge

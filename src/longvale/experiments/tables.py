@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longvale.events import atomic_write
+from longvale.io import atomic_write
 from longvale.plotting import BAR_STYLES, WIDTH_IN, frame, save_figure
 
 if TYPE_CHECKING:

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checksums import write_checksums
-from ..events import MODALITIES, Modality, atomic_write, named_when_full
+from ..events import MODALITIES, Modality
 from ..features.backends import NpyFolder
 from ..features.shards import array_digest
 from ..features.store import FOLDERS, FeatureStore
+from ..io import atomic_write, named_when_full
 from ..locks import hold
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..events import MODALITIES, Modality, atomic_write, check_video_id
+from ..events import MODALITIES, Modality, check_video_id
+from ..io import atomic_write
 from ..names import temporary_prefix
 from .backends import FeatureFiles, NpyArchive, NpyFolder, find_archives, is_url
 from .manifest import load_records

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from longvale.events import Seconds, is_number
+from longvale.events import Seconds
+from longvale.io import is_number
 from longvale.reasoning import strip_reasoning
 from longvale.timecodes import Protocol, parse_events, parse_span
 

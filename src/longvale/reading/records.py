@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..events import is_number
+from ..io import is_number
 from .spans import TimeSpan, Unit, find_spans, read_time
 
 #: Names of fields, in lower case and without the words that [`_QUALIFIERS`] holds.

@@ -24,8 +24,9 @@ import numpy as np
 
 from longvale.data.dialogues import boundary_dialogue, fill_timecodes
 from longvale.data.sources import ANNOTATION_FILES
-from longvale.events import MODALITIES, Modality, Seconds, load_annotations, load_json
+from longvale.events import MODALITIES, Modality, Seconds, load_annotations
 from longvale.features.store import FeatureStore
+from longvale.io import load_json
 from longvale.synthetic.corpus import SETTINGS_FILE, load_events
 from longvale.synthetic.instructions import instruction_dialogue
 from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS, Piece, Plan, SyntheticOptions, plan_video

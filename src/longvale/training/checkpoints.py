@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from longvale.events import atomic_write, load_json
+from longvale.io import atomic_write, load_json
 from longvale.training.config import AUTO, SFTStageConfig
 
 logger = logging.getLogger(__name__)

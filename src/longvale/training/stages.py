@@ -25,7 +25,7 @@ from trl import SFTTrainer
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.checkpoints.writing import saving
-from longvale.events import atomic_write, load_json
+from longvale.io import atomic_write, load_json
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length, row_names
 from longvale.training.checkpoints import STATE_FILE, publish, work_left

@@ -15,7 +15,7 @@ from longvale.data.publish.card import card_template, fill_metadata
 from longvale.data.publish.prepare import InvalidData, check_prepared, columns, prepare, restore
 from longvale.data.publish.validate import check_video
 from longvale.data.sources import HUB_SIZES
-from longvale.events import load_json
+from longvale.io import load_json
 
 EVAL, TRAINING = "longvale-annotations-eval.json", "longvale-annotations-training.json"
 BP, IT = "longvale-sft-bp.json", "longvale-sft-it.json"

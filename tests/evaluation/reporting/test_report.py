@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from fake_longvale import FakeModel, FakeProcessor
-from test_report import Page
+from test_comparison import Page
 
 from longvale.evaluation.generation.generate import generate
 from longvale.evaluation.reporting.figures import means_figure, runs_figure

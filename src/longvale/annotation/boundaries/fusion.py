@@ -12,7 +12,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from ...events import Seconds, is_number
+from ...events import Seconds
+from ...io import is_number
 
 #: Start and end in seconds.
 Interval: TypeAlias = tuple[Seconds, Seconds]

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...events import Annotation, Seconds, atomic_write, load_annotations, load_json
+from ...events import Annotation, Seconds, load_annotations
+from ...io import atomic_write, load_json
 from ..measurements import Measurements
 from ..pipeline import stage_folder
 from ..stages import StageLog

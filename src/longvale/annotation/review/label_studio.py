@@ -19,18 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ...events import (
-    DURATION_TOLERANCE_S,
-    RELATIONS,
-    Annotation,
-    Event,
-    Seconds,
-    atomic_write,
-    is_number,
-    load_annotations,
-    load_json,
-    save_annotations,
-)
+from ...events import DURATION_TOLERANCE_S, RELATIONS, Annotation, Event, Seconds, load_annotations, save_annotations
+from ...io import atomic_write, is_number, load_json
 from ..pipeline import stage_folder
 from ..stages import StageLog
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...events import atomic_write
+from ...io import atomic_write
 from .shards import Written
 
 if TYPE_CHECKING:

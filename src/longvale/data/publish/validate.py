@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...events import Annotation, Seconds, is_number
+from ...events import Annotation, Seconds
+from ...io import is_number
 from ..dialogues import check_dialogue
 
 #: A file may be this much longer or shorter than its annotation, in seconds or as a share: durations are rounded, and

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...events import MODALITIES, Modality, atomic_write
+from ...events import MODALITIES, Modality
+from ...io import atomic_write
 from ..generation.generate import Split, annotations_path, generate
 from ..generation.model import ModelLike, load_model
 from ..scoring.score import GROUPS, score

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...events import check_video_id, load_json
+from ...events import check_video_id
+from ...io import load_json
 from ...metrics.text.captions import score_captions
 from ...tasks import Prediction, Question, ZeroShotTask
 from .prompting import ask_about_video, load_prompt

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...chat_client import NoAnswer, Patience
-from ...events import parse_json
+from ...io import parse_json
 from ...tasks import Prediction, Question
 from ..generation.prediction_log import AnswerLog
 from ..inference import ChatClient

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...events import check_video_id, load_json, parse_json
+from ...events import check_video_id
+from ...io import load_json, parse_json
 from ...tasks import Prediction, Question
 from .prompting import ask_about_video, load_prompt
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ...events import LONE_SURROGATES, atomic_write, load_json, named_when_full
+from ...io import LONE_SURROGATES, atomic_write, load_json, named_when_full
 from ...tasks import Prediction, Question, load_predictions
 
 logger = logging.getLogger(__name__)

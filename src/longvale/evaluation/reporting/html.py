@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from ...events import Event, atomic_write
+from ...events import Event
+from ...io import atomic_write
 
 
 def write_page(path: str | os.PathLike, title: str, parts: Iterable[str]) -> Path:

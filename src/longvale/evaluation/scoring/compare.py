@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...events import load_json
+from ...io import load_json
 from ...tasks import TASKS, Task
 from .bootstrap import RESAMPLES, mean_intervals
 from .score import TABLE

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...data.sources import load_videos
-from ...events import Annotation, load_json
+from ...events import Annotation
+from ...io import load_json
 from ...tasks import TASKS, Prediction, Task, load_predictions
 from ...timecodes import Protocol
 from ..generation.prediction_log import run_path

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...data.sources import load_videos
-from ...events import Annotation, Event, atomic_write
+from ...events import Annotation, Event
+from ...io import atomic_write
 from ...metrics.answers import read_caption, read_events, read_span
 from ...metrics.dense_captioning.compute_score import score_videos
 from ...metrics.grounding.compute_score import compute_score as score_grounding

@@ -1,0 +1,226 @@
+"""Files: JSON with errors that name the file, and writes that are whole or do not happen."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, TypeGuard
+
+from .locks import hold, is_in_use, marked_in_use
+from .names import temporary_prefix
+
+#: Levels of JSON: enough for any file of ours, few enough for whatever walks through it.
+_MAX_DEPTH = 200
+
+#: What `open` does with half a character, which JSON may hold and UTF-8 may not: write it as JSON does, `\ud83d`.
+LONE_SURROGATES = "backslashreplace"
+
+
+def load_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file strictly: no repeated keys, no NaN or infinity.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file and the place where it stops being JSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    text = path.read_bytes()
+    if not text.strip():
+        raise ValueError(f"{path}: the file is empty")
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse strict JSON: `ValueError` on repeated keys, NaN, infinity, wrong UTF-8, deep nesting and broken syntax.
+
+    A byte order mark in front, as editors on Windows write it, is passed over.
+    """
+
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            repeated = next(key for key, count in counts.items() if count > 1)
+            raise ValueError(f"{repeated!r} appears twice; keep one of them")
+        return result
+
+    def no_constant(name: str) -> None:
+        raise ValueError(f"{name} is not a number; give a finite value")
+
+    if isinstance(text, str):
+        text = text.removeprefix("\ufeff")  # of bytes `json` does so itself
+    try:
+        value = json.loads(text, object_pairs_hook=no_repeats, parse_constant=no_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text: {error}") from None
+    except RecursionError:
+        raise ValueError("not readable: nested too deeply") from None
+    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if opened > _MAX_DEPTH and _is_deeper(value, _MAX_DEPTH):
+        raise ValueError("not readable: nested too deeply")
+    return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested more than so many levels; without recursion."""
+    level = [value] if isinstance(value, list | dict) else []
+    for _ in range(depth):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [child for children in inner for child in children if isinstance(child, list | dict)]
+        if not level:
+            return False
+    return True
+
+
+#: Errors of writing that the system reports without the name of the file: a full disk, a quota, a limit of sizes.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def named_when_full(path: str | os.PathLike) -> Iterator[None]:
+    """Put a file's name into the error that ends the block when a disk is full, which the system reports without one.
+
+    Args:
+        path: of the file, or of the folder, that the block writes.
+
+    Example:
+        >>> with named_when_full("out.json"):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+            ...
+        OSError: [Errno 28] No space left on device: 'out.json'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary neighbour of `path` and rename it over `path` when the block ends without an error.
+
+    Temporary files of the same target that killed processes have left are removed.
+
+    Args:
+        path: the file to write. Until the end it stays as it was. Its folder is made where needed.
+        mode: "w" for UTF-8 text (see [`LONE_SURROGATES`]), "wb" for bytes.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
+        >>> with atomic_write(target) as file:
+        ...     _ = file.write("whole")
+        >>> target.read_text()
+        'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in _left_over(path.name, _unfinished_files(os.path.abspath(path.parent)), ".tmp"):
+        if not is_in_use(path.with_name(left)):
+            path.with_name(left).unlink(missing_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".tmp")
+    try:
+        with marked_in_use(handle):
+            # mkstemp gives 0600: restore what a plain open() would have given.
+            os.fchmod(handle, 0o666 & ~_umask())
+            text = "b" not in mode
+            encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
+            with named_when_full(path), open(handle, mode, encoding=encoding, errors=errors) as file:
+                yield file
+            os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+@lru_cache(maxsize=256)
+def _unfinished_files(folder: str) -> tuple[str, ...]:
+    """Temporary files that were in a folder when this process first wrote there; a store of features has thousands."""
+    with os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if entry.name.endswith(".tmp"))
+
+
+def _left_over(name: str, found: Iterable[str], suffix: str) -> list[str]:
+    """Those of the names that are of unfinished work on `name`: of `a.json`, not of `a.json.gz`."""
+    pattern = re.compile(re.escape(temporary_prefix(name)) + r"[a-z0-9_]+" + re.escape(suffix))
+    return [other for other in found if pattern.fullmatch(other)]
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder to write into that takes its name when the block ends without an error, and else is removed.
+
+    What a killed process has left of the same folder is removed first.
+
+    Args:
+        path: the folder to write; folders on the way are made.
+
+    Raises:
+        FileExistsError: if it exists.
+        Locked: if another process is writing it.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp(), "corpus")
+        >>> with atomic_folder(target) as folder:
+        ...     _ = (folder / "note.txt").write_text("whole")
+        >>> [path.name for path in target.iterdir()]
+        ['note.txt']
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already; give another --output or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with hold(path.parent, path.name, work="writing it", resumes=False):
+        for left in _left_over(path.name, os.listdir(path.parent), ".partial"):
+            shutil.rmtree(path.with_name(left))
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".partial"))
+        try:
+            partial.chmod(0o777 & ~_umask())  # mkdtemp gives 0700
+            with named_when_full(path):
+                yield partial
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a finite int or float; not a bool, and no whole number that is too large for a float.
+
+    Example:
+        >>> is_number(4.7), is_number(True), is_number(float("nan")), is_number(10**400)
+        (True, False, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
