@@ -87,12 +87,15 @@ class Command:
 def start():
     """Start a command: `start("annotate", ...)` -> [`Command`], which does not survive the test."""
     started = []
+    # Processes that a shell starts in the background ignore Ctrl-C, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(*arguments, **options):
         started.append(Command(*arguments, **options))
         return started[-1]
 
     yield run
+    signal.signal(signal.SIGINT, before)
     for command in started:
         if command.process.poll() is None:
             os.killpg(command.process.pid, signal.SIGKILL)

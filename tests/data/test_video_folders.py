@@ -4,7 +4,7 @@ import logging
 
 import av
 import pytest
-from media_files import tone, write
+from media_files import tone, write, written
 
 from longvale.app.limits import SUFFIXES
 from longvale.app.server import example_videos
@@ -43,8 +43,9 @@ ASKED_FOR = [
 
 def test_everything_that_lists_a_folder_finds_the_same(tmp_path):
     names = [f"{number:02d}{suffix}" for number, suffix in enumerate(VIDEO_SUFFIXES)] + ["upper.MTS", "mixed.Mp4"]
+    video = written(pictures=5)
     for name in names:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(video)
     found = {name.rpartition(".")[0]: tmp_path / name for name in names}
     assert set(ASKED_FOR) <= set(VIDEO_SUFFIXES) <= set(SUFFIXES) and len(set(SUFFIXES)) == len(SUFFIXES)
     assert index_videos(tmp_path) == find_videos(tmp_path) == found
