@@ -145,7 +145,7 @@ def test_synthesize(longvale, contents, tmp_path):
 def test_prepare(longvale, contents, tiny_corpus, tmp_path):
     command = ["data", "prepare", tiny_corpus, "--output"]
     assert longvale(*command, tmp_path / "a" / "whole").exit_code == 0
-    kill("longvale.data.prepare.write_card", 1, *command, tmp_path / "b" / "killed")
+    kill("longvale.data.publish.prepare.write_card", 1, *command, tmp_path / "b" / "killed")
     (unfinished,) = (tmp_path / "b").glob(".killed.*.partial")
     # A container has the same process ids each time: the name that an earlier version gave.
     unfinished.rename(tmp_path / "b" / f".killed.{os.getpid()}.partial")
