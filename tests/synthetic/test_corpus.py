@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longvale.data import synthetic
 from longvale.data.dialogues import check_dialogue, fill_timecodes, load_dialogues
 from longvale.events import MODALITIES, Event, load_annotations
+from longvale.synthetic import corpus as synthetic
 from longvale.synthetic.corpus import (
     EventRecord,
     SyntheticOptions,
