@@ -176,7 +176,8 @@ def test_features_with_workers(start, longvale, long_videos, tiny_model, tmp_pat
 
 def test_workers_that_are_only_starting(start, long_videos, tiny_model, tmp_path):
     command = start("features", long_videos, "--model", tiny_model, "--output", tmp_path / "f", "--workers", 2)
-    command.wait_for(lambda: psutil.Process(command.process.pid).children())
+    # Python's tracker of shared memory, and the server of workers, which imports for seconds before it takes care.
+    command.wait_for(lambda: len(psutil.Process(command.process.pid).children()) == 2)
     command.stop(signal.SIGINT)
 
 
