@@ -1,10 +1,10 @@
-# Each target does its own set-up in .venv; doing it again is instant until pyproject.toml or constraints.txt changes.
+# Each target sets up .venv as it needs; repeating it is instant until pyproject.toml or constraints.txt changes.
 #
-#   make demo     the whole system on synthetic videos, offline, into demo/
+#   make demo     the whole system on synthetic videos, offline; output in demo/
 #   make test     the tests, without those marked slow, real or browser
-#   make lint     ruff, the import contracts, the types of the public API
-#   make docs     the documentation, into site/
-#   make bench    the benchmarks, each beside a named peer
+#   make lint     ruff, the import contracts, mypy on the public API
+#   make docs     the documentation; output in site/
+#   make bench    the benchmarks, each compared with a named peer
 #   make setup    .venv with every extra
 #
 # Another interpreter: make setup PYTHON=python3.12
@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt
 
-# Threads of torch that spin while they wait make two cores many times slower than one.
+# Spinning idle threads of torch make two cores many times slower than one.
 export OMP_WAIT_POLICY := PASSIVE
 export KMP_BLOCKTIME := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -46,7 +46,8 @@ bench: $(VENV)/.all
 
 setup: $(VENV)/.all
 
-# A file each marks what is installed; the three packages of constraints.txt go first, since the rest builds on them.
+# A marker file per target records what is installed; the three packages of constraints.txt are installed first, since
+# the others depend on them.
 $(VENV)/.base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "longvale needs Python 3.11 or newer," \
 	    "which \"$(PYTHON)\" is not; name one as in: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 1; }
