@@ -39,7 +39,7 @@ def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
     """Read the stages that `longvale annotate` wrote; of a run in progress, what is finished.
 
     Args:
-        folder: such as `annotations.stages`.
+        folder: stage folder, such as `annotations.stages`.
 
     Returns:
         The videos by id, only those with boundaries.

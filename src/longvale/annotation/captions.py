@@ -158,7 +158,7 @@ class TransformersCaptioner:
     Args:
         role: video, keyframe or audio.
         model: Hub id or folder.
-        device: such as "cuda:0"; default an accelerator if there is one.
+        device: torch device, such as "cuda:0"; default an accelerator if there is one.
         max_tokens: maximum length of a caption; default [`CAPTION_TOKENS`].
 
     Raises:
@@ -225,7 +225,7 @@ class SpeechRecogniser:
 
     Args:
         model: Hub id or folder.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
         FileNotFoundError: if the model does not exist.
@@ -285,7 +285,7 @@ class ServerCaptioner:
 
     Args:
         role: video or keyframe.
-        chat: such as a [`longvale.chat_client.ChatClient`].
+        chat: chat client, such as a [`longvale.chat_client.ChatClient`].
     """
 
     size = 336

@@ -50,8 +50,8 @@ class Evidence:
     Args:
         start: seconds.
         end: seconds.
-        captions: by role; "" or missing if there is nothing to describe.
-        modalities: in which the event can be perceived.
+        captions: captions by role; "" or missing if there is nothing to describe.
+        modalities: modalities in which the event can be perceived.
         previous: caption of the previous event; "" for the first.
     """
 
@@ -68,8 +68,8 @@ class Correlation:
 
     Args:
         caption: one text.
-        relations: from [`longvale.events.RELATIONS`], the most important first.
-        answers: to the questions of the paper, the first four fields of [`SCHEMA`].
+        relations: types from [`longvale.events.RELATIONS`], the most important first.
+        answers: answers to the questions of the paper, the first four fields of [`SCHEMA`].
         attempts: number of requests to the model.
         repairs: repairs of its answer, one line each.
         refused: reason if the model's answers were refused; the caption is then a concatenation.
@@ -153,7 +153,7 @@ class LanguageModelReasoner:
     """Reasoner that asks a language model about events of several modalities; events of one are concatenated.
 
     Args:
-        chat: such as a [`longvale.chat_client.ChatClient`].
+        chat: chat client, such as a [`longvale.chat_client.ChatClient`].
         attempts: maximum number of requests for a usable answer.
         remove_names: ask the model not to name people, and replace text that looks like the name of a person.
 
@@ -222,13 +222,13 @@ def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[st
 
     Args:
         text: the answer; other text or a code fence may enclose the object.
-        modalities: of the event, to check the relations.
+        modalities: modalities of the event, to check the relations.
 
     Returns:
         The fields of [`SCHEMA`], and the list of repairs.
 
     Raises:
-        ValueError: with the problem, if the answer cannot be used.
+        ValueError: if the answer cannot be used; the message names the problem.
 
     Example:
         >>> answer = '{"relations": "Causality", "caption": "A dog barks at a car."}'
@@ -320,7 +320,7 @@ def without_names(caption: str, evidence: Evidence) -> str:
 
     Args:
         caption: the text.
-        evidence: its key-frame caption is used.
+        evidence: input of the event, whose key-frame caption is used.
 
     Example:
         >>> evidence = Evidence(0, 5, {}, ())

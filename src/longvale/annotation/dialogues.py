@@ -33,7 +33,7 @@ def boundary_dialogues(annotations: Iterable[Annotation], seed: int = 0) -> list
     """Make one boundary-perception dialogue per video with events: a fifth dense captioning, the rest multi-turn.
 
     Args:
-        annotations: of the videos.
+        annotations: annotations of the videos.
         seed: random seed, combined with the video id.
     """
     return [
@@ -47,12 +47,12 @@ def write_instruction(annotation: Annotation, chat: Chat, *, attempts: int = 3) 
     """Write an instruction dialogue about a video with a language model.
 
     Args:
-        annotation: with at least one event.
+        annotation: annotation with at least one event.
         chat: the language model.
         attempts: maximum number of requests for a usable dialogue.
 
     Raises:
-        ValueError: with the problem of the last answer, if none can be used.
+        ValueError: if no answer can be used; the message names the problem of the last one.
         NoAnswer: if the model wrote no answer.
         ServerError: if a server gives no answer.
     """
@@ -80,7 +80,7 @@ def read_dialogue(text: str, annotation: Annotation) -> dict[str, Any]:
     """Read a language model's list of questions and answers; `<event N>` becomes the time tokens of that event.
 
     Raises:
-        ValueError: with the problem, if the text cannot be used.
+        ValueError: if the text cannot be used; the message names the problem.
 
     Example:
         >>> from longvale.events import Event

@@ -18,7 +18,7 @@ class PictureTower:
 
     Args:
         model: Hub id or folder.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
         ValueError: if the model cannot be loaded.
@@ -50,7 +50,7 @@ class SoundTower:
 
     Args:
         model: Hub id or folder.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
         ValueError: if the model cannot be loaded.
@@ -83,7 +83,7 @@ class CheckpointPictures:
 
     Args:
         model: folder or Hub id.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
         FileNotFoundError, ValueError: as [`longvale.checkpoints.loading.load_checkpoint`].

@@ -24,7 +24,7 @@ def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
     """Draw how many videos are left after each filter.
 
     Args:
-        rejections: by video id; empty for admitted videos.
+        rejections: rejections by video id; empty for admitted videos.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +66,7 @@ def plot_annotated(
         video_id: id of the video.
         folder: stage folder, such as `annotations.stages`.
         output: name of the figure files, see [`longvale.plotting.save_figure`].
-        video: its file, for the film strip; None draws none.
+        video: video file, for the film strip; None draws none.
 
     Returns:
         The paths of the PNG and of the SVG.

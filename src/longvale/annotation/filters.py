@@ -78,7 +78,7 @@ class Facts:
         static: fraction of the duration without motion, 0 to 1.
         language: code of the language of most of the speech; None without speech, or if no language has more than half.
         language_probability: weight of the most probable language, 0 to 1.
-        agreement: of motion and sound, -1 to 1.
+        agreement: agreement of motion and sound, -1 to 1.
     """
 
     duration: Seconds | None = None
@@ -167,7 +167,7 @@ def funnel(rejections: Mapping[str, Sequence[Rejection]]) -> list[tuple[str, int
     """Count how many videos are left after each filter, and how many each filter rejects.
 
     Args:
-        rejections: by video id; empty for admitted videos.
+        rejections: rejections by video id; empty for admitted videos.
 
     Returns:
         Per filter its name, the videos left after it, and all videos that it rejects, also if an earlier filter did.

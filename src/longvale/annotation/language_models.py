@@ -20,7 +20,7 @@ class TransformersChat:
 
     Args:
         model: Hub id or folder of a model with a chat template.
-        device: such as "cuda:0"; default an accelerator if there is one.
+        device: torch device, such as "cuda:0"; default an accelerator if there is one.
         max_tokens: maximum length of an answer; None for the limit of each call, or 512 if the call gives none.
 
     Raises:

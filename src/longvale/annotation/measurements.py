@@ -80,7 +80,7 @@ def measure(footage: Footage, start: Seconds, end: Seconds, speech: Sequence[Int
     """Measure a part of a video.
 
     Args:
-        footage: of the video.
+        footage: frames and sound of the video.
         start: seconds.
         end: seconds, after `start`.
         speech: speech turns of the video.

@@ -59,7 +59,7 @@ class Summary:
 
     Args:
         annotations: annotations of the output by video id.
-        rejections: by video id; empty for admitted videos.
+        rejections: rejections by video id; empty for admitted videos.
         refused: number of events for which the language model gave no usable answer.
         uncaptioned: number of events for which a captioner's model wrote no caption.
     """

@@ -28,7 +28,7 @@ class Footage:
     """Frames and sound of one video.
 
     Args:
-        path: of the file.
+        path: video file.
         duration: seconds.
         frames: uint8 [F, H, W, 3], the shorter side [`FRAME_SIZE`]; None without frames.
         times: float64 [F], the times of `frames` in seconds, evenly spaced.
@@ -72,8 +72,8 @@ def read_footage(path: str | os.PathLike, threads: int | None = None, max_durati
     """Read a video for annotation.
 
     Args:
-        path: of the file.
-        threads: of the video decoder; None for one per core, at most four.
+        path: video file.
+        threads: threads of the video decoder; None for one per core, at most four.
         max_duration_s: maximum duration in seconds; by default one day.
 
     Raises:

@@ -68,7 +68,7 @@ class Workers:
     """The models of the annotation; the defaults need no weights.
 
     Args:
-        captioners: by role.
+        captioners: captioners by role.
         reasoner: writes the captions of events.
         pictures: frame embedder, for stitching clips that show the same.
         sounds: audio embedder, for stitching clips that sound the same.
@@ -120,8 +120,8 @@ class VideoStages:
         """Run the remaining stages of a video.
 
         Args:
-            video_id: its id.
-            path: its file.
+            video_id: id of the video.
+            path: video file.
             picture: PNG file for a figure of its boundaries, drawn if it does not exist; None to draw none.
 
         Raises:
@@ -339,7 +339,7 @@ def _motion(footage: Footage) -> np.ndarray:
 
 
 def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Workers) -> dict[str, Any]:
-    """Find cuts, visual events, sounds, speech turns and events of a video; add coherence with and without stitching."""
+    """Find cuts, visual events, sounds, speech turns and events; compute coherence before and after stitching."""
     visual = find_visual_events(footage, options.visual, workers.pictures)
     speech = find_speech(footage.waveform, options.speech)
     audio = find_sounds(footage.waveform, options.audio, workers.sounds, speech)
@@ -396,10 +396,10 @@ def describe(
     """Caption an event with each role; long events are captioned in parts, without consecutive duplicates.
 
     Args:
-        footage: of the video.
-        start, end: of the event in seconds.
+        footage: frames and sound of the video.
+        start, end: start and end of the event in seconds.
         speech: speech turns of the video in seconds.
-        captioners: by role.
+        captioners: captioners by role.
         unanswered: filled with the reason of each role whose model wrote no caption for some part; None to raise
             `NoAnswer` instead.
     """

@@ -51,7 +51,7 @@ class _Envelope:
     """Streaming check of a multipart body: it must have one part, which is a file.
 
     Args:
-        content_type: of the request; without a boundary in it, Gradio refuses the upload itself.
+        content_type: header of the request; without a boundary in it, Gradio refuses the upload itself.
         most: maximum size of the whole body in bytes.
     """
 
@@ -91,7 +91,7 @@ class Guard:
 
     Args:
         app: the guarded ASGI app.
-        limits: of uploads.
+        limits: limits of uploads.
         uploads: upload folder; None is enough for [`Guard.refusal`].
     """
 
@@ -134,8 +134,8 @@ class Guard:
 
         Args:
             path: path of the request; not trusted.
-            headers: by lower-case name.
-            method: such as "POST".
+            headers: headers by lower-case name.
+            method: HTTP method, such as "POST".
         """
         for where in (path, unquote(path)):
             route = where.removeprefix("/gradio_api").lstrip("/")

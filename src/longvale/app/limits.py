@@ -67,8 +67,8 @@ class Limits:
 
         Raises:
             FileNotFoundError: if the file no longer exists.
-            ValueError: with a message for the visitor, if the file is too large, too long, of a wrong type, or not a
-                media file. The message names the file without its folder.
+            ValueError: if the file is too large, too long, of a wrong type, or not a media file. The message is written
+                for the visitor and names the file without its folder.
         """
         from ..models.media import probe
 

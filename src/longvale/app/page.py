@@ -49,9 +49,9 @@ class Page:
 
     Args:
         model: loaded model, from [`longvale.evaluation.generation.model.load_model`].
-        processor: its processor.
+        processor: processor of the model.
         name: display name of the model.
-        limits: of uploads.
+        limits: limits of uploads.
         examples: videos to choose from.
         annotated: results of `longvale annotate` for some examples, by file name without suffix; shown with them.
         captions: captions of known events of some examples, by path; offered as questions.
@@ -392,7 +392,7 @@ def ask_about(video: Video | None, choice: str, query: str | None, start: float 
         start, end: the part to describe, in seconds.
 
     Raises:
-        ValueError: with a message for the visitor, if a field is missing or invalid.
+        ValueError: if a field is missing or invalid; the message is written for the visitor.
 
     Example:
         >>> video = Video(Path("a.mp4"), "a.mp4", False, 60.0, None)

@@ -52,9 +52,9 @@ def serve(
             boundaries, events and captions.
         host: address to listen on; "0.0.0.0" accepts connections from other machines.
         port: port to listen on; by default the first free one from 7860.
-        limits: of uploads.
-        device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        limits: limits of uploads.
+        device: torch device, such as "cpu"; by default an accelerator if there is one.
+        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
 
     Yields:
         The page's address. On exit all uploads of visitors are deleted.

@@ -27,7 +27,7 @@ class Video:
     """A video that a visitor chose.
 
     Args:
-        path: of the file.
+        path: video file.
         name: display name, from which the video's id in saved events is made.
         owned: whether it is an upload, which is deleted when it is no longer needed.
         duration: seconds; 0 until it is decoded.
@@ -48,7 +48,7 @@ class Draft:
     """An answer that is not complete.
 
     Args:
-        question: in words for people.
+        question: the question in words for people.
         text: generated so far.
         events: found in the text so far.
         whole: whether the text is complete and only the modalities are missing.

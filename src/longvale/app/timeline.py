@@ -71,7 +71,7 @@ def describe_answer(
     """Describe an answer for the timeline.
 
     Args:
-        question: in words for people.
+        question: the question in words for people.
         text: the answer as generated.
         events: events of the answer, with modalities once they are known.
         weights: weights of the modalities of each event in nats; None before they are known.

@@ -32,7 +32,7 @@ class Uploads:
 
     Args:
         folder: folder in which Gradio stores uploads.
-        limits: of one upload, and of all together.
+        limits: limits of one upload, and of all together.
         sessions: the open tabs, which claim uploads.
     """
 

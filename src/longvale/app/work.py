@@ -210,7 +210,7 @@ def find_events(
 
     Args:
         text: the answer so far.
-        duration: of the video in seconds.
+        duration: duration of the video in seconds.
         task: task of the question; None for a free question.
         caption: for intervals without a caption, such as the query of grounding; for a free question the whole answer
             is used instead.

@@ -52,7 +52,7 @@ def echo(text: object = "", *, err: bool = False) -> None:
     """Print a line, escaping terminal control characters that captions, file names or servers may contain.
 
     Args:
-        text: to print.
+        text: text to print.
         err: print to stderr.
     """
     typer.echo(printable(str(text)), err=err)

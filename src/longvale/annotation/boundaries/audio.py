@@ -37,14 +37,14 @@ class AudioOptions:
     Args:
         splitter: `peaks` of the change of MFCCs over windows, or the kernel change points of `ruptures`.
         change: minimum change between windows, in spreads of an MFCC.
-        apart_s: of changes within this distance in seconds only the largest is kept; the start or end of a sound within
+        apart_s: distance in seconds within which only the largest change is kept; the start or end of a sound within
             this distance of a change is moved to it.
         penalty: penalty of ruptures for one more change point.
         stitch: maximum distance of neighbours that are joined to one sound. For embedders other than MFCC statistics it
             is measured on the video, see `calibration.py`.
         goes_on: fraction of a sound's spectrum that must remain after a change for the sound to continue.
-        joins: a change must add more than this fraction of what is heard to start another sound besides those that
-            continue.
+        joins: minimum fraction of the audible spectrum that a change must add to start another sound in addition to
+            those that continue.
         at_once: maximum number of simultaneous sounds: listeners lose count of similar voices beyond three (Huron,
             "Voice Denumerability in Polyphonic Music of Homogeneous Timbres", 1989), and an orchestra would otherwise
             start a new sound with each instrument.
@@ -196,7 +196,7 @@ def stitch_sounds(
 
 
 def _threshold_of(embedder: SoundEmbedder, clips: Sequence[Interval], waveform: np.ndarray, published: float) -> float:
-    """Calibrate the threshold of an embedder on this video, see `calibration.py`; halves of a clip are the same."""
+    """Calibrate the threshold of an embedder on this video, see `calibration.py`; clip halves give the level `same`."""
     import numpy as np
 
     halves = [half for a, b in clips for half in ((a, (a + b) / 2), ((a + b) / 2, b))]

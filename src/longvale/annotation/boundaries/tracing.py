@@ -115,8 +115,8 @@ def place_sounds(
         sounds: from [`trace_sounds`]; each may shrink or grow at both ends, and grow by at most one second.
         turns: start and end of each speech turn in seconds; what is heard in a turn may be its speech.
         bands: [n, bands] in steps of 0.1 s, from [`clean_bands`].
-        changes: in seconds, including the ends of the video. A start or end within `apart_s` of one of them, or of the
-            start or end of a turn, is moved there.
+        changes: times of changes in seconds, including the ends of the video. A start or end within `apart_s` of one of
+            them, or of the start or end of a turn, is moved there.
         options: `fades`, `pause_s`, `apart_s` and `min_length_s` are used.
 
     Returns:

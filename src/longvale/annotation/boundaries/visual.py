@@ -97,7 +97,7 @@ def find_visual_events(
     """Find the visual events of a video.
 
     Args:
-        footage: of the video.
+        footage: frames and sound of the video.
         options: default [`VisualOptions`].
         embedder: embeds the ends of clips for dropping and stitching; default [`ColourEmbedder`].
 
@@ -193,7 +193,7 @@ def find_changes(
     Args:
         descriptors: [n, d] of evenly spaced frames.
         times: [n] seconds.
-        cuts: of a detector.
+        cuts: cuts of a detector in seconds.
         options: thresholds.
     """
     import numpy as np
@@ -271,11 +271,11 @@ def in_units_of(
 
     Args:
         embedder: embeds the frames.
-        footage: of the video.
+        footage: frames and sound of the video.
         clips: sorted by start.
         embeddings: [clips, 2, d], of both ends of each clip.
         changes: times of the changes between clips in seconds, without forced cuts.
-        options: with the thresholds of colour histograms.
+        options: options with the thresholds of colour histograms.
     """
     import numpy as np
 
@@ -302,7 +302,7 @@ def hard_cuts(footage: Footage, clips: Sequence[Clip], options: VisualOptions) -
     """Return the starts of clips at a hard cut whose sides differ in colours; these are never stitched.
 
     Args:
-        footage: of the video.
+        footage: frames and sound of the video.
         clips: sorted by start.
         options: `stitch`, the minimum colour distance of both sides, and `abrupt`, the fraction of that distance that
             must occur between two frames.

@@ -80,7 +80,7 @@ class Flag:
         end: seconds.
         reasons: keys of [`GAINS`].
         gain: sum of their gains.
-        caption: of the event.
+        caption: caption of the event.
     """
 
     video_id: str
@@ -129,7 +129,7 @@ def check_video(annotation: Annotation, stages: Mapping[str, StageLog], template
     """Flag events and holes of one video.
 
     Args:
-        annotation: of the video.
+        annotation: annotation of the video.
         stages: `captions`, `events` and `boundaries`, as far as available.
         templates: roles whose captions are templates; similar template captions are not an error.
 

@@ -89,7 +89,7 @@ def export_tasks(
         output: JSON file of tasks to write.
         videos_url: URL prefix of the names of the video files.
         fps: frames per second of the timeline.
-        suffix: of the video files, if the stages do not contain their names.
+        suffix: suffix of the video files, if the stages do not contain their names.
 
     Returns:
         The number of tasks, and the path of the labelling interface.
@@ -161,7 +161,7 @@ def import_tasks(
     Args:
         exported: JSON export of Label Studio (not JSON_MIN or CSV, which do not keep which caption has which range).
         annotations: the annotations that were exported.
-        output: annotations to write; the `.changes.jsonl` file next to it lists who changed what.
+        output: annotations to write, such as `out.json`; `out.changes.jsonl` next to it lists who changed what.
         annotator: id or e-mail address of a person.
 
     Returns:
