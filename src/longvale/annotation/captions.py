@@ -30,7 +30,7 @@ from .measurements import Measurements
 Role = Literal["video", "keyframe", "audio", "speech"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-#: Longest clip of a captioner in seconds; longer events are described in parts.
+#: Longest clip in seconds that the captioning models take; longer events are described in parts.
 MAX_CLIP_S: Seconds = 30.0
 
 #: Longest caption of a clip in tokens: one or two sentences.

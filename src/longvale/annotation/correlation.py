@@ -124,7 +124,7 @@ _ROLES_OF: dict[Modality, tuple[Role, ...]] = {
 
 
 def of_one_modality(evidence: Evidence) -> Evidence | None:
-    """Reduce an event that is perceived or described in one modality to its captions; None if there are several.
+    """Return the evidence with the captions of its only modality; None if it is perceived and described in several.
 
     Example:
         >>> seen = {"video": "A dog runs.", "audio": "It is quiet."}

@@ -61,7 +61,7 @@ def serve(
 
     Raises:
         FileNotFoundError: if the model or the folder of examples is missing, or that folder contains no video.
-        ValueError: if the model is damaged, or annotations are given without examples.
+        ValueError: if the model or the annotations are damaged, or annotations are given without examples.
         OSError: if the port is in use.
 
     Example:

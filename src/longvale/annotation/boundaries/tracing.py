@@ -1,6 +1,6 @@
 """Tracing of overlapping sounds: which sounds continue across a change, and when exactly each is heard.
 
-Each sound has a fixed spectrum. The sounds are first traced from change to change. The observed spectrum of each step
+Each sound has its own spectrum. The sounds are first traced from change to change. The observed spectrum of each step
 is then divided among the sounds' spectra, and a sound lasts as long as its part does. The start or end of a sound is
 therefore found even if a louder sound continues.
 """
