@@ -319,7 +319,7 @@ def read_prompt(name: str) -> str:
     """Read a prompt of the package, a text file in `prompts`.
 
     Raises:
-        FileNotFoundError: if there is no prompt with this name.
+        FileNotFoundError: if no prompt has this name.
     """
     return files(__package__).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8").strip()
 

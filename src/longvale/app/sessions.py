@@ -29,7 +29,7 @@ class Video:
     Args:
         path: video file.
         name: display name, from which the video's id in saved events is made.
-        owned: whether it is an upload, which is deleted when it is no longer needed.
+        owned: whether it is an upload, which is deleted after its last use.
         duration: seconds; 0 until it is decoded.
         media: decoded video; dropped once it is encoded.
         features: output of the towers; None until the first question.

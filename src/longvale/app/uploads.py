@@ -22,7 +22,7 @@ _PERIOD_S: Seconds = 30.0
 
 
 class NoRoomError(Exception):
-    """Error: there is no room for another upload."""
+    """Error: not enough room for another upload."""
 
 
 class Uploads:
