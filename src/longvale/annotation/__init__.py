@@ -1,4 +1,5 @@
-"""Videos of anyone -> LongVALE-style annotations: admission, boundaries, captions, correlation, checks, refinement.
+"""LongVALE-style annotation of videos: admission, boundaries, captions, correlation, checks and refinement.
 
-[`longvale.annotation.pipeline.annotate`] runs all of it; each part stands by itself. Nothing heavy is imported here.
+[`longvale.annotation.pipeline.annotate`] runs the whole pipeline; each part can also be used alone. This module imports
+no heavy dependencies.
 """

@@ -1,4 +1,4 @@
-"""What `longvale annotate` found in videos, read from the stages that it left: for pictures and the page."""
+"""Results of `longvale annotate`, read from its stage files, for figures and the page."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from ..events import MODALITIES, RELATIONS, Annotation, Event, Modality, Seconds
 from ..io import is_number, parse_json
 
-#: The stages that are read, in the folder that `longvale annotate --output NAME.json` leaves as NAME.stages.
+#: The stage files that are read, in the folder NAME.stages that `longvale annotate --output NAME.json` writes.
 BOUNDARIES_FILE, CAPTIONS_FILE, EVENTS_FILE = "boundaries.jsonl", "captions.jsonl", "events.jsonl"
 
-#: How the pipeline's roles are called on the page.
+#: Names of the pipeline's roles on the page.
 _ROLES = {"video": "seen", "keyframe": "seen in a picture", "audio": "heard", "speech": "said"}
 
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
-    """The annotation of a video and how it came about.
+    """The annotation of a video and the intermediate results that it was made from.
 
     Args:
         annotation: the events, with modalities and relation.
-        boundaries: what each modality alone was cut into, (start, end) in seconds.
-        sources: for each event the lines (what, text) that say where its caption comes from.
-        cuts: seconds of the hard cuts.
+        boundaries: the segments of each modality alone, (start, end) in seconds.
+        sources: for each event the entries (kind, text) that its caption was made from.
+        cuts: times of the hard cuts in seconds.
     """
 
     annotation: Annotation
@@ -36,17 +36,17 @@ class AnnotatedVideo:
 
 
 def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
-    """Read the stages that `longvale annotate` left; a run that is still going on is read as far as it is.
+    """Read the stages that `longvale annotate` wrote; of a run in progress, what is finished.
 
     Args:
-        folder: such as `annotations.stages`.
+        folder: stage folder, such as `annotations.stages`.
 
     Returns:
-        By video id, the admitted videos only.
+        The videos by id, only those with boundaries.
 
     Raises:
-        FileNotFoundError: if there are no such stages.
-        ValueError: naming file and line, if one is not what `longvale annotate` writes.
+        FileNotFoundError: if the folder contains no stages.
+        ValueError: naming file and line, if a line is not what `longvale annotate` writes.
     """
     folder = Path(folder)
     if not (folder / BOUNDARIES_FILE).is_file():
@@ -80,7 +80,7 @@ def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
 
 
 def _lines(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSONL file with their places; a last line that is being written is left out."""
+    """Yield the objects of a JSONL file with their locations; an incomplete last line is omitted."""
     if not path.is_file():
         return
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
@@ -111,7 +111,7 @@ def _spans(values: Any, name: str) -> Iterator[tuple[Seconds, Seconds]]:
 
 
 def _sources(captions: Mapping[str, Any], event: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What each captioner said, what was measured, and what was made of it."""
+    """Yield the caption of each role, the measurements, the relations and the reason of a refusal."""
     for role, text in (captions.get("captions") or {}).items():
         if text:
             yield _ROLES.get(role, str(role)), str(text)

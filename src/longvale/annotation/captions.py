@@ -1,9 +1,9 @@
-"""Captions of one modality each: four roles behind one small interface, and what can play them.
+"""Captions of single modalities: four roles with one interface, and the captioners for them.
 
-| role | says | template (default) | transformers | server |
+| role | describes | template (default) | transformers | server |
 | --- | --- | --- | --- | --- |
-| video | what happens | colours and motion, measured | an image-text model, by id | pictures in a message |
-| keyframe | what the middle picture shows | colours and brightness, measured | the same | the same |
+| video | what happens | colours and motion, measured | an image-text model, by id | images in a message |
+| keyframe | what the middle frame shows | colours and brightness, measured | the same | the same |
 | audio | what is heard | loudness, pitch, spectrum, measured | an audio-text model, by id | - |
 | speech | what is said | how long speech lasts, measured | Whisper or another recogniser, by id | - |
 """
@@ -30,26 +30,26 @@ from .measurements import Measurements
 Role = Literal["video", "keyframe", "audio", "speech"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-#: Longer events are described in parts, as the models that play the roles take clips of at most this.
+#: Longest clip in seconds that the captioning models take; longer events are described in parts.
 MAX_CLIP_S: Seconds = 30.0
 
-#: Longest caption of a clip in tokens: a sentence or two.
+#: Longest caption of a clip in tokens: one or two sentences.
 CAPTION_TOKENS = 128
 
-#: Pictures of a clip that a video captioner is given.
+#: Frames per clip for a video captioner.
 CLIP_FRAMES = 8
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A stretch of a video that a captioner describes, at most [`MAX_CLIP_S`] long.
+    """Part of a video that a captioner describes, at most [`MAX_CLIP_S`] long.
 
     Args:
         start: seconds.
         end: seconds.
-        frames: uint8 [8, H, W, 3], evenly spread; None without pictures.
+        frames: uint8 [8, H, W, 3], evenly spaced; None without frames.
         sound: float32 [samples], 16 kHz; empty without sound.
-        measured: of the stretch.
+        measured: measurements of the clip.
     """
 
     start: Seconds
@@ -60,24 +60,24 @@ class Clip:
 
     @property
     def key_frame(self) -> np.ndarray | None:
-        """uint8 [H, W, 3]: the picture in the middle."""
+        """Return the middle frame: uint8 [H, W, 3]."""
         return None if self.frames is None else self.frames[len(self.frames) // 2]
 
 
 class Captioner(Protocol):
-    """Plays one role."""
+    """Interface of a captioner of one role."""
 
-    #: What captions are by, as the provenance says it.
+    #: Name in the provenance.
     name: str
-    #: Shorter side in pixels of the pictures that it wants.
+    #: Shorter side of the input frames in pixels.
     size: int
 
     def __call__(self, clip: Clip) -> str:
-        """A sentence; "" if there is nothing to tell. Raises `NoAnswer` if a model writes none."""
+        """Return a sentence; "" if there is nothing to describe. Raises `NoAnswer` if a model writes none."""
 
 
 def parts(start: Seconds, end: Seconds) -> list[tuple[Seconds, Seconds]]:
-    """Cut a stretch into as few equal parts as are at most [`MAX_CLIP_S`] long.
+    """Split a time range into the fewest equal parts of at most [`MAX_CLIP_S`].
 
     Example:
         >>> parts(10.0, 80.0)
@@ -92,10 +92,10 @@ def parts(start: Seconds, end: Seconds) -> list[tuple[Seconds, Seconds]]:
 
 
 class TemplateCaptioner:
-    """Tells what was measured, in a sentence; no model looks or listens.
+    """Captioner that puts the measurements into a sentence, without a model.
 
     Args:
-        role: which of the four.
+        role: one of the four roles.
 
     Example:
         >>> clip = Clip(0, 5, None, np.zeros(0), Measurements(loudness_db=-15.0, pitch_hz=440.0, voiced=0.0))
@@ -112,7 +112,7 @@ class TemplateCaptioner:
         ]
 
     def __call__(self, clip: Clip) -> str:
-        """What was measured of the clip."""
+        """Describe the measurements of the clip."""
         return self._tell(clip.measured)
 
 
@@ -151,19 +151,19 @@ def _tell_speech(measured: Measurements) -> str:
 
 
 class TransformersCaptioner:
-    """A model of transformers that plays a role: an image-, video- or audio-text model with a chat template.
+    """Captioner with a model of transformers: an image-, video- or audio-text model with a chat template.
 
-    An omni model such as Qwen2.5-Omni may play several; of it only the part that writes is loaded.
+    An omni model such as Qwen2.5-Omni may fill several roles; only its part that generates text is loaded.
 
     Args:
         role: video, keyframe or audio.
         model: Hub id or folder.
-        device: such as "cuda:0"; default an accelerator if there is one.
-        max_tokens: longest caption; default [`CAPTION_TOKENS`].
+        device: torch device, such as "cuda:0"; default an accelerator if there is one.
+        max_tokens: maximum length of a caption; default [`CAPTION_TOKENS`].
 
     Raises:
-        FileNotFoundError: if there is nothing to load.
-        ValueError: if the model cannot be loaded, or does not see, or hear, what the role describes.
+        FileNotFoundError: if the model does not exist.
+        ValueError: if the model cannot be loaded, has no chat template, or does not take the input of the role.
     """
 
     size = 336
@@ -180,7 +180,7 @@ class TransformersCaptioner:
             raise ValueError(f"{model}: cannot play the role {role!r}: it has no chat template; name one that has")
 
     def __call__(self, clip: Clip) -> str:
-        """What the model answers to the prompt of the role."""
+        """Return the model's answer to the prompt of the role."""
         from PIL import Image
 
         if self._role == "audio":
@@ -200,7 +200,7 @@ class TransformersCaptioner:
             return_dict=True,
             return_tensors="pt",
         ).to(self._model.device)
-        inputs = inputs.to(self._model.dtype)  # pictures and sound; numbers of tokens stay whole
+        inputs = inputs.to(self._model.dtype)  # only frames and audio; token ids stay integers
         answer = self._model.generate(**inputs, max_new_tokens=self._max_tokens, do_sample=False)
         (text,) = self._processor.batch_decode(answer[:, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
         return " ".join(answer_of(text, self._processor.tokenizer, self.name).split())
@@ -219,17 +219,17 @@ def _load_captioner(model: str, device: str | None) -> tuple[Any, Any]:
 
 
 class SpeechRecogniser:
-    """Whisper or another recogniser of transformers.
+    """Captioner of speech: Whisper or another recogniser of transformers.
 
-    A Whisper of many languages also tells which one it hears: a [`longvale.annotation.languages.LanguageTeller`].
+    A multilingual Whisper also identifies the language: a [`longvale.annotation.languages.LanguageTeller`].
 
     Args:
         model: Hub id or folder.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
-        FileNotFoundError: if there is nothing to load.
-        ValueError: if it cannot be loaded, or does not recognise speech.
+        FileNotFoundError: if the model does not exist.
+        ValueError: if the model cannot be loaded, or does not recognise speech.
     """
 
     size = 48
@@ -246,21 +246,21 @@ class SpeechRecogniser:
         guard_convolutions(self._pipeline.model)
         asked = getattr(self._pipeline.model, "generation_config", None)
         tokens = getattr(asked, "lang_to_id", None) or {}
-        #: Codes of the languages that it can tell; none of a Whisper of English alone, and of other models.
+        #: Codes of the languages that it can identify; empty for an English-only Whisper and for other models.
         self.languages = tuple(token.strip("<|>") for token in tokens)
         self._language_ids = list(tokens.values())
 
     def __call__(self, clip: Clip) -> str:
-        """What is said; "" where nobody speaks, so that silence is not made into words."""
+        """Return the transcript; "" without speech, so that silence is not transcribed."""
         if not clip.measured.voiced:
             return ""
-        # A Whisper of many languages that is not told what to do falls into repeating itself.
+        # Without a task a multilingual Whisper tends to repeat itself.
         asked = {"generate_kwargs": {"task": "transcribe"}} if self.languages else {}
         text = self._pipeline({"raw": clip.sound, "sampling_rate": SAMPLING_RATE}, **asked)["text"]
         return " ".join(text.split())
 
     def tell_languages(self, sound: np.ndarray) -> Mapping[str, float]:
-        """How probable each of `languages` is after Whisper has listened, as it does itself before it transcribes.
+        """Return the probability of each of `languages`, computed as Whisper does before it transcribes.
 
         Args:
             sound: float32 [samples], 16 kHz, at most 30 s.
@@ -272,7 +272,7 @@ class SpeechRecogniser:
         features = heard.input_features.to(model.device, model.dtype)  # [1, bands, 3000]
         start = torch.tensor([[model.generation_config.decoder_start_token_id]], device=model.device)
         with torch.inference_mode():
-            logits = model(input_features=features, decoder_input_ids=start).logits[0, -1]  # [words]
+            logits = model(input_features=features, decoder_input_ids=start).logits[0, -1]  # [vocabulary]
         probabilities = logits[self._language_ids].float().softmax(dim=0).tolist()
         return dict(zip(self.languages, probabilities, strict=True))
 
@@ -281,11 +281,11 @@ class SpeechRecogniser:
 
 
 class ServerCaptioner:
-    """A model behind an OpenAI-compatible server that sees pictures.
+    """Captioner with a vision-language model on an OpenAI-compatible server.
 
     Args:
         role: video or keyframe.
-        chat: such as a [`longvale.chat_client.ChatClient`].
+        chat: chat client, such as a [`longvale.chat_client.ChatClient`].
     """
 
     size = 336
@@ -296,7 +296,7 @@ class ServerCaptioner:
         self.name, self._role, self._chat = f"{chat.name} ({role})", role, chat
 
     def __call__(self, clip: Clip) -> str:
-        """What the server answers to the pictures and the prompt of the role."""
+        """Return the server's answer to the frames and the prompt of the role."""
         if clip.frames is None:
             return ""
         pictures = clip.frames if self._role == "video" else clip.key_frame[None]
@@ -316,14 +316,14 @@ def _data_uri(picture: np.ndarray) -> str:
 
 
 def read_prompt(name: str) -> str:
-    """A prompt of the package, a text file in `prompts`.
+    """Read a prompt of the package, a text file in `prompts`.
 
     Raises:
-        FileNotFoundError: if there is none of this name.
+        FileNotFoundError: if no prompt has this name.
     """
     return files(__package__).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
 def template_captioners() -> Mapping[Role, Captioner]:
-    """The four roles played without any model."""
+    """Return template captioners for all four roles."""
     return {role: TemplateCaptioner(role) for role in ROLES}

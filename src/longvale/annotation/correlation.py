@@ -1,8 +1,9 @@
-"""How sight and sound of an event belong together, and one caption that says so.
+"""Correlation of the modalities of an event, and one caption that describes it.
 
 A language model answers the questions of the paper (is the source visible, who or what makes the sound and why, what
-does it tell, which mood), names the relations out of the nine types, and writes one caption, knowing the previous
-event. What it answers is checked, repaired where that is safe, asked for again, and in the end refused with a reason.
+does it convey, which mood), chooses relations from the nine types, and writes one caption, given the previous event's
+caption. Its answer is checked and, where that is safe, repaired. Otherwise the model is asked again, and in the end its
+answer is refused with a reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..chat_client import Chat, NoAnswer
 from ..events import RELATIONS, Modality, Seconds
 from .captions import Role, read_prompt
 
-#: Longest caption in characters; longer ones are no caption but a model that does not stop.
+#: Longest caption in characters; a longer one means that the model did not stop.
 MAX_CAPTION = 600
 
 #: Longest answer in tokens: the questions, the relations and a caption of [`MAX_CAPTION`] characters.
@@ -26,7 +27,7 @@ MAX_TOKENS = 512
 #: Longest answer that is read, in characters.
 _MAX_ANSWER = 16_384
 
-#: JSON schema of an answer, where it can be enforced.
+#: JSON schema of an answer, enforced if the server or model supports it.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -44,14 +45,14 @@ SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is told of an event to whoever writes its caption.
+    """Input for the caption of an event.
 
     Args:
         start: seconds.
         end: seconds.
-        captions: by role; "" or missing where there is nothing to tell.
-        modalities: in which the event can be perceived.
-        previous: caption of the event before; "" for the first.
+        captions: captions by role; "" or missing if there is nothing to describe.
+        modalities: modalities in which the event can be perceived.
+        previous: caption of the previous event; "" for the first.
     """
 
     start: Seconds
@@ -63,15 +64,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Correlation:
-    """What was written about an event.
+    """Output for an event: caption, relations and answers.
 
     Args:
         caption: one text.
-        relations: out of [`longvale.events.RELATIONS`], the most important first.
-        answers: `source_visible`, `cause`, `tells` and `mood`.
-        attempts: how often the model was asked.
-        repairs: what was put right in its answer, one line each.
-        refused: why the model's answers were given up, if they were; the caption is then a concatenation.
+        relations: types from [`longvale.events.RELATIONS`], the most important first.
+        answers: answers to the questions of the paper, the first four fields of [`SCHEMA`].
+        attempts: number of requests to the model.
+        repairs: repairs of its answer, one line each.
+        refused: reason if the model's answers were refused; the caption is then a concatenation.
     """
 
     caption: str
@@ -83,26 +84,26 @@ class Correlation:
 
 
 class Reasoner(Protocol):
-    """Writes the caption of an event."""
+    """Interface of a writer of event captions."""
 
     name: str
 
     def __call__(self, evidence: Evidence) -> Correlation:
-        """Raises [`longvale.chat_client.ServerError`] if a server gives no answer."""
+        """Write the caption. Raises [`longvale.chat_client.ServerError`] if a server gives no answer."""
 
 
 class Concatenation:
-    """The captions of the modalities one after the other: what reasoning is compared with."""
+    """Baseline reasoner: the captions of the modalities, concatenated."""
 
     name = "concatenation"
 
     def __call__(self, evidence: Evidence) -> Correlation:
-        """No reasoning, no relation but the one that the modalities alone decide."""
+        """Concatenate the captions; the only relation is the one that the modalities alone determine."""
         return Correlation(concatenate(evidence), _relations_of(evidence))
 
 
 def concatenate(evidence: Evidence) -> str:
-    """Captions of the modalities as one text.
+    """Join the captions of the modalities into one text.
 
     Example:
         >>> concatenate(Evidence(0, 5, {"video": "A dog runs.", "audio": "It barks"}, ("visual", "audio")))
@@ -114,7 +115,7 @@ def concatenate(evidence: Evidence) -> str:
     return " ".join(sentences) or "Nothing can be seen or heard."
 
 
-#: Which captions are of a modality.
+#: Roles of each modality.
 _ROLES_OF: dict[Modality, tuple[Role, ...]] = {
     "visual": ("video", "keyframe"),
     "audio": ("audio",),
@@ -123,7 +124,7 @@ _ROLES_OF: dict[Modality, tuple[Role, ...]] = {
 
 
 def of_one_modality(evidence: Evidence) -> Evidence | None:
-    """The captions that are all there is, where an event is perceived or told in one modality; None where in more.
+    """Return the evidence with the captions of its only modality; None if it is perceived and described in several.
 
     Example:
         >>> seen = {"video": "A dog runs.", "audio": "It is quiet."}
@@ -149,12 +150,12 @@ def _relations_of(evidence: Evidence) -> tuple[str, ...]:
 
 
 class LanguageModelReasoner:
-    """Asks a language model about events of several modalities; those of one have nothing to correlate.
+    """Reasoner that asks a language model about events of several modalities; events of one are concatenated.
 
     Args:
-        chat: such as a [`longvale.chat_client.ChatClient`].
-        attempts: how often to ask for an answer that can be used.
-        remove_names: ask to name nobody, and replace what looks like the name of a person.
+        chat: chat client, such as a [`longvale.chat_client.ChatClient`].
+        attempts: maximum number of requests for a usable answer.
+        remove_names: ask the model not to name people, and replace text that looks like the name of a person.
 
     Raises:
         ValueError: if `attempts` is below 1.
@@ -163,13 +164,13 @@ class LanguageModelReasoner:
     def __init__(self, chat: Chat, *, attempts: int = 3, remove_names: bool = True) -> None:
         if attempts < 1:
             raise ValueError(f"attempts must be 1 or more, not {attempts}")
-        # The name identifies what is done already, so that it says whatever changes the captions.
+        # The name identifies finished work on resuming, so it must include every option that changes the captions.
         self.name = chat.name + ("" if attempts == 3 else f", {attempts} attempts")
         self.name += "" if remove_names else ", names kept"
         self._chat, self._attempts, self._remove_names = chat, attempts, remove_names
 
     def __call__(self, evidence: Evidence) -> Correlation:
-        """Ask until an answer can be used; after `attempts`, concatenate and say why."""
+        """Ask until an answer is usable; after `attempts` requests, concatenate and record the reason."""
         if alone := of_one_modality(evidence):
             return Correlation(self._named(concatenate(alone), evidence), _relations_of(evidence))
         messages: list[dict[str, str]] = [{"role": "user", "content": self._question(evidence)}]
@@ -178,7 +179,7 @@ class LanguageModelReasoner:
             attempt += 1
             try:
                 answer = self._chat(messages, schema=SCHEMA, max_tokens=MAX_TOKENS)
-            except NoAnswer as error:  # asked the same it writes the same
+            except NoAnswer as error:  # the same request would give the same result
                 problem = str(error)
                 break
             try:
@@ -217,17 +218,17 @@ def _told(text: str) -> str:
 
 
 def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[str, Any], list[str]]:
-    """Read the JSON object of an answer, repairing what has one meaning only.
+    """Read the JSON object of an answer, repairing what is unambiguous.
 
     Args:
-        text: the answer, perhaps with words or a fence around the object.
-        modalities: of the event, to check the relations by.
+        text: the answer; other text or a code fence may enclose the object.
+        modalities: modalities of the event, to check the relations.
 
     Returns:
-        The fields of [`SCHEMA`], and what was repaired.
+        The fields of [`SCHEMA`], and the list of repairs.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: if the answer cannot be used; the message names the problem.
 
     Example:
         >>> answer = '{"relations": "Causality", "caption": "A dog barks at a car."}'
@@ -261,8 +262,8 @@ def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[st
 
 
 def _find_object(text: str, repairs: list[str]) -> dict[str, Any]:
-    """The first JSON object in a text."""
-    text = text[:_MAX_ANSWER]  # as far as it is read, each brace may be the beginning
+    """Return the first JSON object with a caption in a text."""
+    text = text[:_MAX_ANSWER]  # bounds the work: every brace is tried as a start
     decoder, start = json.JSONDecoder(), text.find("{")
     problem = "it holds no JSON object"
     while start >= 0:
@@ -301,7 +302,7 @@ def _read_relations(value: Any, modalities: Sequence[Modality], repairs: list[st
     return relations
 
 
-#: Words that a name may follow; the name is taken out and the person stays.
+#: A title and the name after it, which are replaced by "a person".
 _TITLES = re.compile(
     r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|President|Senator|Sir|Lady)\.?\s+[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*"
 )
@@ -312,14 +313,14 @@ _PAIR = re.compile(r"(?<![.!?\"'] )(?<!^)\b[A-Z][a-z'-]+ [A-Z][a-z'-]+\b")
 
 
 def without_names(caption: str, evidence: Evidence) -> str:
-    """Take out what looks like the name of a person: after a title, after "called", or two capitalised words.
+    """Remove text that looks like the name of a person: after a title, after "called", or two capitalised words.
 
-    Names of places of two words fall to the last rule, too; what the key picture's caption reads (text on screen) is
-    kept.
+    The last rule also replaces place names of two words. Titles and word pairs that the key-frame caption contains
+    (text on screen) are kept.
 
     Args:
         caption: the text.
-        evidence: whose key-frame caption keeps what is written on the screen.
+        evidence: input of the event, whose key-frame caption is used.
 
     Example:
         >>> evidence = Evidence(0, 5, {}, ())

@@ -1,6 +1,6 @@
-"""What pictures and sounds are like, measured: the embeddings that need no weights.
+"""Measured descriptors of frames and audio: embeddings that need no model weights.
 
-The bins of the pictures' histograms are such that the published threshold for stitching holds for them;
+The bins of the colour histograms are chosen so that the published threshold for stitching applies to them;
 `benchmarks/boundaries.py --tune` shows it.
 """
 
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 
 
 class PictureEmbedder(Protocol):
-    """Turns pictures into points that lie near each other when the pictures show the same."""
+    """Interface of a frame embedder: frames that show the same get nearby embeddings."""
 
     name: str
-    #: Shorter side in pixels of the pictures that it takes.
+    #: Shorter side in pixels of the input frames.
     size: int
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, 3] -> float [n, d]."""
+        """Embed frames: uint8 [n, H, W, 3] -> float [n, d]."""
 
 
 class SoundEmbedder(Protocol):
-    """Turns stretches of sound into points that lie near each other when they sound the same."""
+    """Interface of an audio embedder: clips that sound the same get nearby embeddings."""
 
     name: str
 
     def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
-        """float32 [samples] each, 16 kHz -> float [n, d]."""
+        """Embed audio clips: float32 [samples] each, 16 kHz -> float [n, d]."""
 
 
-#: Bins of brightness and of the two colour differences, and how much the latter are spread: with these the published
-#: threshold for stitching, .6, is the one that tells scenes apart best.
+#: Number of bins of brightness and of the two colour differences, and the spread of the latter: with these values the
+#: published threshold for stitching, .6, separates scenes best.
 _BINS = (5, 8, 8)
 _SPREAD = 3.0
 
 
 class ColourEmbedder:
-    """Which colours a picture has and how much of each, wherever they are: the root of a joint histogram.
+    """Frame embedder: the square root of a joint colour histogram, independent of the position in the frame.
 
-    The Euclidean distance of two is sqrt(2) times the Hellinger distance of the histograms, 0 to sqrt(2). Each pixel is
-    shared between neighbouring bins, so that a little more light or grain does not move it from one bin to the next.
+    The Euclidean distance of two embeddings is sqrt(2) times the Hellinger distance of the histograms, 0 to sqrt(2).
+    Each pixel is shared between neighbouring bins, so that small changes of light or grain do not move it to another.
 
     Example:
         >>> red, blue = np.zeros((2, 1, 4, 4, 3), np.uint8)
@@ -62,7 +62,7 @@ class ColourEmbedder:
     size = 48
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, 3] -> float32 [n, 320]."""
+        """Embed frames: uint8 [n, H, W, 3] -> float32 [n, 320]."""
         rows = [self._embed(frames[begin : begin + 256]) for begin in range(0, len(frames), 256)]
         return np.concatenate(rows) if rows else np.empty((0, int(np.prod(_BINS))), np.float32)
 
@@ -87,14 +87,14 @@ class ColourEmbedder:
 
 # --- sounds ----------------------------------------------------------------------------------------------------------
 
-#: Sounds are looked at in steps of this length.
+#: Length of an audio step.
 STEP_S: Seconds = 0.1
 
 MFCC_COUNT = 20
 _MEL = {"n_fft": 512, "hop_length": 160, "n_mels": 40}  # 32 ms every 10 ms
 _STEPS_AT_ONCE = 6000  # ten minutes
 
-#: How far each MFCC spreads over the sounds of the benchmark's training seed: a coefficient counts in units of it.
+#: Spread of each MFCC over the sounds of the benchmark's training seed; coefficients are divided by it.
 _MFCC_SPREAD = (
     56.3,
     39.1,
@@ -122,13 +122,13 @@ _SILENT_DB = -120.0
 
 
 def mfcc_rows(waveform: np.ndarray) -> np.ndarray:
-    """MFCCs in steps of [`STEP_S`], each in units of its spread.
+    """Compute MFCCs in steps of [`STEP_S`], each in units of its spread.
 
     Args:
         waveform: float32 [samples], 16 kHz.
 
     Returns:
-        float32 [n, 20]; a last step that is not full is left out.
+        float32 [n, 20]; an incomplete last step is dropped.
     """
     import torchaudio
 
@@ -137,14 +137,14 @@ def mfcc_rows(waveform: np.ndarray) -> np.ndarray:
 
 
 def mel_power(waveform: np.ndarray) -> np.ndarray:
-    """Power of 40 mel bands in steps of [`STEP_S`]: float32 [n, 40]."""
+    """Compute the power of 40 mel bands in steps of [`STEP_S`]: float32 [n, 40]."""
     import torchaudio
 
     return _in_steps(waveform, torchaudio.transforms.MelSpectrogram(SAMPLING_RATE, **_MEL), _MEL["n_mels"])
 
 
 def _in_steps(waveform: np.ndarray, transform: Callable[[torch.Tensor], torch.Tensor], width: int) -> np.ndarray:
-    """Means of what a transform gives every 10 ms, [n, width]; worked through in stretches, so memory stays small."""
+    """Average the output of a transform, one value per 10 ms, over steps: [n, width]; in chunks to bound memory."""
     import torch
 
     hops = round(STEP_S * SAMPLING_RATE) // _MEL["hop_length"]
@@ -158,7 +158,7 @@ def _in_steps(waveform: np.ndarray, transform: Callable[[torch.Tensor], torch.Te
 
 
 def loudness(waveform: np.ndarray) -> np.ndarray:
-    """Level of each step of [`STEP_S`] in dB of full scale, -120 for silence: [n].
+    """Compute the level of each step of [`STEP_S`] in dB of full scale, -120 for silence: [n].
 
     Example:
         >>> loudness(np.full(3200, 0.1, np.float32)).round(1)
@@ -171,12 +171,12 @@ def loudness(waveform: np.ndarray) -> np.ndarray:
 
 
 class TimbreEmbedder:
-    """What a stretch sounds like: mean and spread of its MFCCs, the root mean square of a coefficient counting as 1."""
+    """Audio embedder: mean and standard deviation of the MFCCs, divided by the square root of their number."""
 
     name = "MFCC statistics"
 
     def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
-        """float32 [samples] each, 16 kHz -> float [n, 40]."""
+        """Embed audio clips: float32 [samples] each, 16 kHz -> float [n, 40]."""
         points = []
         for sound in sounds:
             rows = mfcc_rows(sound)

@@ -1,8 +1,8 @@
-"""Annotations -> dialogues for both stages of tuning, in the official format.
+"""Dialogues for both tuning stages from annotations, in the official format.
 
 Boundary perception needs no model: questions about times come from templates. The instruction set is written by a
-language model from the captions; what it writes is checked, since a dialogue that tells other times than the events'
-teaches them.
+language model from the captions. Its output is checked, since a dialogue with times other than those of the events
+would teach wrong times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..locks import hold
 from .captions import read_prompt
 from .stages import StageLog, claim
 
-#: Questions of an instruction dialogue.
+#: Number of questions in an instruction dialogue.
 TURNS = 3
 #: Longest dialogue in tokens.
 _MAX_TOKENS = 1024
@@ -30,11 +30,11 @@ _EVENT_TOKEN = re.compile(r"<event (\d+)>")
 
 
 def boundary_dialogues(annotations: Iterable[Annotation], seed: int = 0) -> list[dict[str, Any]]:
-    """A boundary-perception dialogue of each video that has events: a fifth dense captioning, the rest multi-turn.
+    """Make one boundary-perception dialogue per video with events: a fifth dense captioning, the rest multi-turn.
 
     Args:
-        annotations: of the videos.
-        seed: with the video's id it decides everything.
+        annotations: annotations of the videos.
+        seed: random seed, combined with the video id.
     """
     return [
         boundary_dialogue(annotation, random.Random(f"{seed}:{annotation.video_id}"), varied=True)
@@ -44,16 +44,16 @@ def boundary_dialogues(annotations: Iterable[Annotation], seed: int = 0) -> list
 
 
 def write_instruction(annotation: Annotation, chat: Chat, *, attempts: int = 3) -> dict[str, Any]:
-    """Let a language model write an instruction dialogue about a video.
+    """Write an instruction dialogue about a video with a language model.
 
     Args:
-        annotation: with at least one event.
+        annotation: annotation with at least one event.
         chat: the language model.
-        attempts: how often to ask for one that can be used.
+        attempts: maximum number of requests for a usable dialogue.
 
     Raises:
-        ValueError: saying what is wrong with the last answer.
-        NoAnswer: if the model wrote none.
+        ValueError: if no answer can be used; the message names the problem of the last one.
+        NoAnswer: if the model wrote no answer.
         ServerError: if a server gives no answer.
     """
     events = "\n".join(f"{i}. {json.dumps(e.caption, ensure_ascii=False)}" for i, e in enumerate(annotation.events, 1))
@@ -80,7 +80,7 @@ def read_dialogue(text: str, annotation: Annotation) -> dict[str, Any]:
     """Read a language model's list of questions and answers; `<event N>` becomes the time tokens of that event.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: if the text cannot be used; the message names the problem.
 
     Example:
         >>> from longvale.events import Event
@@ -129,13 +129,13 @@ def _with_times(question: str, answer: str, annotation: Annotation) -> Turn:
 def make_dialogues(
     annotations: str | os.PathLike, output: str | os.PathLike, *, chat: Chat | None = None, seed: int = 0
 ) -> dict[str, int]:
-    """Write `longvale-sft-bp.json`, and with a language model `longvale-sft-it.json`, or go on with the latter.
+    """Write `longvale-sft-bp.json` and, with a language model, `longvale-sft-it.json`; the latter is resumable.
 
     Args:
         annotations: JSON of annotations.
         output: folder to write.
-        chat: the language model; None leaves the instruction set out.
-        seed: of the boundary-perception set.
+        chat: the language model; None to write no instruction set.
+        seed: random seed of the boundary-perception set.
 
     Returns:
         Counts: `boundary_perception`, and with a model `instruction` and `refused`.
@@ -143,7 +143,7 @@ def make_dialogues(
     Raises:
         FileNotFoundError, ValueError: as [`longvale.events.load_annotations`]; if no video has an event.
         Locked: if another run works on the same folder.
-        ServerError: if a server gives no answer; what is done is kept.
+        ServerError: if a server gives no answer; finished work is kept.
     """
     videos = [annotation for annotation in load_annotations(annotations).values() if annotation.events]
     if not videos:

@@ -1,4 +1,4 @@
-"""Real towers as embedders: models of transformers, or those of a LongVALE checkpoint."""
+"""Embedders with pretrained weights: models of transformers, or the visual tower of a LongVALE checkpoint."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BATCH = 16
 
 
 class PictureTower:
-    """An image model of transformers, such as CLIP or DINOv2: points of length 1.
+    """Frame embedder: an image model of transformers, such as CLIP or DINOv2; embeddings have length 1.
 
     Args:
         model: Hub id or folder.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
-        ValueError: if it cannot be loaded.
+        ValueError: if the model cannot be loaded.
     """
 
     size = 224
@@ -34,7 +34,7 @@ class PictureTower:
         self._processor = _from_pretrained(AutoImageProcessor, model)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, 3] -> float32 [n, d]."""
+        """Embed frames: uint8 [n, H, W, 3] -> float32 [n, d]."""
         import torch
 
         rows = []
@@ -46,14 +46,14 @@ class PictureTower:
 
 
 class SoundTower:
-    """An audio model of transformers, such as CLAP: points of length 1.
+    """Audio embedder: an audio model of transformers, such as CLAP; embeddings have length 1.
 
     Args:
         model: Hub id or folder.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
-        ValueError: if it cannot be loaded.
+        ValueError: if the model cannot be loaded.
     """
 
     def __init__(self, model: str, device: str | None = None) -> None:
@@ -64,14 +64,14 @@ class SoundTower:
         self._extractor = _from_pretrained(AutoFeatureExtractor, model)
 
     def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
-        """float32 [samples] each, 16 kHz -> float32 [n, d]."""
+        """Embed audio clips: float32 [samples] each, 16 kHz -> float32 [n, d]."""
         import torch
         import torchaudio
 
         rate, rows = self._extractor.sampling_rate, []
         for sound in sounds:
             resampled = torchaudio.functional.resample(torch.from_numpy(sound), SAMPLING_RATE, rate).numpy()
-            resampled = np.pad(resampled, (0, max(0, rate // 10 - len(resampled))))  # windows need some samples
+            resampled = np.pad(resampled, (0, max(0, rate // 10 - len(resampled))))  # extractors need a minimum length
             inputs = self._extractor(resampled, sampling_rate=rate, return_tensors="pt").to(self._model.device)
             with torch.inference_mode():
                 rows.append(_embed(self._model, "get_audio_features", inputs))
@@ -79,11 +79,11 @@ class SoundTower:
 
 
 class CheckpointPictures:
-    """The visual tower of a LongVALE checkpoint.
+    """Frame embedder: the visual tower of a LongVALE checkpoint; embeddings have length 1.
 
     Args:
         model: folder or Hub id.
-        device: such as "cuda:0".
+        device: torch device, such as "cuda:0".
 
     Raises:
         FileNotFoundError, ValueError: as [`longvale.checkpoints.loading.load_checkpoint`].
@@ -99,7 +99,7 @@ class CheckpointPictures:
         self._model, self._processor = load_checkpoint(model, LongVALEModel, device=device, only_towers=True)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, 3] -> float32 [n, d]."""
+        """Embed frames: uint8 [n, H, W, 3] -> float32 [n, d]."""
         import torch
 
         rows = []
@@ -131,7 +131,7 @@ def _from_pretrained(kind: Any, model: str) -> Any:
 
 
 def _embed(model: Any, method: str, inputs: Any) -> np.ndarray:
-    """[n, d]: what the model's own method gives, else its pooled output, else the mean of its states."""
+    """Return embeddings [n, d]: from the model's own method, else its pooled output, else the mean of its states."""
     output = getattr(model, method)(**inputs) if hasattr(model, method) else model(**inputs)
     if not hasattr(output, "shape"):
         pooled = getattr(output, "pooler_output", None)

@@ -1,4 +1,4 @@
-"""Pictures of annotation: the funnel of admission, and a video's boundaries under its pictures."""
+"""Figures of the annotation: the admission funnel, and a video's film strip with its boundaries."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
-    """How many videos are left after each filter.
+    """Draw how many videos are left after each filter.
 
     Args:
-        rejections: by video id; no rejection for those admitted.
+        rejections: rejections by video id; empty for admitted videos.
     """
     from matplotlib.figure import Figure
 
@@ -42,11 +42,11 @@ def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
 
 
 def boundaries_figure(found: Mapping[str, Any], pictures: np.ndarray | None) -> Figure:
-    """Pictures of a video, what each modality alone was cut into, and the events made of it, over its seconds.
+    """Draw a video's film strip, the segments of each modality alone, and the events made from them, over time.
 
     Args:
-        found: a line of `boundaries.jsonl`.
-        pictures: uint8 [n, H, W, 3] of the film strip; None without pictures.
+        found: a record of `boundaries.jsonl`.
+        pictures: uint8 [n, H, W, 3], frames of the film strip; None to draw none.
     """
     events = tuple(Event(start, end, "") for start, end in found["events"])
     return timeline_figure(
@@ -60,20 +60,20 @@ def boundaries_figure(found: Mapping[str, Any], pictures: np.ndarray | None) -> 
 def plot_annotated(
     video_id: str, folder: str | os.PathLike, output: str | os.PathLike, video: str | os.PathLike | None = None
 ) -> list[Path]:
-    """Draw what `longvale annotate` found in a video: film strip, boundaries of each modality, events with captions.
+    """Draw the results of `longvale annotate` for a video: film strip, boundaries per modality, events with captions.
 
     Args:
-        video_id: of the video.
-        folder: of stages, such as `annotations.stages`.
-        output: name of the pictures, see [`longvale.plotting.save_figure`].
-        video: its file, for the film strip; None draws none.
+        video_id: id of the video.
+        folder: stage folder, such as `annotations.stages`.
+        output: name of the figure files, see [`longvale.plotting.save_figure`].
+        video: video file, for the film strip; None draws none.
 
     Returns:
         The paths of the PNG and of the SVG.
 
     Raises:
-        FileNotFoundError: if the folder holds no stages, or the video is missing.
-        ValueError: if the stages do not know the video, or a file is damaged.
+        FileNotFoundError: if the folder contains no stages, or the video is missing.
+        ValueError: if the stages do not contain the video, or a file is damaged.
     """
     found = pick_video(load_annotated(folder), video_id, folder)
     pictures = None if video is None else strip_pictures(video)
@@ -95,7 +95,7 @@ def _title(video_id: str, cuts: Sequence[Seconds]) -> str:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; the file appears whole or not at all, its folder is made."""
+    """Write a figure as PNG atomically, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as file:
         file.write(png_bytes(figure))

@@ -1,7 +1,8 @@
-"""Admission: which videos are worth annotating, and why the others are not.
+"""Admission filters: which videos are annotated, and why the others are rejected.
 
-The paper takes videos of 30 to 600 s; the other thresholds are those reported of its pipeline. Each filter says yes, or
-why not with the value it measured and the threshold. All filters are asked, so that all reasons can be counted.
+The paper takes videos of 30 to 600 s; the other thresholds are those reported for its pipeline. Each filter accepts a
+video, or rejects it with a reason, the measured value and the threshold. All filters are applied, so that all reasons
+can be counted.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ from .languages import check_code
 if TYPE_CHECKING:
     import numpy as np
 
-#: Names of the filters in the order of the funnel.
+#: Names of the filters, in the order of the funnel.
 FILTERS = ("readable", "duration", "resolution", "pictures", "sound", "speech", "static", "language", "agreement")
 
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """Thresholds of admission; None switches a filter off.
+    """Thresholds of admission; None disables a filter.
 
     Args:
-        min_duration_s: shortest video in seconds.
-        max_duration_s: longest; longer ones are refused by their header, without being decoded.
-        min_height: fewest pixels of the shorter side of the picture.
-        require_picture: refuse videos without pictures.
-        require_sound: refuse videos without sound.
-        max_speech: largest share of the time that is speech, 0 to 1.
-        max_static: largest share of the time without motion, 0 to 1.
-        language: code that Whisper knows, such as "en": the language that the speech recogniser must tell, if it tells
-            one; see [`longvale.annotation.languages.spoken_language`].
-        min_agreement: least [`longvale.annotation.filters.agreement`] of motion and sound, -1 to 1. The paper's own
-            measure, a cosine of joint embeddings above .25, needs weights and is on another scale.
+        min_duration_s: minimum duration in seconds.
+        max_duration_s: maximum duration in seconds; longer videos are rejected by their header, without decoding.
+        min_height: minimum shorter side of the frames in pixels.
+        require_picture: reject videos without frames.
+        require_sound: reject videos without sound.
+        max_speech: maximum fraction of the duration that is speech, 0 to 1.
+        max_static: maximum fraction of the duration without motion, 0 to 1.
+        language: Whisper language code, such as "en". Videos in which the speech recogniser identifies another language
+            are rejected; see [`longvale.annotation.languages.spoken_language`].
+        min_agreement: minimum [`longvale.annotation.filters.agreement`] of motion and sound, -1 to 1. The paper's own
+            measure, a cosine of joint embeddings above .25, needs model weights and has another scale.
 
     Raises:
-        ValueError: if the language is no code that Whisper knows, naming near ones; if no duration fits.
+        ValueError: if the language is not a Whisper language code, naming similar ones; if the minimum duration is
+            above the maximum.
     """
 
     min_duration_s: Seconds | None = 30.0
@@ -59,24 +61,24 @@ class FilterOptions:
             raise ValueError(f"--min-duration ({shortest} s) is above --max-duration ({longest} s): no video fits")
 
 
-#: Admits all that can be read and held in memory.
+#: Admits every video that can be read and fits in memory.
 ALL = FilterOptions(None, 7200.0, None, False, False, None, None)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a video; None is not known, or not there.
+    """Properties of a video that the filters check; None if unknown or absent.
 
     Args:
         duration: seconds.
-        height: pixels of the shorter side of the picture.
-        has_picture: whether it has pictures.
+        height: shorter side of the frames in pixels.
+        has_picture: whether it has frames.
         has_sound: whether it has sound.
-        speech: share of the time that is speech, 0 to 1.
-        static: share of the time without motion, 0 to 1.
-        language: code of the language of most of the speech; None if nobody speaks, or no language has more than half.
-        language_probability: weight of the heaviest language, 0 to 1.
-        agreement: of motion and sound, -1 to 1.
+        speech: fraction of the duration that is speech, 0 to 1.
+        static: fraction of the duration without motion, 0 to 1.
+        language: code of the language of most of the speech; None without speech, or if no language has more than half.
+        language_probability: weight of the most probable language, 0 to 1.
+        agreement: agreement of motion and sound, -1 to 1.
     """
 
     duration: Seconds | None = None
@@ -92,7 +94,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a filter said no."""
+    """Reason why a filter rejected a video."""
 
     filter: str
     reason: str
@@ -101,10 +103,10 @@ class Rejection:
 
 
 def admit(facts: Facts, options: FilterOptions) -> list[Rejection]:
-    """Ask all filters; what is not known passes.
+    """Apply all filters; a property that is not known passes.
 
     Returns:
-        The reasons against the video in the order of [`FILTERS`]; none if it is admitted.
+        The rejections in the order of [`FILTERS`]; empty if the video is admitted.
 
     Example:
         >>> admit(Facts(duration=12.0, height=720), FilterOptions())
@@ -132,14 +134,14 @@ def admit(facts: Facts, options: FilterOptions) -> list[Rejection]:
 
 
 def agreement(motion: np.ndarray, sound: np.ndarray) -> float | None:
-    """How well changes of the picture and of the sound fall together: their largest correlation within half a second.
+    """Return the agreement of motion and sound: the largest correlation of their changes at lags of up to two steps.
 
     Args:
-        motion: [n], how much the picture changes at each step.
-        sound: [n], how much the sound does.
+        motion: [n], change of the frame at each step of 0.2 s.
+        sound: [n], change of the sound at each step.
 
     Returns:
-        -1 to 1; None where one of them never changes.
+        -1 to 1; None if one of them never changes.
 
     Example:
         >>> import numpy as np
@@ -157,18 +159,18 @@ def agreement(motion: np.ndarray, sound: np.ndarray) -> float | None:
     return None if best is None else round(best, 3)
 
 
-#: In steps of .2 s.
+#: Maximum lag, in steps of .2 s.
 _LAG = 2
 
 
 def funnel(rejections: Mapping[str, Sequence[Rejection]]) -> list[tuple[str, int, int]]:
-    """How many videos each filter sees and how many it lets pass, one after the other.
+    """Count how many videos are left after each filter, and how many each filter rejects.
 
     Args:
-        rejections: by video id; no rejection for those admitted.
+        rejections: rejections by video id; empty for admitted videos.
 
     Returns:
-        Name, videos left after it, videos that it speaks against at all (whether or not another did before).
+        Per filter its name, the videos left after it, and all videos that it rejects, also if an earlier filter did.
 
     Example:
         >>> funnel({"a": [], "b": [Rejection("sound", "no sound")]})[4]
@@ -183,7 +185,7 @@ def funnel(rejections: Mapping[str, Sequence[Rejection]]) -> list[tuple[str, int
 
 
 def format_funnel(rejections: Mapping[str, Sequence[Rejection]]) -> str:
-    """The funnel as a table of text; filters that speak against no video are left out."""
+    """Format the funnel as a text table; filters that reject no video are omitted."""
     lines = [f"{'filter':<12}{'left':>6}{'against':>9}", f"{'all':<12}{len(rejections):>6}{'':>9}"]
     lines += [f"{name:<12}{left:>6}{against:>9}" for name, left, against in funnel(rejections) if against]
     return "\n".join(lines)

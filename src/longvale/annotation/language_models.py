@@ -1,4 +1,4 @@
-"""Language models of transformers that answer chat messages; those of servers are in [`longvale.chat_client`]."""
+"""Chat with a language model loaded by transformers; the client for servers is in [`longvale.chat_client`]."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..reasoning import strip_reasoning
 
 
 class TransformersChat:
-    """A language model of transformers, loaded here.
+    """Chat model loaded with transformers in this process.
 
-    Where a schema is given, the answer is begun for the model with the schema's first field, so that neither reasoning
-    nor an introduction comes before the object, and generation ends with the object.
+    With a schema, the answer is prefilled with the schema's first field, so that neither reasoning nor an introduction
+    comes before the object. Generation stops when the object is complete.
 
     Args:
-        model: Hub id or folder, with a chat template.
-        device: such as "cuda:0"; default an accelerator if there is one.
-        max_tokens: longest answer; None leaves it to each call, 512 where that does not say.
+        model: Hub id or folder of a model with a chat template.
+        device: torch device, such as "cuda:0"; default an accelerator if there is one.
+        max_tokens: maximum length of an answer; None for the limit of each call, or 512 if the call gives none.
 
     Raises:
-        ValueError: if it cannot be loaded.
+        ValueError: if the model cannot be loaded or has no chat template.
     """
 
     def __init__(self, model: str, *, device: str | None = None, max_tokens: int | None = None) -> None:
@@ -43,15 +43,15 @@ class TransformersChat:
     def __call__(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int | None = None
     ) -> str:
-        """The model's greedy answer without its reasoning.
+        """Return the model's answer, decoded greedily, without its reasoning.
 
         Args:
             messages: `{"role": ..., "content": ...}`.
             schema: JSON schema of an object.
-            max_tokens: longest answer, unless the chat was made with a limit of its own.
+            max_tokens: maximum length of the answer; ignored if the constructor was given a limit.
 
         Raises:
-            NoAnswer: if the model wrote reasoning alone.
+            NoAnswer: if the model wrote only reasoning.
         """
         limit = self._max_tokens or max_tokens or MAX_TOKENS
         options: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False, "skip_special_tokens": False}
@@ -63,7 +63,7 @@ class TransformersChat:
         return answer_of(begin + result["generated_text"], self._pipeline.tokenizer, self.name)
 
     def _begin(self, schema: Mapping[str, Any]) -> str:
-        """The beginning of an object of a schema; "" where the chat template does not keep it as it is."""
+        """Return the prefix of an object of a schema; "" if the chat template does not preserve it."""
         begin = _begin(schema)
         probe = [{"role": "user", "content": "?"}, {"role": "assistant", "content": begin}]
         try:
@@ -74,7 +74,7 @@ class TransformersChat:
 
 
 def _begin(schema: Mapping[str, Any]) -> str:
-    """The beginning of an object of a schema.
+    """Return the prefix of an object of a schema, up to the first value.
 
     Example:
         >>> _begin({"properties": {"caption": {"type": "string"}}})
@@ -84,12 +84,12 @@ def _begin(schema: Mapping[str, Any]) -> str:
 
 
 def _closed_object(tokenizer: Any, begin: str) -> Any:
-    """A stopping criterion: the first JSON object of the answer, which `begin` is a part of, is complete."""
+    """Return a stopping criterion: the first JSON object of the answer, which includes `begin`, is complete."""
     import torch
     from transformers import StoppingCriteria
 
     class ClosedObject(StoppingCriteria):
-        start: int | None = None  # of the answer, in tokens
+        start: int | None = None  # index of the answer's first token
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
             if self.start is None:
@@ -103,7 +103,7 @@ def _closed_object(tokenizer: Any, begin: str) -> Any:
 
 
 def _holds_object(text: str) -> bool:
-    """Whether a text has a complete JSON object after its reasoning.
+    """Return whether a text contains a complete JSON object after its reasoning.
 
     Example:
         >>> _holds_object('Sure! {"caption": "A bell"} I hope'), _holds_object('{"caption": "A }')

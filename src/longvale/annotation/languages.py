@@ -1,4 +1,4 @@
-"""Which language is spoken in a video, as the speech recogniser tells it: one filter of admission."""
+"""Identification of the spoken language by the speech recogniser, for the language filter of admission."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .captions import parts
 if TYPE_CHECKING:
     import numpy as np
 
-#: So many stretches of speech are listened to, the longest of a video.
+#: Number of speech parts used to identify the language, the longest of a video.
 STRETCHES = 3
 
 
 @runtime_checkable
 class LanguageTeller(Protocol):
-    """A speech recogniser that tells which language it hears."""
+    """Interface of a speech recogniser that identifies the spoken language."""
 
     name: str
-    #: Codes of those that it can tell; none if it cannot.
+    #: Codes of the languages that it can identify; empty if it cannot.
     languages: tuple[str, ...]
 
     def tell_languages(self, sound: np.ndarray) -> Mapping[str, float]:
-        """How probable each language is, 0 to 1, together 1.
+        """Return the probability of each language, 0 to 1; the sum is 1.
 
         Args:
             sound: float32 [samples], 16 kHz, at most 30 s.
@@ -34,7 +34,7 @@ class LanguageTeller(Protocol):
 
 
 def check_language(language: str | None, recogniser: Any) -> None:
-    """Refuse a language that the recogniser cannot tell; None asks for none.
+    """Check that the recogniser can identify a language; None passes.
 
     Raises:
         ValueError: naming the recogniser and what to use instead.
@@ -61,19 +61,19 @@ def spoken_language(
     sound: Callable[[Seconds, Seconds], np.ndarray],
     teller: LanguageTeller,
 ) -> tuple[str | None, float | None]:
-    """The language of most of the speech.
+    """Identify the language of most of the speech.
 
-    Turns are cut into parts of at most 30 s, and the [`STRETCHES`] longest are listened to. A language weighs what the
-    recogniser takes for its probability, averaged over these by their length.
+    Turns are split into parts of at most 30 s, and the [`STRETCHES`] longest parts are used. The weight of a language
+    is its probability from the recogniser, averaged over these parts by their length.
 
     Args:
         turns: speech turns, start and end in seconds.
-        sound: the waveform between two seconds.
+        sound: function that returns the waveform between two times in seconds.
         teller: the recogniser.
 
     Returns:
-        Its code, None unless it has more than half of the weight; and the weight of the heaviest language, 0 to 1. None
-        and None without speech.
+        The code of the language with the largest weight, or None if its weight is not above half; and that weight, 0 to
+        1. (None, None) without speech.
 
     Example:
         >>> class Stub:
@@ -97,10 +97,10 @@ def spoken_language(
 
 
 def check_code(language: str) -> None:
-    """Refuse what is no language code of Whisper.
+    """Check that a language is a Whisper language code.
 
     Raises:
-        ValueError: naming near ones.
+        ValueError: naming similar codes.
 
     Example:
         >>> check_code("english")
@@ -113,7 +113,7 @@ def check_code(language: str) -> None:
     if language in LANGUAGES:
         return
     codes = {**TO_LANGUAGE_CODE, **{code: code for code in LANGUAGES}}
-    asked = language.lower().replace("_", "-").partition("-")[0]  # en-US is a way to say en
+    asked = language.lower().replace("_", "-").partition("-")[0]  # accept en-US for en
     names = [asked] if asked in codes else get_close_matches(asked, codes)
     near = dict.fromkeys(codes[name] for name in names)
     told = "; near: " + ", ".join(f"{code} ({LANGUAGES[code]})" for code in near) if near else ""

@@ -1,4 +1,4 @@
-"""What can be measured of an event without any model: colours, motion, loudness, pitch, voice activity."""
+"""Measurements of an event without a model: colours, motion, loudness, pitch, voice activity."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .boundaries.fusion import Interval
 from .descriptors import loudness
 from .video import FRAME_RATE, Footage
 
-#: Mean change of a pixel between two frames, of 255, below which a picture counts as still.
+#: Mean change of a pixel between two frames (0 to 255) below which an event counts as still.
 STILL_BELOW = 2.0
 _LIVELY_FROM = 12.0
 _SILENT_DB, _QUIET_DB, _LOUD_DB = -60.0, -40.0, -20.0
 _PITCH_HZ = (60.0, 1000.0)
-#: Least autocorrelation, of 1, of what has a pitch.
+#: Minimum autocorrelation of a sound with a pitch, at most 1.
 _PITCHED = 0.5
-#: Hues in degrees up to which each name reaches.
+#: Upper limit of the hue of each colour name, in degrees.
 _HUES = (
     (15, "red"),
     (40, "orange"),
@@ -36,16 +36,16 @@ _HUES = (
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured between two seconds of a video; None where there is nothing to measure.
+    """Measurements between two times of a video; None if there is nothing to measure.
 
     Args:
         brightness: mean, 0 to 1.
-        colours: names of what covers most of the picture, most first, at most two.
+        colours: names of the most frequent colours, at most two, most frequent first.
         motion: mean change of a pixel between frames, 0 to 255.
-        loudness_db: power of the sound relative to full scale.
-        pitch_hz: median of the steps that have one.
-        voiced: share of the time that lies in speech turns, 0 to 1.
-        centroid_hz: centre of the sound's spectrum: low for a hum, high for a hiss.
+        loudness_db: power of the sound in dB relative to full scale.
+        pitch_hz: median pitch of the windows that have one.
+        voiced: fraction of the time that lies in speech turns, 0 to 1.
+        centroid_hz: spectral centroid of the sound: low for a hum, high for a hiss.
     """
 
     brightness: float | None = None
@@ -58,29 +58,29 @@ class Measurements:
 
     @property
     def silent(self) -> bool:
-        """Nothing can be heard."""
+        """Whether nothing can be heard."""
         return self.loudness_db is None or self.loudness_db < _SILENT_DB
 
     @property
     def motion_word(self) -> str | None:
-        """still, moving or lively."""
+        """The motion as a word: still, moving or lively; None without frames."""
         if self.motion is None:
             return None
         return "still" if self.motion < STILL_BELOW else "lively" if self.motion >= _LIVELY_FROM else "moving"
 
     @property
     def loudness_word(self) -> str:
-        """silent, quiet, clear or loud."""
+        """The loudness as a word: silent, quiet, clear or loud."""
         if self.silent:
             return "silent"
         return "quiet" if self.loudness_db < _QUIET_DB else "loud" if self.loudness_db >= _LOUD_DB else "clear"
 
 
 def measure(footage: Footage, start: Seconds, end: Seconds, speech: Sequence[Interval] = ()) -> Measurements:
-    """Measure a stretch of a video.
+    """Measure a part of a video.
 
     Args:
-        footage: of the video.
+        footage: frames and sound of the video.
         start: seconds.
         end: seconds, after `start`.
         speech: speech turns of the video.
@@ -109,7 +109,7 @@ def _look(footage: Footage, start: Seconds, end: Seconds) -> dict:
 
 
 def _colours(frames: np.ndarray) -> tuple[str, ...]:
-    """Names of the colours that cover most, over cells of 6 x 6 pixels; the second one if it covers a fifth."""
+    """Return the most frequent colour of cells of 6 x 6 pixels, and the next if it covers at least a fifth of them."""
     height, width = (size // 6 * 6 for size in frames.shape[1:3])
     cells = (
         frames[:, :height, :width].reshape(len(frames), height // 6, 6, width // 6, 6, 3).mean((2, 4)).reshape(-1, 3)
@@ -132,7 +132,7 @@ def _listen(sound: np.ndarray) -> dict:
     levels = loudness(sound)
     if not len(levels):
         return {}
-    level = round(float(10 * np.log10(np.mean(10 ** (levels / 10)))), 1)  # what is told decides what is silent
+    level = round(float(10 * np.log10(np.mean(10 ** (levels / 10)))), 1)  # the rounded level decides what is silent
     heard = {"loudness_db": level}
     if level >= _SILENT_DB:
         sound = sound[: 30 * SAMPLING_RATE]
@@ -144,7 +144,7 @@ def _listen(sound: np.ndarray) -> dict:
 
 
 def _pitch(sound: np.ndarray) -> float | None:
-    """Median pitch in Hz of windows of 64 ms, by the highest peak of their autocorrelation; None if few have one."""
+    """Return the median pitch in Hz of windows of 64 ms, from their autocorrelation; None if few windows have one."""
     length = 1024
     windows = sound[: len(sound) // length * length].reshape(-1, length)
     windows = windows[np.sqrt((windows**2).mean(axis=1)) > 10 ** (_SILENT_DB / 20)]
@@ -158,7 +158,7 @@ def _pitch(sound: np.ndarray) -> float | None:
     pitched = part.max(axis=1) >= _PITCHED
     if pitched.mean() < 0.3:
         return None
-    # The first peak that is nearly as good as the best: multiples of a period are as good as the period itself.
+    # The first peak nearly as high as the highest: multiples of a period have peaks as high as the period itself.
     peak = (part >= np.roll(part, 1, axis=1)) & (part >= np.roll(part, -1, axis=1))
     lags = (peak & (part >= 0.95 * part.max(axis=1, keepdims=True))).argmax(axis=1)[pitched] + low
     return round(float(np.median(SAMPLING_RATE / lags)), 1)

@@ -1,18 +1,18 @@
-"""Videos -> annotations: `longvale annotate VIDEO... --output annotations.json`.
+"""The annotation pipeline: `longvale annotate VIDEO... --output annotations.json`.
 
 ::
 
     out.json                       official annotations
     out.provenance.json            models, prompts, thresholds, versions, times, counts
     out.funnel.png                 which videos were admitted, if some were not
-    out.stages/videos.jsonl        a line a video: admitted, or why not
-    out.stages/boundaries.jsonl    a line a video: cuts, visual events, sounds, speech, events
-    out.stages/captions.jsonl      a line an event: what each role says, what was measured
-    out.stages/events.jsonl        a line an event: caption, modalities, relations, how they were found
-    out.stages/timelines/ID.png    boundaries of a video, to look at
+    out.stages/videos.jsonl        one line per video: whether it was admitted, and if not, why
+    out.stages/boundaries.jsonl    one line per video: cuts, visual events, sounds, speech turns, events
+    out.stages/captions.jsonl      one line per event: caption of each role, measurements
+    out.stages/events.jsonl        one line per event: caption, modalities, relations, how they were found
+    out.stages/timelines/ID.png    figure of a video's boundaries
 
-A stage of a video, or of an event, that is on disk is not done again, unless the video was replaced: what counts is the
-content of its file, see [`file_identity`].
+A run is resumable: a stage of a video, or of an event, that is on disk is not repeated, unless the content of the
+video file changed, see [`file_identity`].
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
 
 logger = logging.getLogger(__name__)
 
-#: Timelines are drawn of the first so many videos.
+#: Number of videos, from the first, whose timelines are drawn.
 TIMELINES = 20
 
 _PACKAGES = ("longvale", "av", "numpy", "torch", "torchaudio", "transformers", "scenedetect-headless", "silero-vad")
@@ -55,13 +55,13 @@ _PACKAGES = ("longvale", "av", "numpy", "torch", "torchaudio", "transformers", "
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a run.
+    """Result of a run.
 
     Args:
-        annotations: by video id, those of the output.
-        rejections: by video id; none for those admitted.
-        refused: events whose language model gave no answer that can be used.
-        uncaptioned: events of which a captioner's model wrote no caption.
+        annotations: annotations of the output by video id.
+        rejections: rejections by video id; empty for admitted videos.
+        refused: number of events for which the language model gave no usable answer.
+        uncaptioned: number of events for which a captioner's model wrote no caption.
     """
 
     annotations: Mapping[str, Annotation]
@@ -70,7 +70,7 @@ class Summary:
     uncaptioned: int = 0
 
     def __str__(self) -> str:
-        """One line of counts.
+        """Return one line of counts.
 
         Example:
             >>> str(Summary({"a": Annotation("a", 60.0)}, {"a": [], "b": [Rejection("sound", "no sound")]}, 0))
@@ -94,32 +94,33 @@ def annotate(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Summary:
-    """Annotate videos, or go on with a run that was stopped.
+    """Annotate videos, or resume a stopped run.
 
     Args:
         videos: files, and folders of files.
-        output: JSON file to write; its folder is made. The stages stand beside it.
+        output: JSON file to write; its folder is created. The stages are written next to it.
         options: thresholds; default [`AnnotationOptions`].
-        workers: models; default [`Workers`], which need none.
-        engine: `local`, or `ray` for the machines of a Ray cluster (needs `longvale[ray]`), which must all see the
-            videos under their paths. Only this process writes files.
-        concurrency: videos worked on at a time; default one, on a cluster one a CPU, and no more there.
-        max_refusals: events in a row about which a captioner, or the language model, writes nothing usable, that end
-            the run; on a cluster within a video.
-        overwrite: begin anew instead of going on.
-        progress: show a progress bar, which names the event that is worked on.
+        workers: models; default [`Workers`], which need no weights.
+        engine: `local`, or `ray` for a Ray cluster (needs `longvale[ray]`), whose machines must all have the videos
+            under the same paths. Only this process writes files.
+        concurrency: number of videos processed at a time; default one, on a cluster one per CPU, which is also the
+            maximum there.
+        max_refusals: consecutive events without a usable answer of a captioner, or of the language model, that end the
+            run; on a cluster counted per video.
+        overwrite: start from scratch instead of resuming.
+        progress: show a progress bar, which names the current event.
 
     Returns:
         Annotations and rejections. One bad video does not stop the others.
 
     Raises:
         FileNotFoundError: if a video does not exist.
-        Locked: if another run works on the same stages.
-        ValueError: if engine or concurrency is none of those, two videos have one id, the stages were made with other
-            settings, a package is missing, the speech recogniser does not tell the language that the filters ask for,
+        Locked: if another run uses the same stages.
+        ValueError: if engine or concurrency is invalid, two videos have the same id, the stages were made with other
+            settings, a package is missing, the speech recogniser cannot identify the language that the filters require,
             or no video was admitted.
-        NoAnswer: if models write nothing usable about one event after the other; what is done is kept.
-        ServerError: if a server gives no answer; what is done is kept.
+        NoAnswer: if models give no usable answer for too many consecutive events; finished work is kept.
+        ServerError: if a server gives no answer; finished work is kept.
 
     Example:
         >>> summary = annotate(["videos"], "annotations.json")  # doctest: +SKIP
@@ -129,7 +130,7 @@ def annotate(
         raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
-    Patience(max_refusals)  # before anything is made
+    Patience(max_refusals)  # checks the value before anything is written
     check_language(options.filters.language, workers.captioners.get("speech"))
     paths = _find_all(videos)
     folder = stage_folder(output)
@@ -152,7 +153,7 @@ def _find_all(videos: Iterable[str | os.PathLike]) -> dict[str, Path]:
 
 
 def stage_folder(output: str | os.PathLike) -> Path:
-    """The folder of the stages of an output.
+    """Return the stage folder of an output.
 
     Example:
         >>> stage_folder("a/out.json").as_posix()
@@ -164,7 +165,7 @@ def stage_folder(output: str | os.PathLike) -> Path:
 def _annotate_here(
     items: Sequence[tuple[str, Path, Path | None]], work: VideoStages, concurrency: int
 ) -> Iterator[None]:
-    """Yields as often as a video is done; the first error stops those that have not begun, Ctrl-C waits for none."""
+    """Yield None per finished video; the first error cancels pending videos, Ctrl-C does not wait for running ones."""
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="annotate")
     wait = False
     try:
@@ -188,7 +189,7 @@ class _Run:
         self.settings = {"options": asdict(options), **workers.names(), "prompts": prompt_hashes()}
         claim(self.folder, self.settings)
         self.stages = Stages.load(self.folder)
-        self.failed: dict[str, Rejection] = {}  # nothing is on record of them, so that the next run tries again
+        self.failed: dict[str, Rejection] = {}  # not recorded in the stages, so that the next run tries again
 
     def work(
         self, paths: Mapping[str, Path], engine: Engine, concurrency: int | None, max_refusals: int, progress: bool
@@ -218,7 +219,7 @@ class _Run:
                 bar.update()
 
     def _compare(self, paths: Mapping[str, Path]) -> None:
-        """Forget what was done of videos whose files have another content now; name them."""
+        """Remove the records of videos whose file content changed, and log their ids."""
         known = {video_id: path for video_id, path in paths.items() if self.stages.videos.get(video_id) is not None}
         found = identities(known)
         unidentified = {v for v in found if "identity" not in self.stages.videos.get(v)}
@@ -248,7 +249,7 @@ class _Run:
     # --- the end ---
 
     def finish(self, paths: Mapping[str, Path]) -> Summary:
-        """Write annotations, provenance and funnel of the videos asked for."""
+        """Write annotations, provenance and funnel of the given videos."""
         from .figures import funnel_figure, write_figure
 
         rejections = {
@@ -261,7 +262,7 @@ class _Run:
         picture = self.output.with_suffix(".funnel.png")
         if any(rejections.values()):
             write_figure(funnel_figure(rejections), picture)
-        else:  # nothing to see; what an earlier run with other filters drew is not true any more
+        else:  # no funnel to show; a figure of an earlier run with other filters is outdated
             picture.unlink(missing_ok=True)
         if not admitted:
             reasons = "; ".join(f"{v}: {reason_text(r[0])}" for v, r in list(rejections.items())[:5])
@@ -277,7 +278,7 @@ class _Run:
         return Summary(annotations, rejections, refused, sum(self._unanswered(annotations).values()))
 
     def _unanswered(self, annotations: Mapping[str, Annotation]) -> Counter[str]:
-        """Events without a caption by the roles that wrote none."""
+        """Count events without a caption by the roles that wrote none."""
         records = [r for r in self.stages.captions.values() if r["video_id"] in annotations and r.get("unanswered")]
         return Counter(", ".join(r["unanswered"]) for r in records)
 
@@ -311,7 +312,7 @@ class _Run:
 
 
 def reason_text(rejection: Rejection) -> str:
-    """A rejection in words.
+    """Format a rejection as text.
 
     Example:
         >>> reason_text(Rejection("duration", "too short", 2.0, 30.0))
@@ -323,14 +324,14 @@ def reason_text(rejection: Rejection) -> str:
 
 
 def prompt_hashes() -> dict[str, str]:
-    """SHA-256 of each prompt of the package, the first 16 digits."""
+    """Return the SHA-256 of each prompt of the package, its first 16 hex digits."""
     folder = files(__package__).joinpath("prompts")
     texts = sorted((item.name, item.read_bytes()) for item in folder.iterdir() if item.name.endswith(".txt"))
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in texts}
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of the packages that have a say; None for one that is not installed."""
+    """Return the versions of the packages that affect the result; None for one that is not installed."""
     found: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""An annotation on the machines of a Ray cluster: actors work on a video each, this process writes all files."""
+"""Annotation on a Ray cluster: each actor processes one video at a time, and this process writes all files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
 
 @dataclass
 class _Outcome:
-    """What an actor did of a video: records by stage, the picture of its boundaries, what stopped it."""
+    """Result of an actor for a video: new records by stage, the PNG of its boundaries, the error that stopped it."""
 
     records: Records = field(default_factory=dict)
     picture: bytes | None = None
@@ -33,29 +33,29 @@ def annotate_on_ray(
     concurrency: int | None,
     max_refusals: int = MAX_REFUSALS,
 ) -> Iterator[tuple[str, str] | None]:
-    """Annotate videos on a Ray cluster: the one that `RAY_ADDRESS` names, or one of this machine.
+    """Annotate videos on a Ray cluster: the one that `RAY_ADDRESS` names, or a local one.
 
-    What an actor had done of a video when a server failed is kept; what one had done that died is done again.
+    If a server fails, the finished work on a video is kept. If an actor dies, its work on a video is repeated.
 
     Args:
-        items: of each video its id, its file and where to draw its boundaries, see [`VideoStages`].
-        stages: what is done; the rest is added, a video at a time.
+        items: per video its id, its file and the file for its figure, see [`VideoStages`].
+        stages: the records so far; new records are added per video.
         options: thresholds.
         workers: models; each actor has a copy.
-        concurrency: actors, at most and by default as many as there are CPUs; GPUs, if there are any, are shared.
-        max_refusals: as of [`VideoStages`].
+        concurrency: number of actors, by default and at most the number of CPUs; GPUs, if any, are shared.
+        max_refusals: see [`VideoStages`].
 
     Yields:
-        As often as a video is done None, and of one whose actor died each time its id and the reason.
+        None per finished video; the id and the reason for a video whose actors died in all attempts.
 
     Raises:
         ValueError: if Ray is not installed.
     """
     with cluster() as ray:
         cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
-        count = max(1, min(concurrency or cpus, cpus, len(items)))  # one more would wait for a place that never comes
+        count = max(1, min(concurrency or cpus, cpus, len(items)))  # one more would wait forever for resources
         share = 1 / math.ceil(count / gpus) if gpus else 0
-        # Ray's own retries have no bound where memory runs out.
+        # Ray's own retries are unlimited when memory runs out.
         actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0, max_task_retries=0)(_Annotator)
         idle = [actor.remote(options, workers, max_refusals) for _ in range(count)]
         known = stages.by_video()
@@ -93,20 +93,20 @@ def annotate_on_ray(
 
 
 class _Annotator:
-    """An actor."""
+    """Ray actor that annotates videos."""
 
     def __init__(self, options: AnnotationOptions, workers: Workers, max_refusals: int) -> None:
         self._options, self._workers, self._max_refusals = options, workers, max_refusals
 
     def work(self, video_id: str, path: Path, known: Records, draw: bool) -> _Outcome:
-        """Work on a video of which `known` is done."""
+        """Annotate a video; `known` are its records so far."""
         with tempfile.TemporaryDirectory(prefix="longvale-annotate-") as folder:
             stages, picture, outcome = Stages.load(Path(folder)), Path(folder, "timeline.png"), _Outcome()
             stages.add(known)
             try:
                 work = VideoStages(stages, self._options, self._workers, max_refusals=self._max_refusals)
                 work(video_id, path, picture if draw else None)
-            except Exception as error:  # noqa: BLE001 - raised again where the run was asked for, when what is done is safe
+            except Exception as error:  # noqa: BLE001 - raised again by the caller, after the records are saved
                 outcome.error = error
             made = stages.by_video().get(video_id, {})
             outcome.records = {name: [r for r in made[name] if r not in known.get(name, [])] for name in made}

@@ -1,4 +1,4 @@
-"""What is done already: one JSONL file a stage, appended to while a run goes on and picked up where it stopped."""
+"""Resumable stage logs: one JSONL file per stage, appended to during a run and read again when a run resumes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Records: TypeAlias = Mapping[str, list[dict[str, Any]]]
 
 
 class StageLog:
-    """Lines of one stage, each at once on disk, by a key.
+    """Records of one stage, looked up by key; each is written to disk as soon as it is added.
 
     Args:
-        path: of the file; it need not exist, its folder must.
-        key: fields that tell lines apart.
+        path: JSONL file. It need not exist, but its folder must.
+        key: names of the fields that identify a record.
 
     Raises:
-        ValueError: naming file and line, if one is not an object with the key's fields, or two lines of one key differ
-            in more than the seconds that they took. A last line that a killed run did not finish is left out, and
-            overwritten by the next record: reading changes nothing, since another run may be writing.
+        ValueError: naming file and line, if a line is not an object with the key's fields, or if two lines with the
+            same key differ in more than `seconds`. An incomplete last line, left by a killed run, is ignored and
+            overwritten by the next record. Reading does not change the file, since another run may be writing to it.
 
     Example:
         >>> import tempfile
@@ -41,7 +41,7 @@ class StageLog:
         self._records: dict[tuple, dict[str, Any]] = {}
         content = self.path.read_bytes() if self.path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        #: Length to which the next record cuts the file, None for as it is.
+        #: Length in bytes to which the next record truncates the file; None to leave it as it is.
         self._cut_to = len(whole) if len(whole) < len(content) else None
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             try:
@@ -59,18 +59,18 @@ class StageLog:
         return tuple(record[name] for name in self._key)
 
     def get(self, *key: Any) -> dict[str, Any] | None:
-        """The record of a key, None if it is not done."""
+        """Return the record of a key, or None if there is none yet."""
         return self._records.get(key)
 
     def values(self) -> list[dict[str, Any]]:
-        """All records, sorted by key."""
+        """Return all records, sorted by key."""
         return [self._records[key] for key in sorted(self._records)]
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record and see it on disk.
+        """Append a record and write it to disk.
 
         Raises:
-            ValueError: if its key is there already.
+            ValueError: if there is already a record with its key.
         """
         with self._lock:
             if self._key_of(record) in self._records:
@@ -86,7 +86,7 @@ class StageLog:
             self._records[self._key_of(record)] = json.loads(json.dumps(record))
 
     def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
-        """Put `change(record)` in the place of each record, None for nothing; the file is written only if one changes.
+        """Replace each record by `change(record)`, or remove it if that is None; write the file only after a change.
 
         Args:
             change: must not change the key.
@@ -110,10 +110,10 @@ class Stages:
     """The logs of all stages.
 
     Args:
-        videos: a line a video: admitted, or why not.
-        boundaries: a line a video: cuts, visual events, sounds, speech, events.
-        captions: a line an event: what each role says, what was measured.
-        events: a line an event: caption, modalities, relations, how they were found.
+        videos: one line per video: whether it was admitted, and if not, why.
+        boundaries: one line per video: cuts, visual events, sounds, speech turns, events.
+        captions: one line per event: the caption of each role, and the measurements.
+        events: one line per event: caption, modalities, relations, and how they were found.
     """
 
     videos: StageLog
@@ -123,17 +123,17 @@ class Stages:
 
     @classmethod
     def load(cls, folder: Path) -> Stages:
-        """Those of a folder, which must exist; see [`StageLog`] for errors."""
+        """Load the logs of a folder, which must exist; see [`StageLog`] for errors."""
         keys = {"captions": ("video_id", "event_id"), "events": ("video_id", "event_id")}
         names = [field.name for field in fields(cls)]
         return cls(*(StageLog(folder / f"{name}.jsonl", keys.get(name, ("video_id",))) for name in names))
 
     def __iter__(self) -> Iterator[tuple[str, StageLog]]:
-        """Names and logs."""
+        """Iterate over names and logs."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
     def by_video(self) -> Mapping[str, Records]:
-        """What is done of each video that has any."""
+        """Return the records of each video that has any, by stage."""
         found: dict[str, dict[str, list[dict[str, Any]]]] = {}
         for name, log in self:
             for record in log.values():
@@ -141,22 +141,22 @@ class Stages:
         return found
 
     def forget(self, video_ids: Collection[str]) -> None:
-        """Drop all that is done of videos; the line that admitted them goes last: a kill leaves it to be compared."""
+        """Remove all records of videos, those in `videos` last: if the run is killed, the next compares the files."""
         for _, log in reversed(list(self)):
             log.rewrite(lambda record: None if record["video_id"] in video_ids else record)
 
     def add(self, records: Records) -> None:
-        """Put records into their logs."""
+        """Append records to their logs."""
         for name, log in self:
             for record in records.get(name, []):
                 log.add(record)
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make a folder of stages ours, or check that it was made with the same settings.
+    """Create a stage folder with its settings, or check that an existing one was made with the same settings.
 
     Raises:
-        ValueError: naming the first setting that differs.
+        ValueError: naming the first setting that differs; if the path exists and is not of an earlier run.
     """
     path, settings = folder / "settings.json", json.loads(json.dumps(settings))
     if path.is_file():

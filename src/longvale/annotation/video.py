@@ -1,4 +1,4 @@
-"""What annotation looks at of a video: small frames at an even rate and the sound, read in one walk."""
+"""Input of the annotation: small, evenly spaced frames and the sound of a video, read in one pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from ..events import Seconds
 from ..models.media import MAX_STREAM_S, SAMPLING_RATE, Media, probe, read_media
 
-#: Frames a second that boundaries and measurements look at. Finer does not find more (benchmarks/boundaries.py).
+#: Frames per second used for boundaries and measurements; a higher rate finds no more (benchmarks/boundaries.py).
 FRAME_RATE = 5.0
 #: Shorter side of these frames in pixels.
 FRAME_SIZE = 48
-#: Beyond an hour frames are looked at less often, so that memory stays bounded.
+#: Maximum number of frames: above one hour the frame rate is lower, so that memory stays bounded.
 MAX_FRAMES = 18_000
 
-#: Frames are looked at again when the header's duration is wrong by more than this share, and so is their number.
+#: Frames are read again if the header's duration, and thus their number, is wrong by more than this fraction.
 _WRONG = 0.1
 
 
@@ -28,13 +28,13 @@ class Footage:
     """Frames and sound of one video.
 
     Args:
-        path: of the file.
+        path: video file.
         duration: seconds.
-        frames: uint8 [F, H, W, 3], the shorter side [`FRAME_SIZE`]; None without pictures.
-        times: float64 [F], the seconds that `frames` stand for, evenly spaced.
+        frames: uint8 [F, H, W, 3], the shorter side [`FRAME_SIZE`]; None without frames.
+        times: float64 [F], the times of `frames` in seconds, evenly spaced.
         waveform: float32 [duration * 16000], mono; None without sound.
-        late: seconds after which the pictures begin, usually 0.
-        warnings: damage that was passed over.
+        late: time of the first frame in seconds, usually 0.
+        warnings: damage of the file that was ignored.
     """
 
     path: Path
@@ -46,15 +46,15 @@ class Footage:
     warnings: tuple[str, ...] = ()
 
     def frames_at(self, times: Sequence[Seconds], size: int = FRAME_SIZE) -> np.ndarray:
-        """Frames at given seconds: uint8 [n, H, W, 3]; larger ones than are held are read from the file.
+        """Return frames at given times: uint8 [n, H, W, 3]; sizes above [`FRAME_SIZE`] are read from the file.
 
         Raises:
-            ValueError: if the video has no pictures.
+            ValueError: if the video has no frames.
         """
         if self.frames is None:
             raise ValueError(f"{self.path}: holds no picture")
         if size <= FRAME_SIZE:
-            # Not all at once: of two hours the table of distances would take a gigabyte.
+            # In parts: for two hours the full distance matrix would take a gigabyte.
             parts = np.array_split(np.asarray(times), max(1, len(times) // 256))
             nearest = [np.abs(self.times[None] - part[:, None]).argmin(axis=1) for part in parts]
             return self.frames[np.concatenate(nearest)]
@@ -62,7 +62,7 @@ class Footage:
         return read_media(self.path, frame_times=wanted, size=size, max_duration_s=None).frames
 
     def sound(self, start: Seconds, end: Seconds) -> np.ndarray:
-        """float32 [n]: the waveform of a stretch; empty without sound."""
+        """Return the waveform between two times: float32 [n]; empty without sound."""
         if self.waveform is None:
             return np.empty(0, np.float32)
         return self.waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
@@ -72,9 +72,9 @@ def read_footage(path: str | os.PathLike, threads: int | None = None, max_durati
     """Read a video for annotation.
 
     Args:
-        path: of the file.
-        threads: of the picture decoder; None for one a core, at most four.
-        max_duration_s: longest video that is accepted; by default a day.
+        path: video file.
+        threads: threads of the video decoder; None for one per core, at most four.
+        max_duration_s: maximum duration in seconds; by default one day.
 
     Raises:
         FileNotFoundError, ValueError: as [`longvale.models.media.read_media`].
@@ -85,7 +85,7 @@ def read_footage(path: str | os.PathLike, threads: int | None = None, max_durati
         return read_media(path, num_frames=count, size=FRAME_SIZE, max_duration_s=limit, threads=threads)
 
     claimed = probe(path).duration
-    if claimed is None:  # the header does not say: measure
+    if claimed is None:  # not in the header: measure it
         claimed = read(1).duration
     count = _frames_of(claimed)
     media = read(count)
@@ -95,7 +95,7 @@ def read_footage(path: str | os.PathLike, threads: int | None = None, max_durati
     times = (np.arange(count) + 0.5) / count * media.duration
     late = 0.0
     if media.frames is not None and media.frame_times[0] > times[0]:
-        late = float(media.frame_times[0])  # before the first picture it is the first that is given
+        late = float(media.frame_times[0])  # earlier times get a copy of the first frame
     return Footage(Path(path), media.duration, media.frames, times, media.waveform, late, media.warnings)
 
 

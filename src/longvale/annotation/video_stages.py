@@ -1,4 +1,4 @@
-"""The stages of one video: admission, boundaries, captions of its events, and the correlation of what they tell."""
+"""The annotation stages of one video: admission, boundaries, captions per modality, and correlation."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
 from .video import Footage, read_footage
 
-#: Frames of the size of an embedder that are in memory at a time.
+#: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
 
-#: An event is perceived in a modality that fills at least this share of it, or this many seconds.
+#: An event is perceived in a modality that fills at least this fraction of it, or this many seconds.
 _PERCEIVED_SHARE, _PERCEIVED_S = 0.1, 1.0
 
 
-#: Events in a row without a usable answer that end a run: a model that is too small, or cut off while it reasons.
+#: Consecutive events without a usable answer that end a run: the model is too small, or is cut off while it reasons.
 MAX_REFUSALS = 5
 
 
 def _say_nothing(line: str) -> None:
-    """Drop a line: progress is for those who ask for it."""
+    """Ignore a line: the default of the progress callbacks."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class AnnotationOptions:
     """Thresholds of all stages.
 
     Args:
-        filters: of admission; by default all that can be read is admitted.
-        visual: of visual boundaries.
-        audio: of sounds.
-        speech: of speech turns.
-        min_event_s: events shorter than this join a neighbour, where they touch one.
+        filters: thresholds of admission; by default every readable video is admitted.
+        visual: options of visual boundaries.
+        audio: options of sounds.
+        speech: options of speech turns.
+        min_event_s: events shorter than this in seconds join an adjacent neighbour, if there is one.
     """
 
     filters: FilterOptions = ALL
@@ -65,13 +65,13 @@ class AnnotationOptions:
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work; the defaults need no weights.
+    """The models of the annotation; the defaults need no weights.
 
     Args:
-        captioners: by role.
+        captioners: captioners by role.
         reasoner: writes the captions of events.
-        pictures: decides which clips show the same.
-        sounds: decides which clips sound the same.
+        pictures: frame embedder, for stitching clips that show the same.
+        sounds: audio embedder, for stitching clips that sound the same.
     """
 
     captioners: Mapping[Role, Captioner] = field(default_factory=template_captioners)
@@ -80,7 +80,7 @@ class Workers:
     sounds: SoundEmbedder = field(default_factory=TimbreEmbedder)
 
     def names(self) -> dict[str, Any]:
-        """What each is, for the provenance."""
+        """Return the names of the models, for the provenance."""
         captioners = {role: self.captioners[role].name for role in ROLES if role in self.captioners}
         return {
             "captioners": captioners,
@@ -91,15 +91,15 @@ class Workers:
 
 
 class VideoStages:
-    """Works on videos, one after another or several at a time; what the stages hold already is not done again.
+    """Annotator of videos, sequential or in several threads; work recorded in the stages is not repeated.
 
     Args:
-        stages: what is done, and where to put what follows.
+        stages: the records so far; new records are added.
         options: thresholds.
         workers: models.
-        max_refusals: events in a row without a usable caption, or correlation, that end the run.
-        report: is given what is being done, a line per event.
-        note: is given what went wrong with an event.
+        max_refusals: consecutive events without a usable caption, or correlation, that end the run.
+        report: progress callback, called with one line per event.
+        note: callback for problems, called with one line per event without a usable answer.
     """
 
     def __init__(
@@ -117,16 +117,16 @@ class VideoStages:
         self._patience = {name: Patience(max_refusals) for name in ("captioner", "language model")}
 
     def __call__(self, video_id: str, path: Path, picture: Path | None = None) -> None:
-        """Do what is left to do of a video.
+        """Run the remaining stages of a video.
 
         Args:
-            video_id: its id.
-            path: its file.
-            picture: where to draw its boundaries, if that is not there already; None for nowhere.
+            video_id: id of the video.
+            path: video file.
+            picture: PNG file for a figure of its boundaries, drawn if it does not exist; None to draw none.
 
         Raises:
-            ValueError: if it was admitted earlier and cannot be read any more.
-            NoAnswer: if models write nothing usable about one event after the other.
+            ValueError: if it was admitted earlier and can no longer be read.
+            NoAnswer: if models give no usable answer for too many consecutive events.
             ServerError: if a server gives no answer.
         """
         footage = _LazyFootage(path, self.options.filters.max_duration_s)
@@ -134,7 +134,7 @@ class VideoStages:
             if not self._admit(video_id, path, footage):
                 return
             found = self._find_boundaries(video_id, footage)
-        except (MediaError, FileNotFoundError) as error:  # gone or changed since it was admitted
+        except (MediaError, FileNotFoundError) as error:  # missing or changed since it was admitted
             if self.stages.videos.get(video_id) is None:
                 raise
             raise ValueError(f"{path}: cannot be read any more: {error}") from error
@@ -154,10 +154,10 @@ class VideoStages:
         record = self.stages.videos.get(video_id)
         if record is None:
             start = time.perf_counter()
-            identity = identities({video_id: path}).get(video_id)  # before it is read: it may be replaced meanwhile
+            identity = identities({video_id: path}).get(video_id)  # before reading: the file may be replaced meanwhile
             facts, rejections = self._examine(path, footage)
             seconds = _since(start)
-            if not rejections:  # boundaries look at every picture: only then is it known that all can be read
+            if not rejections:  # boundaries decode every frame, which shows whether the whole file is readable
                 try:
                     self._find_boundaries(video_id, footage)
                 except MediaError as error:
@@ -184,10 +184,10 @@ class VideoStages:
             info = probe(path)
             claimed = Facts(info.duration, has_picture=info.has_video, has_sound=info.has_audio)
             too_long = [r for r in admit(claimed, options) if r.reason == "too long"]
-            if too_long:  # a header is enough to refuse three hours
+            if too_long:  # reject long videos by their header, without decoding
                 return claimed, too_long
             facts = gather_facts(footage.value, self.options.speech, self.workers.captioners.get("speech"), options)
-        except MediaLengthError as error:  # longer than its header claims: not read to its end
+        except MediaLengthError as error:  # longer than its header claims, so not read completely
             facts = Facts(round(error.duration, 3))
             return facts, [Rejection("duration", "too long", facts.duration, error.limit)]
         except MediaError as error:
@@ -257,7 +257,7 @@ class VideoStages:
         return record
 
     def _judge(self, who: str, where: str, refused: str | None) -> None:
-        """Note whether models wrote something usable about an event, and end the run if they hardly do."""
+        """Record whether a model gave a usable answer for an event; end the run after too many failures in a row."""
         if not refused:
             self._patience[who].used()
             return
@@ -268,7 +268,7 @@ class VideoStages:
             raise NoAnswer(f"{where}: {who}: {error}; {_REMEDIES[who]}") from None
 
 
-#: What helps against a model that writes nothing usable.
+#: Remedies for a model without usable answers.
 _REMEDIES = {
     "captioner": "name another captioner, or raise --max-tokens; --max-refusals N allows more",
     "language model": "name a larger --language-model, raise --max-tokens, or give --no-correlation; --max-refusals N "
@@ -281,7 +281,7 @@ def _event(video_id: str, event_id: int, start: float, end: float) -> str:
 
 
 class _LazyFootage:
-    """Footage that is read when somebody looks at it: a resumed run does not read what it does not need."""
+    """Footage that is read on first use: a resumed run does not read videos that it does not need."""
 
     def __init__(self, path: Path, max_duration_s: float | None) -> None:
         self._path, self._limit = path, max_duration_s
@@ -309,7 +309,7 @@ def _since(start: float) -> float:
 def gather_facts(
     footage: Footage, speech: SpeechOptions, recogniser: Captioner | None, options: FilterOptions
 ) -> Facts:
-    """What admission wants to know of a video; what no filter asks for is not worked out."""
+    """Measure the properties of a video that the enabled filters need."""
     spoken = language = probability = None
     if footage.waveform is not None and (options.max_speech is not None or options.language is not None):
         turns = find_speech(footage.waveform, speech)
@@ -331,7 +331,7 @@ def gather_facts(
 
 
 def _motion(footage: Footage) -> np.ndarray:
-    """[F - 1]: mean change of a pixel from frame to frame."""
+    """Compute the mean change of a pixel from frame to frame: [F - 1]."""
     if footage.frames is None or len(footage.frames) < 2:
         return np.empty(0)
     pairs = zip(footage.frames, footage.frames[1:], strict=False)
@@ -339,12 +339,12 @@ def _motion(footage: Footage) -> np.ndarray:
 
 
 def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Workers) -> dict[str, Any]:
-    """Cuts, visual events, sounds, speech turns and events of a video, and the coherence before and after stitching."""
+    """Find cuts, visual events, sounds, speech turns and events; compute coherence before and after stitching."""
     visual = find_visual_events(footage, options.visual, workers.pictures)
     speech = find_speech(footage.waveform, options.speech)
     audio = find_sounds(footage.waveform, options.audio, workers.sounds, speech)
     events = fuse(visual.events, [*audio.events, *speech], min_length=options.min_event_s)
-    if not events:  # nothing changes, nothing sounds: one event
+    if not events:  # no changes and no sounds: one event
         events = [(0.0, footage.duration)]
     return {
         "duration": round(footage.duration, 3),
@@ -359,7 +359,7 @@ def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Worke
 
 
 def _coherence(footage: Footage, visual: Any, audio: Any, workers: Workers) -> dict[str, Any]:
-    """Mean length in seconds and mean of the max running semantic difference, of clips and of stitched events."""
+    """Compute mean length in seconds and mean max running semantic difference of clips and of stitched events."""
     seconds = np.arange(0.5, footage.duration, 1.0)
     told: dict[str, Any] = {}
     rows = {}
@@ -393,14 +393,15 @@ def describe(
     captioners: Mapping[Role, Captioner],
     unanswered: dict[Role, str] | None = None,
 ) -> dict[Role, str]:
-    """What each role says of an event; long ones are described in parts, and what is said twice in a row once.
+    """Caption an event with each role; long events are captioned in parts, without consecutive duplicates.
 
     Args:
-        footage: of the video.
-        start, end: of the event in seconds.
-        speech: turns of the video in seconds.
-        captioners: by role.
-        unanswered: takes the reason of each role whose model wrote no caption of some part.
+        footage: frames and sound of the video.
+        start, end: start and end of the event in seconds.
+        speech: speech turns of the video in seconds.
+        captioners: captioners by role.
+        unanswered: filled with the reason of each role whose model wrote no caption for some part; None to raise
+            `NoAnswer` instead.
     """
     said: dict[Role, list[str]] = {role: [] for role in captioners}
     size = max((captioner.size for captioner in captioners.values()), default=48)
@@ -423,7 +424,7 @@ def describe(
 
 
 def modalities_of(start: float, end: float, found: Mapping[str, Any], measured: Measurements) -> list[Modality]:
-    """In which modalities an event can be perceived."""
+    """Return the modalities in which an event can be perceived."""
     least = min(_PERCEIVED_S, _PERCEIVED_SHARE * (end - start))
 
     def shared(spans: Sequence[Sequence[float]]) -> float:

@@ -1,14 +1,14 @@
-"""The web page: ask a model about a video, and see on a timeline what it saw, heard and was told.
+"""Web app: ask a model about a video, and see on a timeline what was seen, heard and said.
 
-| module | what |
+| module | contents |
 | --- | --- |
-| `limits` | which uploads and questions are taken |
-| `sessions` | what the page knows of each visitor, and the environment that keeps Gradio in a private folder |
-| `uploads` | the folder of uploads: how much it may store, what is deleted from it |
-| `guard` | what is refused before Gradio sees it |
+| `limits` | limits of uploads and questions |
+| `sessions` | state of each visitor, and the environment that keeps Gradio's files in a private folder |
+| `uploads` | the upload folder: its maximum size, and what is deleted from it |
+| `guard` | checks of requests before Gradio handles them |
 | `work` | decoding, encoding, answering and weighing, with progress, in a thread that can be stopped |
-| `timeline` | what the browser draws: waveform, thumbnails, events |
+| `timeline` | data that the browser draws: waveform, thumbnails, events |
 | `page` | the page itself (Gradio) |
-| `server` | the page behind its guard; starting and ending it |
+| `server` | start and end of the page with its guard |
 | `viewer.js`, `viewer.css` | player and timeline in the browser |
 """

@@ -1,4 +1,4 @@
-"""What the page refuses before Gradio sees it, and the headers of what it answers."""
+"""Checks of requests before Gradio handles them, and the headers of responses."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ..io import is_number, parse_json
 from .limits import MAX_QUESTION, Limits
 from .uploads import NoRoomError, Uploads
 
-#: Nothing comes from elsewhere and nothing goes elsewhere, whatever a script on the page tries. Gradio makes its
-#: functions from strings (eval) and its styles inline.
+#: Scripts on the page can neither load from nor send to other sites. Gradio makes functions from strings (eval) and
+#: uses inline styles.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 
-#: Of a multipart request beside the file itself.
+#: Maximum size of a multipart request in addition to the file itself.
 _ENVELOPE_BYTES = 64 * 1024
-#: Of any other request: the longest question takes a third of it where each character is escaped.
+#: Maximum size of any other request: the longest question takes a third of it if every character is escaped.
 MAX_POST_BYTES = 64 * 1024
 #: The form has four fields.
 _MAX_FIELDS = 8
 
 _UPLOAD = "/gradio_api/upload"
-#: What the page's own script posts to: calls have fields, the others do not.
+#: Routes to which the page's own script posts: calls have fields, the others do not.
 _CALLS = ("/gradio_api/queue/join", "/gradio_api/run/predict")
 _POSTS = (_UPLOAD, *_CALLS, "/gradio_api/cancel", "/gradio_api/reset")
-#: Gradio's doors for editors, monitors and other sites, by the first part of the route.
+#: Gradio's routes for editors, monitors and other sites, by the start of the route.
 _CLOSED = re.compile(r"proxy=|(undo-)?vibe-|(monitoring|runs|run-history|profiling|stream|dev|deep_link)(/|$)")
-#: Gradio would fetch other sites for whoever asks for a file of this name.
+#: File names for which Gradio would fetch another site.
 _ELSEWHERE = re.compile(r"file[=/]\s*[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 Refusal = tuple[int, str]
@@ -40,19 +40,19 @@ Receive = Callable[[], Awaitable[dict]]
 
 
 class _TooLargeError(Exception):
-    """A body grew larger than it may."""
+    """Error: a request body exceeds its maximum size."""
 
 
 class _NotOneFileError(Exception):
-    """An upload is not one file: what is not a file is kept in memory, and many files have no common limit."""
+    """Error: an upload is not one file. Other parts are kept in memory, and several files have no common limit."""
 
 
 class _Envelope:
-    """Looks at a multipart body while it passes: one part, which is a file.
+    """Streaming check of a multipart body: it must have one part, which is a file.
 
     Args:
-        content_type: of the request; without a boundary in it Gradio refuses the upload itself.
-        most: bytes of the whole body.
+        content_type: header of the request; without a boundary in it, Gradio refuses the upload itself.
+        most: maximum size of the whole body in bytes.
     """
 
     def __init__(self, content_type: bytes, most: int) -> None:
@@ -62,10 +62,11 @@ class _Envelope:
         self._head, self._tail = b"", b""
 
     def check(self, data: bytes) -> None:
-        """Look at the next piece.
+        """Check the next chunk.
 
         Raises:
-            _TooLargeError, _NotOneFileError: as their names say.
+            _TooLargeError: if the body is too large.
+            _NotOneFileError: if the body is not one file.
         """
         self._size += len(data)
         if self._size > self._most:
@@ -81,17 +82,17 @@ class _Envelope:
         searched = self._tail + data
         self._marks += searched.count(self._mark)
         self._tail = searched[len(searched) - len(self._mark) + 1 :] if len(searched) >= len(self._mark) else searched
-        if self._marks > 2:  # before the file and after it
+        if self._marks > 2:  # one before the file and one after it
             raise _NotOneFileError
 
 
 class Guard:
-    """Refuses what the page has no use for before Gradio sees it, and adds headers to what it answers (ASGI).
+    """ASGI middleware that refuses requests the page does not need, and adds headers to responses.
 
     Args:
-        app: that is guarded.
-        limits: of uploads.
-        uploads: their folder; None, where only [`Guard.refusal`] is asked.
+        app: the guarded ASGI app.
+        limits: limits of uploads.
+        uploads: upload folder; None is enough for [`Guard.refusal`].
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], limits: Limits, uploads: Uploads | None = None) -> None:
@@ -129,12 +130,12 @@ class Guard:
             await PlainTextResponse(sentence, status)(scope, receive, send_with_headers)
 
     def refusal(self, path: str, headers: dict[bytes, bytes], method: str = "GET") -> Refusal | None:
-        """Status and sentence for a request that is refused for its address or the length that it declares.
+        """Return status and message if a request is refused for its address or its declared length, else None.
 
         Args:
-            path: of the address; names of files in it may be any.
-            headers: by names in lower case.
-            method: such as "POST".
+            path: path of the request; not trusted.
+            headers: headers by lower-case name.
+            method: HTTP method, such as "POST".
         """
         for where in (path, unquote(path)):
             route = where.removeprefix("/gradio_api").lstrip("/")
@@ -148,7 +149,7 @@ class Guard:
         return None
 
     async def _upload(self, scope: dict, receive: Receive, send: Callable, headers: dict) -> Refusal | None:
-        """Let an upload in as long as there is room for it."""
+        """Pass an upload to the app if there is room for it; return a refusal otherwise."""
         declared = headers.get(b"content-length", b"")
         envelope = _Envelope(headers.get(b"content-type", b""), self.limits.size + _ENVELOPE_BYTES)
 
@@ -170,7 +171,7 @@ class Guard:
         return None
 
     async def _post(self, scope: dict, receive: Receive, send: Callable, call: bool) -> Refusal | None:
-        """Look at a whole request of the form before anything is done for it."""
+        """Check a whole request of the form before passing it to the app."""
         body, more = b"", True
         while more:
             message = await receive()
@@ -199,14 +200,14 @@ class Guard:
 
 
 def check_call(body: bytes, uploads: Uploads) -> None:
-    """Look at what the form sends to be worked on.
+    """Check the data that the form sends.
 
     Args:
         body: JSON, as Gradio's script sends it.
-        uploads: a file that is named must be one of them.
+        uploads: named files must be among them.
 
     Raises:
-        ValueError: naming the field, if one is of a wrong type, too long, or not an upload.
+        ValueError: naming the field, if a field has a wrong type, is too long, or is not an upload.
 
     Example:
         >>> from longvale.app.sessions import Sessions
@@ -230,11 +231,11 @@ def check_call(body: bytes, uploads: Uploads) -> None:
 
 
 def _wrong(value: Any, uploads: Uploads) -> str | None:
-    """What is wrong with the value of a field."""
+    """Return the problem with the value of a field, or None."""
     if isinstance(value, str):
         return f"is {len(value)} characters long, the limit is {MAX_QUESTION}" if len(value) > MAX_QUESTION else None
     if isinstance(value, dict):
-        # Gradio reads, or even fetches, files that are named anywhere in a value.
+        # Gradio reads, or even fetches, files that are named anywhere within a value.
         flat = all(name == "meta" or not isinstance(part, dict | list) for name, part in value.items())
         file = flat and value.get("meta") == {"_type": "gradio.FileData"} and uploads.holds(value.get("path"))
         return None if file else "is not an upload of this page; choose the video again"

@@ -1,4 +1,4 @@
-"""What the page takes: videos, and fields of its form."""
+"""Limits of the page: videos, and fields of its form."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from ..events import Seconds
 from ..models.media_formats import VIDEO_SUFFIXES
 
-#: Sound alone can be asked about, too.
+#: Audio files without video are accepted, too.
 SUFFIXES = (*VIDEO_SUFFIXES, ".wav", ".mp3", ".m4a")
 
-#: Longest question in characters; the browser counts them, too.
+#: Longest question in characters; also checked in the browser.
 MAX_QUESTION = 2000
 
 _MEGABYTE = 2**20
@@ -20,15 +20,15 @@ _MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may be.
+    """Limits of uploads.
 
     Args:
-        size: in bytes.
-        length: in seconds; twice the longest video of the benchmark unless asked otherwise.
-        total: of all uploads that are stored at one time, in bytes; ten of the largest by default.
+        size: maximum size of a file in bytes.
+        length: maximum duration in seconds; default twice the longest video of the benchmark.
+        total: maximum size in bytes of all uploads stored at one time; default ten times `size`.
 
     Raises:
-        ValueError: if one is not above 0, or if the total is below the size of one.
+        ValueError: if a limit is not above 0, or if the total is below the size of one upload.
     """
 
     size: int = 500 * _MEGABYTE
@@ -48,12 +48,12 @@ class Limits:
 
     @property
     def stored(self) -> int:
-        """Bytes of all uploads that are stored at one time."""
+        """Maximum size in bytes of all uploads stored at one time."""
         return 10 * self.size if self.total is None else self.total
 
     @property
     def sentence(self) -> str:
-        """The limits for people.
+        """The limits as a sentence for visitors.
 
         Example:
             >>> Limits().sentence
@@ -63,12 +63,12 @@ class Limits:
         return f"Up to {self.size / _MEGABYTE:g} MB and {length}."
 
     def check(self, path: str | os.PathLike) -> None:
-        """Look at a file's name and header.
+        """Check a file's name, size and header.
 
         Raises:
-            FileNotFoundError: if it is gone.
-            ValueError: in a sentence for whoever uploaded it, if it is too large, too long, of a wrong kind, or no
-                media file at all. The sentence names the file without its folder.
+            FileNotFoundError: if the file no longer exists.
+            ValueError: if the file is too large, too long, of a wrong type, or not a media file. The message is written
+                for the visitor and names the file without its folder.
         """
         from ..models.media import probe
 
@@ -90,7 +90,7 @@ class Limits:
 
 
 class NamedFile:
-    """An open file under another name, so that errors do not tell visitors where uploads lie."""
+    """Open file with another name, so that error messages do not show visitors the path of uploads."""
 
     def __init__(self, file: object, name: str) -> None:
         self._file, self.name = file, name

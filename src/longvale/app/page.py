@@ -1,4 +1,4 @@
-"""The page: what a visitor sees, and what happens when they do something."""
+"""The Gradio page: its layout, and the handlers of the visitor's actions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import gradio as gr  # at the top: Gradio looks up the types of the functions that it calls
+import gradio as gr  # at module level: Gradio resolves the type hints of the handlers
 
 from .. import tasks
 from ..annotation.annotated import AnnotatedVideo
@@ -27,7 +27,7 @@ from .sessions import Draft, Session, Sessions, Video
 
 logger = logging.getLogger(__name__)
 
-#: What can be asked, by the words of the choice. Grounding comes first: it is what most people try.
+#: Tasks by the label of the choice. Grounding comes first, since most people try it first.
 CHOICES: dict[str, Task | None] = {
     "Find an event": "grounding",
     "List all events": "dense_captioning",
@@ -36,7 +36,7 @@ CHOICES: dict[str, Task | None] = {
 }
 _NAMES = {task: name for name, task in CHOICES.items()}
 
-#: Visitors that may wait; later ones are told to come back.
+#: Maximum number of waiting requests; later ones are rejected.
 QUEUE_SIZE = 32
 
 _STOPPED = "Stopped."
@@ -48,13 +48,13 @@ class Page:
     """The page of one model.
 
     Args:
-        model: loaded, as [`longvale.evaluation.generation.model.load_model`] gives it.
-        processor: its processor.
-        name: of the model, for people.
-        limits: of uploads.
+        model: loaded model, from [`longvale.evaluation.generation.model.load_model`].
+        processor: processor of the model.
+        name: display name of the model.
+        limits: limits of uploads.
         examples: videos to choose from.
-        annotated: what `longvale annotate` found in some of them, by the name without suffix; shown with them.
-        captions: of events that are known to happen in some of them, by path: offered as questions.
+        annotated: results of `longvale annotate` for some examples, by file name without suffix; shown with them.
+        captions: captions of known events of some examples, by path; offered as questions.
         sessions: the open tabs.
     """
 
@@ -68,10 +68,10 @@ class Page:
     sessions: Sessions = field(default_factory=Sessions)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    # What visitors do: each gives states of the view, the last one stays.
+    # Handlers of the visitor's actions: most return or yield states of the view, of which the last remains.
 
     def arrive(self, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
-        """A visitor's browser loaded the page, perhaps again: then their video is still there."""
+        """Handle the loading of the page; on a reload, restore the video and the finished answer."""
         key, visit = request.session_hash, event._data.get("visit") if isinstance(event._data, dict) else None
         if not (isinstance(visit, str) and re.fullmatch("[0-9a-f]{32}", visit)):
             return self._show(key, timeline.EMPTY)
@@ -81,7 +81,7 @@ class Page:
         return self._show(key, {**timeline.EMPTY, **kept, "serial": view.get("serial", 0)})
 
     def suggest(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
-        """A visitor chose one of the questions that are offered: it is written into the form."""
+        """Handle the choice of an offered question: write it into the form."""
         offered = (self.sessions.get(request.session_hash).view.get("video") or {}).get("questions", [])
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if not (isinstance(index, int) and 0 <= index < len(offered)):
@@ -89,28 +89,28 @@ class Page:
         return gr.update(value=offered[index]["choice"]), gr.update(value=offered[index]["query"])
 
     def upload(self, path: str, request: gr.Request) -> tuple[dict[str, Any], None]:
-        """A visitor uploaded a file: it is theirs from now on, and the field is free for another."""
+        """Handle an upload: assign the file to the visitor and clear the upload field."""
         return self._choose(request.session_hash, Path(path), owned=True), None
 
     def example(self, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
-        """A visitor chose an example."""
+        """Handle the choice of an example."""
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if isinstance(index, int) and 0 <= index < len(self.examples):
             return self._choose(request.session_hash, self.examples[index], owned=False)
         return self._show(request.session_hash, {**timeline.EMPTY, "error": "There is no such example."})
 
     def decode(self, request: gr.Request) -> Iterator[dict[str, Any]]:
-        """It is the turn of the video that a visitor chose."""
+        """Decode the video that the visitor chose, when its turn in the queue comes."""
         key = request.session_hash
         session = self.sessions.get(key)
         video = session.video
-        if video is None or video.duration:  # another one was chosen meanwhile, or none
+        if video is None or video.duration:  # already decoded, or removed meanwhile
             yield {**timeline.EMPTY, **session.view}
         else:
             yield from self._run(key, session, lambda report: self._decode(key, session, video, report))
 
     def another(self, request: gr.Request) -> tuple[dict[str, Any], None]:
-        """A visitor wants to choose another video: the page is empty again, and so is the field for uploads."""
+        """Handle the wish to choose another video: clear the page and the upload field."""
         self.sessions.begin(request.session_hash)
         self.sessions.choose(request.session_hash, None)
         return self._show(request.session_hash, timeline.EMPTY), None
@@ -118,7 +118,7 @@ class Page:
     def ask(
         self, choice: str, query: str, start: float | None, end: float | None, request: gr.Request
     ) -> Iterator[dict[str, Any]]:
-        """A visitor asked about the video that they chose."""
+        """Answer a question about the chosen video."""
         key = request.session_hash
         session = self.sessions.get(key)
         if session.video is not None and not session.video.duration:
@@ -135,7 +135,7 @@ class Page:
         yield from self._run(key, session, lambda report: self._answer(session, question, view, report))
 
     def stop(self, request: gr.Request) -> dict[str, Any]:
-        """A visitor wants no more of what is running or waiting for them: what is written of an answer is kept."""
+        """Stop the visitor's running or waiting work; the text of an answer so far is kept."""
         key = request.session_hash
         session = self.sessions.get(key)
         session.stop.set()
@@ -152,10 +152,10 @@ class Page:
         return self._show(key, view)
 
     def leave(self, request: gr.Request) -> None:
-        """A visitor closed the tab, or loads it again."""
+        """Handle the closing or reloading of the tab."""
         self.sessions.leave(request.session_hash)
 
-    # How it is done
+    # Work of the handlers
 
     def _choose(self, key: str, path: Path, *, owned: bool) -> dict[str, Any]:
         self.sessions.begin(key)
@@ -165,11 +165,11 @@ class Page:
     def _run(
         self, key: str, session: Session, job: Callable[[Callable[[dict], None]], None]
     ) -> Iterator[dict[str, Any]]:
-        """The states that a job reports; an error becomes a sentence in the state that was there."""
+        """Yield the states that a job reports; an error is added as a sentence to the last state."""
         stop = session.stop
         try:
             for view in work.in_background(job, stop):
-                # Else the visitor does something else by now, or wants no more of this.
+                # Otherwise the visitor has started other work or stopped this job.
                 if session.stop is stop and not (stop.is_set() and view["stage"]):
                     yield self._show(key, view)
         except (ValueError, OSError) as error:
@@ -252,7 +252,7 @@ class Page:
     # The page itself
 
     def build(self) -> gr.Blocks:
-        """The page as Gradio's Blocks; see [`longvale.app.server.serve`] for how it is to be launched."""
+        """Build the page as Gradio Blocks; see [`longvale.app.server.serve`] for how it is launched."""
         with gr.Blocks(title="LongVALE", analytics_enabled=False) as blocks:
             gr.HTML(_asset("head.html").replace("{model}", _escape(self.name)), padding=False)
             with gr.Row(elem_id="lv-columns"):
@@ -310,8 +310,8 @@ class Page:
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         waiting = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": parts["status"]}
         parts["choice"].change(change, parts["choice"], [parts["query"], parts["span"]], queue=False, **quiet)
-        # A video belongs to its visitor at once, and is deleted with the visit whatever waits for it. Decoding is the
-        # disk's and one core's work: two at a time. The model serves one after the other.
+        # A video is assigned to its visitor immediately, and deleted with the visit even if work is queued for it.
+        # Decoding needs the disk and one core, so two run at a time. The model answers one question at a time.
         running = [
             chosen.success(self.decode, None, viewer, concurrency_limit=2, concurrency_id="decode", **waiting)
             for chosen in (
@@ -330,14 +330,14 @@ class Page:
         blocks.unload(self.leave)
 
     def _cards(self) -> list[dict[str, str]]:
-        """The examples as the empty page shows them."""
+        """Return the cards of the examples on the empty page."""
         from ..models.media import MediaError, read_media
 
         cards = []
         for path in self.examples:
             try:
                 media = read_media(path, num_frames=1, size=timeline.THUMBNAIL_HEIGHT)
-            except MediaError as error:  # the page is there for the others
+            except MediaError as error:  # the page still works with the others
                 logger.warning("an example cannot be shown: %s", error)
                 cards.append({"name": path.name, "image": "", "length": "cannot be read"})
                 continue
@@ -352,19 +352,19 @@ _PLACEHOLDERS: dict[Task | None, str] = {
 }
 
 
-#: Offered as questions about a video of which nothing is known.
+#: Queries offered for a video without known events.
 _ANY_EVENTS = ("A person speaks.", "Music plays.")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question as the model gets it, and how its answer is read.
+    """A question for the model, with what is needed to read its answer.
 
     Args:
         task: None for a free question.
-        text: for the model; holds `<video>`.
-        words: for people.
-        span: asked about, in seconds; only of segment captioning.
+        text: prompt for the model; contains `<video>`.
+        words: the question in words for people.
+        span: time range in seconds; only for segment captioning.
     """
 
     task: Task | None
@@ -374,25 +374,25 @@ class Question:
 
     @property
     def max_new_tokens(self) -> int:
-        """Longest answer."""
+        """Maximum length of the answer in tokens."""
         return MAX_NEW_TOKENS[self.task or "segment_captioning"]
 
     def events(self, answer: str, duration: Seconds) -> tuple:
-        """The events that an answer names."""
+        """Read the events of an answer."""
         return work.find_events(answer, duration, self.task, self.words, self.span)
 
 
 def ask_about(video: Video | None, choice: str, query: str | None, start: float | None, end: float | None) -> Question:
-    """The question that the form asks.
+    """Make the question from the fields of the form.
 
     Args:
-        video: that is asked about.
+        video: the current video.
         choice: one of [`CHOICES`].
-        query: the event that is looked for, or the free question.
+        query: the event to find, or the free question.
         start, end: the part to describe, in seconds.
 
     Raises:
-        ValueError: in a sentence for the visitor, if something is missing.
+        ValueError: if a field is missing or invalid; the message is written for the visitor.
 
     Example:
         >>> video = Video(Path("a.mp4"), "a.mp4", False, 60.0, None)
@@ -414,7 +414,7 @@ def ask_about(video: Video | None, choice: str, query: str | None, start: float 
         end = min(end, video.duration)
         text = tasks.segment_captioning_question(start, end, video.duration)
         return Question(task, text, f"What happens from {start:g} s to {end:g} s?", (start, end))
-    # The model's sign for the video is not for visitors to write.
+    # Visitors must not insert the model's video token.
     words = words.replace(tasks.VIDEO_TOKEN, "").strip()
     if not words:
         raise ValueError("Write which event to look for." if task else "Write a question.")

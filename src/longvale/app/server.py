@@ -1,4 +1,4 @@
-"""The page on the network: its private folder, its begin and its end."""
+"""The server of the page: its private folder, its start and its end."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
-#: Examples that the empty page shows, and annotated videos.
+#: Maximum number of examples on the empty page, and of annotated videos.
 MAX_EXAMPLES, MAX_ANNOTATED = 6, 24
-#: Characters of a caption that is offered as a question.
+#: Maximum length in characters of a caption that is offered as a question.
 _LONGEST_OFFER = 120
 
 
@@ -43,26 +43,26 @@ def serve(
     dtype: str | None = None,
     load_in_4bit: bool = False,
 ) -> Iterator[str]:
-    """Show the page as long as the block lasts.
+    """Serve the page while the block runs.
 
     Args:
         model: folder, Hub id, or (model, processor) pair.
-        examples: folder of videos of which the first six are offered; by default three synthetic ones are made.
-        annotations: folder of stages that `longvale annotate` left. Its videos are looked for in `examples`, and shown
-            with their boundaries, events and captions.
-        host: address to listen on; "0.0.0.0" lets other machines in.
-        port: the first free one from 7860 by default.
-        limits: of uploads.
-        device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        examples: folder of videos, of which the first six are offered; by default three synthetic videos are made.
+        annotations: stage folder of `longvale annotate`. Its videos are searched in `examples`, and shown with their
+            boundaries, events and captions.
+        host: address to listen on; "0.0.0.0" accepts connections from other machines.
+        port: port to listen on; by default the first free one from 7860.
+        limits: limits of uploads.
+        device: torch device, such as "cpu"; by default an accelerator if there is one.
+        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
 
     Yields:
-        The page's address. Afterwards nothing is left of what visitors uploaded.
+        The page's address. On exit all uploads of visitors are deleted.
 
     Raises:
-        FileNotFoundError: if the model or the folder of examples is missing.
-        ValueError: if the model is damaged, or the folder of examples holds no video.
-        OSError: if the port is taken.
+        FileNotFoundError: if the model or the folder of examples is missing, or that folder contains no video.
+        ValueError: if the model or the annotations are damaged, or annotations are given without examples.
+        OSError: if the port is in use.
 
     Example:
         >>> with serve("demo/model") as url:  # doctest: +SKIP
@@ -96,9 +96,9 @@ def serve(
 
 
 def launch_options(page: Page, uploads: Uploads) -> dict[str, Any]:
-    """How the page is launched: nothing from elsewhere, nothing but uploads and examples readable.
+    """Return the launch options: nothing is loaded from other sites, and only uploads and examples are readable.
 
-    Gradio serves files of its own temporary folder, which is ours, and those that are named here, one by one.
+    Gradio serves the files of its temporary folder, which is our private one, and the files listed here.
     """
     from starlette.middleware import Middleware
 
@@ -122,7 +122,7 @@ def launch_options(page: Page, uploads: Uploads) -> dict[str, Any]:
 
 
 def _theme() -> Any:
-    """Fonts of the visitor's system, and colours that stand out by 4.5 to 1 (WCAG AA)."""
+    """Return a theme with the fonts of the visitor's system and a contrast of at least 4.5 to 1 (WCAG AA)."""
     import gradio as gr
 
     theme = gr.themes.Base(
@@ -146,7 +146,7 @@ def _theme() -> Any:
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder that only this user can enter, where Gradio keeps all that it stores; deleted in the end."""
+    """Create a folder that only this user can access, for all files of Gradio; it is deleted on exit."""
     folder = Path(tempfile.mkdtemp(prefix="longvale-app-")).resolve()
     wanted = private_environment(folder)
     before = {name: os.environ.get(name) for name in wanted}
@@ -166,14 +166,14 @@ def private_folder() -> Iterator[Path]:
 def choose_examples(
     examples: str | os.PathLike | None, annotations: str | os.PathLike | None
 ) -> tuple[list[Path], dict[str, AnnotatedVideo]]:
-    """The videos that are offered and what is known of them.
+    """Return the videos to offer, and the annotated videos by id.
 
     Args:
         examples: folder of videos, or None.
-        annotations: folder of stages; then only annotated videos are offered.
+        annotations: stage folder; with it only annotated videos are offered.
 
     Raises:
-        FileNotFoundError: if a folder is missing, holds no video, or none that is annotated.
+        FileNotFoundError: if a folder is missing, or contains no video or no annotated one.
         ValueError: if annotations are given without videos, or are damaged.
     """
     if annotations is None:
@@ -188,10 +188,10 @@ def choose_examples(
 
 
 def example_videos(folder: str | os.PathLike) -> list[Path]:
-    """The videos of a folder, in the order of their names.
+    """Return the videos of a folder, sorted by path.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or no video in it.
+        FileNotFoundError: if the folder does not exist or contains no video.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give a folder of example videos")
@@ -202,7 +202,7 @@ def example_videos(folder: str | os.PathLike) -> list[Path]:
 
 
 def synthetic_examples(folder: Path) -> dict[Path, list[str]]:
-    """Three synthetic videos of the kind that the demo's model knows, in a folder of the page: captions by path."""
+    """Make three synthetic videos like those of the demo's training data, in the private folder; captions by path."""
     from dataclasses import replace
 
     from ..demo.checkpoint import corpus_options
@@ -218,7 +218,7 @@ def synthetic_examples(folder: Path) -> dict[Path, list[str]]:
 
 
 def _some_captions(events: Iterable[Event]) -> list[str]:
-    """At most three captions, of events that are perceived in different ways."""
+    """Return at most three captions, of events with different modalities."""
     by_modalities: dict[tuple[Modality, ...], str] = {}
     for event in events:
         if len(event.caption) <= _LONGEST_OFFER:
@@ -227,7 +227,7 @@ def _some_captions(events: Iterable[Event]) -> list[str]:
 
 
 def wait_for_end() -> None:
-    """Wait for Ctrl-C or for the system to end the process; then return, so that files are deleted."""
+    """Wait for Ctrl-C or SIGTERM, then return, so that files are deleted."""
     import signal
 
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""What the page knows of each visitor, and the private folder that holds their uploads."""
+"""State of each visitor of the page, and the environment for the private folder of their uploads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models.media import Media
 
 
-#: A page that is loaded again is there long before this.
+#: Seconds after which a closed tab is forgotten; reloading a page takes much less.
 GRACE_S: Seconds = 10.0
 
 
@@ -27,12 +27,12 @@ class Video:
     """A video that a visitor chose.
 
     Args:
-        path: of the file.
-        name: for people, and the video's id in saved events.
-        owned: an upload, to be deleted when nobody needs it.
+        path: video file.
+        name: display name, from which the video's id in saved events is made.
+        owned: whether it is an upload, which is deleted after its last use.
         duration: seconds; 0 until it is decoded.
-        media: decoded; dropped once it is encoded.
-        features: what the towers made of it, None until it is asked about.
+        media: decoded video; dropped once it is encoded.
+        features: output of the towers; None until the first question.
     """
 
     path: Path
@@ -48,10 +48,10 @@ class Draft:
     """An answer that is not complete.
 
     Args:
-        question: as the visitor would say it.
-        text: so far.
-        events: that it names so far.
-        whole: all of it is written, only its modalities are not known yet.
+        question: the question in words for people.
+        text: generated so far.
+        events: found in the text so far.
+        whole: whether the text is complete and only the modalities are missing.
     """
 
     question: str
@@ -62,15 +62,15 @@ class Draft:
 
 @dataclass
 class Session:
-    """One tab of a visitor.
+    """State of one browser tab.
 
     Args:
-        video: the one that questions are about.
+        video: the current video.
         view: what the browser shows; see [`longvale.app.timeline`].
-        stop: set to end what runs for this tab.
-        draft: the answer that is being written; None before the first word, and once it is complete.
-        visit: what the tab's browser made up for it and keeps while it is reloaded; None before it said so.
-        used: when its visitor last did something, by the monotonic clock.
+        stop: set to end the work for this tab.
+        draft: the answer being generated; None before the first word, and once it is complete.
+        visit: random id that the browser makes for the tab and keeps on reload; None until the browser sends it.
+        used: time of the visitor's last action, by the monotonic clock.
     """
 
     video: Video | None = None
@@ -82,10 +82,10 @@ class Session:
 
 
 class Sessions:
-    """The open tabs. The one that was idle for longest is forgotten when there are too many.
+    """The open tabs. If there are too many, the least recently used one is closed.
 
     Args:
-        capacity: tabs that are remembered: each holds at most a decoded video.
+        capacity: maximum number of tabs; each keeps at most one decoded video in memory.
     """
 
     def __init__(self, capacity: int = 64) -> None:
@@ -97,7 +97,7 @@ class Sessions:
         return len(self._open)
 
     def get(self, key: str) -> Session:
-        """The session of a tab; a new one if the tab is."""
+        """Return the session of a tab, creating it for a new tab."""
         with self._lock:
             session = self._open.setdefault(key, Session())
             self._open.move_to_end(key)
@@ -108,30 +108,30 @@ class Sessions:
         return session
 
     def begin(self, key: str) -> Session:
-        """The session of a tab for new work; what still runs for it ends."""
+        """Return the session of a tab for new work, stopping work that is still running for it."""
         session = self.get(key)
         session.stop.set()
         session.stop = threading.Event()
         return session
 
     def choose(self, key: str, video: Video | None) -> None:
-        """Give a tab another video; its old upload is deleted."""
+        """Set the video of a tab and delete its old upload."""
         session = self.get(key)
         old, session.video = session.video, video
         self._delete(old)
 
     def drop(self, key: str, video: Video | None) -> None:
-        """Take a video from a tab if it still is the tab's; an upload is deleted."""
+        """Remove a video from a tab if it is still the current one; an upload is deleted."""
         session = self.get(key)
         if video is not None and session.video is video:
             self.choose(key, None)
 
     def resume(self, key: str, visit: str) -> Session:
-        """The session of a tab that was loaded again: the video and the answer of the visit, if it had any.
+        """Return the session of a reloaded tab, with the video and the answer from before the reload, if any.
 
         Args:
-            key: of the new session.
-            visit: a secret of the browser's tab.
+            key: key of the new session.
+            visit: secret id of the browser tab.
         """
         session = self.get(key)
         with self._lock:
@@ -143,11 +143,11 @@ class Sessions:
         return session
 
     def leave(self, key: str, grace_s: Seconds = GRACE_S) -> None:
-        """End the work of a tab that was closed, and forget it soon: it may only be reloaded.
+        """Stop the work of a closed tab, and forget the tab after a delay, since it may only be reloading.
 
         Args:
-            key: of the session.
-            grace_s: seconds until it is forgotten.
+            key: key of the session.
+            grace_s: delay in seconds.
         """
         session = self.get(key)
         session.stop.set()
@@ -159,19 +159,19 @@ class Sessions:
         later.start()
 
     def paths(self) -> set[Path]:
-        """The files of all tabs."""
+        """Return the video files of all tabs."""
         with self._lock:
             return {session.video.path for session in self._open.values() if session.video is not None}
 
     def close_idle(self, idle_s: Seconds) -> None:
-        """Forget the tabs whose visitors did nothing for so many seconds."""
+        """Close the tabs that were idle for at least `idle_s` seconds."""
         with self._lock:
             idle = [key for key, session in self._open.items() if time.monotonic() - session.used >= idle_s]
         for key in idle:
             self.close(key)
 
     def close(self, key: str) -> None:
-        """Forget a tab: end its work, delete its upload."""
+        """Forget a tab: stop its work and delete its upload."""
         with self._lock:
             session = self._open.pop(key, None)
         if session is not None:
@@ -179,7 +179,7 @@ class Sessions:
             self._delete(session.video)
 
     def _delete(self, video: Video | None) -> None:
-        """Delete an upload unless another tab has the same: equal uploads are one file."""
+        """Delete an upload unless another tab uses the same file: identical uploads share one file."""
         if video is None or not video.owned:
             return
         with self._lock:
@@ -189,7 +189,7 @@ class Sessions:
 
 
 def private_environment(folder: str | os.PathLike) -> dict[str, str]:
-    """Variables that make Gradio keep uploads, and all else it stores, in this folder, and tell nobody."""
+    """Return environment variables that make Gradio store all its files in this folder and send no analytics."""
     return {
         "GRADIO_TEMP_DIR": str(Path(folder, "uploads")),
         "GRADIO_EXAMPLES_CACHE": str(Path(folder, "examples")),

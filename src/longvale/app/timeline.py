@@ -1,9 +1,9 @@
-"""What the browser draws of a video and of an answer, as plain values that JSON can hold.
+"""Data of a video and of an answer that the browser draws, as JSON-serializable values.
 
 The state of the page (`view`) is one object::
 
-    {"serial": int,                       counts up; the browser passes over what arrives after something newer
-     "stage": {"text", "share"} | None,   what is being done; share is 0 to 1, or None while nobody knows
+    {"serial": int,                       increases; the browser ignores states that arrive after a newer one
+     "stage": {"text", "share"} | None,   current step; share is 0 to 1, or None if unknown
      "error": str | None, "note": str | None,
      "video": {...} | None,               see `describe_video`
      "answer": {...} | None}              see `describe_answer`
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
     from ..models.media import Media
 
-#: Bars of the waveform, thumbnails of the strip: as many as a wide screen can show apart.
+#: Number of waveform bars and of thumbnails, chosen for a wide screen, and the height of thumbnails in pixels.
 PEAKS, THUMBNAILS, THUMBNAIL_HEIGHT = 480, 12, 72
 
 EMPTY: dict[str, Any] = {"serial": 0, "stage": None, "error": None, "note": None, "video": None, "answer": None}
 
 
 def stage(text: str, share: float | None = None) -> dict[str, Any]:
-    """What is being done, and how much of it is done."""
+    """Return the current step and the fraction of it that is done."""
     return {"text": text, "share": None if share is None else round(share, 3)}
 
 
 def describe_video(name: str, url: str, media: Media) -> dict[str, Any]:
-    """A video for the player and the backgrounds of the lanes; the page adds `questions` and `boundaries`.
+    """Describe a video for the player and the backgrounds of the lanes; the page adds `questions` and `boundaries`.
 
     Args:
-        name: of the file, for people.
-        url: that the browser plays.
-        media: as decoded.
+        name: display name of the file.
+        url: URL that the browser plays.
+        media: decoded video.
     """
     frames = media.frames
     chosen = [] if frames is None else _spread(len(frames), THUMBNAILS)
@@ -68,14 +68,14 @@ def describe_answer(
     weights: Sequence[Mapping[Modality, float]] | None,
     saved: Annotation | None,
 ) -> dict[str, Any]:
-    """An answer for the timeline.
+    """Describe an answer for the timeline.
 
     Args:
-        question: as the visitor would say it.
+        question: the question in words for people.
         text: the answer as generated.
-        events: what it names, with modalities once they are known.
-        weights: of the modalities of each event in nats; None before they are known.
-        saved: what the save buttons save; None before the answer is complete.
+        events: events of the answer, with modalities once they are known.
+        weights: weights of the modalities of each event in nats; None before they are known.
+        saved: annotation for the save buttons; None before the answer is complete.
     """
     return {
         "question": question,
@@ -96,7 +96,7 @@ def describe_answer(
 
 
 def describe_annotation(found: AnnotatedVideo) -> dict[str, Any]:
-    """What the annotation pipeline found in a video, in the form of an answer; each event tells where it comes from."""
+    """Describe the result of the annotation pipeline like an answer; each event also contains its `sources`."""
     described = describe_answer("Annotation", "", found.annotation.events, None, found.annotation)
     for event, sources in zip(described["events"], found.sources, strict=True):
         event["sources"] = [list(source) for source in sources]
@@ -104,7 +104,7 @@ def describe_annotation(found: AnnotatedVideo) -> dict[str, Any]:
 
 
 def waveform_peaks(waveform: np.ndarray, bars: int) -> list[float]:
-    """The loudest sample of each of so many equal parts, 0 to 1, the loudest of all being 1.
+    """Compute the peak of each of `bars` equal parts, 0 to 1, scaled so that the highest peak is 1.
 
     Example:
         >>> import numpy as np
@@ -121,7 +121,7 @@ def waveform_peaks(waveform: np.ndarray, bars: int) -> list[float]:
 
 
 def thumbnail(frame: np.ndarray) -> str:
-    """A frame uint8 [H, W, 3] as a small JPEG in a `data:` URI."""
+    """Encode a frame, uint8 [H, W, 3], as a small JPEG in a `data:` URI."""
     from PIL import Image
 
     image = Image.fromarray(frame)
@@ -132,18 +132,18 @@ def thumbnail(frame: np.ndarray) -> str:
 
 
 def to_annotation(name: str, duration: Seconds, events: Sequence[Event]) -> Annotation:
-    """The events of an answer under a name that is fit for a file."""
+    """Return the events of an answer as an annotation whose id is a valid file name."""
     return Annotation(_video_id(name), duration, tuple(sorted(events, key=lambda event: (event.start, event.end))))
 
 
 def _video_id(name: str) -> str:
-    """The name of a file without its suffix, and without what no file's name should hold."""
+    """Return a file's name without its suffix, with unsafe characters replaced."""
     stem = name.rpartition(".")[0] or name
     kept = "".join(c if c.isalnum() or c in "-_ ." else "_" for c in stem).strip(". ")
     return kept[:100] or "video"
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """Indices of the middles of equal parts."""
+    """Return the indices at the middles of equal parts."""
     wanted = min(count, wanted)
     return [int((index + 0.5) * count / wanted) for index in range(wanted)]

@@ -1,4 +1,4 @@
-"""The folder of uploads: how much it may store, which files may be named, and what is deleted from it."""
+"""The upload folder: its maximum size, which files requests may name, and what is deleted from it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..events import Seconds
 from .limits import Limits
 from .sessions import Sessions
 
-#: A browser names its upload at once when it is there: after this nobody will.
+#: Seconds after which an upload that no tab uses is deleted; a browser names its upload right after it arrived.
 UNCLAIMED_S: Seconds = 120.0
-#: A tab in which nobody did anything is forgotten after this, and its upload deleted.
+#: Seconds after which an idle tab is forgotten and its upload deleted.
 IDLE_S: Seconds = 7200.0
-#: How often that is looked at.
+#: Interval between two sweeps in seconds.
 _PERIOD_S: Seconds = 30.0
 
 
 class NoRoomError(Exception):
-    """There is no room for another upload."""
+    """Error: not enough room for another upload."""
 
 
 class Uploads:
-    """What visitors uploaded.
+    """The uploads of visitors.
 
-    Gradio writes an upload into a file of this folder itself and moves it into a folder below when it is whole.
+    Gradio writes an upload to a file directly in this folder and moves it to a subfolder when it is complete.
 
     Args:
-        folder: where Gradio stores uploads.
-        limits: of one upload, and of all together.
+        folder: folder in which Gradio stores uploads.
+        limits: limits of one upload, and of all together.
         sessions: the open tabs, which claim uploads.
     """
 
@@ -44,7 +44,7 @@ class Uploads:
         self._arriving: list[int] = []
 
     def holds(self, path: object) -> bool:
-        """Whether this is the path of a whole upload.
+        """Return whether this is the path of a complete upload.
 
         Example:
             >>> uploads = Uploads("uploads", Limits(), Sessions())
@@ -60,10 +60,10 @@ class Uploads:
 
     @contextmanager
     def receive(self, size: int) -> Iterator[None]:
-        """Keep room for an upload while it arrives; what is torn off is deleted.
+        """Reserve room for an upload while it arrives; incomplete uploads are deleted.
 
         Args:
-            size: in bytes, at most.
+            size: maximum size in bytes.
 
         Raises:
             NoRoomError: if all uploads together would be larger than the limit.
@@ -85,11 +85,11 @@ class Uploads:
                             path.unlink(missing_ok=True)
 
     def sweep(self, unclaimed_s: Seconds = UNCLAIMED_S, idle_s: Seconds = IDLE_S) -> None:
-        """Forget idle tabs, and delete the uploads that no tab claimed.
+        """Close idle tabs, and delete the uploads that no tab claimed.
 
         Args:
             unclaimed_s: age in seconds from which an upload without a tab is deleted.
-            idle_s: seconds without anything done in a tab.
+            idle_s: seconds without an action after which a tab is idle.
         """
         self._sessions.close_idle(idle_s)
         with self._lock:
@@ -97,7 +97,7 @@ class Uploads:
 
     @contextmanager
     def swept(self) -> Iterator[None]:
-        """Sweep twice a minute as long as the block lasts."""
+        """Sweep twice per minute while the block runs."""
         ended = threading.Event()
 
         def run() -> None:
@@ -115,7 +115,7 @@ class Uploads:
     def _stored(self) -> int:
         total = 0
         for path in self.folder.glob("*/*"):
-            with suppress(FileNotFoundError):  # a tab may delete its own at any time
+            with suppress(FileNotFoundError):  # a tab may delete its upload at any time
                 total += path.stat().st_size
         return total
 

@@ -1,4 +1,4 @@
-"""What takes long: decoding, encoding, answering, weighing. All of it reports how far it is, and can be stopped."""
+"""Long-running work: decoding, encoding, answering, weighing. All of it reports progress and can be stopped."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 Report = TypeVar("Report")
 
-#: How often the browser hears of what is going on.
+#: Interval of progress updates to the browser, in seconds.
 _PERIOD_S = 0.1
 
-#: Inputs of each tower, by the begin of their names.
+#: Inputs of each tower, by the prefixes of their names.
 _TOWER_INPUTS: dict[Modality, tuple[str, ...]] = {
     "visual": ("pixel_values_videos", "visual_features_mask"),
     "audio": ("input_values",),
@@ -35,14 +35,14 @@ _DOING = {"visual": "Looking at the pictures", "audio": "Listening to the sound"
 
 
 def in_background(work: Callable[[Callable[[Report], None]], None], stop: threading.Event) -> Iterator[Report]:
-    """Run `work(report)` in a thread and give its reports on, the newest ten times a second, the last one always.
+    """Run `work(report)` in a thread and yield its latest report ten times per second, and always the last one.
 
     Args:
-        work: calls `report` as often as it likes; looks at `stop`.
-        stop: set when the iterator is left.
+        work: may call `report` at any rate; must check `stop`.
+        stop: set when the iterator is closed.
 
     Raises:
-        Exception: what `work` raised; nothing when that was [`Stopped`].
+        Exception: the exception that `work` raised, except [`Stopped`].
 
     Example:
         >>> list(in_background(lambda report: report("all"), threading.Event()))
@@ -56,7 +56,7 @@ def in_background(work: Callable[[Callable[[Report], None]], None], stop: thread
             work(reports.put)
         except Stopped:
             pass
-        except Exception as error:  # noqa: BLE001  handed to the thread that waits
+        except Exception as error:  # noqa: BLE001  raised again in the waiting thread
             failures.append(error)
 
     thread = threading.Thread(target=run, name="longvale-work", daemon=True)
@@ -85,14 +85,14 @@ def decode(
     """Read a video file.
 
     Args:
-        media_kwargs: what the model's processor wants of a file.
-        max_length: in seconds.
-        report: gets the share of the file that is read.
-        stop: looked at with each block that is read.
+        media_kwargs: decoding options of the model's processor.
+        max_length: maximum duration in seconds.
+        report: called with the fraction of the file that was read.
+        stop: checked at each block that is read.
 
     Raises:
         Stopped: if `stop` was set.
-        ValueError: if the file is refused, in words that name it without its folder.
+        ValueError: if the file is rejected; the message names it without its folder.
     """
     from ..models.media import read_media
 
@@ -101,13 +101,13 @@ def decode(
         try:
             return read_media(watched, **media_kwargs, max_duration_s=max_length)
         except ValueError:
-            if stop.is_set():  # a read that was refused looks like a damaged file
+            if stop.is_set():  # an interrupted read looks like a damaged file
                 raise Stopped from None
             raise
 
 
 class _WatchedFile(NamedFile):
-    """Tells how much of a file is read: it is walked once, some parts of it again."""
+    """File that reports the fraction that was read: the decoder reads it once, and some parts again."""
 
     def __init__(self, file: Any, name: str, size: int, report: Callable[[float], None], stop: threading.Event) -> None:
         super().__init__(file, name)
@@ -128,11 +128,11 @@ def encode(
     """Run the towers over a decoded video, one after the other.
 
     Args:
-        report: gets what is being done and the share that is done.
-        stop: looked at between the towers and their layers.
+        report: called with the current step and the fraction that is done.
+        stop: checked between the towers and between their layers.
 
     Returns:
-        What [`longvale.extraction.extract.encode_video`] gives.
+        The same as [`longvale.extraction.extract.encode_video`].
 
     Raises:
         Stopped: if `stop` was set.
@@ -165,7 +165,7 @@ def answer(
     report: Callable[[str], None],
     stop: threading.Event,
 ) -> str:
-    """Answer a question; `report` gets the answer so far. Stopped, it is what there was.
+    """Answer a question; `report` is called with the answer so far. If stopped, return the text so far.
 
     Raises:
         Stopped: if `stop` was set before the first word.
@@ -188,7 +188,7 @@ def weigh(
     report: Callable[[float], None],
     stop: threading.Event,
 ) -> tuple[tuple[Event, ...], list[dict[Modality, float]]]:
-    """What each event of an answer rests on: the events with their modalities, and the weights.
+    """Weigh the modalities of each event of an answer; return the events with modalities, and the weights.
 
     Raises:
         Stopped: if `stop` was set.
@@ -206,14 +206,15 @@ def weigh(
 def find_events(
     text: str, duration: Seconds, task: Task | None, caption: str, span: tuple[float, float] | None
 ) -> tuple:
-    """The events of an answer as the timeline shows them: each has a caption.
+    """Read the events of an answer for the timeline; each gets a caption.
 
     Args:
         text: the answer so far.
-        duration: of the video in seconds.
-        task: that was asked; None for a free question.
-        caption: of an interval that has none: what was looked for; that of a free question is its whole answer.
-        span: asked about in segment captioning, in seconds; the answer is its caption.
+        duration: duration of the video in seconds.
+        task: task of the question; None for a free question.
+        caption: for intervals without a caption, such as the query of grounding; for a free question the whole answer
+            is used instead.
+        span: time range of segment captioning in seconds; the answer is its caption.
     """
     if task == "segment_captioning":
         return (Event(*span, " ".join(text.split())),) if text else ()
@@ -225,11 +226,11 @@ def find_events(
 
 
 def cut_off(text: str, events: tuple[Event, ...]) -> tuple[str, tuple[Event, ...]]:
-    """Mark where a stopped answer was cut off: its text, and the caption of the event that was being written.
+    """Mark a stopped answer as cut off: its text, and the caption of the event that was being written.
 
     Args:
         text: the answer so far.
-        events: that it names.
+        events: the events of the text.
 
     Example:
         >>> cut_off("From 00 to 50, a bell.\\nFrom 50 to 99, a d", (Event(0, 5, "a bell."), Event(5, 10, "a d")))[1][1]

@@ -1,6 +1,6 @@
-"""The command line, `longvale ...`: parses, calls, prints.
+"""The command line `longvale ...`: parse arguments, call the library, print results.
 
-Heavy packages are imported inside the commands, so that help and errors of spelling come at once.
+Heavy packages are imported inside the commands, so that help and usage errors appear immediately.
 """
 
 from . import demo, data, evaluation, models, annotation, datasets, pictures, page, doctor  # isort: skip  # noqa: F401

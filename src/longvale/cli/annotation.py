@@ -1,4 +1,4 @@
-"""Commands about annotating one's own videos: annotate, and check, export, import beside it."""
+"""Commands for annotating your own videos: annotate; its check, export, import, agreement and dialogues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MaxTokens = Annotated[
 
 
 class _AnnotateGroup(TyperGroup):
-    """`longvale annotate VIDEO...` runs the pipeline; `longvale annotate check ...` and the like are commands."""
+    """Command group: `longvale annotate VIDEO...` runs the pipeline, `longvale annotate check ...` a subcommand."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in self.commands:
@@ -40,7 +40,7 @@ class _AnnotateGroup(TyperGroup):
 
 
 class _RunCommand(TyperCommand):
-    """`annotate VIDEO...`, whose help lists the commands beside it."""
+    """The command `annotate VIDEO...`, whose help lists the subcommands."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         beside = ctx.parent.command.commands
@@ -220,7 +220,7 @@ def _workers(
 
 
 def _language_model(model: str, server: str | None, timeout: float, max_tokens: int | None, device: str | None) -> Chat:
-    """A model of a server, or loaded here; `max_tokens` is what the user wants instead of each task's own."""
+    """Return a chat with a server's model or a local one; `max_tokens` overrides the limit of each task."""
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"--max-tokens must be 1 or more, not {max_tokens}")
     if server is None:

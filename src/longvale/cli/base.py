@@ -1,4 +1,4 @@
-"""The command `longvale` itself: its name, its errors, its exit codes."""
+"""The main command `longvale`: entry point, error handling and exit codes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typer.core import TyperCommand, TyperGroup
 from longvale import __version__, interruption
 from longvale.names import printable
 
-#: Exit code of bad input, as of errors in the command line itself; of Ctrl-C, as shells have it.
+#: Exit codes: of bad input, the same as for usage errors, and of Ctrl-C, the same as in shells.
 BAD_INPUT, INTERRUPTED = 2, 130
 
-#: Set unless the user has: idle threads of torch that spin make small machines many times slower, what transformers
-#: notes while it loads is checked by us, and Python's cleaner of shared memory need not report that it had work to do
-#: after Ctrl-C.
+#: Environment variables, set unless the user sets them. Idle threads of torch that spin make small machines many times
+#: slower. Messages of transformers during loading are replaced by our own checks. Python's resource tracker does not
+#: warn that it had to clean up shared memory after Ctrl-C.
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "KMP_BLOCKTIME": "0",
@@ -29,11 +29,11 @@ ENVIRONMENT = {
 }
 
 
-#: What typer raises about the command line; the class has had several homes.
+#: The usage error that typer raises; different versions define the class in different modules.
 UsageError = typer.BadParameter.__bases__[0]
 
 
-#: Other names of options, as the recipes and libraries around have them; underscores may stand for hyphens.
+#: Alternative option names, used by the recipes and related libraries; underscores are accepted for hyphens.
 _OTHER_NAMES = {
     "output-dir": "output",
     "data-dir": "data",
@@ -49,24 +49,24 @@ def _usual_name(name: str) -> str:
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print a line for people: what a terminal would obey, from captions, names of files or servers, as escapes.
+    """Print a line, escaping terminal control characters that captions, file names or servers may contain.
 
     Args:
-        text: to print.
-        err: on stderr.
+        text: text to print.
+        err: print to stderr.
     """
     typer.echo(printable(str(text)), err=err)
 
 
 class _Printable(logging.Formatter):
-    """Of what the library logs while a command runs."""
+    """Log formatter that escapes terminal control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 class _FirstArgument(TyperCommand):
-    """A command whose first argument may be given as an option too, as the recipes take it."""
+    """Command whose first argument may also be given as an option, as in the recipes."""
 
     option: str
 
@@ -82,33 +82,33 @@ class _FirstArgument(TyperCommand):
 
 
 class ModelCommand(_FirstArgument):
-    """A command whose first argument is a model: `--model`, too."""
+    """Command whose first argument is a model, also accepted as `--model`."""
 
     option = "model"
 
 
 class OutputCommand(_FirstArgument):
-    """A command whose first argument is what it writes: `--output`, too."""
+    """Command whose first argument is its output, also accepted as `--output`."""
 
     option = "output"
 
 
 class _Group(TyperGroup):
-    """Turns what a command raises about its input into one line on stderr and an exit code."""
+    """Command group that reports input errors of a command as one line on stderr, with an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            name = getattr(error, "option_name", "")  # of one that is not known
+            name = getattr(error, "option_name", "")  # set for an unknown option
             if name and not getattr(error, "possibilities", None):
                 error.message += f" (a name that begins with a hyphen comes last, behind --: ... -- {name}...)"
             error.message = printable(error.message)
             raise
-        except BrokenPipeError:  # whoever read our output has gone, as `| head` does
+        except BrokenPipeError:  # the reader of our output has closed it, as `| head` does
             raise
         except (ValueError, OSError) as error:
-            if interruption.exit_code():  # what the interrupted call has made of the signal
+            if interruption.exit_code():  # the error is caused by the signal
                 raise _stopped() from None
             if os.environ.get("LONGVALE_DEBUG"):
                 echo(traceback.format_exc(), err=True)
@@ -140,10 +140,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of `longvale` and of `python -m longvale`."""
+    """Run the command line: entry point of `longvale` and of `python -m longvale`."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding gets escapes, too, and no error
+    for stream in (sys.stdout, sys.stderr):  # a terminal with another encoding gets escapes instead of an error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.lastResort.setFormatter(_Printable("longvale: %(levelname)s: %(message)s"))

@@ -1,4 +1,4 @@
-"""Commands about corpora and features: synthesize, features, features pack, features check."""
+"""Commands for corpora and features: synthesize, features, features pack, features check."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def synthesize(
 
 
 class _Features(TyperGroup):
-    """`features VIDEO_DIR` makes features; `features pack` and `features check` are commands of their own."""
+    """Command group: `features VIDEO_DIR` makes features; `features pack` and `features check` are subcommands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or args[0] not in (*self.commands, *ctx.help_option_names):
@@ -108,7 +108,7 @@ def make(
             "plumbing",
             err=True,
         )
-        towers, processor = build_checkpoint(vocab_videos=50)  # the tokenizer has no part in features
+        towers, processor = build_checkpoint(vocab_videos=50)  # features do not depend on the tokenizer
         summary = extract(video_dir, output, processor, towers, **options)
     else:
         summary = extract_features(video_dir, output, model=model, device=device, dtype=dtype, **options)

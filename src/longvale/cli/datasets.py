@@ -1,4 +1,4 @@
-"""Commands about data sets: data stats, data prepare, data restore, push-dataset."""
+"""Commands for datasets: data stats, data prepare, data restore, push-dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole system in one command: demo."""
+"""The command demo, which runs the whole system."""
 
 from __future__ import annotations
 

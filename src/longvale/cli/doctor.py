@@ -1,4 +1,4 @@
-"""What this machine has: doctor."""
+"""The command doctor, which checks the machine."""
 
 from __future__ import annotations
 

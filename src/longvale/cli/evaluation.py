@@ -1,4 +1,4 @@
-"""Commands about answers: generate, score, evaluate, ask."""
+"""Commands for evaluation: generate, score, evaluate, report, ask."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def evaluate(
         progress=not quiet,
     )
     if scores is None:
-        return  # told by the first process
+        return  # the first process prints the scores
     echo("\n".join([format_scores(scores), *format_skipped(output / LOG_NAME)]))
     if ablation:
         echo(f"\n{format_ablation(load_json(output / 'ablation.json'))}")
@@ -329,7 +329,7 @@ def ask(
     from longvale.exports import format_of, save_events
 
     if output is not None:
-        format_of(output)  # before the model, which takes long
+        format_of(output)  # check before the model is loaded, which takes long
 
     words, span = _question(question or [], task)
     answer = run(
@@ -356,7 +356,7 @@ def ask(
 
 
 def _question(words: list[str], task: str | None) -> tuple[str | None, tuple[float, float] | None]:
-    """A question, or the stretch that segment captioning asks about."""
+    """Return the question, or the time range of segment captioning."""
     if task == "segment_captioning" and len(words) == 2:
         try:
             return None, (float(words[0]), float(words[1]))

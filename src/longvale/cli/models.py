@@ -1,4 +1,4 @@
-"""Commands about checkpoints: init, convert, push-model."""
+"""Commands for checkpoints: init, convert, push-model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web page: app."""
+"""The command app, which serves the web page."""
 
 from __future__ import annotations
 

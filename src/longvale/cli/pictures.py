@@ -1,4 +1,4 @@
-"""Pictures: plot."""
+"""The command plot, which draws figures."""
 
 from __future__ import annotations
 

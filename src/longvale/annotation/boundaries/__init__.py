@@ -1,4 +1,4 @@
-"""Where events begin and end: visual boundaries, sounds, speech turns, and events of all three together."""
+"""Event boundaries: visual events, sounds, speech turns, and omni-modal events fused from all three."""
 
 from .coherence import coherence
 from .fusion import fuse

@@ -1,8 +1,8 @@
-"""Sounds: split where MFCCs change, stitch what sounds the same, follow each sound through the changes around it.
+"""Detection of sounds: split where MFCCs change, stitch clips that sound the same, trace overlapping sounds.
 
-How they are followed stands in `tracing.py`; speech turns are found apart, see `speech.py`. The published pipeline
-names splitting and stitching but no thresholds; those here were chosen on synthetic sounds, see
-`benchmarks/boundaries.py`, which also compares the peak picker used here with the change points of ruptures.
+Tracing is in `tracing.py`; speech turns are found separately, see `speech.py`. The published pipeline names splitting
+and stitching, but no thresholds. The thresholds here were chosen on synthetic sounds, see `benchmarks/boundaries.py`,
+which also compares the peak picker used here with the change points of ruptures.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ if TYPE_CHECKING:
 
 Splitter = Literal["peaks", "ruptures"]
 
-#: A change is one that all of these windows see: short ones place it, long ones do not split sounds that repeat.
+#: A change must show in all of these windows: short ones locate it, long ones do not split repetitive sounds.
 WINDOWS_S: tuple[Seconds, ...] = (0.6, 1.2, 2.4)
 
 
 @dataclass(frozen=True)
 class AudioOptions:
-    """How sounds are found.
+    """Options of the detection of sounds.
 
     Args:
-        splitter: `peaks` of how much MFCCs change over windows, or `ruptures`' kernel change points.
-        change: least change of the windows, in spreads of an MFCC.
-        apart_s: of changes this near each other only the greatest counts, and a sound that starts or ends as near to
-            one starts or ends with it.
-        penalty: of ruptures, for one more change point.
-        stitch: neighbours that differ by at most this are one sound. For another embedder than MFCC statistics it is
-            measured on the video, see `calibration.py`.
-        goes_on: share of a sound's spectrum that must still be there after a change for it to go on.
-        joins: share that a change must add to what is heard for another sound to begin beside those that go on.
-        at_once: sounds that are told apart at a time at most: listeners lose count of like voices beyond three (Huron,
+        splitter: `peaks` of the change of MFCCs over windows, or the kernel change points of `ruptures`.
+        change: minimum change between windows, in spreads of an MFCC.
+        apart_s: distance in seconds within which only the largest change is kept; the start or end of a sound within
+            this distance of a change is moved to it.
+        penalty: penalty of ruptures for one more change point.
+        stitch: maximum distance of neighbours that are joined to one sound. For embedders other than MFCC statistics it
+            is measured on the video, see `calibration.py`.
+        goes_on: fraction of a sound's spectrum that must remain after a change for the sound to continue.
+        joins: minimum fraction of the audible spectrum that a change must add to start another sound in addition to
+            those that continue.
+        at_once: maximum number of simultaneous sounds: listeners lose count of similar voices beyond three (Huron,
             "Voice Denumerability in Polyphonic Music of Homogeneous Timbres", 1989), and an orchestra would otherwise
-            begin a new sound with each instrument.
-        fades: a sound is heard while its spectrum is this share or more of what it is at its loudest.
-        pause_s: it has ended unless it is heard again in less than this.
-        silence_db: what is quieter than this, relative to full scale, is silence.
-        noise_factor: and so is, in each band, what is not this many times the power of the video's quietest tenth.
-        min_length_s: sounds shorter than this are dropped.
+            start a new sound with each instrument.
+        fades: a sound is heard while its level is above this fraction of its maximum.
+        pause_s: a sound ends unless it is heard again within this time in seconds.
+        silence_db: level below which a step is silent, in dB relative to full scale.
+        noise_factor: multiple of the power of the video's quietest tenth that is subtracted from each band as noise.
+        min_length_s: sounds shorter than this in seconds are dropped.
     """
 
     splitter: Splitter = "peaks"
@@ -79,7 +80,7 @@ class AudioOptions:
 
 @dataclass(frozen=True)
 class AudioBoundaries:
-    """What came of it: the change points, the clips before stitching, and the sounds."""
+    """Result of [`find_sounds`]: the change points, the clips before stitching, and the sounds."""
 
     changes: tuple[Seconds, ...]
     clips: tuple[Interval, ...]
@@ -97,9 +98,9 @@ def find_sounds(
     Args:
         waveform: float32 [samples], mono, 16 kHz; None for a silent video.
         options: default [`AudioOptions`].
-        embedder: decides what is stitched; default [`TimbreEmbedder`].
-        turns: start and end of each speech turn in seconds. What sounds no longer than one of them is its speech, and
-            not told again.
+        embedder: embeds the clips for stitching; default [`TimbreEmbedder`].
+        turns: start and end of each speech turn in seconds. A sound within a turn (with a margin of 0.7 s) is taken for
+            its speech and dropped.
 
     Raises:
         ValueError: if the splitter's package is missing.
@@ -116,7 +117,7 @@ def find_sounds(
     changes = [index * STEP_S for index in splitters[options.splitter]() if 0 < index * STEP_S < duration]
     clips = list(zip([0.0, *changes], [*changes, duration], strict=True))
     threshold = options.stitch
-    if not isinstance(embedder, TimbreEmbedder) and len(clips) > 1:  # the threshold is that of MFCCs
+    if not isinstance(embedder, TimbreEmbedder) and len(clips) > 1:  # options.stitch applies to MFCC statistics
         threshold = _threshold_of(embedder, clips, waveform, options.stitch)
     joined = stitch_sounds(clips, waveform, embedder, threshold)
     bands = clean_bands(waveform, options)
@@ -130,7 +131,7 @@ def _spoken(sound: Interval, turns: Sequence[Interval]) -> bool:
 
 
 def change_curve(rows: np.ndarray) -> np.ndarray:
-    """How much mean and spread of MFCCs change around each row: [n], in spreads of a coefficient."""
+    """Compute how much mean and standard deviation of the MFCCs change around each row: [n], in spreads of an MFCC."""
     import numpy as np
 
     curves = []
@@ -143,13 +144,13 @@ def change_curve(rows: np.ndarray) -> np.ndarray:
         spreads = np.linalg.norm(before - after, axis=1)
         curves.append(np.hypot(means, spreads) / np.sqrt(rows.shape[1]))
     curve = np.min(curves, axis=0)
-    curve[: round(WINDOWS_S[0] / STEP_S / 2)] = 0  # too near the ends for windows to be compared
+    curve[: round(WINDOWS_S[0] / STEP_S / 2)] = 0  # too close to the ends to compare windows
     curve[len(curve) - round(WINDOWS_S[0] / STEP_S / 2) :] = 0
     return curve
 
 
 def _moving_spread(rows: np.ndarray, window: int) -> np.ndarray:
-    """Standard deviation of rows `i` to `i + window - 1`, fewer at the end: [n, d]."""
+    """Compute the standard deviation of rows `i` to `i + window - 1`, fewer at the end: [n, d]."""
     import numpy as np
 
     sums, squares = (
@@ -172,13 +173,13 @@ def _change_points(rows: np.ndarray, penalty: float) -> list[int]:
 def stitch_sounds(
     clips: Sequence[Interval], waveform: np.ndarray, embedder: SoundEmbedder, threshold: float
 ) -> list[Interval]:
-    """Join the two neighbours that sound most alike, until none differ by `threshold` or less.
+    """Join the two most similar neighbours repeatedly, until no distance is `threshold` or less.
 
     Args:
-        clips: start and end in seconds, each beginning where the one before ends.
+        clips: start and end in seconds, each starting where the previous one ends.
         waveform: float32 [samples], 16 kHz.
-        embedder: of stretches of sound.
-        threshold: Euclidean.
+        embedder: embeds the clips.
+        threshold: Euclidean distance.
     """
     import numpy as np
 
@@ -195,7 +196,7 @@ def stitch_sounds(
 
 
 def _threshold_of(embedder: SoundEmbedder, clips: Sequence[Interval], waveform: np.ndarray, published: float) -> float:
-    """The threshold that this embedder needs on this video, see `calibration.py`; the halves of a clip are the same."""
+    """Calibrate the threshold of an embedder on this video, see `calibration.py`; clip halves give the level `same`."""
     import numpy as np
 
     halves = [half for a, b in clips for half in ((a, (a + b) / 2), ((a + b) / 2, b))]
@@ -208,5 +209,5 @@ def _embed(embedder: SoundEmbedder, waveform: np.ndarray, parts: Sequence[Interv
     return embedder([waveform[round(a * SAMPLING_RATE) : round(b * SAMPLING_RATE)] for a, b in parts])
 
 
-#: How far beyond a speech turn its sound may be found: detectors of speech start late and end early or late.
+#: Seconds by which the sound of speech may extend beyond its turn: speech detectors start late and end early or late.
 _TURN_MARGIN_S: Seconds = 0.7

@@ -1,18 +1,19 @@
-"""From which distance on two stretches differ, measured on the video itself: embedders have scales of their own.
+"""Calibration of the stitching threshold on the video itself, since embedders have different scales.
 
-Distances of CLIP, of DINOv2 and of colour histograms between the same two pictures differ several times, so that no
-number fits them all. A file shows both levels, what an embedder makes of the same scene and of different ones:
+The distances of CLIP, of DINOv2 and of colour histograms between the same two frames differ by several times, so that
+one threshold does not fit all embedders. Two levels are measured on each video, for the same scene and for different
+scenes:
 
-- `same`, the median of distances within clips (and of pictures to the same pictures seen a little closer);
-- `different`, the 75% quantile of distances between clips with a change in between: some of those may show one scene
-  again, so their median could lie on either level, while a quarter of pairs that differ is enough here.
+- `same`, the median of distances within clips (and of distances between frames and slightly enlarged copies of them);
+- `different`, the 75% quantile of distances between clips with a change in between. Some of these pairs may show the
+  same scene again, so their median could be at either level; for the quantile a quarter of differing pairs is enough.
 
-The threshold lies a share of the way from `same` to `different`. Shares are where the tuned thresholds of the
-measured descriptors lie between these two levels on the videos of the training seed of `benchmarks/boundaries.py`: .4
-of the way for pictures (.36 to .42), .1 for sounds, which mix, so that what is new changes only a part of what is
-heard. For pictures the threshold is also at least 1.5 times `same`: an embedder that sees no more difference across
-changes than within clips gives no reason to split. A video without any change says nothing about `different`; there
-the published threshold holds, which is that of embeddings of length 1 as well.
+The threshold is `same + share * (different - same)`. The shares come from the tuned thresholds of the measured
+descriptors, on the videos of the training seed of `benchmarks/boundaries.py`: .4 for frames (.36 to .42), .1 for
+sounds, because sounds mix and a new one changes only a part of what is heard. For frames the threshold is also at least
+1.5 times `same`: an embedder whose distances are not larger across changes than within clips gives no reason to split.
+A video without changes has no `different` level; the published threshold is used, which is also that of embeddings of
+length 1.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 _DIFFERENT_QUANTILE = 0.75
-#: Of longer videos so many clips, evenly spread, are compared with each other.
+#: Maximum number of clips that are compared with each other; longer videos are sampled evenly.
 _MAX_CLIPS = 500
 
 
 def calibrate(
     same: np.ndarray, points: np.ndarray, groups: np.ndarray, published: float, *, share: float, least: float = 1.0
 ) -> float:
-    """Distance up to which neighbours are stitched.
+    """Compute the maximum distance of neighbours that are stitched.
 
     Args:
-        same: distances between what is the same, at least one.
+        same: distances within the same scene, at least one.
         points: [clips, d], an embedding of each clip.
         groups: [clips], equal for clips with no change in between, which are not compared.
-        published: threshold of a video in which nothing changes.
-        share: of the way from what is the same to what is different, 0 to 1.
-        least: the threshold is no less than so many times the distance of what is the same.
+        published: threshold for a video without changes.
+        share: position of the threshold between the levels of same and different scenes, 0 to 1.
+        least: minimum threshold, as a multiple of the median of `same`.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""How far an event drifts from what it began with: the published "max running semantic difference"."""
+"""Coherence of events: the published "max running semantic difference"."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 def coherence(embeddings: np.ndarray, times: np.ndarray, events: Sequence[Interval]) -> list[float | None]:
-    """Max running semantic difference of each event; lower is more coherent.
+    """Compute the max running semantic difference of each event; lower is more coherent.
 
     The paper names the measure and reports its mean (.53 for visual events), without a formula. Here it is the largest
-    distance between two embeddings that follow each other, so embeddings should stand about a second apart.
+    distance between two consecutive embeddings, so the embeddings should be about one second apart.
 
     Args:
-        embeddings: [n, d] of frames or sound windows.
-        times: [n], rising, the second that each embedding stands for.
+        embeddings: [n, d] of frames or audio windows.
+        times: [n], ascending, the time of each embedding in seconds.
         events: start and end in seconds.
 
     Returns:
-        One number an event, Euclidean; None for events that hold fewer than two embeddings.
+        One Euclidean distance per event; None for events with fewer than two embeddings.
 
     Raises:
-        ValueError: if there are not as many times as embeddings.
+        ValueError: if the numbers of times and embeddings differ.
 
     Example:
         >>> import numpy as np

@@ -1,9 +1,9 @@
-"""Visual and audio boundaries -> omni-modal events.
+"""Fusion of visual and audio boundaries into omni-modal events.
 
 The published rule (arXiv 2411.19772, figure 2): visual boundaries are the anchors, and a sound that overlaps one stays
-whole. Where an anchor goes that a sound crosses is not published. Here it moves to the nearer end of that sound, so
-that a sound belongs to the picture that it is mostly heard with. Joining the two pictures instead would make one event
-of a whole video in which sounds follow each other without a pause.
+whole. The paper does not say where an anchor within a sound moves. Here it moves to the nearer end of that sound, so
+that a sound belongs to the visual event that it mostly overlaps. Joining the two visual events instead would turn a
+whole video into one event if its sounds follow each other without a pause.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ Interval: TypeAlias = tuple[Seconds, Seconds]
 
 
 def fuse(visual: Iterable[Interval], audio: Iterable[Interval], *, min_length: Seconds = 0.0) -> list[Interval]:
-    """Join visual and audio events to omni-modal ones.
+    """Fuse visual and audio events into omni-modal events.
 
     Args:
-        visual: start and end of each visual event in seconds; their ends are the anchors.
-        audio: of each sound and speech turn. Sounds that overlap count as one: what sounds together stays together.
-        min_length: events shorter than this in seconds, which moved anchors may leave, join their shorter neighbour.
+        visual: start and end of each visual event in seconds; both are anchors.
+        audio: start and end of each sound and speech turn in seconds. Overlapping sounds count as one sound.
+        min_length: events shorter than this in seconds, which moved anchors may cause, join their shorter neighbour.
 
     Returns:
-        Events by start, none overlapping another. Together they cover every event given; each sound lies within one
-        of them; they begin and end within the range of what was given. Without sounds these are the visual events.
+        Events sorted by start, without overlap. Together they cover every input event, each sound lies within one
+        event, and they begin and end within the range of the input. Without sounds these are the visual events.
 
     Raises:
         ValueError: if a time is not a finite number, 0 or more, an event does not end after it starts, or `min_length`
             is negative.
 
     Example:
-        The figure of the paper: two pictures, and a sound across their boundary.
+        The figure of the paper: two visual events, and a sound across their boundary.
 
         >>> fuse([(4.7, 32.6), (32.6, 38.9)], [(5.8, 16.1), (16.1, 19.5), (19.5, 39.6)])
         [(4.7, 39.6)]
@@ -63,7 +63,7 @@ def _checked(events: Iterable[Interval], name: str) -> list[Interval]:
 
 
 def _join_overlapping(events: Sequence[Interval]) -> list[Interval]:
-    """Unions of events that overlap; those that only touch stay apart."""
+    """Merge events that overlap; events that only touch stay separate."""
     joined: list[Interval] = []
     for start, end in events:
         if joined and start < joined[-1][1]:
@@ -74,7 +74,7 @@ def _join_overlapping(events: Sequence[Interval]) -> list[Interval]:
 
 
 def _outside(time: Seconds, clusters: Sequence[Interval]) -> Seconds:
-    """The time itself, or the nearer end of the sound that goes on at it; the later of two as near."""
+    """Return the time, or the nearer end of the sound that contains it (the later one if both are equally near)."""
     for start, end in clusters:
         if start < time < end:
             return start if time - start < end - time else end
@@ -82,14 +82,14 @@ def _outside(time: Seconds, clusters: Sequence[Interval]) -> Seconds:
 
 
 def _between(anchors: Sequence[Seconds], pictures: Sequence[Interval], clusters: Sequence[Interval]) -> list[Interval]:
-    """What lies between neighbouring anchors: one event where there is a picture, else one a sound."""
+    """Return the events between consecutive anchors: one if there is a visual event, else one per sound."""
     whole = min([time for event in (*pictures, *clusters) for time in event], default=0.0)
     last = max([time for event in (*pictures, *clusters) for time in event], default=0.0)
     edges = sorted({whole, *anchors, last})
     events: list[Interval] = []
     for left, right in itertools.pairwise(edges):
         seen = [(max(a, left), min(b, right)) for a, b in pictures if a < right and b > left]
-        heard = [(a, b) for a, b in clusters if a < right and b > left]  # anchors cut none, so each lies within
+        heard = [(a, b) for a, b in clusters if a < right and b > left]  # anchors cut no sound: each lies within
         if seen:
             parts = seen + heard
             events.append((min(a for a, _ in parts), max(b for _, b in parts)))

@@ -1,4 +1,4 @@
-"""How much a sequence of descriptors changes around each of its points, over windows."""
+"""Novelty curves: how much a sequence of descriptors changes at each position, over windows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def novelty(rows: np.ndarray, window: int) -> np.ndarray:
-    """Distance between the mean of the rows before and of those after each point.
+    """Compute the distance between the mean of the rows before and the mean of the rows after each position.
 
     Args:
         rows: [n, d].
-        window: how many rows on each side, fewer at both ends.
+        window: number of rows on each side; fewer at both ends.
 
     Returns:
         [n]: value `i` compares rows `i - window` to `i - 1` with rows `i` to `i + window - 1`; 0 at the first row.
@@ -35,7 +35,7 @@ def novelty(rows: np.ndarray, window: int) -> np.ndarray:
 
 
 def peaks(curve: np.ndarray, threshold: float, distance: int) -> list[int]:
-    """Indices where a curve is at its highest within `distance` on both sides and at least `threshold`.
+    """Return the indices where a curve is at least `threshold` and the maximum within `distance` on both sides.
 
     Example:
         >>> import numpy as np

@@ -1,8 +1,9 @@
-"""Speech turns, found by silero-vad once the steady sounds around them are taken away.
+"""Detection of speech turns with silero-vad, after steady sounds are removed.
 
-The detector takes speech over an engine or a tone for no speech. Such sounds keep their frequencies, which speech
-leaves from sound to sound: what a frequency always holds, over seconds, is not speech (spectral subtraction, Boll 1979,
-"Suppression of acoustic noise in speech using spectral subtraction", with medians instead of a stretch without speech).
+The detector misses speech over an engine or a tone. Such sounds keep their frequencies, while those of speech change
+with each phoneme: magnitude that stays at one frequency for seconds is not speech (spectral subtraction, Boll 1979,
+"Suppression of acoustic noise in speech using spectral subtraction", with medians instead of an interval without
+speech).
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpeechOptions:
-    """How speech turns are found.
+    """Options of the detection of speech turns.
 
     Args:
-        threshold: probability of speech from which silero-vad takes it for speech.
-        pause_s: shorter pauses do not end a turn.
-        min_length_s: shorter speech is dropped.
-        steady: how many times the usual magnitude of each frequency is taken away first; 0 for nothing.
+        threshold: minimum speech probability of silero-vad.
+        pause_s: shorter pauses, in seconds, do not end a turn.
+        min_length_s: shorter speech, in seconds, is dropped.
+        steady: multiple of the median magnitude of each frequency that is subtracted first; 0 to subtract nothing.
     """
 
     threshold: float = 0.5
@@ -43,19 +44,19 @@ class SpeechOptions:
             raise ValueError(f"steady must be 0 or more, not {self.steady!r}")
 
 
-#: The detector keeps a state from window to window: one sound at a time.
+#: The detector keeps state between windows, so it processes one waveform at a time.
 _VAD_LOCK = threading.Lock()
 
 
 @cache
 def _load_vad() -> Any:
-    with warnings.catch_warnings():  # silero-vad loads in a way that newer versions of PyTorch advise against
+    with warnings.catch_warnings():  # silero-vad loads with a function that newer versions of PyTorch deprecate
         warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated", category=FutureWarning)
         return require("silero_vad").load_silero_vad()
 
 
 def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = None) -> list[Interval]:
-    """Speech turns: start and end in seconds, found by silero-vad.
+    """Find speech turns with silero-vad: start and end in seconds.
 
     Args:
         waveform: float32 [samples], mono, 16 kHz; None for a silent video.
@@ -84,14 +85,14 @@ def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = Non
 
 
 def without_steady_sounds(waveform: np.ndarray, factor: float = 1.5) -> np.ndarray:
-    """Take from each frequency `factor` times its median magnitude over the two seconds around.
+    """Subtract from each frequency `factor` times its median magnitude over the surrounding two seconds.
 
     Args:
-        waveform: float32 [samples], 16 kHz; one shorter than two seconds is returned as it is.
+        waveform: float32 [samples], 16 kHz; returned unchanged if shorter than two seconds.
         factor: 0 or more.
 
     Returns:
-        float32 [samples]. It is worked through in stretches, so memory stays small.
+        float32 [samples]. The waveform is processed in chunks, so memory stays small.
 
     Example:
         >>> import numpy as np
@@ -128,7 +129,7 @@ def _subtract(waveform: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _moving_median(rows: np.ndarray, window: int) -> np.ndarray:
-    """Median of the `window` columns around each, of the first or last ones near the ends: [rows, columns]."""
+    """Compute the median of the `window` columns around each; near the ends, of the first or last: [rows, columns]."""
     import numpy as np
 
     count = rows.shape[1]
@@ -140,11 +141,11 @@ def _moving_median(rows: np.ndarray, window: int) -> np.ndarray:
 
 
 _FFT, _HOP = 512, 160  # 32 ms every 10 ms
-#: What lasts longer than half of this at one frequency is steady.
+#: Window of the median: magnitude that lasts longer than half of this at one frequency is steady.
 _STEADY_S: Seconds = 2.0
-#: Every which frame is looked at, and at every which of these a median is taken.
+#: Only every fourth STFT frame is used, and a median is computed at every fourth of these.
 _SPARSE = 4
-#: Share of each frequency that always stays: what is cut to nothing clicks.
+#: Minimum gain of each frequency: a gain of zero causes clicks.
 _LEFT = 0.05
-#: Length of a stretch, in units of `_STEADY_S`: a minute.
+#: Length of a chunk in units of `_STEADY_S`: one minute.
 _STRETCH = 30

@@ -1,8 +1,8 @@
-"""Which sounds go on through the changes around them, and when exactly each is heard.
+"""Tracing of overlapping sounds: which sounds continue across a change, and when exactly each is heard.
 
-Each sound keeps a spectrum of its own. Following them from change to change tells which sounds there are; then what is
-heard is shared out among their spectra, step by step, and each sound lasts as long as its share does. So that the one
-starts or ends is found even where another that is louder goes on.
+Each sound has its own spectrum. The sounds are first traced from change to change. The observed spectrum of each step
+is then divided among the sounds' spectra, and a sound lasts as long as its part does. The start or end of a sound is
+therefore found even if a louder sound continues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Sound(NamedTuple):
-    """A sound: start and end in seconds, and the magnitude of each mel band that it adds, [bands]."""
+    """A sound: start and end in seconds, and its spectrum, the magnitude that it adds to each mel band, [bands]."""
 
     start: Seconds
     end: Seconds
@@ -30,7 +30,7 @@ class Sound(NamedTuple):
 
 
 def clean_bands(waveform: np.ndarray, options: AudioOptions) -> np.ndarray:
-    """Magnitude of each mel band in steps of 0.1 s, without noise and silence: [n, 40]."""
+    """Compute the magnitude of each mel band in steps of 0.1 s, without noise and silence: [n, 40]."""
     import numpy as np
 
     power = mel_power(waveform)
@@ -43,14 +43,14 @@ def clean_bands(waveform: np.ndarray, options: AudioOptions) -> np.ndarray:
 
 
 def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOptions) -> list[Sound]:
-    """Follow sounds through the clips: each keeps a spectrum of its own, so that sounds which overlap end apart.
+    """Trace sounds through the clips; each has its own spectrum, so that overlapping sounds can end independently.
 
-    At each change every sound that is heard goes on if enough of its spectrum is still there. What a change adds that
-    none of those ever had is another sound, whose spectrum is what was added.
+    At each change, a sound continues if enough of its spectrum remains. If the change adds energy that none of the
+    continuing sounds had, that energy is the spectrum of another sound.
 
     Args:
-        clips: start and end in seconds, each beginning where the one before ends.
-        bands: [n, bands] in steps of 0.1 s, of [`clean_bands`].
+        clips: start and end in seconds, each starting where the previous one ends.
+        bands: [n, bands] in steps of 0.1 s, from [`clean_bands`].
         options: thresholds.
 
     Returns:
@@ -71,12 +71,12 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
 
     def heard(clip: Interval) -> np.ndarray:
         first, last = round(clip[0] / STEP_S), max(round(clip[1] / STEP_S), round(clip[0] / STEP_S) + 1)
-        trim = 1 if last - first > 2 else 0  # the steps at a change hold some of both sides
+        trim = 1 if last - first > 2 else 0  # the steps at a change contain some of both sides
         return bands[first + trim : last - trim]
 
     compared = round(_COMPARED_S / STEP_S)
     sounds: list[Sound] = []
-    going: list[tuple[Seconds, np.ndarray]] = []  # since when, and its spectrum
+    going: list[tuple[Seconds, np.ndarray]] = []  # start and spectrum
     before = np.zeros(bands.shape[1])
     for clip in clips:
         after = heard(clip)[:compared].mean(axis=0)
@@ -88,7 +88,7 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
             going = [(clip[0], after)] if after.sum() > 0 else []
         elif len(going) < options.at_once and np.maximum(after - known, 0).sum() > options.joins * after.sum():
             going.append((clip[0], np.maximum(after - before, 0)))
-        elif len(going) == 1:  # alone, it is all that is heard, however it has changed
+        elif len(going) == 1:  # a single sound is all that is heard, however it changed
             going = [(going[0][0], after)]
         before = heard(clip)[-compared:].mean(axis=0)
     sounds += [Sound(since, clips[-1][1], spectrum) for since, spectrum in going]
@@ -96,7 +96,7 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
 
 
 def _share(spectrum: np.ndarray, heard: np.ndarray) -> float:
-    """Share of a spectrum, which is not silent, that is heard: 0 to 1."""
+    """Return the fraction of a spectrum, which must not be silent, that is heard: 0 to 1."""
     import numpy as np
 
     return float(np.minimum(spectrum, heard).sum() / spectrum.sum())
@@ -109,22 +109,21 @@ def place_sounds(
     changes: Sequence[Seconds],
     options: AudioOptions,
 ) -> list[Interval]:
-    """Let each sound last as long as its own spectrum is heard.
+    """Refine the start and end of each sound to the time in which its own spectrum is heard.
 
     Args:
-        sounds: of [`trace_sounds`]; each may grow or shrink at both ends by what its spectrum tells, grow by no more
-            than a second.
-        turns: start and end of each speech turn in seconds: what is heard in them may be theirs.
-        bands: [n, bands] in steps of 0.1 s, of [`clean_bands`].
-        changes: in seconds, the ends of the video among them. A start or end that is near to one of them, or to that of
-            a turn, is moved there.
-        options: `fades`, `pause_s`, `apart_s` and `min_length_s`.
+        sounds: from [`trace_sounds`]; each may shrink or grow at both ends, and grow by at most one second.
+        turns: start and end of each speech turn in seconds; what is heard in a turn may be its speech.
+        bands: [n, bands] in steps of 0.1 s, from [`clean_bands`].
+        changes: times of changes in seconds, including the ends of the video. A start or end within `apart_s` of one of
+            them, or of the start or end of a turn, is moved there.
+        options: `fades`, `pause_s`, `apart_s` and `min_length_s` are used.
 
     Returns:
-        Start and end of each sound by start; they may overlap. Those that are nowhere heard are left out.
+        Start and end of each sound, sorted by start; they may overlap. Sounds that are not heard are dropped.
 
     Example:
-        What was traced from 0 to 6 s is heard until 4 s.
+        A sound traced from 0 to 6 s is heard until 4 s.
 
         >>> import numpy as np
         >>> from longvale.annotation.boundaries.audio import AudioOptions
@@ -163,19 +162,18 @@ def place_sounds(
 
 
 def share_out(bands: np.ndarray, spectra: Sequence[np.ndarray], windows: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """How loud each spectrum is at each step, such that together they are most like what is heard.
+    """Compute the level of each spectrum at each step, so that their sum fits the observed bands best.
 
-    The factors of a non-negative matrix factorization (Lee and Seung 2001, "Algorithms for non-negative matrix
-    factorization", the update for the divergence) whose other factors, the spectra, are known. Steps do not depend on
-    each other.
+    This is a non-negative matrix factorization (Lee and Seung 2001, "Algorithms for non-negative matrix factorization",
+    the update for the divergence) in which the spectra are fixed. Steps are independent of each other.
 
     Args:
         bands: [n, bands].
         spectra: [bands] each.
-        windows: first step at which each may be heard, and the one after the last.
+        windows: for each spectrum the first step at which it may be heard, and the one after the last.
 
     Returns:
-        One array a spectrum, of its window's length.
+        One array per spectrum, of its window's length.
 
     Example:
         >>> import numpy as np
@@ -206,21 +204,21 @@ def share_out(bands: np.ndarray, spectra: Sequence[np.ndarray], windows: Sequenc
 
 
 def _steps(interval: Interval, margin: Seconds, count: int) -> tuple[int, int]:
-    """The first step of an interval with margins, and the one after its last."""
+    """Return the first step of an interval with margins, and the one after the last."""
     return (
         max(0, round((interval[0] - margin) / STEP_S)),
         min(count, round((interval[1] + margin) / STEP_S)),
     )
 
 
-#: The quietest tenth of a video tells its noise.
+#: Quantile of the power of a band that is taken as its noise: the quietest tenth of the video.
 _QUIET = 0.1
-#: Power of a mel band above which it is no noise but a sound that never stops; white noise of -30 dB reaches it.
+#: Power of a mel band above which it is a continuous sound, not noise; white noise of -30 dB reaches it.
 _MOST_NOISE = 2.0
-#: How much of both sides of a change is compared.
+#: Length in seconds that is compared on both sides of a change.
 _COMPARED_S: Seconds = 1.5
-#: How far from where it was traced a sound may be heard, and speech from where its turn was found.
+#: Seconds by which a sound may extend beyond its traced interval, and speech beyond its turn.
 _GROWS_S: Seconds = 1.0
 _TURN_GROWS_S: Seconds = 0.3
-#: Rounds after which shares hardly change, steps that are worked on at a time, and what keeps divisions finite.
+#: Iterations after which levels hardly change, steps processed at a time, and a constant that keeps divisions finite.
 _ROUNDS, _STEPS_AT_ONCE, _TINY = 50, 600, 1e-9

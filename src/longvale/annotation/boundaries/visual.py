@@ -1,9 +1,9 @@
-"""Visual events: split where the picture changes, stitch what shows the same.
+"""Detection of visual events: split where the frames change, stitch clips that show the same.
 
-The published way is that of Panda-70M (arXiv 2402.19479; thresholds from its code): a content detector finds cuts,
-clips that are too long are cut by force, and embeddings at both ends of each clip drop or stitch it. Cut detectors miss
-slow changes, which a forced cut hits by chance only; so changes of the picture's descriptors over a window join the
-cuts.
+The published method is that of Panda-70M (arXiv 2402.19479; thresholds from its code): a content detector finds cuts,
+clips that are too long get forced cuts, and embeddings at both ends of each clip decide whether it is dropped or
+stitched. Cut detectors miss slow changes, and a forced cut meets one only by chance. Changes of the frame descriptors
+over a window are therefore added to the cuts.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ if TYPE_CHECKING:
 
 Detector = Literal["content", "transnetv2", "none"]
 
-#: Where from its ends a clip is compared with others, as a share of its length.
+#: Distance from its ends at which a clip is compared with others, as a fraction of its length.
 _END_SHARE = 0.05
 
 #: TransNetV2's own threshold (arXiv 2008.04838).
 _TRANSNET_THRESHOLD = 0.5
 
-#: Pictures a second that a header is believed, and what is taken otherwise.
+#: Range of frame rates (frames per second) accepted from a header, and the rate used otherwise.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
 
 
 @dataclass(frozen=True)
 class VisualOptions:
-    """How visual events are found; the defaults are Panda-70M's but for the last four.
+    """Options of the detection of visual events; the defaults are Panda-70M's except for the last four.
 
     Args:
         detector: `content` of PySceneDetect, `transnetv2`, or `none`.
-        content_threshold: of the content detector, 0 to 255.
-        min_scene_frames: fewest frames between two cuts.
-        long_clip_s: clips longer than this are cut by force ...
-        forced_cut_s: ... into clips of this length.
-        drop: a clip whose own ends differ by more than this is dropped.
-        stitch: neighbours whose ends differ by at most this are one event. For another embedder than colour histograms
-            both are measured on the video, see `calibration.py`, and a hard cut whose sides differ by more than this in
-            colours stays.
-        min_length_s: events shorter than this are dropped.
-        gradual: windows of descriptors that differ by this are a change, however slow.
-        window_s: length of these windows.
-        abrupt: a change of which this share happens between two frames is a cut.
-        margin_s: clips are compared at 5% and 95% of their length, and at least this far from a change, since fades are
-            neither of the two scenes.
+        content_threshold: threshold of the content detector, 0 to 255.
+        min_scene_frames: minimum number of frames between two cuts.
+        long_clip_s: clips longer than this in seconds get forced cuts.
+        forced_cut_s: length in seconds of the clips that forced cuts make.
+        drop: maximum distance between both ends of a clip; other clips are dropped.
+        stitch: maximum distance of the adjacent ends of neighbours that are joined to one event. For embedders other
+            than colour histograms `drop` and `stitch` are measured on the video, see `calibration.py`, and a hard cut
+            whose sides differ by more than `stitch` in colours is kept.
+        min_length_s: events shorter than this in seconds are dropped.
+        gradual: minimum distance between windows of descriptors for a change, however slow.
+        window_s: length of these windows in seconds.
+        abrupt: a change is a cut if at least this fraction of it occurs between two frames.
+        margin_s: clips are compared at 5% and 95% of their length, and at least this many seconds from a change, since
+            a fade belongs to neither scene.
     """
 
     detector: Detector = "content"
@@ -83,7 +83,7 @@ class VisualOptions:
 
 @dataclass(frozen=True)
 class VisualBoundaries:
-    """What came of it: the detector's cuts, the clips before stitching, the events, and the threshold of stitching."""
+    """Result of [`find_visual_events`]: cuts of the detector, clips before stitching, events, stitching threshold."""
 
     cuts: tuple[Seconds, ...]
     clips: tuple[Interval, ...]
@@ -97,12 +97,12 @@ def find_visual_events(
     """Find the visual events of a video.
 
     Args:
-        footage: of the video.
+        footage: frames and sound of the video.
         options: default [`VisualOptions`].
-        embedder: decides what is dropped and stitched; default [`ColourEmbedder`].
+        embedder: embeds the ends of clips for dropping and stitching; default [`ColourEmbedder`].
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if the detector's package is missing, or the file cannot be read.
     """
     options, embedder = options or VisualOptions(), embedder or ColourEmbedder()
@@ -114,7 +114,7 @@ def find_visual_events(
     ends = [time for clip in clips for time in clip.ends]
     embeddings = embedder(footage.frames_at(ends, embedder.size)).reshape(len(clips), 2, -1)
     apart: set[Seconds] = set()
-    if not isinstance(embedder, ColourEmbedder):  # the thresholds are those of colours
+    if not isinstance(embedder, ColourEmbedder):  # the thresholds of `options` apply to colour histograms
         apart = hard_cuts(footage, clips, options)
         options = in_units_of(embedder, footage, clips, embeddings, changes, options)
     events = stitch(clips, embeddings, options, apart)
@@ -126,10 +126,10 @@ def find_visual_events(
 
 
 def detect_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
-    """Cuts that the chosen detector finds, in seconds from the first picture.
+    """Find cuts with the chosen detector, in seconds from the first frame.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if its package is missing, or the file cannot be read.
     """
     detectors: dict[str, Callable[[], list[Seconds]]] = {
@@ -180,7 +180,7 @@ def _transnet_cuts(path: Path) -> list[Seconds]:
     model = transnet.TransNetV2(device="cpu").eval()
     scores = model.predict_frames(torch.from_numpy(np.stack(frames)), quiet=True)[0].numpy()  # of [F, 27, 48, 3]
     shots = model.predictions_to_scenes(scores, threshold=_TRANSNET_THRESHOLD)
-    # What lies between two shots is a transition; its middle counts.
+    # The frames between two shots are a transition; the cut is at its middle.
     middles = [(before[1] + 1 + after[0]) / 2 for before, after in itertools.pairwise(shots)]
     return np.interp(middles, np.arange(len(times)), times).tolist()
 
@@ -188,12 +188,12 @@ def _transnet_cuts(path: Path) -> list[Seconds]:
 def find_changes(
     descriptors: np.ndarray, times: np.ndarray, cuts: Sequence[Seconds], options: VisualOptions
 ) -> list[Seconds]:
-    """Cuts and slow changes together, of which the middle counts.
+    """Merge cuts with slow changes, which are located at their middle.
 
     Args:
-        descriptors: [n, d] of frames at an even rate.
+        descriptors: [n, d] of evenly spaced frames.
         times: [n] seconds.
-        cuts: of a detector.
+        cuts: cuts of a detector in seconds.
         options: thresholds.
     """
     import numpy as np
@@ -220,7 +220,7 @@ def find_changes(
 
 @dataclass(frozen=True)
 class Clip:
-    """A stretch between two changes; `ends` are the two seconds at which it is compared with others."""
+    """Interval between two changes or forced cuts; `ends` are the two times at which it is compared with others."""
 
     start: Seconds
     end: Seconds
@@ -228,7 +228,7 @@ class Clip:
 
 
 def split(start: Seconds, end: Seconds, changes: Sequence[Seconds], options: VisualOptions) -> list[Clip]:
-    """Clips between the changes, long ones cut by force.
+    """Split a time range into clips at the changes, with forced cuts in long clips.
 
     Example:
         >>> [(clip.start, clip.end) for clip in split(0.0, 14.0, [10.0], VisualOptions())]
@@ -239,10 +239,10 @@ def split(start: Seconds, end: Seconds, changes: Sequence[Seconds], options: Vis
     for left, right in itertools.pairwise(edges):
         for a, b in _forced(left, right, options):
             low, high = a + _END_SHARE * (b - a), b - _END_SHARE * (b - a)
-            # A forced cut is no change, and neither are the begin and the end of the video.
+            # A forced cut is not a change, and neither are the start and the end of the video.
             low = max(low, left + options.margin_s) if left > start else low
             high = min(high, right - options.margin_s) if right < end else high
-            if high <= low:  # too short: what is in its middle is the most of a scene that it has
+            if high <= low:  # too short: its middle represents the scene best
                 low = high = (a + b) / 2
             clips.append(Clip(a, b, (low, high)))
     return clips
@@ -267,15 +267,15 @@ def in_units_of(
     changes: Sequence[Seconds],
     options: VisualOptions,
 ) -> VisualOptions:
-    """Options with the thresholds that this embedder needs on this video, see `calibration.py`.
+    """Return the options with thresholds calibrated for this embedder on this video, see `calibration.py`.
 
     Args:
-        embedder: of the pictures.
-        footage: of the video.
-        clips: by start.
-        embeddings: [clips, 2, d], of both ends of each.
-        changes: seconds of the changes between clips; forced cuts are none.
-        options: with the thresholds of colours.
+        embedder: embeds the frames.
+        footage: frames and sound of the video.
+        clips: sorted by start.
+        embeddings: [clips, 2, d], of both ends of each clip.
+        changes: times of the changes between clips in seconds, without forced cuts.
+        options: options with the thresholds of colour histograms.
     """
     import numpy as np
 
@@ -286,12 +286,12 @@ def in_units_of(
     level = within if np.median(within) > np.median(moved) else moved
     groups = np.searchsorted(changes, [clip.start for clip in clips], side="right")
     threshold = calibrate(level, middles, groups, options.stitch, share=0.4, least=1.5)
-    # Dropping a clip leaves a hole: it stays as rare as published for embedders whose distances are small.
+    # A dropped clip leaves a hole. `drop` is not lowered for embedders with small distances, so that holes stay rare.
     return replace(options, stitch=threshold, drop=options.drop * max(1.0, threshold / options.stitch))
 
 
 def _closer(frames: np.ndarray) -> np.ndarray:
-    """The inner nine tenths of pictures, at their size: the same scene, and what a camera that moves makes of it."""
+    """Enlarge the inner nine tenths of frames to their full size: the same scene, as after a small camera motion."""
     import numpy as np
 
     rows, columns = (np.linspace(0.05 * n, 0.95 * n - 1, n).round().astype(int) for n in frames.shape[1:3])
@@ -299,12 +299,13 @@ def _closer(frames: np.ndarray) -> np.ndarray:
 
 
 def hard_cuts(footage: Footage, clips: Sequence[Clip], options: VisualOptions) -> set[Seconds]:
-    """Where clips begin with a cut whose sides differ in colours, which no embedder may deny.
+    """Return the starts of clips at a hard cut whose sides differ in colours; these are never stitched.
 
     Args:
-        footage: of the video.
-        clips: by start.
-        options: `stitch`, above which sides differ, and `abrupt`, the share of it that a cut has between two frames.
+        footage: frames and sound of the video.
+        clips: sorted by start.
+        options: `stitch`, the minimum colour distance of both sides, and `abrupt`, the fraction of that distance that
+            must occur between two frames.
     """
     import numpy as np
 
@@ -324,13 +325,13 @@ def hard_cuts(footage: Footage, clips: Sequence[Clip], options: VisualOptions) -
 def stitch(
     clips: Sequence[Clip], embeddings: np.ndarray, options: VisualOptions, apart: Collection[Seconds] = ()
 ) -> list[Interval]:
-    """Drop clips that change within themselves, stitch neighbours that show the same, drop what is too short.
+    """Drop clips that change internally, stitch neighbours that show the same, and drop events that are too short.
 
     Args:
-        clips: by start.
-        embeddings: [clips, 2, d], of both ends of each.
+        clips: sorted by start.
+        embeddings: [clips, 2, d], of both ends of each clip.
         options: thresholds.
-        apart: starts of clips that are not stitched to the one before.
+        apart: starts of clips that are not stitched to the previous one.
     """
     import numpy as np
 

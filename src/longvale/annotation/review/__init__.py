@@ -1,1 +1,1 @@
-"""Checks, agreement of annotators and refinement in Label Studio."""
+"""Checks, inter-annotator agreement and refinement in Label Studio."""

@@ -1,4 +1,4 @@
-"""How far two annotators agree about the same videos."""
+"""Agreement of two annotators on the same videos."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...events import RELATIONS, Annotation, Event, load_annotations
 from ..pipeline import stage_folder
 from ..stages import StageLog
 
-#: The tIoU thresholds that dense captioning is scored by.
+#: The tIoU thresholds used to score dense captioning.
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
-#: Events that overlap by this are the same event, whose relations are compared.
+#: Minimum tIoU of two events that count as the same event, whose relations are compared.
 SAME_IOU = 0.5
 
 
 def agreement_of_files(first: str | os.PathLike, second: str | os.PathLike) -> dict[str, Any]:
-    """[`agree`] of two annotation files; relations are those of the stages or changes beside them.
+    """Compute [`agree`] for two annotation files; relations come from the stages next to them.
 
     Raises:
         FileNotFoundError, ValueError: as [`longvale.events.load_annotations`]; if they share no video.
@@ -47,16 +47,17 @@ def _with_relations(path: str | os.PathLike) -> dict[str, Annotation]:
 
 
 def agree(first: Mapping[str, Annotation], second: Mapping[str, Annotation]) -> dict[str, Any]:
-    """Agreement over the videos that both have.
+    """Compute the agreement over the videos that both annotators have.
 
     Args:
-        first: annotations by video id.
-        second: of the other.
+        first: annotations of one annotator by video id.
+        second: annotations of the other.
 
     Returns:
-        `videos`; `events`, of each; `f1` by temporal IoU: events are paired one to one so that as many as can be
-        overlap by at least the threshold; `kappa` of the relations (Cohen 1960) over pairs that overlap by half or more
-        and have one in both, None if there are none or both always say the same one thing; `pairs`, how many those are.
+        `videos`, their number. `events`, the number per annotator. `f1` per temporal IoU threshold: events are paired
+        one to one, with as many pairs of at least the threshold as possible. `kappa` of the relations (Cohen 1960) over
+        pairs with a tIoU of at least .5 and a relation in both; None if there are no such pairs, or if both annotators
+        always choose the same single relation. `pairs`, the number of these pairs.
 
     Raises:
         ValueError: if they share no video.
@@ -86,7 +87,7 @@ def agree(first: Mapping[str, Annotation], second: Mapping[str, Annotation]) -> 
 
 
 def _match(first: Sequence[Event], second: Sequence[Event], threshold: float) -> list[tuple[int, int]]:
-    """Pairs of events that overlap by the threshold, as many as can be, and among these those that overlap most."""
+    """Return as many pairs of events of at least the threshold as possible, with the largest total overlap."""
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 
@@ -104,7 +105,7 @@ def _iou(first: Event, second: Event) -> float:
 
 
 def kappa(labels: Sequence[tuple[str, str]]) -> float | None:
-    """Cohen's kappa: agreement beyond what chance gives, 1 at most; None if chance alone gives all.
+    """Return Cohen's kappa: agreement beyond chance, at most 1; None if chance agreement is 1 or there are no labels.
 
     Example:
         >>> kappa([("causality", "causality"), ("visual-only", "visual-only"), ("causality", "visual-only")])
@@ -120,7 +121,7 @@ def kappa(labels: Sequence[tuple[str, str]]) -> float | None:
 
 
 def format_agreement(found: Mapping[str, Any]) -> str:
-    """The agreement as lines of text."""
+    """Format the agreement as lines of text."""
     lines = [f"{found['videos']} videos, {found['events'][0]} and {found['events'][1]} events"]
     lines += [f"F1 at temporal IoU {threshold}: {value:.3f}" for threshold, value in found["f1"].items()]
     told = "not defined" if found["kappa"] is None else f"{found['kappa']:.3f}"

@@ -1,7 +1,7 @@
-"""Which events a person should look at first, and why.
+"""Checks that flag the events a person should review first, with reasons.
 
-Each rule gives a flag with a gain, a guess of how likely a person will change something there. Events come by the sum
-of their gains; ties by video and time.
+Each rule adds a reason with a gain, an estimate of how likely a person will change the event. Events are sorted by the
+sum of their gains; ties by video and time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..measurements import Measurements
 from ..pipeline import stage_folder
 from ..stages import StageLog
 
-#: Expected gain of looking at an event, a reason. Refused answers and contradictions are wrong as they stand; the
-#: others are often right.
+#: Expected gain of reviewing an event, per reason. Refused answers and contradictions are certainly wrong; events with
+#: the other reasons are often right.
 GAINS = {
     "refused": 1.0,
     "silence described as sound": 0.9,
@@ -33,25 +33,25 @@ GAINS = {
     "hole": 0.3,
     "very long": 0.3,
 }
-#: Two captions of a video are near-duplicates from this ratio of difflib on.
+#: Minimum difflib ratio of two captions of a video that are near-duplicates.
 DUPLICATE_RATIO = 0.9
-#: Uncovered stretches from this length are holes.
+#: Minimum length in seconds of a hole, a time range without events.
 HOLE_S: Seconds = 10.0
-#: Events longer than this are 5% of the published ones.
+#: 5% of the published events are longer than this, in seconds.
 LONG_S: Seconds = 60.0
-#: An event of this many cuts a minute is of low coherence, made of many shots, if these are twice those of its video: a
-#: concert that is cut fast throughout is one event all the same.
+#: An event has low coherence (many shots) if it has more cuts per minute than this, and more than this multiple of the
+#: rate of its video: a concert that is cut fast throughout is still one event.
 CUTS_A_MINUTE, CUTS_OF_VIDEO = 20.0, 2.0
-#: How names of captioners begin that put measurements into words. Their sentences are alike wherever colours are.
+#: Prefix of the names of captioners that put measurements into words: similar colours give similar sentences.
 _TEMPLATE = "template of measurements"
 
-#: Words by which a caption says that sound is heard: whole ones, since "mid-toned" and "cloud" are no sounds ...
+#: Words that state that something is heard; whole words only, since "mid-toned" and "cloud" are not sounds.
 _HEARD_WORDS = (
     r"hear|hears|heard|hearing|audible|sounds?|sounding|music|musical|nois(?:e|es|y)|tones?|loud|louder|loudly|"
     r"voices?|speak(?:s|ing|er|ers)?|spoke|spoken|speech|says?|saying|said|sing|sings|singing|singers?|sang|songs?|"
     r"bark(?:s|ed|ing)?"
 )
-#: ... and those of what is hardly ever silent. A caption with one of them has not left the sound out.
+#: Words for things that are hardly ever silent. A caption with one of them does not omit the sound.
 _SOUNDING_WORDS = (
     r"talk(?:s|ed|ing)?|narrat\w+|comment(?:s|ing|ary)|explain(?:s|ed|ing)?|ask(?:s|ed|ing)?|answers?|announc\w+|"
     r"shout\w*|scream\w*|whisper\w*|laugh\w*|cr(?:y|ies|ying)|plays|playing|guitar|piano|drum\w*|violin|orchestra|"
@@ -62,7 +62,7 @@ _SOUNDING_WORDS = (
 _HEARD = re.compile(rf"\b(?:{_HEARD_WORDS})\b", re.IGNORECASE)
 _SOUNDING = re.compile(rf"\b(?:{_HEARD_WORDS}|{_SOUNDING_WORDS})\b", re.IGNORECASE)
 _SIGHT = re.compile(r"\b(?:seen|pictures?|shows?|shown|showing|visible|colou?rs?|coloured|colored)\b", re.IGNORECASE)
-#: Sentences that say that something is not there describe nothing.
+#: Sentences that state that something is absent do not count as descriptions.
 _NEGATION = re.compile(
     r"\b(?:no|not|nothing|nobody|none|never|neither|nor|without|silent|silence|silently|inaudible|invisible|unseen)\b|n't\b",
     re.IGNORECASE,
@@ -71,16 +71,16 @@ _NEGATION = re.compile(
 
 @dataclass(frozen=True)
 class Flag:
-    """An event, or a hole between events, to look at.
+    """An event, or a hole between events, to review.
 
     Args:
-        video_id: of the video.
+        video_id: id of the video.
         event_id: index of the event; None for a hole.
         start: seconds.
         end: seconds.
-        reasons: why, keys of [`GAINS`].
+        reasons: keys of [`GAINS`].
         gain: sum of their gains.
-        caption: of the event.
+        caption: caption of the event.
     """
 
     video_id: str
@@ -93,13 +93,13 @@ class Flag:
 
 
 def check_annotations(path: str | os.PathLike) -> list[Flag]:
-    """Flag events of an annotation file, with what its stages know where they stand beside it.
+    """Flag events of an annotation file, using its stage folder if there is one next to it.
 
     Args:
         path: JSON of `longvale annotate`, or any official annotations.
 
     Returns:
-        Flags, those with most to gain first.
+        Flags, highest gain first.
 
     Raises:
         FileNotFoundError, ValueError: as [`longvale.events.load_annotations`]; naming a damaged stage file.
@@ -120,18 +120,18 @@ def check_annotations(path: str | os.PathLike) -> list[Flag]:
 
 
 def _template_roles(settings: Path) -> list[str]:
-    """Roles whose captions are templates of measurements."""
+    """Return the roles whose captions are templates of measurements."""
     captioners = load_json(settings).get("captioners", {}) if settings.is_file() else {}
     return [role for role, name in captioners.items() if str(name).startswith(_TEMPLATE)]
 
 
 def check_video(annotation: Annotation, stages: Mapping[str, StageLog], templates: Collection[str] = ()) -> list[Flag]:
-    """Flags of one video.
+    """Flag events and holes of one video.
 
     Args:
-        annotation: of the video.
-        stages: `captions`, `events` and `boundaries`, those that there are.
-        templates: roles whose captions are templates, which are alike without anything being wrong.
+        annotation: annotation of the video.
+        stages: `captions`, `events` and `boundaries`, as far as available.
+        templates: roles whose captions are templates; similar template captions are not an error.
 
     Example:
         >>> from longvale.events import Event
@@ -164,7 +164,7 @@ def check_video(annotation: Annotation, stages: Mapping[str, StageLog], template
 
 
 def _same(stages: Mapping[str, StageLog], name: str, video_id: str, index: int, event: Any) -> dict[str, Any] | None:
-    """The stage's record of an event, unless a person has moved it since."""
+    """Return the stage's record of an event; None if there is none, or if the event was moved since."""
     record = stages[name].get(video_id, index) if name in stages else None
     if record and (record["start"], record["end"]) == (event.start, event.end):
         return record
@@ -172,7 +172,7 @@ def _same(stages: Mapping[str, StageLog], name: str, video_id: str, index: int, 
 
 
 def _contradictions(caption: str, told: Mapping[str, Any]) -> list[str]:
-    """What a caption says against what was measured: sound is missing only where a modality has it."""
+    """Return contradictions of a caption and the measurements; it must mention sound only if audio or speech has it."""
     measured, heard = told["measured"], {"audio", "speech"} & {*told["modalities"]}
     described = [s for s in re.split(r"(?<=[.!?])\s+", caption) if not _NEGATION.search(s)]
     silent = Measurements(loudness_db=measured.get("loudness_db")).silent
@@ -188,7 +188,7 @@ def _contradictions(caption: str, told: Mapping[str, Any]) -> list[str]:
 
 
 def _without(caption: str, told: Mapping[str, Any] | None, templates: Collection[str]) -> str:
-    """A caption without the sentences that are templates of measurements."""
+    """Return a caption without the sentences that are templates of measurements."""
     for role in templates:
         caption = caption.replace((told or {}).get("captions", {}).get(role) or "\0", "")
     return caption.strip()
@@ -222,7 +222,7 @@ def _flag(video_id: str, event_id: int | None, start: float, end: float, reasons
 
 
 def format_flags(flags: Sequence[Flag], top: int) -> str:
-    """The first flags as lines of text."""
+    """Format the first `top` flags as lines of text."""
     lines = [f"{len(flags)} to look at" + (f", the first {top}:" if len(flags) > top else "")]
     for flag in flags[:top]:
         what = "hole" if flag.event_id is None else f"event {flag.event_id}"
@@ -234,6 +234,6 @@ def format_flags(flags: Sequence[Flag], top: int) -> str:
 
 
 def save_flags(flags: Sequence[Flag], path: str | os.PathLike) -> None:
-    """Write flags, one JSON object a line."""
+    """Write flags as JSONL, one object per line."""
     with atomic_write(Path(path)) as file:
         file.writelines(json.dumps(asdict(flag), ensure_ascii=False) + "\n" for flag in flags)

@@ -1,7 +1,7 @@
-"""Refinement by people in Label Studio (1.23): tasks out, their work back in, and who changed what.
+"""Refinement by people in Label Studio (1.23): export of tasks, import of the results, and a log of changes.
 
-Its timeline counts frames from 1: frame `f` begins at `(f - 1) / fps`, and an event that ends at `t` seconds ends with
-the last frame that begins before `t`. Boundaries that nobody moved keep their exact seconds.
+The timeline of Label Studio counts frames from 1: frame `f` begins at `(f - 1) / fps`, and an event that ends at `t`
+seconds ends with the last frame that begins before `t`. Boundaries that were not moved keep their exact seconds.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from ..stages import StageLog
 
 logger = logging.getLogger(__name__)
 
-#: Version of the model that Label Studio shows for what was not made by people.
+#: Model version that Label Studio shows for predictions.
 MODEL_VERSION = "longvale annotate"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a person did to one event.
+    """Change of one event by a person.
 
     Args:
-        video_id: of the video.
-        event_id: index before; None for one that was added.
-        kind: added, removed, moved, reworded or related anew.
-        by: who.
-        at: when, as Label Studio says it.
-        before: start, end, caption, relation; None for one that was added.
-        after: the same; None for one that was removed.
+        video_id: id of the video.
+        event_id: index before the change; None for an added event.
+        kind: added, removed, moved, reworded, or the value for a changed relation.
+        by: id or e-mail address of the person.
+        at: time, as Label Studio writes it.
+        before: start, end, caption, relation; None for an added event.
+        after: the same fields; None for a removed event.
     """
 
     video_id: str
@@ -54,7 +54,7 @@ class Change:
 
 
 def to_frames(start: Seconds, end: Seconds, fps: float) -> tuple[int, int]:
-    """First and last frame of a stretch, counted from 1.
+    """Return the first and last frame of a time range, counted from 1.
 
     Example:
         >>> to_frames(0.0, 2.0, 25.0)
@@ -65,7 +65,7 @@ def to_frames(start: Seconds, end: Seconds, fps: float) -> tuple[int, int]:
 
 
 def to_seconds(first: int, last: int, fps: float) -> tuple[Seconds, Seconds]:
-    """Start and end in seconds of frames counted from 1, the last one included.
+    """Return start and end in seconds of a range of frames, counted from 1, the last one included.
 
     Example:
         >>> to_seconds(1, 50, 25.0)
@@ -82,14 +82,14 @@ def export_tasks(
     fps: float = 25.0,
     suffix: str = ".mp4",
 ) -> tuple[int, Path]:
-    """Write tasks for Label Studio, and its labelling interface beside them.
+    """Write tasks for Label Studio, and its labelling interface next to them.
 
     Args:
         annotations: JSON of annotations.
         output: JSON file of tasks to write.
-        videos_url: what stands in front of the names of the video files.
-        fps: frames a second of the timeline.
-        suffix: of the video files, where the stages do not name them.
+        videos_url: URL prefix of the names of the video files.
+        fps: frames per second of the timeline.
+        suffix: suffix of the video files, if the stages do not contain their names.
 
     Returns:
         The number of tasks, and the path of the labelling interface.
@@ -121,7 +121,7 @@ def export_tasks(
 
 
 def _known(annotations: str | os.PathLike) -> tuple[dict[str, str], dict[tuple[str, int], str]]:
-    """Names of files and relations of events, from the stages beside the annotations, where there are any."""
+    """Return file names by video and relations by event, from the stages next to the annotations, if there are any."""
     folder = stage_folder(annotations)
     names, relations = {}, {}
     if (folder / "videos.jsonl").is_file():
@@ -152,20 +152,20 @@ def import_tasks(
     *,
     annotator: str | None = None,
 ) -> tuple[int, Path]:
-    """Read people's work back.
+    """Import the results of Label Studio.
 
-    Videos that nobody worked on stay as they are. The work of one person counts per video, though it be in several
-    tasks: the latest, or `annotator`'s. What is neither a range nor a caption or relation of one, such as lines between
-    regions, boxes and answers about the whole video, is left out, and the log says how much of it.
+    Videos without results stay unchanged. Per video one submission is used, even if the video is in several tasks: the
+    latest, or the latest of `annotator`. Items that are neither a range nor the caption or relation of one, such as
+    lines between regions, boxes and answers about the whole video, are ignored; the log reports how many.
 
     Args:
-        exported: JSON export of Label Studio (not JSON_MIN or CSV, which lose which caption has which range).
-        annotations: what was exported.
-        output: annotations to write; `<output>.changes.jsonl` beside it says who changed what.
+        exported: JSON export of Label Studio (not JSON_MIN or CSV, which do not keep which caption has which range).
+        annotations: the annotations that were exported.
+        output: annotations to write, such as `out.json`; `out.changes.jsonl` next to it lists who changed what.
         annotator: id or e-mail address of a person.
 
     Returns:
-        The number of changes, and the path of their list.
+        The number of changes, and the path of the file that lists them.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -203,7 +203,7 @@ def import_tasks(
 
 @dataclass(frozen=True)
 class _Work:
-    """What one person submitted about one video, and the task that it is in."""
+    """Submission of one person for one video, with its task."""
 
     place: str
     video_id: str
@@ -213,7 +213,7 @@ class _Work:
     result: Any
 
     def when(self) -> datetime:
-        """Time of the last change; the earliest time there is if the export does not say."""
+        """Return the time of the last change; the earliest `datetime` if the export has none."""
         try:
             time = datetime.fromisoformat(self.updated_at)
         except ValueError:
@@ -224,7 +224,7 @@ class _Work:
 def _read_work(
     task: Mapping[str, Any], place: str, before: Mapping[str, Annotation], annotator: str | None
 ) -> list[_Work]:
-    """The submitted work of a task, of all people or one, in the order of the export."""
+    """Return the submissions of a task, of all people or one, in the order of the export."""
     data, submitted = task.get("data"), task.get("annotations") or []
     video_id = data.get("video_id") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(video_id, str) or video_id not in before:
@@ -245,7 +245,7 @@ def _read_work(
 def _apply(
     work: _Work, old: Annotation, relations: Mapping[tuple[str, int], str]
 ) -> tuple[Annotation, list[Change], Counter[str]]:
-    """The annotation after a person's work, what changed, and counts of what is left out by kind."""
+    """Return the annotation after a submission, its changes, and counts of ignored items by kind."""
     regions, left_out = _read_regions(work.result)
     events, changes = [], []
     who, when = work.people[-1], work.updated_at
@@ -265,7 +265,7 @@ def _apply(
 
 
 def _people(work: Mapping[str, Any]) -> list[str]:
-    """Names by which an annotator is known: the id, and the e-mail address where the export has it."""
+    """Return the names of an annotator: the id, and the e-mail address if the export has it."""
     by = work.get("completed_by")
     if isinstance(by, dict):
         return [str(by[name]) for name in ("id", "email") if by.get(name) is not None] or ["unknown"]
@@ -273,7 +273,7 @@ def _people(work: Mapping[str, Any]) -> list[str]:
 
 
 def _read_regions(result: Any) -> tuple[dict[str, dict[str, Any]], Counter[str]]:
-    """Frames, caption and relation by region id, in the order of the export, and counts of the other items by type."""
+    """Return frames, caption and relation by region id, in export order, and counts of the other items by type."""
     if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
         raise ValueError("an annotation has no result that is a list of regions; export in the format JSON")
     regions: dict[str, dict[str, Any]] = {}
@@ -284,7 +284,7 @@ def _read_regions(result: Any) -> tuple[dict[str, dict[str, Any]], Counter[str]]
         value = value if isinstance(value, dict) else {}
         field = "ranges" if kind == "timelinelabels" else item.get("from_name")
         if field not in ("ranges", "caption", "relation") or (field == "ranges" and not value.get("ranges")):
-            left_out[kind] += 1  # a line, a box, an answer about the whole video, the empty range that a box brings
+            left_out[kind] += 1  # a line, a box, an answer about the whole video, or the empty range of a box
             of_others.add(region_id)
             continue
         if item.get("id") is None:
@@ -340,7 +340,7 @@ def _index_of(region_id: str, old: Annotation) -> int | None:
 
 
 def _event(region_id: str, region: Mapping[str, Any], kept: Event | None, work: _Work, duration: Seconds) -> Event:
-    """The event of a region; with the exact times of the event that it was, where nobody moved it."""
+    """Return the event of a region; boundaries that were not moved keep the exact times of the original event."""
     start, end = to_seconds(*region["ranges"], work.fps)
     if kept is not None:
         first, last = to_frames(kept.start, kept.end, work.fps)
