@@ -15,7 +15,7 @@ from typing import Any
 
 
 def after_import(names: Collection[str], callback: Callable[[], None]) -> None:
-    """Run `callback` each time one of these modules has been imported from now on; a second registration has no effect.
+    """Run `callback` each time one of these modules has been imported from now on; repeated registration has no effect.
 
     Args:
         names: full names of modules.

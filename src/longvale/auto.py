@@ -55,7 +55,7 @@ _WATCHED = frozenset(module for auto, config, _ in _REGISTRATIONS for module, _ 
 def register() -> None:
     """Register our classes with the auto modules that are imported, and with the others once they are imported.
 
-    A second call changes nothing.
+    Repeated calls change nothing.
 
     Example:
         >>> register()
@@ -83,7 +83,7 @@ def _register_available() -> None:
 
 
 class _Lazy(type):
-    """Metaclass of stand-ins, which have a class's name and module and look up everything else on the class itself."""
+    """Metaclass of lazy classes: each has a class's name and module and looks up the rest on the class itself."""
 
     def load(cls) -> type:
         return getattr(import_module(cls.__module__), cls.__name__)

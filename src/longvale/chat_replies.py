@@ -61,7 +61,7 @@ def read_completion(reply: Reply) -> str:
     """Read the answer of a reply, without reasoning.
 
     Raises:
-        Trouble: if there is no answer; the message describes the reply.
+        Trouble: if the reply contains no answer; the message describes the reply.
 
     Example:
         >>> read_completion(Reply(200, {}, b'{"choices": [{"message": {"content": "<think>Hm</think>A bell."}}]}'))

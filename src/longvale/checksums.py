@@ -99,7 +99,7 @@ def read_checksums(folder: str | os.PathLike) -> dict[str, str]:
     """Read the digests by name from a folder's `SHA256SUMS`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if a line is not a checksum; the message names it.
     """
     path = Path(folder, CHECKSUMS_FILE)

@@ -182,7 +182,7 @@ def load_annotations(path: str | os.PathLike) -> dict[str, Annotation]:
         Annotations by video id, in the order of the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not JSON, is empty, names a video twice, or an annotation is invalid; the message names
             file, video, event and value.
     """

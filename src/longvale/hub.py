@@ -45,7 +45,7 @@ def plan_upload(
         left_out: names that are not sent even if they match.
 
     Raises:
-        FileNotFoundError: if there is no such folder or it contains no card.
+        FileNotFoundError: if the folder does not exist or contains no card.
         ValueError: if the repository name is invalid, or a link leads out of the folder.
     """
     from huggingface_hub.errors import HFValidationError

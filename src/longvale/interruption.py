@@ -30,7 +30,7 @@ STOPPED_AS_A_WHOLE = "longvale: stopped"
 #: Seconds for the main thread to exit cleanly: close files, delete uploads, stop processes.
 GRACE_S = 3.0
 
-#: A second signal within this many seconds is the same Ctrl-C: wrappers forward what the terminal has already sent.
+#: Another signal within this many seconds is the same Ctrl-C: wrappers forward what the terminal has already sent.
 _SAME_S = 0.3
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -52,7 +52,7 @@ def exit_code() -> int | None:
 
 @contextmanager
 def prompt_end() -> Iterator[None]:
-    """End the process within [`GRACE_S`] seconds of SIGINT, SIGTERM or SIGHUP in this block, and at once on a second.
+    """End the process within [`GRACE_S`] seconds of SIGINT, SIGTERM or SIGHUP in this block, and at once on another.
 
     The first raises KeyboardInterrupt in the main thread. However the block is then left, the process ends with
     [`exit_code`], without waiting for its threads and without leaving child processes behind. Signals that the process
@@ -79,7 +79,7 @@ def prompt_end() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """Interrupt the main thread on the first signal only: a second one must not interrupt the shutdown itself."""
+    """Interrupt the main thread on the first signal only: another one must not interrupt the shutdown itself."""
     global _raised, _received
     _received = _received or number
     _say_stopping()

@@ -30,7 +30,7 @@ def load_json(path: str | os.PathLike) -> Any:
     """Read a JSON file strictly: no repeated keys, no NaN or infinity.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not valid; the message names the file and the place.
     """
     path = Path(path)

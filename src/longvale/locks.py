@@ -33,7 +33,7 @@ _may_resume = False
 
 
 class Locked(ValueError):
-    """Another run works on the same output."""
+    """Another run is using the same output."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Common style of all figures: colours, hatching, frames, and saving.
 
-Whatever a figure shows by colour it also shows by position, hatching or line style, so that it can be read in black and
-white; the colours are those that Okabe and Ito chose for the colour-blind (https://jfly.uni-koeln.de/color/).
+Everything that a figure shows by colour it also shows by position, hatching or line style, so that it can be read in
+black and white; the colours are those that Okabe and Ito chose for the colour-blind (https://jfly.uni-koeln.de/color/).
 """
 
 from __future__ import annotations

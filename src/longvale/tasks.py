@@ -271,7 +271,7 @@ def load_predictions(path: str | os.PathLike) -> list[Prediction]:
         path: file with one answer per line; blank lines are skipped.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it contains no answer, or a line is invalid; the message names the line.
     """
     path = Path(path)

@@ -30,7 +30,8 @@ _OFFICIAL_EVENT = re.compile(r"From (\d+) to (\d+), (.+?)(?:\n|$)")
 #: Separator between an event's times and its caption in the strict protocol.
 _CAPTION = re.compile(r"[\])\"']?\s*[,:;，：；]\s*(\S.*)", re.DOTALL)
 
-#: The published dense captioning scorer merges neighbours with a similarity above this, at most so many % apart.
+#: The published dense captioning scorer merges neighbours whose similarity exceeds the ratio and whose distance is at
+#: most the gap in %.
 _MERGE_RATIO, _MERGE_GAP = 0.98, 1
 
 
@@ -162,7 +163,7 @@ def _in_percent(spans: Sequence[TimeSpan]) -> Iterator[tuple[int, Span]]:
 def _cell(code: float) -> Span:
     """Return the interval of times with this timecode: the meaning of an answer with two equal timecodes.
 
-    Because of the cap, 99 stands for all later times, and events there mostly end with the video.
+    Because of the cap, 99 also means all later times, and events there mostly end with the video.
     """
     if code >= MAX_TIMECODE:
         return Span(float(MAX_TIMECODE), 100.0)

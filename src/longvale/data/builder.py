@@ -254,7 +254,7 @@ class _Media:
         return columns
 
     def load(self, video_id: str) -> dict[str, Any]:
-        """Return the values of the media columns; None where there is no file."""
+        """Return the values of the media columns; None if the file is missing."""
         columns: dict[str, Any] = {}
         if self.store is not None:
             features = self.store.load(video_id, missing="none")

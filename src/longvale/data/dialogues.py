@@ -50,7 +50,7 @@ def load_dialogues(path: str | os.PathLike) -> list[dict[str, Any]]:
         The dialogues as they are in the file, checked by [`check_dialogue`]. A video may have several.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not JSON or is empty, or a dialogue is invalid; the message names file, index, id, field.
     """
     path = Path(path)

@@ -34,7 +34,7 @@ _SOURCES = (
 
 
 def register() -> None:
-    """Register the name `longvale` in `datasets`, now or when it is imported; a second call changes nothing.
+    """Register the name `longvale` in `datasets`, now or when it is imported; repeated calls change nothing.
 
     Raises:
         ImportError: here or at that import, if this version of `datasets` keeps its packaged modules elsewhere.

@@ -77,10 +77,10 @@ def annotation_files(data_dir: str | None) -> dict[str, str]:
 
 
 def annotation_file(data_dir: str | os.PathLike, split: str) -> Path:
-    """Return the path of a split's annotations; a single file or an output of `longvale annotate` serves any split.
+    """Return the path of a split's annotations; a file without an official name serves any split.
 
     Raises:
-        FileNotFoundError: if the directory does not exist or contains none.
+        FileNotFoundError: if the directory does not exist, or contains no annotations of the split.
         ValueError: as in [`annotation_files`].
     """
     files = annotation_files(str(data_dir))
@@ -194,7 +194,7 @@ def load_videos(path: str | os.PathLike) -> list[Annotation]:
     They are known from the stages of `longvale annotate`, or from an `events.jsonl` next to the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if an entry is invalid; the message names file and place.
     """
     annotations = load_annotations(path).values()
@@ -214,7 +214,7 @@ def index_videos(videos_dir: str | os.PathLike) -> dict[str, Path]:
     Files whose suffix is not in `VIDEO_SUFFIXES` are ignored; one warning counts them.
 
     Raises:
-        FileNotFoundError: if there is no such directory.
+        FileNotFoundError: if the directory does not exist.
         ValueError: if two files have the same id.
     """
     videos: dict[str, Path] = {}

@@ -122,7 +122,7 @@ def name_times(model: LongVALEForConditionalGeneration, processor: LongVALEProce
     """Add to the embedding of each timecode, in place, the time embedding of a frame at that time.
 
     A timecode then matches the frames around it, as the words of a thing match its frames. Input and output embeddings
-    are no longer tied afterwards: if they were, neighbouring timecodes would be easily confused.
+    are untied by this: if they stayed tied, neighbouring timecodes would be easily confused.
     """
     from longvale.models.modeling_longvale import fourier_features
 
@@ -232,7 +232,7 @@ def _train(
     progress: bool,
     frozen: Sequence[nn.Parameter],
 ) -> Curve:
-    """Train all parameters except those of `frozen`, whose `requires_grad` is restored afterwards."""
+    """Train all parameters except `frozen`, whose `requires_grad` flags are restored afterwards."""
     wanted = [(parameter, parameter.requires_grad) for parameter in frozen]
     for parameter in frozen:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Tiny stand-ins for Vicuna, CLIP, BEATs and Whisper, combined into one LongVALE checkpoint.
+"""Tiny replacements for Vicuna, CLIP, BEATs and Whisper, combined into one LongVALE checkpoint.
 
 Classes, architecture and file formats are those of the published model; only the sizes differ.
 """

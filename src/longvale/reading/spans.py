@@ -281,7 +281,7 @@ def _span(first: Time, last: Time, *before: str | None) -> TimeSpan | None:
         sizes.append(time.size or (of if word else 0.0))
     for one, other in ((0, 1), (1, 0)):
         if units[one] is None and units[other] is not None:
-            if not sizes[other]:  # a bare number beside a clock
+            if not sizes[other]:  # a bare number next to a clock time
                 return None
             values[one], units[one] = values[one] * sizes[other], units[other]
     return TimeSpan(values[0], values[1], units[0], first.at, last.stop) if units[0] == units[1] else None

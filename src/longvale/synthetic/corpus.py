@@ -6,7 +6,7 @@
     longvale-annotations-{training,eval}.json      official annotations
     longvale-sft-{bp,it}.json                      official dialogues about the training videos
     events.jsonl                                   one event per line, with modalities, relation and pieces
-    synthetic.json                                 seed and options, so that a second run resumes the first
+    synthetic.json                                 seed and options, from which a later run resumes
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def load_events(path: str | os.PathLike) -> list[EventRecord]:
         The events of all videos, in the order of the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it contains no event, or a line is invalid; the message names the line.
     """
     path = Path(path)
@@ -267,7 +267,7 @@ def _render(folder: Path, plans: Sequence[Plan], options: SyntheticOptions, work
     from tqdm import tqdm
 
     wanted = {f"{plan.annotation.video_id}.mp4" for plan in plans}
-    for unfinished in folder.glob(".*.mp4.*"):  # of a run that was killed
+    for unfinished in folder.glob(".*.mp4.*"):  # left by a killed run
         shutil.rmtree(unfinished)
     found = {path.name for path in folder.iterdir()}
     if found - wanted:

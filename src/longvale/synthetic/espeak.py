@@ -32,7 +32,7 @@ def say(text: str, rate: int = 16000, pitch: int = 50, language: str = "en") -> 
         float32 [samples], peak 1.
 
     Raises:
-        ValueError: if espeakng-loader is missing, there is no such language, or the text contains no words.
+        ValueError: if espeakng-loader is missing, the language is unknown, or the text contains no words.
 
     Example:
         >>> sound = say("Wait, there is somebody at the door.")

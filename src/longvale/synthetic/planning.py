@@ -20,7 +20,7 @@ SHAPES = ("circle", "square", "triangle", "star", "ring")
 SOUNDS = ("bell", "drum", "chirp", "hiss", "engine", "siren", "whistle", "buzzer")
 WORDS = ("hello", "stop", "yes", "go", "away", "more")
 
-#: Length of one piece in percent of the duration.
+#: Length of one piece in percent of the duration; consecutive pieces of one event share the upper bound.
 PIECE_PERCENT = (10, 30)
 #: Durations are multiples of this, so that whole frames fill a video at even frame rates and grid times are whole ms.
 DURATION_STEP_S: Seconds = 0.5

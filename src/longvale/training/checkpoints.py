@@ -174,7 +174,7 @@ def find_fault(checkpoint: str | os.PathLike, processes: int = 1) -> str | None:
     Files are compared with the checksums that [`publish`] has recorded; nothing in them is executed.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
     """
     folder = Path(checkpoint)
     if not folder.is_dir():

@@ -275,7 +275,7 @@ def accumulation_steps(effective: int, processes: int, per_device: int) -> int:
 
 
 def fit_to_machine(args: TrainingArguments) -> None:
-    """Set missing options: the CPU if there is no accelerator, bfloat16 and TF32 if the GPU supports them."""
+    """Set missing options: the CPU without an accelerator, bfloat16 and TF32 if the GPU supports them."""
     if not torch.accelerator.is_available():
         args.use_cpu = True
     gpu = not args.use_cpu and torch.cuda.is_available()

@@ -56,7 +56,7 @@ def load_grounding_set(
 
     Raises:
         FileNotFoundError: if a file is missing; the message names it.
-        ValueError: if there is no question.
+        ValueError: if the videos have no events to ask about.
     """
     path, inputs = annotations_path(data_dir, split), VideoInputs(data_dir, features_dir)
     texts, spans, durations, features = [], [], [], []

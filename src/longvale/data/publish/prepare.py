@@ -107,7 +107,7 @@ def prepare(
 
     Raises:
         FileExistsError: if `output` exists.
-        FileNotFoundError: if there is no annotation file.
+        FileNotFoundError: if the annotation files are missing.
         ValueError: if a file is not JSON or not in the official format (the message names it), or an option is invalid.
         InvalidData: if anything is invalid and `invalid` is "stop".
     """

@@ -15,7 +15,7 @@ from ...io import is_number
 from ..dialogues import check_dialogue
 
 #: Allowed difference between the length of a file and its annotation, in seconds or as a share: durations are rounded,
-#: and the audio and video streams of a file seldom end at the same time.
+#: and the audio and video streams of a file rarely end at the same time.
 LENGTH_TOLERANCE_S: Seconds = 1.0
 LENGTH_TOLERANCE = 0.02
 
