@@ -88,7 +88,7 @@ class FeatureBank:
                     banked[parts[0][0]].append(vector)
 
     def lacking(self) -> list[str]:
-        """Return planner contents that no stored video shows alone; no content is "silence" or "background"."""
+        """Return planner contents that no stored video shows alone, with "silence" and "background" for no content."""
         shapes = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
         lacking = [content or "background" for content in [None, *shapes] if not self.visual.get(content)]
         for modality, contents in (("audio", SOUNDS), ("speech", WORDS)):

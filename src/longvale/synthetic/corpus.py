@@ -94,7 +94,7 @@ class EventRecord:
         """Read the object of a line.
 
         Raises:
-            ValueError: if a field is missing, or [`Event`] or [`Piece`] refuses its value.
+            ValueError: if a field is missing or has another type, or [`Event`] refuses its value.
         """
         if not isinstance(value, dict):
             raise ValueError(f"must be an object, not {str(value)[:60]!r}")
