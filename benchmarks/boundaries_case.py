@@ -1,11 +1,11 @@
-"""Videos whose visual and sound events are known exactly, with what makes boundaries hard to find.
+"""Videos with exactly known visual and audio events, and with content that makes boundaries hard to find.
 
-Pictures: scenes follow each other by cuts, dissolves, fades through black and slow changes. Within a scene the camera
-pans and jumps to a closer view, single frames flash, the exposure drifts and grain lies over all: none of these is a
-boundary. Sounds: effects and speech start, end and overlap at any time over white or pink noise. Speech is that of
+Frames: scenes follow each other by cuts, dissolves, fades through black and slow changes. Within a scene the camera
+pans and jumps to a closer view, single frames flash, the exposure drifts, and grain covers all frames: none of these is
+a boundary. Audio: effects and speech start, end and overlap at any time over white or pink noise. Speech is that of
 espeak-ng, or of the synthetic corpus' formant voice, of which speech detectors find less than half.
 
-The drawing is none of longvale's own: textures and blobs, not the shapes of the synthetic corpus.
+The drawing code is not longvale's own: textures and blobs, not the shapes of the synthetic corpus.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FPS, SIZE, RATE = 12, 96, 16_000
 
 Voice = Literal["espeak", "formant"]
 
-#: What espeak-ng says, a sentence a turn.
+#: Sentences for espeak-ng, one per turn.
 SENTENCES = (
     "I did not think that you would come back so early.",
     "Could you hold this for a moment, please?",
@@ -46,7 +46,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Case:
-    """What is true of one video: events in seconds, by where they are perceived."""
+    """Ground truth of one video: events in seconds, by modality."""
 
     video_id: str
     duration: float
@@ -57,9 +57,9 @@ class Case:
 
 @dataclass(frozen=True)
 class _Scene:
-    start: float  # the middle of the change that leads to it
+    start: float  # the middle of the transition to this scene
     end: float
-    change: str  # how it begins
+    change: str  # type of the transition to this scene
     change_s: float
     picture: np.ndarray  # [2 * SIZE, 2 * SIZE, 3]
     pan: tuple[float, float]
@@ -70,7 +70,7 @@ class _Scene:
 
 
 def make_video(video_id: str, seed: int, folder: Path, voice: Voice = "espeak") -> Case:
-    """Write `<folder>/<video_id>.mp4` and return what is true of it."""
+    """Write `<folder>/<video_id>.mp4` and return its ground truth."""
     rng = random.Random(f"{seed}:{video_id}")
     duration = rng.randint(300, 450) / 10
     scenes = _plan_scenes(rng, duration)
@@ -86,7 +86,7 @@ def make_video(video_id: str, seed: int, folder: Path, voice: Voice = "espeak") 
     )
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- frames ----------------------------------------------------------------------------------------------------------
 
 
 def _plan_scenes(rng: random.Random, duration: float) -> list[_Scene]:
@@ -121,7 +121,7 @@ def _plan_scenes(rng: random.Random, duration: float) -> list[_Scene]:
 
 
 def _texture(rng: random.Random) -> np.ndarray:
-    """Smooth random colours of some base tone, twice the size of the picture: room to pan."""
+    """Draw smooth random colours around a base tone, twice the size of a frame: room to pan."""
     noise = np.random.default_rng(rng.getrandbits(64))
     base = noise.uniform(40, 215, 3)
     cells = rng.randint(3, 8)
@@ -173,11 +173,11 @@ def _view(scene: _Scene, time: float) -> np.ndarray:
     return picture * (1 + scene.drift * since / (scene.end - scene.start))
 
 
-# --- sounds ----------------------------------------------------------------------------------------------------------
+# --- audio -----------------------------------------------------------------------------------------------------------
 
 
 def _plan_sounds(rng: random.Random, duration: float, voice: Voice):
-    """Sounds as (start, end, name), and turns of speech as (start, end, samples)."""
+    """Plan sounds as (start, end, name), and turns of speech as (start, end, samples)."""
     effects = rng.sample(SOUNDS, len(SOUNDS))
     sounds, time = [], rng.uniform(0.5, 4)
     while effects and time + 3 < duration:
@@ -197,7 +197,7 @@ def _plan_sounds(rng: random.Random, duration: float, voice: Voice):
 
 
 def _sentences(rng: random.Random) -> Callable[[float], np.ndarray | None]:
-    """Says a sentence that lasts at most so many seconds; None when there is none left."""
+    """Return a function that speaks a sentence of at most `most_s` seconds; None if no sentence is left."""
     sentences, hz = rng.sample(SENTENCES, len(SENTENCES)), rng.uniform(95, 210)
 
     def say(most_s: float) -> np.ndarray | None:
@@ -211,13 +211,13 @@ def _sentences(rng: random.Random) -> Callable[[float], np.ndarray | None]:
 
 
 def _trimmed(samples: np.ndarray) -> np.ndarray:
-    """Without the silence around it: what is true is when one hears something."""
+    """Remove surrounding silence: the true times are those of audible speech."""
     (loud,) = np.nonzero(np.abs(samples) > 0.02)
     return samples[loud[0] : loud[-1] + 1]
 
 
 def _words(rng: random.Random) -> Callable[[float], np.ndarray | None]:
-    """Says a word again and again, once a second, for at most so many seconds; None when there is none left."""
+    """Return a function that repeats a word once per second for at most `most_s` seconds; None if no word is left."""
     words, hz = rng.sample(WORDS, len(WORDS)), rng.uniform(95, 210)
 
     def say(most_s: float) -> np.ndarray | None:

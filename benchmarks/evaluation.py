@@ -1,16 +1,15 @@
-"""How fast the evaluation asks, beside one call a question as the published evaluation makes them.
+"""Speed of the evaluation, compared with one call per question as in the published evaluation.
 
-    python benchmarks/evaluation.py                 # after `make demo`; five minutes or so
-    python benchmarks/evaluation.py --videos 40     # a try
+    python benchmarks/evaluation.py                 # after `make demo`; about five minutes
+    python benchmarks/evaluation.py --videos 40     # a quick run
     python benchmarks/evaluation.py --full          # also all 28,905 questions, by the library alone
 
-The demo's tiny trained model is asked all questions about 200 synthetic videos with stored features: when each event
-happens, what happens in its stretch, and which events there are. Once by `longvale.evaluation.generation.generate`,
-and, in turn with it, one `model.generate` per question with the video's features given again each time; of every
-fifth video only, to save time. Both answer greedily. Printed are questions a second of each, their ratio, whether all
-answers that both gave are the same, and how long the LongVALE test split of 28,905 questions would take at this rate.
-`--full` asks that many, about copies of the demo's videos under other names: what it takes when nothing is
-extrapolated.
+The demo's tiny trained model answers all questions about 200 synthetic videos with stored features: when each event
+happens, what happens during it, and which events there are. One way is `longvale.evaluation.generation.generate`. The
+other, in turn with it, is one `model.generate` per question, which gets the video's features again each time; it runs
+on every fifth video only, to save time. Both decode greedily. Prints questions per second of each, their ratio, whether
+all answers that both gave are the same, and how long the LongVALE test split of 28,905 questions would take at this
+rate. `--full` asks that many, about copies of the demo's videos under other names: the time without extrapolation.
 """
 
 import argparse
@@ -33,15 +32,15 @@ from longvale.events import Annotation, load_annotations, save_annotations
 from longvale.features.store import FOLDERS
 from longvale.tasks import Question, load_predictions, questions
 
-#: Questions of the LongVALE test split: two an event, and one a video.
+#: Questions of the LongVALE test split: two per event, and one per video.
 TEST_SPLIT = 2 * 13_867 + 1_171
 
-#: Every so many videos are asked about one call a question.
+#: One of this many videos is evaluated with one call per question.
 SHARE = 5
 
 
 def run_one_by_one(model: Any, processor: Any, inputs: VideoInputs, asked: Sequence[Question]) -> dict[tuple, str]:
-    """Answers by key, each from a call of its own."""
+    """Return answers by key, each from a separate call."""
     answers = {}
     for question in asked:
         features = inputs.load(question.video_id, model, processor)
@@ -53,7 +52,7 @@ def run_one_by_one(model: Any, processor: Any, inputs: VideoInputs, asked: Seque
 def run_evaluation(
     model: Any, processor: Any, features: Path, annotations: Sequence[Annotation], batch_size: int
 ) -> dict[tuple, str]:
-    """Answers by key, from the library's runner, with its log on disk."""
+    """Return answers by key, from the library's runner, with its log on disk."""
     with tempfile.TemporaryDirectory() as folder:
         save_annotations({a.video_id: a for a in annotations}, Path(folder, ANNOTATION_FILES["test"]))
         log = generate(
@@ -68,7 +67,7 @@ def run_evaluation(
 
 
 def copies(videos: Sequence[Annotation], features: Path, target: Path) -> Iterator[Annotation]:
-    """The videos again and again under other names, their features linked into `target`."""
+    """Yield the videos repeatedly under other names, with their features linked into `target`."""
     for folder in FOLDERS.values():
         (target / folder).mkdir(parents=True)
     for number, video in enumerate(itertools.cycle(videos)):
@@ -82,7 +81,7 @@ def copies(videos: Sequence[Annotation], features: Path, target: Path) -> Iterat
 def run_full(
     model: Any, processor: Any, videos: Sequence[Annotation], features: Path, batch_size: int
 ) -> tuple[int, int, float]:
-    """Videos, answers and seconds of as many questions as the test split has."""
+    """Answer as many questions as the test split has; return the numbers of videos and answers, and the seconds."""
     with tempfile.TemporaryDirectory() as folder:
         copied = copies(videos, features, Path(folder, "features"))
         asked, many = 0, []
@@ -139,7 +138,7 @@ def main() -> None:
 
 
 def peak_gb() -> float:
-    """Of this process, so far."""
+    """Return the peak memory of this process so far in GB."""
     return getrusage(RUSAGE_SELF).ru_maxrss / 1e6
 
 

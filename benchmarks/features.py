@@ -1,13 +1,13 @@
-"""An extraction of features: videos a second, where the time goes, and growth with the size of a corpus.
+"""Feature extraction: videos per second, time per part, and scaling with the size of a corpus.
 
     python benchmarks/features.py                              # 100, 200 and 400 videos of 20 s, 720p
-    python benchmarks/features.py --sizes 10,20 --length 10    # a try
+    python benchmarks/features.py --sizes 10,20 --length 10    # a quick run
 
-The towers are the tiny untrained ones of the demo, so that reading is what takes the time, as it is with a GPU. Each
-run is a process of its own. The peer is the same extraction without worker processes.
+The towers are the tiny untrained ones of the demo, so that reading dominates the time, as it does with a GPU. Each run
+is a separate process. The baseline is the same extraction without worker processes.
 
-Shares are of the wall time: `reading` is how busy the worker processes were, `towers` and `waiting` (for the next part
-of a video) are of the process that runs the towers. Where waiting is above 80 %, the decoder is the bottleneck.
+Shares are of the wall time: `reading` is the utilization of the worker processes; `towers` and `waiting` (for the next
+part of a video) are times of the process that runs the towers. If waiting is above 80 %, the decoder is the bottleneck.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from media import generate
 
 
 def run(videos: str, output: str, workers: int) -> None:
-    """In a process of its own: print what it took."""
+    """Run an extraction in a separate process and print its time and memory."""
     from longvale.demo.checkpoint import build_checkpoint
     from longvale.extraction.extract import extract
 
@@ -41,7 +41,7 @@ def run(videos: str, output: str, workers: int) -> None:
 
 
 def watch(pid: int) -> None:
-    """Print the largest memory of a process, and of all in its group, until terminated."""
+    """Print the peak memory of a process, and of all in its group, until terminated."""
     import signal
 
     peak = [0, 0]
@@ -54,7 +54,7 @@ def watch(pid: int) -> None:
 
 
 def _memory_mb(pid: int) -> tuple[int, int]:
-    """Resident memory of a process, and the proportional share of memory of all processes of its group but this one."""
+    """Return the proportional share of memory (PSS) of a process, and of all in its group except this one, in MiB."""
     group, own, total = os.getpgid(pid), 0, 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -62,7 +62,7 @@ def _memory_mb(pid: int) -> tuple[int, int]:
                 continue
             lines = (folder / "smaps_rollup").read_text().splitlines()
         except (OSError, ProcessLookupError):
-            continue  # it has ended meanwhile
+            continue  # the process has ended meanwhile
         size = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) // 1024
         total += size
         own = size if int(folder.name) == pid else own

@@ -1,11 +1,11 @@
-"""How well the demo's model learns when it has more time.
+"""How well the demo's model learns with more time.
 
     python benchmarks/learning.py                    # steps meant for 20 minutes on two cores
     python benchmarks/learning.py --minutes 60
 
-The same as `make demo`, with more videos and more steps. Its peer is the same model without eyes and ears: all features
-zeroed, of which the report shows the scores too. It prints the grounding mIoU of both, the ratio, the time of each part
-and the peak memory. Stopped and started again, it goes on where it was.
+The same as `make demo`, with more videos and more steps. The baseline is the same model without vision and audio: all
+features zeroed; the report also shows its scores. Prints the grounding mIoU of both, the ratio, the time of each part
+and the peak memory. A stopped run is resumable.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FULL_MINUTES = 20
 
 
 def settings(minutes: float) -> DemoSettings:
-    """More of everything, in proportion to the time."""
+    """Scale the numbers of steps with the time."""
     share = minutes / FULL_MINUTES
 
     def scaled(value):

@@ -1,15 +1,15 @@
 """Reading a video: 100 frames of 224 pixels and the 16 kHz waveform of ten minutes of 720p.
 
     python benchmarks/media.py                        # a generated file
-    python benchmarks/media.py --video film.mp4       # one of yours
+    python benchmarks/media.py --video film.mp4       # your own file
 
-Peers, in one run, in turns, each in a process of its own:
+Baselines, in one run, in turns, each in a separate process:
 
-- naive: the same library without the care: decode every picture, keep the wanted ones; open again for the sound.
-- decord: frames by decord, where it is installed (pip install decord), and the sound as naive reads it.
+- naive: the same library without optimization: decode every frame, keep the wanted ones; open again for the audio.
+- decord: frames by decord, if it is installed (pip install decord), and the audio as naive reads it.
 
-Printed are medians, ratios, peak memory, whether the results are equal, and what decoding from key frames and straight
-through cost by the container's index and by the clock.
+Prints medians, ratios, peak memory, whether the results are equal, and the costs of decoding from key frames and of
+decoding straight through, as estimated from the container's index and as measured.
 """
 
 import argparse
@@ -32,13 +32,13 @@ SIZE, NUM_FRAMES, RATE = 224, 100, 16_000
 WAYS = ("ours", "naive", "decord")
 
 
-#: Pictures a second and samples a second, of which a part of 256 pictures and 441 packets of AAC (1,024 samples each)
-#: holds whole numbers: parts follow each other without a gap.
+#: Frames per second, samples per second, and frames per part. A part also contains 441 whole packets of AAC (1,024
+#: samples each), so that parts follow each other without a gap.
 _PICTURE_RATE, _SOUND_RATE, _PART = 25, 44_100, 256
 
 
 def generate(path: Path, seconds: int = 600) -> None:
-    """A 720p file with AAC sound, at least this long: 10.24 seconds of moving texture and a sweeping tone, repeated."""
+    """Write a 720p file with AAC audio, at least this long: 10.24 s of moving texture and a sweeping tone, repeated."""
     import av
 
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def _repeat(part: Path, path: Path, times: int, length_s: Fraction) -> None:
         for repetition in range(times):
             with av.open(str(part)) as again:
                 for packet in again.demux():
-                    # An encoder of sound begins before 0 and ends after the length.
+                    # An audio encoder starts before 0 and ends after the length.
                     whole = packet.stream_index == 0 or (packet.dts is not None and packet.dts >= 0)
                     if packet.dts is not None and whole and packet.dts * packet.time_base < length_s:
                         offset = round(repetition * length_s / packet.time_base)
@@ -131,8 +131,8 @@ def _sound(path: str) -> np.ndarray:
 
 
 def run(way: str, path: str) -> None:
-    """In a process of its own: print what it took."""
-    import av  # noqa: F401  imports are not what is measured
+    """Run one way in a separate process and print its time and memory."""
+    import av  # noqa: F401  imports are not measured
 
     import longvale.models.media  # noqa: F401
 
@@ -178,7 +178,7 @@ def compare(path: Path, rounds: int) -> None:
 
 
 def show_costs(path: Path) -> None:
-    """Both ways to get at the pictures: by the index, and by the clock."""
+    """Print the cost of both ways to read the frames: estimated from the index, and measured."""
     import av
 
     from longvale.models import media_pictures

@@ -1,20 +1,20 @@
-"""How fast the caption metrics are, beside pycocoevalcap with Java on the same case.
+"""Speed of the caption metrics, compared with pycocoevalcap with Java on the same case.
 
-    python benchmarks/metrics.py --videos 40          # a try, about a minute
-    python benchmarks/metrics.py                      # as large as the LongVALE test split: ten minutes or so
+    python benchmarks/metrics.py --videos 40          # a quick run, about a minute
+    python benchmarks/metrics.py                      # as large as the LongVALE test split: about ten minutes
     python benchmarks/metrics.py --repeats 3          # medians
 
-A made-up case (`metrics_case.py`) is scored along the published procedure with pycocoevalcap's own classes, and with
-`longvale.metrics` (`protocol="official"`), each time in a process of its own, in turn. Needs a Java runtime.
+A generated case (`metrics_case.py`) is scored by the published procedure with pycocoevalcap's own classes, and with
+`longvale.metrics` (`protocol="official"`), each time in a separate process, in turn. Needs a Java runtime.
 
-The procedure, dense captioning: SODA_c tokenizes predictions and references in one run each and sends every reference
-event of a video with every predicted one to METEOR. For each of four IoUs each of the four scorers tokenizes both
-sides again, which makes 32 more runs, and then scores one video after another. Segment captioning is one batch. What
-the published code does itself in Python is not at issue and not reproduced: answers are read beforehand, and IoUs,
-SODA's alignment and the means over videos are this library's on both sides, to the published code's advantage.
+The procedure for dense captioning: SODA_c tokenizes predictions and references in one run each and sends every
+reference event of a video with every predicted one to METEOR. For each of four IoUs each of the four scorers tokenizes
+both sides again (32 more runs) and then scores one video after another. Segment captioning is one batch. The published
+code's own work in Python is not measured and not reproduced: answers are parsed beforehand, and IoUs, SODA's alignment
+and the means over videos are this library's on both sides, to the published code's advantage.
 
-Times are those of scoring, with starting Java or loading METEOR's tables, which are in the cache already. How long a
-first start (which builds them) and a later one take is measured as well: Python, imports and one METEOR score.
+Times are those of scoring, including the start of Java or the loading of METEOR's tables, which are already in the
+cache. A first start (which builds them) and a later start are measured too: Python, imports and one METEOR score.
 """
 
 import argparse
@@ -49,13 +49,13 @@ _START = "from longvale.metrics.text import meteor; meteor.scores(['a dog barks'
 
 @dataclass(frozen=True)
 class Run:
-    """What one way of scoring a case took and gave.
+    """Time, scores and memory of one way of scoring a case.
 
     Args:
-        seconds: of all of it, and of its parts.
+        seconds: in total, and by part.
         scores: by name.
-        calls: of the parts of the published procedure.
-        memory: GB at the peak, of the scoring process, and of the largest process that it started.
+        calls: number of calls by part of the published procedure.
+        memory: peak in GB, of the scoring process, and of the largest process that it started.
     """
 
     seconds: dict[str, float]
@@ -68,14 +68,14 @@ class Run:
 
 
 class Published:
-    """The published procedure on pycocoevalcap's classes; keeps account of the time in each."""
+    """The published procedure with pycocoevalcap's classes, with the time spent in each."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
 
     def dense(self, case: Case) -> dict[str, float]:
-        """Scores of dense captioning, as [`longvale.metrics`] names them."""
+        """Compute the scores of dense captioning, with the names of [`longvale.metrics`]."""
         found, wanted = _ascii(case.found), _ascii(case.wanted)
         ious = [
             iou_matrix([event[:2] for event in own], [event[:2] for event in other], rounded_union=True)
@@ -89,7 +89,7 @@ class Published:
         return scores
 
     def soda(self, found: list[list[CaptionedInterval]], wanted: list[list[CaptionedInterval]]) -> float:
-        """SODA_c, the mean of the videos' F1; METEOR takes the prediction for the reference."""
+        """Compute SODA_c, the mean of the videos' F1; METEOR takes the prediction for the reference."""
         from pycocoevalcap.meteor.meteor import Meteor
 
         found, wanted = self.tokenize_videos(found), self.tokenize_videos(wanted)
@@ -109,13 +109,13 @@ class Published:
         return total / len(found)
 
     def tokenize_videos(self, videos: list[list[CaptionedInterval]]) -> list[list[CaptionedInterval]]:
-        """Events sorted by start, their captions tokenized in one run."""
+        """Sort events by start, and tokenize their captions in one run."""
         ordered = [sorted(events, key=lambda event: event[0]) for events in videos]
         words = iter(self.tokenize(caption for events in ordered for _, _, caption in events))
         return [[(start, end, next(words)) for start, end, _ in events] for events in ordered]
 
     def video_means(self, videos: Sequence[Sequence[tuple[str, str]]], scorers: dict[str, Any]) -> dict[str, float]:
-        """The mean over the videos of each score; 0 for a video without a pair."""
+        """Compute the mean over the videos of each score; 0 for a video without a pair."""
         scores: dict[str, list[np.ndarray]] = {}
         for name, scorer in scorers.items():
             found = iter(self.tokenize(caption for pairs in videos for caption, _ in pairs))
@@ -127,12 +127,12 @@ class Published:
         return _named({name: sum(values) / len(videos) for name, values in scores.items()})
 
     def segments(self, case: Case) -> dict[str, float]:
-        """Scores of segment captioning, all pairs in one batch."""
+        """Compute the scores of segment captioning, all pairs in one batch."""
         own, other = (dict(enumerate([text] for text in self.tokenize(side))) for side in (case.told, case.captions))
         return _named({name: self.score(name, scorer, own, other)[0] for name, scorer in _scorers().items()})
 
     def tokenize(self, captions: Iterable[str]) -> list[str]:
-        """One run of the tokenizer."""
+        """Run the tokenizer once."""
         from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
         numbered = {place: [{"caption": caption}] for place, caption in enumerate(captions)}
@@ -140,11 +140,11 @@ class Published:
         return [lines[place][0] for place in numbered]
 
     def score(self, name: str, scorer: Any, own: dict[int, list[str]], other: dict[int, list[str]]) -> tuple[Any, Any]:
-        """What a scorer gives for hypotheses and their references: one number (BLEU: four), and one a pair."""
+        """Return a scorer's results for hypotheses and references: one number (BLEU: four), and one per pair."""
         return self.timed(name, scorer.compute_score, other, own)
 
     def timed(self, name: str, function: Callable, *arguments: Any) -> Any:
-        """Call a function, and note its time under a name."""
+        """Call a function, and record its time under a name."""
         start = time.perf_counter()
         with _quiet():
             result = function(*arguments)
@@ -164,7 +164,7 @@ def _scorers() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What BLEU prints and what the tokenizer's process logs goes nowhere."""
+    """Discard the output of BLEU and the log of the tokenizer's process."""
     kept = os.dup(2)
     with contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -181,7 +181,7 @@ def _named(scores: dict[str, Any]) -> dict[str, float]:
 
 
 def _ascii(videos: list[list[CaptionedInterval]]) -> list[list[CaptionedInterval]]:
-    """Other characters become spaces."""
+    """Replace non-ASCII characters with spaces."""
 
     def plain(text: str) -> str:
         return "".join(character if character.isascii() else " " for character in text)
@@ -192,7 +192,7 @@ def _ascii(videos: list[list[CaptionedInterval]]) -> list[list[CaptionedInterval
 def _pairs(
     found: list[CaptionedInterval], wanted: list[CaptionedInterval], ious: np.ndarray, threshold: float
 ) -> list[tuple[str, str]]:
-    """A prediction with every reference event of enough IoU, or, without one, with a text that says nothing."""
+    """Pair a prediction with every reference event of sufficient IoU or, if there is none, with a placeholder text."""
     pairs = []
     for own, row in zip(found, ious, strict=True):
         matched = [other[2] for other, iou in zip(wanted, row, strict=True) if iou >= threshold]
@@ -201,7 +201,7 @@ def _pairs(
 
 
 def run_published(videos: int) -> Run:
-    """Score the case of so many videos with pycocoevalcap."""
+    """Score the case of `videos` videos with pycocoevalcap."""
     case, published = make_case(videos), Published()
     return _run(published.dense, published.segments, case, published.seconds, published.calls)
 
@@ -210,7 +210,7 @@ def run_published(videos: int) -> Run:
 
 
 def run_ours(videos: int) -> Run:
-    """Score the case of so many videos with this library."""
+    """Score the case of `videos` videos with this library."""
 
     def dense(case: Case) -> dict[str, float]:
         return dense_captioning.compute_score(case.found, case.wanted, protocol="official")
@@ -237,13 +237,13 @@ def _run(dense: Callable, segments: Callable, case: Case, parts: Counter[str], c
 
 
 def in_own_process(function: Callable[[int], Run], videos: int) -> Run:
-    """Call a function in a new process, so that nothing is remembered and memory is its own."""
+    """Call a function in a new process, so that nothing is cached and memory is measured separately."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, videos).result()
 
 
 def start_seconds() -> tuple[float, float]:
-    """Seconds of a first start, with nothing in any cache, and the median of three later ones."""
+    """Return the seconds of a first start, with empty caches, and the median of three later ones."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "LONGVALE_CACHE": folder, "NUMBA_CACHE_DIR": folder}
         seconds = []
@@ -255,7 +255,7 @@ def start_seconds() -> tuple[float, float]:
 
 
 def report(published: Sequence[Run], ours: Sequence[Run]) -> None:
-    """Print medians, the ratio, memory, and how far apart the scores are."""
+    """Print medians, the ratio, memory, and the largest difference of the scores."""
 
     def seconds(runs: Sequence[Run], name: str) -> float:
         return median(run.seconds[name] for run in runs)
@@ -292,7 +292,7 @@ def main() -> None:
     print(f"{arguments.videos} videos, {events} events, {predicted} predicted; {os.cpu_count()} cores", flush=True)
     first, later = start_seconds()
     print(f"first start {first:.1f} s, later ones {later:.2f} s", flush=True)
-    in_own_process(run_ours, 1)  # compiles what is not compiled yet
+    in_own_process(run_ours, 1)  # compiles and caches what is missing
     published, ours = [], []
     for _ in range(arguments.repeats):
         published.append(in_own_process(run_published, arguments.videos))

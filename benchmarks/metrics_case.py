@@ -1,9 +1,9 @@
-"""A made-up test split with a model's answers to it, for timing the metrics.
+"""A generated test split with a model's answers, for timing the metrics.
 
-The numbers are near those of the LongVALE test split (1,171 videos, 13,867 events, 27 words a caption) and of a model
-that finds most of the events and tells them in other words. The answers have what real ones have: events that are
-missing, shifted, repeated or made up, abbreviations, quotations, signs and letters outside ASCII, and now and then no
-event at all. The same number of videos gives the same case everywhere.
+The sizes are close to those of the LongVALE test split (1,171 videos, 13,867 events, 27 words per caption) and of a
+model that finds most of the events and describes them in other words. The answers have the defects of real ones: events
+that are missing, shifted, repeated or made up, abbreviations, quotations, symbols and letters outside ASCII, and
+sometimes no event at all. The same number of videos gives the same case on every machine.
 """
 
 import random
@@ -16,7 +16,7 @@ from longvale.timecodes import parse_events
 VIDEOS = 1171
 _EVENTS_A_VIDEO = 13867 / VIDEOS
 
-#: Words that captions are made of, and what a model may say instead of each.
+#: Words of captions, and a model's alternatives for each.
 _ACTORS = {
     "woman": ["lady", "person", "women"], "man": ["guy", "person", "men"], "child": ["kid", "children", "boy"],
     "girl": ["young woman", "girls"], "cook": ["chef", "cooks"], "singer": ["vocalist", "singers"],
@@ -81,7 +81,7 @@ class Case:
 
 
 def make_case(videos: int = VIDEOS) -> Case:
-    """A case of so many videos, with as many events a video as the test split has."""
+    """Make a case of `videos` videos, with as many events per video as the test split has."""
     rng = random.Random(f"metrics:{videos}")
     durations = [round(rng.uniform(30, 620), 2) for _ in range(videos)]
     wanted = [_events(rng, duration, count) for duration, count in zip(durations, _counts(rng, videos), strict=True)]
@@ -96,7 +96,7 @@ def make_case(videos: int = VIDEOS) -> Case:
 
 
 def _counts(rng: random.Random, videos: int) -> list[int]:
-    """Events of each video: few have many."""
+    """Draw the number of events of each video: few videos have many."""
     counts = [max(1, int(rng.gammavariate(2.2, _EVENTS_A_VIDEO / 2.2))) for _ in range(videos)]
     while sum(counts) != round(videos * _EVENTS_A_VIDEO):
         place = rng.randrange(videos)
@@ -105,7 +105,7 @@ def _counts(rng: random.Random, videos: int) -> list[int]:
 
 
 def _events(rng: random.Random, duration: float, count: int) -> list[CaptionedInterval]:
-    """Mostly one after another; in every fourth video they overlap."""
+    """Draw events, mostly one after another; in every fourth video they overlap."""
     if rng.random() < 0.75:
         cuts = sorted(rng.uniform(0, duration) for _ in range(count + 1))
         spans = list(pairwise(cuts))
@@ -116,7 +116,7 @@ def _events(rng: random.Random, duration: float, count: int) -> list[CaptionedIn
 
 
 def _answer(rng: random.Random, duration: float, events: list[CaptionedInterval]) -> str:
-    """What a model says about a video: an event a line, or, for one video in nine, nothing of that form."""
+    """Make a model's answer about a video: one event per line or, for about one video in nine, another format."""
     if rng.random() < 0.11:
         return rng.choice(["", _caption(rng), "From 0.5 to 9.5, " + _caption(rng)])
     lines = []
@@ -126,7 +126,7 @@ def _answer(rng: random.Random, duration: float, events: list[CaptionedInterval]
         shift = rng.choice([0, 0, 1, 2, 5, 12])
         span = [min(99, max(0, round(100 * time / duration) + rng.randint(-shift, shift))) for time in (start, end)]
         lines.append((*span, _retell(rng, caption)))
-        if rng.random() < 0.06:  # said twice
+        if rng.random() < 0.06:  # repeated
             lines.append((span[1], min(99, span[1] + 5), lines[-1][2]))
     if rng.random() < 0.15:  # made up
         starts = [rng.randint(0, 93) for _ in range(rng.randint(3, 10))]
@@ -135,7 +135,7 @@ def _answer(rng: random.Random, duration: float, events: list[CaptionedInterval]
 
 
 def _caption(rng: random.Random) -> str:
-    """One to three sentences, and now and then a remark."""
+    """Make one to three sentences, and sometimes a remark."""
     sentences = [_sentence(rng) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
     if rng.random() < 0.3:
         sentences.insert(rng.randrange(len(sentences) + 1), rng.choice(_REMARKS))
@@ -169,7 +169,7 @@ def _noun(rng: random.Random, nouns: dict[str, list[str]]) -> str:
 
 
 def _retell(rng: random.Random, caption: str) -> str:
-    """The same in other words: some replaced, left out or added, sometimes the end told first."""
+    """Rephrase a caption: some words replaced, dropped or added, sometimes the end moved to the front."""
     if rng.random() < 0.04:
         return _caption(rng)
     rate = rng.choice([0.05, 0.15, 0.3, 0.5])

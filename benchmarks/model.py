@@ -1,21 +1,21 @@
-"""How fast the model's parts are, beside plain transformers on the same weights and inputs.
+"""Speed of the model's parts, compared with plain transformers on the same weights and inputs.
 
-    python benchmarks/model.py --repeats 1 --layers 2     # a try, about a minute
+    python benchmarks/model.py --repeats 1 --layers 2     # a quick run, about a minute
     python benchmarks/model.py                            # medians, some minutes
 
-Two peers, each in turn with ours, on one machine in one run:
+Two baselines, each in turn with ours, on one machine in one run:
 
-towers      `CLIPVisionModelWithProjection` called a frame at a time, and `WhisperModel` (which runs its decoder too)
-            called a clip at a time: a clip is a chunk of 30 s, as the published code has it, or a window of 5.12 s, one
-            feature. Ours takes the frames and the chunks of a video as a batch, and has no decoder.
-questions   `generate` called once a question, the video's features read anew each time, as the published evaluation
-            does. Ours computes what comes before the questions once (`longvale.evaluation.generation.prefix_cache`),
-            and answers them in batches. As many questions as an average video of the test split gives: 12 events,
-            each to be found and to be told, and one list of all.
+towers      `CLIPVisionModelWithProjection` called with one frame at a time, and `WhisperModel` (which also runs its
+            decoder) called with one clip at a time: a clip is a chunk of 30 s, as in the published code, or a window of
+            5.12 s, one feature. Ours takes the frames and the chunks of a video as a batch, and has no decoder.
+questions   `generate` called once per question, the video's features processed again each time, as in the published
+            evaluation. Ours computes the part before the questions once (`longvale.evaluation.generation.prefix_cache`)
+            and answers them in batches. There are as many questions as for an average video of the test split: 12
+            events, each with a grounding and a segment captioning question, and one dense captioning question.
 
-Weights are drawn; shapes are those of CLIP ViT-B/32, Whisper base and SmolLM2-135M with fewer layers (`--layers`), that
-change the times, not what they depend on. Printed are medians, the ratio, the growth of memory at the peak, and
-whether both gave the same.
+Weights are random; shapes are those of CLIP ViT-B/32, Whisper base and SmolLM2-135M with fewer layers (`--layers`),
+which changes the times, not what they depend on. Prints medians, the ratio, the growth of peak memory, and whether
+both results are the same.
 """
 
 import argparse
@@ -46,21 +46,21 @@ from longvale.models.processing_longvale import LongVALEProcessor
 from longvale.tasks import dense_captioning_question, grounding_question, segment_captioning_question
 
 FRAMES, SECONDS, EVENTS = 100, 120, 12
-#: Of an answer, on average: some 12 for an interval, 35 for a caption, 350 for the list of a video's events.
+#: Tokens of an answer, on average: some 12 for an interval, 35 for a caption, 350 for the list of a video's events.
 NEW_TOKENS = 36
 ASKED = [
     *(grounding_question(f"A dog barks at car number {i} while a bell rings.") for i in range(EVENTS)),
     *(segment_captioning_question(10.0 * i, 10.0 * i + 8, 120.0) for i in range(EVENTS)),
     dense_captioning_question(),
 ]
-#: Greedy answers of both must be the same words; features may differ by the order of float32 sums.
+#: Greedy answers of both must be identical; features may differ by the order of float32 sums.
 CLOSE = 1e-4
 
 
 def build(layers: int) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
-    """A model of the sizes named above."""
+    """Build a model of the sizes named above."""
     torch.manual_seed(0)
-    # The questions' words are tokens, as they are to a real tokenizer.
+    # The questions' words are single tokens, as with a real tokenizer.
     tokenizer = build_tokenizer([*sample_texts(200), *ASKED * 100])
     processor = LongVALEProcessor(CLIPImageProcessor(), WhisperFeatureExtractor(), tokenizer)
     config = LongVALEConfig(
@@ -83,7 +83,7 @@ def build(layers: int) -> tuple[LongVALEForConditionalGeneration, LongVALEProces
 
 
 def towers(model: LongVALEForConditionalGeneration, processor: LongVALEProcessor) -> list[tuple[str, Any, Any]]:
-    """Name, peer, ours: functions that give features of a video's frames and of its sound."""
+    """Return (name, baseline, ours): functions that compute features of a video's frames and of its audio."""
     rng = np.random.default_rng(0)
     sound = rng.normal(0, 0.1, SECONDS * 16_000).astype(np.float32)
     frames = torch.from_numpy(rng.normal(size=(1, FRAMES, 3, 224, 224)).astype(np.float32))
@@ -125,9 +125,9 @@ def towers(model: LongVALEForConditionalGeneration, processor: LongVALEProcessor
 
 
 def questions(model: LongVALEForConditionalGeneration, processor: LongVALEProcessor) -> tuple[str, Any, Any]:
-    """Name, peer, ours: functions that give the answers to the questions about a video."""
+    """Return (name, baseline, ours): functions that answer the questions about a video."""
     rng = np.random.default_rng(1)
-    # A video of 232 s, as long as one of the test split on average: a sound and a speech feature each 5.12 s.
+    # A video of 232 s, the average length in the test split: one audio and one speech feature per 5.12 s.
     sizes = {"visual": (100, 768), "audio": (46, 768), "speech": (46, 512)}
     features = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
     return (
@@ -138,7 +138,7 @@ def questions(model: LongVALEForConditionalGeneration, processor: LongVALEProces
 
 
 def measure(run: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds, MB of memory at the peak beyond what there was, and the result."""
+    """Return seconds, MB of peak memory beyond the memory before, and the result."""
     before = _reset_peak()
     start = time.perf_counter()
     with torch.inference_mode():
@@ -149,7 +149,7 @@ def measure(run: Callable[[], Any]) -> tuple[float, float, Any]:
 def _reset_peak() -> float:
     status = Path("/proc/self/clear_refs")
     if status.exists():
-        status.write_text("5")  # the peak begins anew: man 5 proc
+        status.write_text("5")  # resets the peak: man 5 proc
     return _memory("VmRSS")
 
 

@@ -1,12 +1,12 @@
-"""An extraction that is killed again and again: does every good video end with exactly one right set of files?
+"""Repeatedly killed extraction: does every valid video end with exactly one correct set of files?
 
     python benchmarks/soak.py                 # 500 videos, some minutes
-    python benchmarks/soak.py --videos 40     # a try
+    python benchmarks/soak.py --videos 40     # a quick run
 
-Tiny videos, one in ten broken (empty, cut, random bytes, a text), are extracted by `longvale features` with two worker
-processes. At random moments a worker, or the run itself, is killed with SIGKILL; a run that was killed is started
-again, until one ends by itself. Exits with 1, naming what is wrong, if a file is missing, wrong or left over, or if the
-manifest has not one line a video.
+Tiny videos, one in ten broken (empty, truncated, random bytes, a text), are extracted by `longvale features` with two
+worker processes. At random moments a worker, or the run itself, is killed with SIGKILL; a killed run is started again,
+until one ends by itself. Exits with 1, listing the errors, if a file is missing, wrong or left over, or if the manifest
+does not have exactly one line per video.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-#: Different videos; the others are copies of them under other names.
+#: Number of different videos; the others are copies of them under other names.
 KINDS = 8
 
 
@@ -49,7 +49,7 @@ def write_video(path: Path, seed: int) -> None:
 
 
 def make_corpus(folder: Path, count: int, rng: random.Random) -> tuple[dict[str, int], set[str]]:
-    """Write videos; returns the kind of each good one, and the ids of the broken ones."""
+    """Write videos; return the kind of each valid one, and the ids of the broken ones."""
     folder.mkdir()
     kinds = []
     for seed in range(KINDS):
@@ -70,7 +70,7 @@ def make_corpus(folder: Path, count: int, rng: random.Random) -> tuple[dict[str,
 
 
 def workers_of(session: int) -> list[int]:
-    """Processes of the run's session that have no children: its workers."""
+    """Return the processes of the run's session that have no children: its workers."""
     parents, found = set(), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -85,7 +85,7 @@ def workers_of(session: int) -> list[int]:
 
 
 def kill_at_random(process: subprocess.Popen, output: Path, rng: random.Random, left: dict[str, int]) -> None:
-    """Once something new is there, wait a moment, and kill; again and again while the run lives."""
+    """Wait for a new file and a random moment, then kill; repeat while the run is alive."""
     while process.poll() is None and any(left.values()):
         known = len(list(output.rglob("*.npy")))
         while process.poll() is None and len(list(output.rglob("*.npy"))) == known:
@@ -103,7 +103,7 @@ def kill_at_random(process: subprocess.Popen, output: Path, rng: random.Random, 
 
 
 def check(output: Path, good: dict[str, int], broken: set[str]) -> list[str]:
-    """What is wrong with the output, a line each."""
+    """Return the errors in the output, one line each."""
     wrong = [f"left over: {path}" for path in output.rglob("*") if path.is_file() and ".tmp" in path.name]
     lines = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
     records = {record["video_id"]: record for record in lines}
@@ -125,7 +125,7 @@ def check(output: Path, good: dict[str, int], broken: set[str]) -> list[str]:
                 wrong.append(f"{path}: is not what the manifest says")
                 continue
             values = np.load(path, allow_pickle=False)
-            # Copies of one video have the same features, whatever was killed while they were made.
+            # Copies of one video have the same features, even if processes were killed meanwhile.
             expected = first.setdefault((folder, kind), values)
             if values.shape != expected.shape or np.abs(values - expected).max() > 1e-5:
                 wrong.append(f"{path}: differs from those of other copies of its video")

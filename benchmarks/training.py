@@ -1,13 +1,13 @@
-"""How fast a training step is, beside a plain loop.
+"""Speed of a training step, compared with a plain loop.
 
     python benchmarks/training.py                    # some three minutes on two cores
 
-Both train the same small model (2 layers, 64 wide, 32,000 words) on the same steps of the same dialogues, whose
-lengths are like those of the released ones at a quarter of their length (these do not fit a benchmark on a CPU). The
-plain loop pads every batch to its longest dialogue and computes the logits of all positions, as `model(**batch).loss`
-does; ours is the trainer of `recipes/sft.py`. They run in turns, each in its own process. It prints tokens a second
-(padding not counted; seconds of the thread that computes, so that other work on the machine does not count) and
-peak memory of both, the ratio, and how far the losses are from each other.
+Both train the same small model (2 layers, 64 wide, 32,000 words) on the same steps of the same dialogues, whose lengths
+are a quarter of those of the released ones (which do not fit a benchmark on a CPU). The plain loop pads every batch to
+its longest dialogue and computes the logits of all positions, as `model(**batch).loss` does; ours is the trainer of
+`recipes/sft.py`. They run in turns, each in a separate process. Prints tokens per second (without padding; seconds are
+CPU time of the process, so that other work on the machine does not count) and peak memory of both, the ratio, and the
+difference of the losses.
 """
 
 import argparse
@@ -24,15 +24,15 @@ import numpy as np
 
 STEPS, STEP_ROWS, BATCH_ROWS, WARM_UP = 3, 32, 4, 1
 WIDTH = 64
-#: Shares of the published lengths: features of a video and words of a dialogue.
+#: Scale of the published lengths: features of a video and events of a dialogue.
 SCALE = 0.25
 
 
 def make_data(folder: Path, rows: int, seed: int = 0) -> None:
-    """Dialogues of boundary perception with features of random numbers, in the official formats.
+    """Write boundary-perception dialogues with random features, in the official formats.
 
-    Seconds and events a video and the share of dense captioning are those published (549 h in 8,411 videos of 30 to
-    600 s, 12.6 events each, 20%); words a caption are not published and taken as 45.
+    Duration and events per video and the share of dense captioning are those published (549 h in 8,411 videos of 30 to
+    600 s, 12.6 events each, 20%); the number of words per caption is not published and taken as 45.
     """
     from longvale.data.dialogues import boundary_dialogue, save_dialogues
     from longvale.events import Annotation, Event
@@ -58,7 +58,7 @@ def make_data(folder: Path, rows: int, seed: int = 0) -> None:
 
 
 def make_model(folder: Path) -> None:
-    """An untrained model with a vocabulary of the published size; a word is a token."""
+    """Write an untrained model with a vocabulary of the published size; each word is a token."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import CLIPImageProcessor, LlamaConfig, PreTrainedTokenizerFast, WhisperFeatureExtractor
@@ -90,7 +90,7 @@ def make_model(folder: Path) -> None:
 
 
 def run(kind: str, folder: Path) -> dict:
-    """Train STEPS steps by one of the two; the first ones are not timed."""
+    """Train STEPS steps by one of the two ways; the first ones are not timed."""
     import torch
 
     from longvale.checkpoints.loading import load_checkpoint
@@ -128,10 +128,10 @@ def run(kind: str, folder: Path) -> dict:
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         return result(tokens, times, [float(loss) for loss in losses], peak_memory_gib())
 
-    # The same adapter, dialogues and order; what differs is the loop.
+    # The same adapter, dialogues and order; only the loop differs.
     plain = trainer.model.train()
     base = plain.get_base_model()
-    base.__dict__.pop("forward")  # the head of the trainer, which is not part of a plain loop
+    base.__dict__.pop("forward")  # the trainer's head, which is not part of a plain loop
     optimizer = torch.optim.AdamW([p for p in plain.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.0)
     batches = iter(trainer.get_train_dataloader())
     for _ in range(STEPS):

@@ -1,4 +1,6 @@
-"""Experiments on what the parts of the system are worth; each writes table.md, result.json and a plot (PNG, SVG).
+"""Experiments that measure the effect of the parts of the system.
+
+Each writes table.md, result.json and a plot (PNG, SVG):
 
     python recipes/experiments.py alignment  demo/model       --data demo/corpus --output outputs/alignment
     python recipes/experiments.py modalities demo/model       --data demo/corpus --output outputs/modalities
@@ -6,8 +8,8 @@
     python recipes/experiments.py captions   demo/models/base --data demo/corpus --output outputs/captions \
         --sft "--max_steps 40 --per_device_train_batch_size 8 --effective_batch_size 8 --learning_rate 1e-3"
 
-For the real data give its folder and `--features`, and for `boundary` and `captions` the configurations of the recipes
-(`--config bp-7k.yaml --second it-25k.yaml`). What is tuned or answered already in the output folder is not done again.
+For real data, set its folder and `--features`, and for `boundary` and `captions` the configurations of the recipes
+(`--config bp-7k.yaml --second it-25k.yaml`). Models and answers that exist in the output folder are not made again.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Go on from a tuned model by reinforcement: of sampled answers, those that meet the annotation better are learned.
+"""Tune a trained model further by reinforcement learning: sampled answers with higher rewards become more likely.
 
     accelerate launch recipes/grpo.py --config recipes/configs/grpo.yaml \
         --model instruction --data_dir data --features_dir features/longvale --output_dir grpo
 
 The rewards are computed, not judged by a model: temporal IoU and format for grounding, F1 of the boundaries and SODA_c
-for dense captioning. Options, launch files, resuming and what `output_dir` holds are those of `recipes/sft.py`.
+for dense captioning. Options, launch files, resuming and the content of `output_dir` are those of `recipes/sft.py`.
 """
 
 import logging
@@ -31,12 +31,12 @@ def main() -> None:
 
 
 def train(held: ExitStack) -> None:
-    """The whole run; `held` ends with it."""
+    """Run the whole training; `held` keeps the lock until the end."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         (args,) = TrlParser(GRPOStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         if args.process_index == 0:
-            output = Path(args.output_dir).absolute()  # the lock is beside it: what is refused makes no folder
+            output = Path(args.output_dir).absolute()  # the lock is next to it: a refused run creates no folder
             held.enter_context(hold(output.parent, output.name, work=sys.argv[0], option="output_dir"))
         if finish(args):
             return
@@ -67,14 +67,14 @@ def train(held: ExitStack) -> None:
         if watch and checkpoint is None:
             history = [{"step": 0, **start}, *history]
         save_history(history, args.output_dir)
-        merge_and_save(model, processor, args.output_dir)  # the last thing: a run that has merged is finished
+        merge_and_save(model, processor, args.output_dir)  # the last step: a run that has merged is finished
         if measured := [entry for entry in history if "grounding_miou" in entry]:
             print(f"after step {measured[-1]['step']}: {describe(measured[-1])}", flush=True)
         print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
 
 
 def describe(measured: dict[str, float]) -> str:
-    """A measurement of [`GroundingWatch`] in words."""
+    """Format a measurement of [`GroundingWatch`] as text."""
     return f"grounding mIoU {measured['grounding_miou']:.4f}, {measured['grounding_parsed']:.1%} of the answers parsed"
 
 

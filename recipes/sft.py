@@ -1,19 +1,19 @@
-"""Tune a LongVALE model: one stage, from a checkpoint to the merged checkpoint of the next.
+"""Tune a LongVALE model: one stage, from a checkpoint to the merged checkpoint for the next stage.
 
     accelerate launch recipes/sft.py --config recipes/configs/boundary_perception.yaml \
         --model vicuna-with-projectors --data_dir data --features_dir features --output_dir boundary_perception
     accelerate launch recipes/sft.py --config recipes/configs/instruction.yaml \
         --model boundary_perception --data_dir data --features_dir features --output_dir instruction
 
-`accelerate launch --config_file recipes/accelerate/FILE` chooses the machine: one CPU, one GPU, several. Every option
-of the YAML files can be given on the command line too; `--help` lists all.
+`accelerate launch --config_file recipes/accelerate/FILE` selects the hardware: one CPU, one GPU, several. Every option
+of the YAML files can also be given on the command line; `--help` lists all.
 
-The same command again resumes a run that was stopped from its last whole checkpoint, and changes nothing of one that is
-finished: `--overwrite true` trains from the beginning, `--resume_from_checkpoint output_dir/checkpoint-N --max_steps M`
-continues with more steps.
+The same command resumes a stopped run from its last complete checkpoint, and changes nothing if the run is finished:
+`--overwrite true` trains from the beginning, `--resume_from_checkpoint output_dir/checkpoint-N --max_steps M` continues
+with more steps.
 
-`output_dir` is then a checkpoint that `from_pretrained` loads, and holds the adapter alone in `adapter/`, the losses in
-`log_history.json`, and the trainer's last checkpoints.
+Afterwards `output_dir` is a checkpoint that `from_pretrained` loads, and contains the adapter alone in `adapter/`, the
+losses in `log_history.json`, and the trainer's last checkpoints.
 """
 
 import json
@@ -47,12 +47,12 @@ def main() -> None:
 
 
 def train(held: ExitStack) -> None:
-    """The whole run; `held` ends with it."""
+    """Run the whole training; `held` keeps the lock until the end."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         (args,) = TrlParser(SFTStageConfig).parse_args_and_config(recipe_arguments(sys.argv[1:]))
         if args.process_index == 0:
-            output = Path(args.output_dir).absolute()  # the lock is beside it: what is refused makes no folder
+            output = Path(args.output_dir).absolute()  # the lock is next to it: a refused run creates no folder
             held.enter_context(hold(output.parent, output.name, work=sys.argv[0], option="output_dir"))
         if finish(args):
             return
@@ -67,7 +67,7 @@ def train(held: ExitStack) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except FloatingPointError as error:
-        print(f"\nerror: {error}", file=sys.stderr)  # on a line of its own, after the progress bar
+        print(f"\nerror: {error}", file=sys.stderr)  # on a separate line, after the progress bar
         sys.exit(1)
     model = trained_adapter(trainer)
     if trainer.is_world_process_zero():
@@ -76,12 +76,12 @@ def train(held: ExitStack) -> None:
             with atomic_write(Path(args.output_dir) / "profile.json") as file:
                 json.dump({"steps": trainer.state.global_step, "seconds": trainer.profile.seconds}, file, indent=1)
             print(format_profile(trainer.profile.seconds, trainer.state.global_step), flush=True)
-        merge_and_save(model, processor, args.output_dir)  # the last thing: a run that has merged is finished
+        merge_and_save(model, processor, args.output_dir)  # the last step: a run that has merged is finished
         print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
 
 
 def set_up(args: SFTStageConfig) -> "tuple[StageTrainer, LongVALEProcessor]":
-    """Load the model and the data of a stage; whatever is wrong with them is told here, before any training."""
+    """Load the model and the data of a stage; errors in them are reported here, before any training."""
     model, processor = load_checkpoint(
         args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
     )
@@ -95,7 +95,7 @@ def set_up(args: SFTStageConfig) -> "tuple[StageTrainer, LongVALEProcessor]":
 
 
 def describe(trainer: StageTrainer, checkpoint: str | None) -> str:
-    """What is about to happen, in one paragraph."""
+    """Describe the run that is about to start, in one paragraph."""
     args, trained = trainer.args, sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     batch = args.world_size * args.per_device_train_batch_size * args.gradient_accumulation_steps
     source = "composed anew" if args.mosaic else "streamed" if args.streaming else "stored"

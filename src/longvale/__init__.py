@@ -1,7 +1,7 @@
-"""longvale: videos that are seen, heard and spoken.
+"""longvale: understanding of long videos by vision, audio and speech.
 
-Importing it teaches `datasets.load_dataset` the name "longvale" and the Auto classes of transformers its models, and
-does nothing else.
+Importing it registers the name "longvale" with `datasets.load_dataset` and our models with the Auto classes of
+transformers, and does nothing else.
 """
 
 from . import auto as _auto

@@ -1,4 +1,4 @@
-"""`python -m longvale`."""
+"""Entry point of `python -m longvale`."""
 
 from longvale.cli import main
 

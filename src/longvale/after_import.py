@@ -1,4 +1,4 @@
-"""Something to be done once a module has been imported, whoever imports it.
+"""Callbacks that run once a module has been imported, by any code.
 
 Registering with a library means importing it, and most uses of longvale need neither `datasets` nor `transformers`.
 """
@@ -15,11 +15,11 @@ from typing import Any
 
 
 def after_import(names: Collection[str], callback: Callable[[], None]) -> None:
-    """Run `callback` each time one of these modules has been imported from now on; asking for it again changes nothing.
+    """Run `callback` each time one of these modules has been imported from now on; repeated registration has no effect.
 
     Args:
-        names: of modules, in full.
-        callback: takes nothing; what it raises is raised by the import.
+        names: full names of modules.
+        callback: takes no arguments; an exception in it is raised by the import.
 
     Example:
         >>> after_import(["this"], lambda: print("Now you know."))
@@ -30,7 +30,7 @@ def after_import(names: Collection[str], callback: Callable[[], None]) -> None:
 
 
 class _AfterImport(MetaPathFinder):
-    """Other imports go their way."""
+    """Finder that runs the callback after the import of a watched module; other imports are not affected."""
 
     def __init__(self, names: frozenset[str], callback: Callable[[], None]) -> None:
         self.names = names

@@ -1,9 +1,9 @@
-"""Makes the Auto classes of transformers know our models once longvale is imported.
+"""Registration of our models with the Auto classes of transformers when longvale is imported.
 
 Registering needs transformers' auto modules, which take seconds to import, and most uses of longvale need none of them.
-So each registration waits until the auto module that it belongs to is imported, whoever imports it. Models and
-processors are registered by name and imported when they are first used: at that moment the importing module may be half
-done, and those who load other models shall not pay for ours.
+So each registration waits until its auto module is imported, by any code. Models and processors are registered by name
+and imported when first used: at registration the importing module may be half initialized, and code that loads other
+models should not pay for importing ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGVALE = (f"{_MODELS}.configuration_longvale", "LongVALEConfig")
 _BEATS = (f"{_MODELS}.configuration_beats", "BeatsConfig")
 _GENERATION = (f"{_MODELS}.modeling_longvale", "LongVALEForConditionalGeneration")
 
-#: (module and name of an Auto class), configuration, (module and name of the class that it gives).
+#: (module and name of an Auto class), configuration, (module and name of the class that it returns).
 _REGISTRATIONS = (
     ((f"{_AUTO}.configuration_auto", "AutoConfig"), _LONGVALE, _LONGVALE),
     ((f"{_AUTO}.configuration_auto", "AutoConfig"), _BEATS, _BEATS),
@@ -48,14 +48,14 @@ _REGISTRATIONS = (
     ),
 )
 
-#: Modules after which something can be registered.
+#: Modules whose import may allow a registration.
 _WATCHED = frozenset(module for auto, config, _ in _REGISTRATIONS for module, _ in (auto, config))
 
 
 def register() -> None:
-    """Register our classes with the auto modules that are imported, and with the others when they are.
+    """Register our classes with the auto modules that are imported, and with the others once they are imported.
 
-    Doing it again changes nothing.
+    Repeated calls change nothing.
 
     Example:
         >>> register()
@@ -72,7 +72,7 @@ def _register_available() -> None:
         auto = getattr(sys.modules.get(auto_module), auto_name, None)
         if auto is None:
             continue
-        # None while that very module is being imported: this function runs again when it is done.
+        # None while that module itself is being imported: this function runs again afterwards.
         config = getattr(import_module(config_module), config_name, None)
         if config is None:
             continue
@@ -83,7 +83,7 @@ def _register_available() -> None:
 
 
 class _Lazy(type):
-    """Metaclass of stand-ins, which have a class's name and module, and else look everything up on the class itself."""
+    """Metaclass of lazy classes: each has a class's name and module and looks up the rest on the class itself."""
 
     def load(cls) -> type:
         return getattr(import_module(cls.__module__), cls.__name__)
@@ -103,5 +103,5 @@ class _Lazy(type):
 
 @cache
 def _lazy_class(module: str, name: str, config: type) -> type:
-    # `config_class` is here because registering asks for it.
+    # `config_class` is here because `register` reads it.
     return _Lazy(name, (), {"__module__": module, "__qualname__": name, "config_class": config})

@@ -1,8 +1,8 @@
 """One client for language models behind OpenAI-compatible servers and Hugging Face's inference providers.
 
-The only module that knows the HTTP library (httpx2, which huggingface_hub depends on). `InferenceClient` is not used:
-its timeout is per read, so that a server that sends a byte per second is waited for without end; it reads replies of
-any size; and it sends the Hub's token to every server unless it is given another.
+The only module that uses the HTTP library (httpx2, which huggingface_hub depends on). `InferenceClient` is not used:
+its timeout is per read, so a server that sends a byte per second never times out; it reads replies of any size; and it
+sends the Hub's token to every server unless it is given another.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ from .events import Seconds
 
 Message = Mapping[str, Any]
 
-#: OpenAI-compatible address of the inference providers, the one that `InferenceClient(provider="auto")` asks.
+#: OpenAI-compatible address of the inference providers, the one that `InferenceClient(provider="auto")` uses.
 PROVIDERS_URL = "https://router.huggingface.co/v1"
 
-#: Longest answer in tokens where neither chat nor caller says.
+#: Longest answer in tokens where neither the chat nor the caller sets a limit.
 MAX_TOKENS = 512
 
-#: Statuses of servers that do not know `response_format` or the schema in it.
+#: Statuses of servers that do not support `response_format` or the schema in it.
 _NO_SCHEMA = frozenset({400, 404, 415, 422, 501})
-#: Longest wait between two attempts, and the longest that a server may ask for by Retry-After.
+#: Longest wait between two attempts, and the longest that a server may request by Retry-After.
 _MAX_BACKOFF_S, _MAX_RETRY_AFTER_S = 60.0, 300.0
-#: Longest wait for a connection.
+#: Connection timeout.
 _CONNECT_S = 30.0
-#: A reply is a text of some thousand tokens; what is longer is not one.
+#: A reply is a text of some thousand tokens; a longer body is not a valid reply.
 _MAX_REPLY_BYTES = 8 * 2**20
 _MAX_REDIRECTS = 5
 
 
 class Chat(Protocol):
-    """Answers messages: [`ChatClient`], or a model that is loaded here."""
+    """Callable that answers messages: [`ChatClient`], or a local model."""
 
     name: str
 
     def __call__(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int | None = None
     ) -> str:
-        """The answer without the model's reasoning.
+        """Return the answer without the model's reasoning.
 
         Args:
             messages: `{"role": ..., "content": ...}`.
             schema: JSON schema that the answer should follow, where it can be enforced.
-            max_tokens: longest answer, reasoning included, unless the chat was made with a limit of its own.
+            max_tokens: longest answer, reasoning included, unless the chat was made with its own limit.
 
         Raises:
             ServerError: if a server gives no answer.
@@ -73,13 +73,13 @@ class Chat(Protocol):
 
 
 class Patience:
-    """Counts answers that cannot be used, and ends a run that gets one after the other.
+    """Counter of unusable answers that ends a run after several in a row.
 
     Args:
-        in_a_row: so many end the run.
+        in_a_row: number of consecutive unusable answers that ends the run.
 
     Attributes:
-        reasons: of all that could not be used.
+        reasons: of all unusable answers.
 
     Raises:
         ValueError: if `in_a_row` is below 1.
@@ -98,11 +98,11 @@ class Patience:
         self.in_a_row, self.reasons, self._row = in_a_row, [], 0
 
     def used(self) -> None:
-        """Note an answer that could be used."""
+        """Record a usable answer."""
         self._row = 0
 
     def refused(self, reason: str) -> None:
-        """Note one that could not.
+        """Record an unusable answer.
 
         Raises:
             NoAnswer: after too many in a row, with the last reason.
@@ -114,28 +114,28 @@ class Patience:
 
 
 class ChatClient:
-    """Asks a model of a server, greedily.
+    """Client that sends messages to a model on a server and decodes greedily.
 
-    The answer is there within `timeout_s` or not at all, however slowly it is sent. Trouble that may pass is asked
-    again, each time after twice as long or when the server says: no connection, one that breaks, HTTP 408, 425, 429 and
-    5xx as often as `retries` says; a server that is silent until the deadline, and a reply that is not a chat
-    completion, once. What is refused for good is not asked again.
+    The answer arrives within `timeout_s` or the call fails, however slowly the server sends. Temporary failures are
+    retried, each time after twice the wait or after the time that the server requests. A failed or broken connection
+    and HTTP 408, 425, 429 and 5xx are retried up to `retries` times. A server that is silent until the deadline, and a
+    reply that is not a chat completion, are retried once. Permanent refusals are not retried.
 
-    Servers are sent `token` and nothing else; it does not follow a redirect to another host. Only Hugging Face's
-    inference providers get the token of the Hub.
+    Servers are sent `token` and no other token; it is not sent to another host after a redirect. Only Hugging Face's
+    inference providers get the Hub's token.
 
     Args:
-        model: its name as the server knows it, or a Hub id.
-        base_url: of the server, such as "http://127.0.0.1:8000/v1"; None asks Hugging Face's inference providers.
-        token: of the server, if it wants one.
-        max_tokens: longest answer, reasoning included; None leaves it to each call, 512 where that does not say.
+        model: its name on the server, or a Hub id.
+        base_url: of the server, for example "http://127.0.0.1:8000/v1"; None for Hugging Face's inference providers.
+        token: of the server, if it requires one.
+        max_tokens: longest answer, reasoning included; None leaves it to each call, 512 where that does not set it.
         timeout_s: deadline of a whole answer in seconds.
-        retries: how often to ask again.
+        retries: maximum number of retries.
         backoff_s: seconds before the second attempt; doubles each time, up to 60.
-        sleep: waits; tests give another.
+        sleep: function that waits; tests replace it.
 
     Raises:
-        ValueError: if the URL is not one of HTTP, or the token has characters that no token has.
+        ValueError: if the URL is not an HTTP URL, or the token has characters that are not allowed in tokens.
 
     Example:
         >>> chat = ChatClient("Qwen/Qwen3-4B", "http://127.0.0.1:8000/v1")
@@ -173,12 +173,13 @@ class ChatClient:
 
         Args:
             messages: `{"role": ..., "content": ...}`.
-            schema: JSON schema of the answer; a server that refuses schemas is asked without, and the caller checks.
-            max_tokens: longest answer, reasoning included, unless the client was made with a limit of its own.
+            schema: JSON schema of the answer; if the server refuses schemas, the request is repeated without it, and
+                the caller checks the answer.
+            max_tokens: longest answer, reasoning included, unless the client was made with its own limit.
 
         Raises:
             NoAnswer: if the model wrote no answer.
-            ServerError: if the server cannot be reached, refuses, or replies something else than an answer.
+            ServerError: if the server cannot be reached, refuses, or its reply is not an answer.
         """
         body = {
             "model": self.model,
@@ -218,7 +219,7 @@ class ChatClient:
             self._sleep(wait * (1 + 0.1 * random.random()))
 
     def _headers(self) -> dict[str, str]:
-        """Headers of a request; compression is not asked for, so that the size of a reply is what is sent."""
+        """Return the request headers; compression is not requested, so that the size of a reply is the size sent."""
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -242,7 +243,7 @@ class _Refused(ServerError):
 
 
 def limit_note(max_tokens: int | None) -> str:
-    """A limit that was asked for, as a part of a chat's name: names identify what is done already.
+    """Return a requested limit as a part of a chat's name: names identify finished work.
 
     Example:
         >>> limit_note(64), limit_note(None)
@@ -255,7 +256,7 @@ def limit_note(max_tokens: int | None) -> str:
 
 
 def _completions_url(base_url: str) -> str:
-    """Where chat completions are: `/v1` is added where no version is in the path."""
+    """Return the URL of chat completions: `/v1` is added if the path contains no version."""
     parts = urlsplit(base_url)
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):
@@ -265,7 +266,7 @@ def _completions_url(base_url: str) -> str:
 
 
 def _without_secrets(base_url: str) -> str:
-    """The URL as it may be printed and logged: without user, password and query.
+    """Return the URL for printing and logging: without user, password and query.
 
     Raises:
         ValueError: if it is not an HTTP URL.
@@ -285,7 +286,7 @@ def _without_secrets(base_url: str) -> str:
 
 
 def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
-    """Send a request from a thread that may run an event loop of its own, such as a notebook's."""
+    """Send a request from a thread that may run its own event loop, such as a notebook's."""
     future = asyncio.run_coroutine_threadsafe(_exchange(url, content, headers, timeout_s), _loop())
     try:
         return future.result()
@@ -297,13 +298,13 @@ def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Secon
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The event loop of all requests, in a thread of its own: a deadline of asyncio ends whatever a server does."""
+    """Return the event loop of all requests, in its own thread, so that asyncio's deadline always ends a request."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="chat-client", daemon=True).start()
     return loop
 
 
-if hasattr(os, "register_at_fork"):  # the thread is not in the child
+if hasattr(os, "register_at_fork"):  # the thread does not exist in the child
     os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
@@ -334,7 +335,7 @@ async def _exchange(url: str, content: bytes, headers: Mapping[str, str], timeou
 
 
 def _redirected(response: Any, headers: dict[str, str]) -> Any:
-    """The next address; the token is dropped where it is of another host."""
+    """Return the redirect's address; the token is dropped if it is on another host."""
     url = response.url.join(response.headers["location"])
     if response.status_code == 303 or url.scheme not in ("http", "https") or response.url.scheme > url.scheme:
         raise Trouble(f"redirects to {brief(str(url))} (HTTP {response.status_code}); name that server if it is right")
@@ -357,7 +358,7 @@ async def _read(response: Any) -> bytes:
 
 @functools.cache
 def _certificates() -> Any:
-    """Certificates of the machine, read once: this takes some 20 ms."""
+    """Return the certificates of the machine, read once: this takes some 20 ms."""
     import httpx2
 
     return httpx2.create_ssl_context()

@@ -1,4 +1,4 @@
-"""What a server replied: the answer of a chat completion, or what is there instead. Pure; nothing is sent here."""
+"""Parsing of server replies: the answer of a chat completion, or the error. Pure functions; nothing is sent here."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from .events import Seconds
 from .io import parse_json
 from .reasoning import strip_reasoning
 
-#: Statuses below 500 after which the same question may be asked again (RFC 9110, RFC 8470, RFC 6585).
+#: Statuses below 500 after which the same request may be retried (RFC 9110, RFC 8470, RFC 6585).
 _TRY_AGAIN = frozenset({408, 425, 429})
 
-#: Ends a message about trouble that passes.
+#: End of a message about temporary failures.
 RESUME = "; start the server and run the same command again: it resumes"
 _LONGER = "; raise the longest answer (--max-tokens, --max-new-tokens or --judge-max-tokens)"
-#: Of a model, here or on a server, that was cut off while it was thinking.
+#: Message for a model, local or on a server, that was cut off during its reasoning.
 ONLY_REASONING = f"only reasoning and no answer{_LONGER}, or turn its reasoning off"
 _NOT_A_COMPLETION = "; is it the URL of an OpenAI-compatible server, such as http://HOST:8000/v1?"
 
 
 class ServerError(ConnectionError):
-    """A server that gives no answer. What was done before is kept, and the same command resumes."""
+    """A server gives no answer. Earlier results are kept, and the same command resumes."""
 
 
 class NoAnswer(ServerError):
-    """A reply of a model that answered nothing: it was cut off while reasoning, or wrote no text."""
+    """A model's reply contains no answer: it was cut off during reasoning, or wrote no text."""
 
 
 class Trouble(Exception):
-    """What came instead of an answer, and how often and after which wait to ask again."""
+    """A failed request, with the number of retries and the wait before them."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Trouble(Exception):
 
 
 class Reply(NamedTuple):
-    """A whole reply; names of headers are looked up in lower case."""
+    """A complete reply; header names are looked up in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -61,7 +61,7 @@ def read_completion(reply: Reply) -> str:
     """Read the answer of a reply, without reasoning.
 
     Raises:
-        Trouble: saying what is there instead.
+        Trouble: if the reply contains no answer; the message describes the reply.
 
     Example:
         >>> read_completion(Reply(200, {}, b'{"choices": [{"message": {"content": "<think>Hm</think>A bell."}}]}'))
@@ -114,7 +114,7 @@ def _no_answer(reason: str, remedy: str = "", retries: int = 0) -> Trouble:
 
 
 def _joined(parts: Sequence[Any]) -> str | None:
-    """The text of content in parts; None where no part is text."""
+    """Return the text of content in parts; None if no part is text."""
     spoken = [p.get("text") if isinstance(p, Mapping) and p.get("type", "text") == "text" else p for p in parts]
     texts = [text for text in spoken if isinstance(text, str)]
     return "".join(texts) if texts else None
@@ -125,7 +125,7 @@ def _malformed(reason: str) -> Trouble:
 
 
 def _refusal(status: int | None, message: str, headers: Mapping[str, str]) -> Trouble:
-    """Trouble that passes, or that asking again does not help."""
+    """Return a temporary failure, or a permanent refusal, depending on the status."""
     reason = " ".join(part for part in ("" if status is None else f"HTTP {status}", message) if part) or "an error"
     if status is not None and (status in _TRY_AGAIN or (500 <= status < 600 and status != 501)):
         return Trouble(reason, retries=math.inf, wait_s=retry_after(headers), remedy=RESUME, status=status)
@@ -133,7 +133,7 @@ def _refusal(status: int | None, message: str, headers: Mapping[str, str]) -> Tr
 
 
 def _error_of(body: bytes) -> str:
-    """What a body says is wrong, in a line."""
+    """Return the error message of a body, on one line."""
     text = body[:4096].decode(errors="replace")
     try:
         value = parse_json(body)
@@ -146,16 +146,16 @@ def _error_of(body: bytes) -> str:
 
 
 def brief(text: str) -> str:
-    """A line of at most 200 characters that a terminal can print."""
+    """Return a line of at most 200 printable characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:200]
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> Seconds:
-    """Read the seconds that a server asks to wait, 0 where it does not say (RFC 9110, 10.2.3).
+    """Read the seconds that a server requests to wait, 0 if it sets none (RFC 9110, 10.2.3).
 
     Args:
         headers: of the reply; `retry-after` is a number of seconds or a date.
-        now: default the time of this machine.
+        now: default the current time of this machine.
 
     Example:
         >>> retry_after({"retry-after": "7"}), retry_after({"retry-after": "soon"})

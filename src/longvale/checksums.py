@@ -1,4 +1,4 @@
-"""What files are by their content: the identity of one file, and `SHA256SUMS`, the checksums of a folder."""
+"""Content identity of files: an identifier of one file, and `SHA256SUMS`, the checksums of a folder."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from .io import atomic_write
 
-#: In the form that `sha256sum --check` reads.
+#: File in the format that `sha256sum --check` reads.
 CHECKSUMS_FILE = "SHA256SUMS"
 
-#: Not among the checksums: the card is a text that people go on writing.
+#: Files without a checksum: the card is a text that people keep editing.
 _NOT_SUMMED = (CHECKSUMS_FILE, "README.md")
 
-#: What [`file_identity`] reads of a large file: so many blocks of so many bytes. Smaller files are read whole.
+#: Number of blocks and bytes per block that [`file_identity`] reads of a large file. Smaller files are read whole.
 _BLOCKS, _BLOCK_BYTES = 16, 256 << 10
 
-#: Files that are identified at a time: enough to keep a network drive busy.
+#: Number of files that are identified in parallel: enough to keep a network drive busy.
 _AT_A_TIME = 8
 
 
 def file_identity(path: str | os.PathLike) -> str:
-    """Identify a file by its content, whatever its name, its folder and its times are.
+    """Identify a file by its content, independent of its name, folder and times.
 
-    Up to 4 MB all bytes count. Of a larger file its size counts, and 16 blocks of 256 kB at even distances, the first
-    and the last bytes among them. Another recording, cut or encoding differs in all of these; what is missed is a
-    change in place that keeps the size and lies between the blocks.
+    Up to 4 MB all bytes are read. For a larger file, its size and 16 blocks of 256 kB at equal distances are used,
+    including the first and the last bytes. Another recording, cut or encoding differs in all of these. A change in
+    place that keeps the size and lies between the blocks is not detected.
 
     Args:
         path: of the file.
@@ -48,7 +48,7 @@ def file_identity(path: str | os.PathLike) -> str:
         '17-33a8bdeb13b9ea61'
     """
     digest = hashlib.sha256()
-    if not os.path.isfile(path):  # a pipe would be waited for
+    if not os.path.isfile(path):  # reading a pipe would block
         raise FileNotFoundError(errno.ENOENT, "no such file", os.fspath(path))
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -62,16 +62,16 @@ def file_identity(path: str | os.PathLike) -> str:
 
 
 def identities(paths: Mapping[str, Path]) -> dict[str, str]:
-    """Identify several files at a time; those that cannot be read are left out.
+    """Identify several files in parallel; those that cannot be read are left out.
 
     Args:
-        paths: by whatever names them.
+        paths: by any key.
     """
 
     def identify(path: Path) -> str | None:
         try:
             return file_identity(path)
-        except OSError:  # reading it will say what is wrong
+        except OSError:  # reading it later reports the error
             return None
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -80,7 +80,7 @@ def identities(paths: Mapping[str, Path]) -> dict[str, str]:
 
 
 def file_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a whole file.
+    """Return the SHA-256 of a whole file.
 
     Raises:
         OSError: if the file cannot be read.
@@ -90,17 +90,17 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write `SHA256SUMS` of all files in a folder and below it, without the card."""
+    """Write `SHA256SUMS` of all files in a folder and its subfolders, without hidden files and the card."""
     with atomic_write(folder / CHECKSUMS_FILE) as file:
         file.writelines(f"{digest}  {name}\n" for name, digest in _digests(folder).items())
 
 
 def read_checksums(folder: str | os.PathLike) -> dict[str, str]:
-    """Digests by name, as a folder's `SHA256SUMS` lists them.
+    """Read the digests by name from a folder's `SHA256SUMS`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming the line that is none of a checksum.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if a line is not a checksum; the message names it.
     """
     path = Path(folder, CHECKSUMS_FILE)
     listed: dict[str, str] = {}
@@ -113,10 +113,10 @@ def read_checksums(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def changed_files(folder: str | os.PathLike) -> list[str]:
-    """What is wrong with a folder by its `SHA256SUMS`: a line about each file that is missing, changed or not listed.
+    """Compare a folder with its `SHA256SUMS`: return one line per file that is missing, changed or not listed.
 
     Raises:
-        FileNotFoundError, ValueError: as [`read_checksums`].
+        FileNotFoundError, ValueError: as in [`read_checksums`].
     """
     listed, found = read_checksums(folder), _digests(Path(folder))
     faults = []

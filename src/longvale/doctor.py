@@ -1,4 +1,4 @@
-"""What this machine has for longvale, and what is missing for what."""
+"""Checks of this machine: packages, devices, codecs and caches that longvale uses, and what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Section: TypeAlias = Literal["packages", "devices", "media", "caches"]
 State: TypeAlias = Literal["ok", "missing", "optional"]
 
-#: What each extra is for. Extras that stand here are reported, those for work on the library are not.
+#: Use of each extra. Extras in this table are reported, those for development of the library are not.
 EXTRAS = {
     "annotation": "longvale annotate",
     "app": "longvale app",
@@ -25,10 +25,10 @@ EXTRAS = {
     "voice": "longvale synthesize --voice espeak",
 }
 
-#: Decoders that videos are likely to need, and encoders of the synthetic corpus; any one of those together will do.
+#: Decoders that videos are likely to need, and encoders of the synthetic corpus; of each tuple any one is enough.
 DECODERS = (
     *((name,) for name in ("h264", "hevc", "vp9", "aac", "mp3", "opus", "vorbis", "amrnb")),
-    ("libdav1d", "libaom-av1"),  # FFmpeg's own of AV1 wants special hardware
+    ("libdav1d", "libaom-av1"),  # FFmpeg's own AV1 decoder requires special hardware
 )
 ENCODERS = (("libx264",), ("aac",))
 
@@ -38,11 +38,11 @@ class Finding:
     """One line of the report.
 
     Args:
-        section: where it stands.
-        name: what was looked for.
+        section: of the report.
+        name: of the checked item.
         value: what was found.
-        state: "missing" if the library cannot do its work without it, "optional" if only a part needs it.
-        remedy: what to do, or what the part is.
+        state: "missing" if the library does not work without it, "optional" if only a part needs it.
+        remedy: what to do, or which part needs it.
     """
 
     section: Section
@@ -53,7 +53,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at packages, devices, codecs and caches. Nothing is downloaded or written.
+    """Check packages, devices, codecs and caches. Nothing is downloaded or written.
 
     Example:
         >>> examine()[0].name
@@ -64,7 +64,7 @@ def examine() -> list[Finding]:
 
 
 def format_findings(findings: Iterable[Finding]) -> str:
-    """The report as text, a line a finding.
+    """Format the report as text, one line per finding.
 
     Example:
         >>> print(format_findings([Finding("media", "av", "16.0"), Finding("media", "trl", "-", "missing", "get it")]))
@@ -147,7 +147,7 @@ def _media() -> Iterator[Finding]:
     try:
         import av
     except (ImportError, OSError):
-        return  # told among the packages
+        return  # reported among the packages
     ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
     yield Finding("media", "libavcodec", ffmpeg)
     for kind, wanted in (("decoder", DECODERS), ("encoder", ENCODERS)):

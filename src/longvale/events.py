@@ -1,4 +1,4 @@
-"""Events and annotations: what the benchmark says happens in a video, and when.
+"""Events and annotations of the benchmark: what happens in a video, and when.
 
 The file format is the one that LongVALE published
 (``longvale-annotations-{training,eval}.json`` of ``ttgeng233/LongVALE`` on the Hub)::
@@ -35,7 +35,7 @@ RELATIONS = (
     "audio-only",
 )
 
-#: An event may end this much after the video's duration: published durations are rounded, boundaries are not.
+#: How much the end of an event may exceed the video's duration: published durations are rounded, boundaries are not.
 DURATION_TOLERANCE_S: Seconds = 0.5
 
 
@@ -44,16 +44,16 @@ class Event:
     """One row of the benchmark: something that happens from `start` to `end`, and its caption.
 
     Args:
-        start: begin of the event in seconds from the begin of the video.
+        start: start of the event in seconds from the start of the video.
         end: end of the event in seconds, after `start`.
-        caption: one sentence or more; may hold any characters.
-        modalities: the modalities in which the event can be perceived, in the order visual, audio, speech. Empty when
-            not known, as in the published files.
-        relation: how its modalities belong together, one of [`RELATIONS`], or None when not known.
+        caption: one sentence or more; may contain any characters.
+        modalities: the modalities in which the event can be perceived, in the order visual, audio, speech. Empty if not
+            known, as in the published files.
+        relation: how its modalities are related, one of [`RELATIONS`], or None if not known.
 
     Raises:
         ValueError: if a time is not a finite number, is negative, or the event does not end after it starts; if a
-            modality or the relation is not a known one.
+            modality or the relation is unknown.
 
     Example:
         >>> Event(4.7, 39.6, "A man speaks while a car passes.").length
@@ -85,7 +85,7 @@ class Event:
 
     @property
     def length(self) -> Seconds:
-        """Seconds from start to end."""
+        """Return the seconds from start to end."""
         return self.end - self.start
 
 
@@ -97,10 +97,10 @@ class Annotation:
         video_id: name of the video, without folder and suffix.
         duration: length of the video in seconds, above 0.
         events: what happens in it; may be empty.
-        extra: further fields of the file, kept as they are.
+        extra: other fields of the file, kept unchanged.
 
     Raises:
-        ValueError: if the id is empty or could leave a folder, the duration is not above 0, or an event ends more than
+        ValueError: if the id is empty or contains a path, the duration is not above 0, or an event ends more than
             [`DURATION_TOLERANCE_S`] after it.
 
     Example:
@@ -131,11 +131,12 @@ class Annotation:
         """Read one value of the official JSON.
 
         Args:
-            video_id: the key that `value` stands under.
+            video_id: the key of `value`.
             value: `{"duration": s, "timestamps": [[s, e], ...], "sentences": [...]}`; other fields are kept in `extra`.
 
         Raises:
-            ValueError: if a field is missing or of another form, naming it; and whatever the dataclasses refuse.
+            ValueError: if a field is missing or has another type, naming it; or if [`Event`] or [`Annotation`] refuses
+                a value.
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"must be an object with duration, timestamps and sentences, not {shorten(value)}")
@@ -162,7 +163,7 @@ class Annotation:
         return cls(video_id, value["duration"], tuple(events), extra)
 
     def to_official(self) -> dict[str, Any]:
-        """The value that stands under `video_id` in the official JSON; numbers are returned as they were read."""
+        """Return the value for `video_id` in the official JSON; numbers are returned as they were read."""
         return {
             "duration": self.duration,
             "timestamps": [[event.start, event.end] for event in self.events],
@@ -175,15 +176,15 @@ def load_annotations(path: str | os.PathLike) -> dict[str, Annotation]:
     """Read a file of annotations in the official JSON format.
 
     Args:
-        path: for instance `longvale-annotations-eval.json`.
+        path: for example `longvale-annotations-eval.json`.
 
     Returns:
         Annotations by video id, in the order of the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON, empty, names a video twice, or an annotation is refused; the message names file,
-            video, event and value.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not JSON, is empty, names a video twice, or an annotation is invalid; the message names
+            file, video, event and value.
     """
     path = Path(path)
     values = load_json(path)
@@ -201,11 +202,11 @@ def load_annotations(path: str | os.PathLike) -> dict[str, Annotation]:
 
 
 def save_annotations(annotations: Mapping[str, Annotation], path: str | os.PathLike) -> None:
-    """Write annotations as official JSON; the file appears whole or not at all.
+    """Write annotations as official JSON; the file is written completely or not at all.
 
     Args:
         annotations: by video id.
-        path: file to write; its folder is made where needed.
+        path: file to write; its folder is created if missing.
     """
     with atomic_write(path) as file:
         json.dump({key: value.to_official() for key, value in annotations.items()}, file, ensure_ascii=False)

@@ -1,12 +1,12 @@
-"""The events of a video as files that other programs read.
+"""Export of a video's events to files that other programs read.
 
 | format | file | for |
 | --- | --- | --- |
 | `json` | `<video>.json` | this library: the official annotations |
-| `webvtt` | `<video>.vtt` | players and browsers: a cue an event |
-| `srt` | `<video>.srt` | players: the same in the older form |
+| `webvtt` | `<video>.vtt` | players and browsers: one cue per event |
+| `srt` | `<video>.srt` | players: the same in the older format |
 | `activitynet` | `<video>.activitynet.json` | scorers of ActivityNet Captions: a results file |
-| `csv` | `<video>.csv` | spreadsheets: a row an event |
+| `csv` | `<video>.csv` | spreadsheets: one row per event |
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from pathlib import Path
 from .events import Annotation, Event
 from .io import atomic_write
 
-#: What ends the times of a cue, in any length.
+#: The arrow between the times of a cue, of any length.
 _ARROW = re.compile("-{2,}>")
 
-#: A cell that begins as formulas do, also in full-width characters and behind what spreadsheets pass over.
+#: A cell that starts like a formula, also in full-width characters and after characters that spreadsheets ignore.
 _FORMULA = re.compile("[\t\n]|[\\s\0\u200b\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-]")
 
 
 @dataclass(frozen=True)
 class Format:
-    """A form that events can be saved in.
+    """A file format for events.
 
     Args:
-        label: for people.
-        suffix: of a file's name.
-        mime: media type, as HTTP names it.
-        write: the text of a file.
+        label: shown to users.
+        suffix: of the file name.
+        mime: media type, as in HTTP.
+        write: returns the text of a file.
     """
 
     label: str
@@ -48,12 +48,12 @@ class Format:
 
 
 def to_json(annotation: Annotation) -> str:
-    """The official annotations, as [`longvale.events.load_annotations`] reads them."""
+    """Return the official annotations, as [`longvale.events.load_annotations`] reads them."""
     return json.dumps({annotation.video_id: annotation.to_official()}, ensure_ascii=False, indent=2) + "\n"
 
 
 def to_webvtt(annotation: Annotation) -> str:
-    """WebVTT (W3C): a cue an event in the order of their starts; cues may overlap.
+    """Return WebVTT (W3C): one cue per event in the order of their starts; cues may overlap.
 
     Example:
         >>> print(to_webvtt(Annotation("abc", 60.0, (Event(0.5, 4, "Tom & Jerry."),))), end="")
@@ -68,7 +68,7 @@ def to_webvtt(annotation: Annotation) -> str:
 
 
 def to_srt(annotation: Annotation) -> str:
-    """SubRip subtitles: numbered from 1, in the order of the events' starts.
+    """Return SubRip subtitles: numbered from 1, in the order of the events' starts.
 
     Example:
         >>> print(to_srt(Annotation("abc", 60.0, (Event(0.5, 4, "A bell rings."),))), end="")
@@ -81,7 +81,7 @@ def to_srt(annotation: Annotation) -> str:
 
 
 def to_activitynet(annotation: Annotation) -> str:
-    """A results file of ActivityNet Captions, with the three keys that its scorer (densevid_eval) asks for."""
+    """Return a results file of ActivityNet Captions, with the three keys that its scorer (densevid_eval) requires."""
     rows = [{"sentence": e.caption, "timestamp": [e.start, e.end]} for e in annotation.events]
     results = {
         "version": "VERSION 1.0",
@@ -92,9 +92,9 @@ def to_activitynet(annotation: Annotation) -> str:
 
 
 def to_csv(annotation: Annotation) -> str:
-    """Rows of video_id, start and end in seconds, modalities (with ; between), caption.
+    """Return CSV rows of video_id, start and end in seconds, modalities (separated by ;) and caption.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises ("CSV injection").
+    A text that a spreadsheet would read as a formula gets a leading apostrophe, as OWASP advises ("CSV injection").
 
     Example:
         >>> print(to_csv(Annotation("abc", 60.0, (Event(0.5, 4, "A bell, rings.", ("audio",)),))), end="")
@@ -120,7 +120,7 @@ FORMATS: dict[str, Format] = {
 
 
 def export_files(annotation: Annotation) -> list[dict[str, str]]:
-    """The events in every format: for each its label, its file's name, media type and text."""
+    """Return the events in every format: label, file name, media type and text of each."""
     return [
         {
             "label": form.label,
@@ -133,10 +133,10 @@ def export_files(annotation: Annotation) -> list[dict[str, str]]:
 
 
 def format_of(path: str | os.PathLike) -> Format:
-    """The format that a file's name asks for.
+    """Return the format for a file name.
 
     Raises:
-        ValueError: if its suffix is none of ours.
+        ValueError: if the suffix is unknown.
 
     Example:
         >>> format_of("events.activitynet.json").label, format_of("events.json").label
@@ -150,10 +150,10 @@ def format_of(path: str | os.PathLike) -> Format:
 
 
 def save_events(annotation: Annotation, path: str | os.PathLike) -> None:
-    """Write the events of a video in the format that the file's name asks for; the file appears whole or not at all.
+    """Write the events of a video in the format of the file's suffix; the file is written completely or not at all.
 
     Raises:
-        ValueError: as [`format_of`] does.
+        ValueError: as in [`format_of`].
     """
     text = format_of(path).write(annotation)
     with atomic_write(path) as file:
@@ -161,7 +161,7 @@ def save_events(annotation: Annotation, path: str | os.PathLike) -> None:
 
 
 def _cues(events: Iterable[Event], point: str, escape: Callable[[str], str]) -> Iterable[str]:
-    """Numbered cues in the order of their starts; a blank line would end one, so that white space becomes a space."""
+    """Yield numbered cues in the order of their starts; white space becomes a space, since a blank line ends a cue."""
     for number, event in enumerate(sorted(events, key=lambda event: (event.start, event.end)), start=1):
         start, end = round(event.start * 1000), round(event.end * 1000)
         times = f"{_clock(start, point)} --> {_clock(max(end, start + 1), point)}"  # a cue must end after it starts
@@ -175,6 +175,6 @@ def _clock(milliseconds: int, point: str) -> str:
 
 
 def _no_formula(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula, and no reader for two rows: its line breaks are all LF."""
+    """Return a cell that no spreadsheet reads as a formula and no reader as two rows: all its line breaks are LF."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return f"'{text}" if _FORMULA.match(text) else text

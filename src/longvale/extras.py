@@ -1,11 +1,11 @@
-"""Packages that do not come with longvale itself: imported when first used, asked for by one line when missing."""
+"""Optional packages: imported on first use, with a one-line error on how to install a missing one."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
 
-#: What to install for a module, where the name of the module does not say it.
+#: What to install for a module whose package has another name.
 _SOURCES = {
     "espeakng_loader": "'longvale[voice]'",
     "scenedetect": "'longvale[annotation]'",
@@ -18,10 +18,10 @@ def require(module: str) -> ModuleType:
     """Import a module of an optional package.
 
     Args:
-        module: such as `silero_vad`.
+        module: for example `silero_vad`.
 
     Raises:
-        ValueError: if it is not installed or cannot be imported, saying what to install.
+        ValueError: if it is not installed or cannot be imported; the message contains the install command.
 
     Example:
         >>> require("no_such_package")

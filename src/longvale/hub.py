@@ -1,4 +1,4 @@
-"""A folder to the Hub: what would be sent, and sending it."""
+"""Upload of a folder to the Hub: listing the files, and sending them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Upload:
-    """What is to be sent.
+    """Files to upload.
 
     Args:
-        folder: that holds the files.
-        repo_id: such as "me/longvale".
+        folder: with the files.
+        repo_id: for example "me/longvale".
         repo_type: "dataset" or "model".
-        files: bytes of each by name.
+        files: sizes in bytes by file name.
     """
 
     folder: Path
@@ -35,18 +35,18 @@ def plan_upload(
     patterns: Sequence[str] | None = None,
     left_out: Sequence[str] = (),
 ) -> Upload:
-    """List what a push would send; hidden files are left out.
+    """List the files that a push would send; hidden files are left out.
 
     Args:
         folder: with a `README.md`, the card of the repository.
-        repo_id: such as "me/longvale".
+        repo_id: for example "me/longvale".
         repo_type: "dataset" or "model".
-        patterns: of the files directly in the folder that are sent, such as "*.json"; None for all files below it.
-        left_out: names that are not sent though they match.
+        patterns: of the files directly in the folder to send, for example "*.json"; None for all files and subfolders.
+        left_out: names that are not sent even if they match.
 
     Raises:
-        FileNotFoundError: if there is no such folder or no card in it.
-        ValueError: if the name of the repository is none, or a link leads out of the folder.
+        FileNotFoundError: if the folder does not exist or contains no card.
+        ValueError: if the repository name is invalid, or a link leads out of the folder.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -76,7 +76,7 @@ def plan_upload(
 
 
 def format_upload(upload: Upload) -> str:
-    """A line a file with its size, and where they go.
+    """Format one line per file with its size, and the destination.
 
     Example:
         >>> print(format_upload(Upload(Path("x"), "me/longvale", "dataset", {"README.md": 1500})))
@@ -90,20 +90,20 @@ def format_upload(upload: Upload) -> str:
 
 
 def push(upload: Upload, *, private: bool = False) -> str:
-    """Send the files as one commit; what is in the repository already is not sent again.
+    """Send the files as one commit; files that are already in the repository are not sent again.
 
     Args:
-        upload: of [`plan_upload`].
-        private: if the repository is made, make it private.
+        upload: from [`plan_upload`].
+        private: if the repository is created, make it private.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        ConnectionError: with what the Hub answered, or that it cannot be reached.
+        ConnectionError: if the Hub refuses (the message contains its answer) or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # of the client that it speaks through, whichever that is
+    from huggingface_hub.errors import HTTPError  # of the HTTP client that huggingface_hub uses
 
     api = HfApi()
     try:

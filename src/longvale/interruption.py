@@ -1,9 +1,9 @@
-"""Ctrl-C, and the end that a system asks for: reported at once and over within seconds, whatever the process computes.
+"""Handling of Ctrl-C and termination signals: reported at once, and over within seconds in any computation.
 
-Python runs the handler of a signal when the main thread returns from C, which takes minutes inside a decoder or a large
-matrix product, and joins all threads before it ends. A thread reads the pipe that Python's C level writes each signal
-into: it reports the signal, and ends the process if the main thread has not done so in time. Files are written such
-that a kill at any moment damages none, so this end loses nothing that is finished.
+Python runs a signal handler when the main thread returns from C, which takes minutes inside a decoder or a large matrix
+product, and joins all threads before it exits. Here a thread reads the pipe to which Python's C level writes each
+signal. It reports the signal, and ends the process if the main thread has not done so in time. Files are written such
+that a kill at any moment damages none, so no finished work is lost.
 """
 
 from __future__ import annotations
@@ -24,39 +24,40 @@ from .locks import may_resume
 
 STOPPING = "longvale: stopping"
 STOPPED = "longvale: stopped; what is finished is kept, run the same command again for the rest"
-#: Of commands that do not resume: they have written nothing, or what they write is made again as a whole.
+#: For commands that do not resume: they have written nothing, or their output is made again as a whole.
 STOPPED_AS_A_WHOLE = "longvale: stopped"
 
-#: Seconds that the main thread has to leave in order: close files, delete uploads, stop processes.
+#: Seconds for the main thread to exit cleanly: close files, delete uploads, stop processes.
 GRACE_S = 3.0
 
-#: A second signal within so many seconds is the same Ctrl-C: wrappers pass on what the terminal has sent already.
+#: Another signal within this many seconds is the same Ctrl-C: wrappers forward what the terminal has already sent.
 _SAME_S = 0.3
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _received: int | None = None
 _raised = False
-_said = threading.Lock()  # held from the first report on
+_said = threading.Lock()  # acquired by the first report and never released
 
 
 def last_words() -> str:
-    """The line to end with: it advises to run the command again only where that resumes."""
+    """Return the final line; it advises to run the command again only if that resumes."""
     return STOPPED if may_resume() else STOPPED_AS_A_WHOLE
 
 
 def exit_code() -> int | None:
-    """128 and the number of the signal that has asked for the end, as shells report it; None if none has."""
+    """Return 128 plus the number of the received signal, as shells report it; None if there was none."""
     return None if _received is None else 128 + _received
 
 
 @contextmanager
 def prompt_end() -> Iterator[None]:
-    """End the process within [`GRACE_S`] seconds of SIGINT, SIGTERM or SIGHUP in this block, and at once of a second.
+    """End the process within [`GRACE_S`] seconds of SIGINT, SIGTERM or SIGHUP in this block, and at once on another.
 
-    The first raises KeyboardInterrupt in the main thread. However the block is left then, the process ends with
+    The first raises KeyboardInterrupt in the main thread. However the block is then left, the process ends with
     [`exit_code`], without waiting for its threads and without leaving child processes behind. Signals that the process
-    was started to ignore (by `nohup`, or as a background job of a script) stay ignored. For the main thread, once.
+    was started to ignore (by `nohup`, or as a background job of a script) stay ignored. Use it once, in the main
+    thread.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -78,7 +79,7 @@ def prompt_end() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """Interrupt the main thread by the first signal only: a second one must not interrupt the end itself."""
+    """Interrupt the main thread on the first signal only: another one must not interrupt the shutdown itself."""
     global _raised, _received
     _received = _received or number
     _say_stopping()
@@ -88,7 +89,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _watch(reader: socket.socket) -> None:
-    """Report the first signal; end the process with the second one, or when the time is over."""
+    """Report the first signal; end the process on the second one, or when the grace period is over."""
     global _received
     first: float | None = None
     while True:
@@ -107,29 +108,29 @@ def _watch(reader: socket.socket) -> None:
 
 
 def _say_stopping() -> None:
-    """Report the signal, once: the thread or the handler, whichever comes first."""
+    """Report the signal once, from the thread or the handler, whichever is first."""
     if _said.acquire(blocking=False):
         _write(STOPPING)
 
 
 def _write(line: str) -> None:
-    """Write to stderr past its buffer, which the main thread may hold; progress bars have left the cursor in a line."""
+    """Write to stderr without its buffer, which the main thread may lock; start a new line after progress bars."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{line}\n".encode())
 
 
 def _end() -> NoReturn:
-    """End as a kill does: in the order in which Python ends, threads that are in C code would abort the process."""
+    """End without Python's normal exit, in which threads that are in C code would abort the process."""
     end_children(os.getpid())
     os._exit(exit_code())
 
 
 def end_children(pid: int) -> None:
-    """Kill the processes that a process has started, and theirs.
+    """Kill the processes that a process has started, and their descendants.
 
     Args:
-        pid: id of the process, which stays. The tracker of Python's `multiprocessing` stays too: it ends by itself,
-            after it has removed what the others have left in shared memory.
+        pid: id of the process, which is not killed. The tracker of Python's `multiprocessing` is not killed either: it
+            ends by itself, after it has removed what the others have left in shared memory.
     """
     import psutil
 
@@ -142,10 +143,10 @@ def end_children(pid: int) -> None:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C, which a terminal sends to all: this process ends them.
+    """Start processes in this block with Ctrl-C blocked, which a terminal sends to all; this process ends them.
 
-    A process that ignores the signal once it runs leaves the seconds of its imports, and a traceback of each process
-    that is interrupted in them.
+    If a process ignored the signal only once it runs, the signal could still interrupt its imports, with a traceback
+    for each process.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -159,7 +160,7 @@ def unheard() -> Iterator[None]:
 
 
 def _forget() -> None:
-    """In a forked process: signals to it are not signals to us."""
+    """Reset the handlers in a forked process: signals to it are not signals to its parent."""
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         if signal.getsignal(number) is _interrupt:

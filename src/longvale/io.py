@@ -1,4 +1,4 @@
-"""Files: JSON with errors that name the file, and writes that are whole or do not happen."""
+"""File access: JSON with errors that name the file, and atomic writes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from typing import IO, Any, TypeGuard
 from .locks import hold, is_in_use, marked_in_use
 from .names import temporary_prefix
 
-#: Levels of JSON: enough for any file of ours, few enough for whatever walks through it.
+#: Maximum nesting of JSON: enough for any file of ours, small enough for recursive code.
 _MAX_DEPTH = 200
 
-#: What `open` does with half a character, which JSON may hold and UTF-8 may not: write it as JSON does, `\ud83d`.
+#: Error handler of `open` for lone surrogates, which JSON allows and UTF-8 does not: write them as `\ud83d`.
 LONE_SURROGATES = "backslashreplace"
 
 
@@ -30,8 +30,8 @@ def load_json(path: str | os.PathLike) -> Any:
     """Read a JSON file strictly: no repeated keys, no NaN or infinity.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming the file and the place where it stops being JSON.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not valid; the message names the file and the place.
     """
     path = Path(path)
     if not path.is_file():
@@ -46,9 +46,9 @@ def load_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse strict JSON: `ValueError` on repeated keys, NaN, infinity, wrong UTF-8, deep nesting and broken syntax.
+    """Parse strict JSON: `ValueError` on repeated keys, NaN, infinity, invalid UTF-8, deep nesting and syntax errors.
 
-    A byte order mark in front, as editors on Windows write it, is passed over.
+    A leading byte order mark, as editors on Windows write it, is ignored.
     """
 
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"{name} is not a number; give a finite value")
 
     if isinstance(text, str):
-        text = text.removeprefix("\ufeff")  # of bytes `json` does so itself
+        text = text.removeprefix("\ufeff")  # for bytes, `json` does so itself
     try:
         value = json.loads(text, object_pairs_hook=no_repeats, parse_constant=no_constant)
     except json.JSONDecodeError as error:
@@ -79,7 +79,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _is_deeper(value: Any, depth: int) -> bool:
-    """Whether lists and objects are nested more than so many levels; without recursion."""
+    """Return whether lists and objects are nested more than `depth` levels; without recursion."""
     level = [value] if isinstance(value, list | dict) else []
     for _ in range(depth):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
@@ -89,16 +89,16 @@ def _is_deeper(value: Any, depth: int) -> bool:
     return True
 
 
-#: Errors of writing that the system reports without the name of the file: a full disk, a quota, a limit of sizes.
+#: Write errors that the system reports without the name of the file: a full disk, a quota, a file size limit.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def named_when_full(path: str | os.PathLike) -> Iterator[None]:
-    """Put a file's name into the error that ends the block when a disk is full, which the system reports without one.
+    """Add a file's name to the error when a disk is full, which the system reports without one.
 
     Args:
-        path: of the file, or of the folder, that the block writes.
+        path: of the file or folder that the block writes.
 
     Example:
         >>> with named_when_full("out.json"):
@@ -117,12 +117,12 @@ def named_when_full(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
-    """Open a temporary neighbour of `path` and rename it over `path` when the block ends without an error.
+    """Open a temporary file next to `path` and rename it to `path` when the block ends without an error.
 
     Temporary files of the same target that killed processes have left are removed.
 
     Args:
-        path: the file to write. Until the end it stays as it was. Its folder is made where needed.
+        path: the file to write. It is unchanged until the block ends. Its folder is created if missing.
         mode: "w" for UTF-8 text (see [`LONE_SURROGATES`]), "wb" for bytes.
 
     Example:
@@ -141,7 +141,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".tmp")
     try:
         with marked_in_use(handle):
-            # mkstemp gives 0600: restore what a plain open() would have given.
+            # mkstemp sets mode 0600: set what a plain open() would.
             os.fchmod(handle, 0o666 & ~_umask())
             text = "b" not in mode
             encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
@@ -161,25 +161,25 @@ def _umask() -> int:
 
 @lru_cache(maxsize=256)
 def _unfinished_files(folder: str) -> tuple[str, ...]:
-    """Temporary files that were in a folder when this process first wrote there; a store of features has thousands."""
+    """List temporary files that were in a folder when this process first wrote there; a feature store has thousands."""
     with os.scandir(folder) as entries:
         return tuple(entry.name for entry in entries if entry.name.endswith(".tmp"))
 
 
 def _left_over(name: str, found: Iterable[str], suffix: str) -> list[str]:
-    """Those of the names that are of unfinished work on `name`: of `a.json`, not of `a.json.gz`."""
+    """Return the names of unfinished work on `name`: on `a.json`, not on `a.json.gz`."""
     pattern = re.compile(re.escape(temporary_prefix(name)) + r"[a-z0-9_]+" + re.escape(suffix))
     return [other for other in found if pattern.fullmatch(other)]
 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """A folder to write into that takes its name when the block ends without an error, and else is removed.
+    """Yield a folder to write into; it is renamed to `path` if the block ends without an error, else removed.
 
-    What a killed process has left of the same folder is removed first.
+    Unfinished folders of the same target that killed processes have left are removed first.
 
     Args:
-        path: the folder to write; folders on the way are made.
+        path: the folder to write; parent folders are created.
 
     Raises:
         FileExistsError: if it exists.
@@ -202,7 +202,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(path.with_name(left))
         partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".partial"))
         try:
-            partial.chmod(0o777 & ~_umask())  # mkdtemp gives 0700
+            partial.chmod(0o777 & ~_umask())  # mkdtemp sets mode 0700
             with named_when_full(path):
                 yield partial
             partial.rename(path)
@@ -212,7 +212,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether this is a finite int or float; not a bool, and no whole number that is too large for a float.
+    """Return whether a value is a finite int or float; not a bool, and not an integer too large for a float.
 
     Example:
         >>> is_number(4.7), is_number(True), is_number(float("nan")), is_number(10**400)

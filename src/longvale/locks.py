@@ -22,9 +22,9 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
-#: What `flock` answers on file systems without locks, such as some network mounts.
+#: Errors of `flock` on file systems without locks, such as some network mounts.
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-#: Windows locks a byte, which nobody can read meanwhile: one far behind the text that names the holder.
+#: Windows locks a byte, which nobody can read meanwhile: one far after the text that names the holder.
 _BYTE = 1 << 30
 _LONGEST_NAME = 255  # bytes, of most file systems
 
@@ -33,7 +33,7 @@ _may_resume = False
 
 
 class Locked(ValueError):
-    """Another run works on the same output."""
+    """Another run is using the same output."""
 
 
 @contextmanager
@@ -43,15 +43,15 @@ def hold(
     """Hold the lock of an output while the block runs.
 
     The lock is `flock` (on Windows `msvcrt.locking`) on the file `.NAME.lock`, so it is released when the process ends
-    in any way, also by a kill, and process ids that repeat, as in containers, cannot confuse it. Threads of one process
-    exclude each other too. A file that a killed run left is used again.
+    in any way, including a kill. Repeated process ids, as in containers, cannot confuse it. Threads of one process
+    exclude each other too. A file that a killed run left is reused.
 
     Args:
-        folder: of the lock file; it is made if it does not exist.
-        name: of what is written, for instance the file or folder name of the output.
-        work: what the process does, for the message that others get.
-        option: of the command line that chooses another output, for the same message.
-        resumes: the same command does not do finished work again, see [`may_resume`].
+        folder: of the lock file; created if missing.
+        name: of the output, for example its file or folder name.
+        work: what the process does, for the error message of other runs.
+        option: of the command line that sets another output, for the same message.
+        resumes: whether the same command skips finished work, see [`may_resume`].
 
     Raises:
         Locked: if another run holds it; the message contains process, machine, command and start.
@@ -82,11 +82,11 @@ def hold(
 
 @contextmanager
 def marked_in_use(handle: int) -> Iterator[None]:
-    """Mark an open temporary file as one of a live process while the block runs, see [`is_in_use`]."""
+    """Mark an open temporary file as used by a live process while the block runs, see [`is_in_use`]."""
     if fcntl is None:
         yield
         return
-    held = os.dup(handle)  # the mark outlasts the closing of the file, which comes before it gets its name
+    held = os.dup(handle)  # the mark outlasts the closing of the file, which happens before its rename
     with contextlib.suppress(OSError):
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
@@ -96,7 +96,7 @@ def marked_in_use(handle: int) -> Iterator[None]:
 
 
 def is_in_use(path: str | os.PathLike) -> bool:
-    """Whether a live process may have [`marked_in_use`] a temporary file: True as well where there are no locks."""
+    """Return whether a live process may have [`marked_in_use`] a temporary file; also True where there are no locks."""
     if fcntl is None:
         return True
     try:
@@ -113,7 +113,7 @@ def is_in_use(path: str | os.PathLike) -> bool:
 
 
 def lock_path(folder: Path, name: str) -> Path:
-    """The file that [`hold`] locks.
+    """Return the file that [`hold`] locks.
 
     Example:
         >>> lock_path(Path("out"), "synthesize").as_posix()
@@ -126,7 +126,7 @@ def lock_path(folder: Path, name: str) -> Path:
 
 
 def _open(path: Path, target: Path, option: str) -> int:
-    """A handle that holds the lock of the file that has this name now."""
+    """Return a handle with the lock of the file that has this name now."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -138,7 +138,7 @@ def _open(path: Path, target: Path, option: str) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # its holder has removed it since it was opened
+        os.close(handle)  # its holder has removed the file since it was opened
 
 
 def _acquire(handle: int, path: Path) -> bool:
@@ -148,7 +148,7 @@ def _acquire(handle: int, path: Path) -> bool:
         os.lseek(handle, _BYTE, os.SEEK_SET)
         try:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:  # it has one errno for this and all else
+        except OSError:  # msvcrt has one errno for this and all other errors
             return False
         return True
     try:
@@ -163,17 +163,17 @@ def _acquire(handle: int, path: Path) -> bool:
 
 
 def _release(handle: int, path: Path) -> None:
-    if fcntl is not None:  # the name goes before the lock, so that nobody locks a file without a name
+    if fcntl is not None:  # the name is removed before the lock, so that nobody locks a file without a name
         path.unlink(missing_ok=True)
         os.close(handle)
         return
     os.close(handle)  # Windows removes no open file
-    with contextlib.suppress(PermissionError):  # another process has opened it meanwhile and uses it again
+    with contextlib.suppress(PermissionError):  # another process has opened it meanwhile and reuses it
         path.unlink(missing_ok=True)
 
 
 def may_resume() -> bool:
-    """Whether this process has held an output whose finished work the same command does not do again."""
+    """Return whether this process has held an output for which the same command skips finished work."""
     return _may_resume
 
 
@@ -184,7 +184,7 @@ def _write_holder(handle: int, work: str, path: Path) -> None:
     os.lseek(handle, 0, os.SEEK_SET)
     try:
         os.write(handle, json.dumps(holder).encode())
-    except OSError as error:  # such as of a full disk, which the system reports without a name
+    except OSError as error:  # for example of a full disk, which the system reports without a name
         error.filename = os.fspath(path)
         raise
 
@@ -194,13 +194,13 @@ def _describe_holder(handle: int) -> str:
     try:
         holder: Any = json.loads(os.read(handle, 4096))
         process, host, work, since = (holder[name] for name in ("process", "host", "work", "since"))
-    except (ValueError, KeyError, TypeError):  # it has only just begun
+    except (ValueError, KeyError, TypeError):  # the holder has not written its details yet
         return "another process works on it"
     return f"process {process} on {host} ({work}) has worked on it since {since}"
 
 
 def _forget() -> None:
-    """In a forked process: a worker that outlives a killed run must not hold its lock."""
+    """Close the locks in a forked process: a worker that outlives a killed run must not hold its lock."""
     for handle in _held:
         os.close(handle)
     _held.clear()

@@ -1,4 +1,4 @@
-"""Names of videos and files as they are found: of any bytes, any Unicode normalization, any length that is allowed."""
+"""Names of videos and files from any source: any bytes, any Unicode normalization, any allowed length."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Bytes of a file's name that common file systems allow.
+#: Maximum length of a file name in bytes on common file systems.
 LONGEST_NAME = 255
 
-#: Room for what is put around the name of a file while it is written.
+#: Maximum length of a name to which a prefix and a suffix are added while the file is written.
 _LONGEST_STEM = LONGEST_NAME - 55
 
-#: What a terminal obeys instead of showing it: control characters (C0 but tab and line break, DEL, C1), line and
-#: paragraph separators, directional overrides and isolates, and halves of characters, as which bytes of names come that
-#: are no UTF-8.
+#: Characters that a terminal interprets instead of showing: control characters (C0 except tab and line break, DEL, C1),
+#: line and paragraph separators, directional overrides and isolates, and lone surrogates, which encode bytes of names
+#: that are not UTF-8.
 _NOT_SHOWN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""Write control characters as escapes, so that a terminal shows them and does not obey them.
+    r"""Write control characters as escapes, so that a terminal shows them and does not interpret them.
 
     Args:
-        text: of any origin; tabs and line breaks stay.
+        text: from any source; tabs and line breaks stay.
 
     Example:
         >>> print(printable("a\x1b[2Jb\r\u202ec"))
@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """The ways to write one name: as given, then composed (NFC) and decomposed (NFD), as macOS stores names.
+    """Return the spellings of a name: as given, then composed (NFC) and decomposed (NFD), as macOS stores names.
 
     Example:
         >>> [len(name) for name in spellings("caf\u00e9")], spellings("cafe")
@@ -49,7 +49,7 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def look_up(values: Mapping[str, T], name: str) -> T | None:
-    """The value of a name in any of its [`spellings`], the given one first; None if there is none.
+    """Return the value of a name in any of its [`spellings`], the given one first; None if there is none.
 
     Example:
         >>> look_up({"cafe\u0301": 1}, "caf\u00e9"), look_up({"cafe": 1}, "caf\u00e9")
@@ -59,7 +59,7 @@ def look_up(values: Mapping[str, T], name: str) -> T | None:
 
 
 def temporary_prefix(name: str) -> str:
-    """How temporary files beside a file begin: with a dot and its name, cut where there is no room for more behind it.
+    """Return the prefix of temporary files next to a file: a dot and its name, shortened if it would be too long.
 
     Example:
         >>> temporary_prefix("abc.npy"), len(temporary_prefix("x" * 250))

@@ -1,7 +1,7 @@
-"""One look for all pictures: colours, hatching, frames, and how a picture is saved.
+"""Common style of all figures: colours, hatching, frames, and saving.
 
-Whatever a picture tells by colour it also tells by place, hatching or line, so that it can be read in black and white;
-the colours are those that Okabe and Ito chose for the colour-blind (https://jfly.uni-koeln.de/color/).
+Everything that a figure shows by colour it also shows by position, hatching or line style, so that it can be read in
+black and white; the colours are those that Okabe and Ito chose for the colour-blind (https://jfly.uni-koeln.de/color/).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ BAR_STYLES = (("#0072B2", ""), ("#E69F00", "///"), ("#FFFFFF", "..."), ("#56B4E9
 #: Colour and dashes of the first, second, ... line.
 LINE_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
 
-#: Width of every picture in inches, and the resolution of its PNG in dots an inch.
+#: Width of every figure in inches, and the resolution of its PNG in dots per inch.
 WIDTH_IN, DPI = 9.0, 150
 
-#: Pictures of a film strip.
+#: Number of frames in a film strip.
 STRIP_PICTURES = 16
 
 _COLOURS = 64
@@ -55,11 +55,11 @@ _GRID, _TITLE_SIZE, _TEXT_SIZE = "#DDDDDD", 9, 8
 
 
 def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None:
-    """Title at the left, a light grid behind what is drawn, no box around it.
+    """Style axes: title at the left, a light grid behind the data, no box.
 
     Args:
-        axes: to be dressed.
-        title: what is seen; shown as it is, a "$" begins no formula; control characters as escapes.
+        axes: to style.
+        title: shown literally: a "$" starts no formula, control characters are escaped.
         grid: direction of the lines: "x", "y" or "both".
     """
     axes.set_title(printable(title), loc="left", fontsize=_TITLE_SIZE, parse_math=False)
@@ -72,11 +72,11 @@ def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None
 
 
 def film_strip(axes: Axes, pictures: np.ndarray, duration: Seconds) -> None:
-    """Draw pictures side by side over the seconds of a video.
+    """Draw frames side by side over the seconds of a video.
 
     Args:
         axes: of the strip.
-        pictures: uint8 [n, H, W, 3], evenly spread; see [`strip_times`].
+        pictures: uint8 [n, H, W, 3], evenly spaced; see [`strip_times`].
         duration: of the video in seconds.
     """
     width = duration / len(pictures)
@@ -88,7 +88,7 @@ def film_strip(axes: Axes, pictures: np.ndarray, duration: Seconds) -> None:
 
 
 def strip_times(duration: Seconds) -> list[Seconds]:
-    """The seconds that the pictures of a film strip show: the middles of equal parts.
+    """Return the times in seconds of the frames of a film strip: the centres of equal parts.
 
     Example:
         >>> strip_times(32.0)[:3]
@@ -98,7 +98,7 @@ def strip_times(duration: Seconds) -> list[Seconds]:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """A figure as PNG; without photographs its few colours are in a palette: a third of the size."""
+    """Return a figure as PNG; without photographs its few colours are stored as a palette: a third of the size."""
     from PIL import Image
 
     buffer, packed = io.BytesIO(), io.BytesIO()
@@ -112,7 +112,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def svg_bytes(figure: Figure) -> bytes:
-    """A figure as SVG: the same bytes for the same figure, and nothing in it can run or load."""
+    """Return a figure as SVG: the same bytes for the same figure, with nothing that can run or load."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
@@ -123,7 +123,7 @@ def svg_bytes(figure: Figure) -> bytes:
 
 @contextmanager
 def _fonts_for(figure: Figure) -> Iterator[None]:
-    """Draw characters that the usual font lacks with any installed one that has them; say which no font has."""
+    """Draw characters that the usual font lacks with any installed font that has them; log those that no font has."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
     from matplotlib.text import Text
 
@@ -134,10 +134,10 @@ def _fonts_for(figure: Figure) -> Iterator[None]:
     lacking, others = frozenset(missing), []
     for entry in sorted(fontManager.ttflist, key=lambda entry: entry.name) if missing else ():
         if entry.name.startswith("Last Resort") or entry.weight not in (400, "normal", "regular"):
-            continue  # the first draws boxes for all characters
+            continue  # "Last Resort" draws boxes for all characters
         try:
             found = {c for c in missing if get_font(entry.fname).get_char_index(ord(c))}
-        except RuntimeError:  # fonts of coloured pictures cannot be loaded
+        except RuntimeError:  # colour emoji fonts cannot be loaded
             continue
         if found:
             others.append(entry.name)
@@ -155,18 +155,18 @@ def _fonts_for(figure: Figure) -> Iterator[None]:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> list[Path]:
-    """Write a figure as PNG and as SVG, side by side; each file appears whole or not at all.
+    """Write a figure as PNG and as SVG; each file is written completely or not at all.
 
     Args:
-        figure: to be written.
-        path: of the pictures; a suffix `.png` or `.svg` is taken off, and any other is part of the name. Folders on
-            the way are made.
+        figure: to write.
+        path: of the files; a suffix `.png` or `.svg` is removed, any other is part of the name. Parent folders are
+            created.
 
     Returns:
         The paths of the PNG and of the SVG.
 
     Raises:
-        ValueError: if the path names no file.
+        ValueError: if the path contains no file name.
     """
     path = Path(path)
     if path.suffix.lower() in (".png", ".svg"):

@@ -1,11 +1,11 @@
-"""Reasoning that models write before or around an answer, and the answer without it."""
+"""Removal of the reasoning that models write before or around an answer."""
 
 from __future__ import annotations
 
 import re
 
-#: What models of today call their reasoning: Qwen3, DeepSeek-R1, GLM (`think`), Claude-like prompts (`thinking`),
-#: Gemma and Kimi (`thought`), InternVL and others that were taught by prompt.
+#: Names of reasoning blocks in current models: Qwen3, DeepSeek-R1, GLM (`think`), Claude-like prompts (`thinking`),
+#: Gemma and Kimi (`thought`), InternVL and others that are prompted to reason.
 _NAMES = "think|thinking|thought|thoughts|reason|reasoning|analysis|reflection|scratchpad"
 #: Opening and closing of a block: `<think>`, `[THINK]` (Magistral) and `◁think▷` (Kimi-VL).
 _OPEN = rf"(?:<\s*(?:{_NAMES})\s*>|\[(?:{_NAMES})\]|◁(?:{_NAMES})▷)"
@@ -22,16 +22,16 @@ _ANSWER_CLOSE = re.compile(r"<\s*/\s*answer\s*>", re.IGNORECASE)
 def strip_reasoning(reply: str) -> str:
     """Return the answer of a reply, without the reasoning that the model wrote with it.
 
-    Blocks such as `<think>...</think>` are dropped, nested ones with them. A closing mark whose opening is in the
-    prompt ends reasoning that began with the reply; a block that is never closed lasts to the end, so that nothing is
-    left of a reply that was cut off while the model was thinking. If the answer is marked (`<answer>...</answer>`, the
-    `final` channel of gpt-oss), the last marked one counts. Takes time linear in the length of the reply.
+    Blocks such as `<think>...</think>` are dropped, including nested ones. A closing mark whose opening is in the
+    prompt ends reasoning that began with the reply. A block that is never closed extends to the end, so nothing is left
+    of a reply that was cut off during reasoning. If the answer is marked (`<answer>...</answer>`, the `final` channel
+    of gpt-oss), the last marked one counts. Takes time linear in the length of the reply.
 
     Args:
         reply: any text.
 
     Returns:
-        The answer without surrounding whitespace, empty where the reply holds reasoning alone.
+        The answer without surrounding whitespace, empty if the reply contains only reasoning.
 
     Example:
         >>> strip_reasoning("<think>From 2 to 6? No.</think>\\n\\nFrom 30 to 54 seconds.")
@@ -53,7 +53,7 @@ def strip_reasoning(reply: str) -> str:
             if depth == 0:
                 kept.append(reply[at : mark.start()])
             depth += 1
-        elif depth == 0:  # opened in the prompt: all before it was reasoning
+        elif depth == 0:  # opened in the prompt: everything before it was reasoning
             kept.clear()
         else:
             depth -= 1
@@ -64,7 +64,7 @@ def strip_reasoning(reply: str) -> str:
 
 
 def _marked_answer(text: str) -> str:
-    """The last non-empty `<answer>`, closed or not; the whole text where none is marked."""
+    """Return the last non-empty `<answer>`, closed or not; the whole text if none is marked."""
     for part in reversed(_ANSWER_OPEN.split(text)[1:]):
         answer = _ANSWER_CLOSE.split(part, maxsplit=1)[0]
         if answer.strip():

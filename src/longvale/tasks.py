@@ -1,4 +1,4 @@
-"""The three tasks of the benchmark: which question an event gives, what the reference is, how an answer is logged.
+"""The three tasks of the benchmark: the question and reference for an event, and the log format of answers.
 
 The questions are those of the published evaluation, letter for letter ("fromat" included), because the published model
 was tuned on them.
@@ -24,17 +24,17 @@ Task: TypeAlias = Literal["grounding", "dense_captioning", "segment_captioning"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 #: Questions of other benchmarks that a model has not been tuned on: MUSIC-AVQA, the last question of each AVSD dialogue
-#: with what was said before it, and the first one.
+#: with the dialogue before it, and the first one.
 ZeroShotTask: TypeAlias = Literal["music_avqa", "avsd", "avsd_first"]
 
 ZERO_SHOT_TASKS: tuple[ZeroShotTask, ...] = get_args(ZeroShotTask)
 
 AnyTask: TypeAlias = Task | ZeroShotTask
 
-#: Where the video stands in a question.
+#: Placeholder of the video in a question.
 VIDEO_TOKEN = "<video>"
 
-#: How the published log names the tasks.
+#: Names of the tasks in the published log.
 LOG_NAMES: dict[AnyTask, str] = {
     "grounding": "grounding",
     "dense_captioning": "captioning",
@@ -42,7 +42,7 @@ LOG_NAMES: dict[AnyTask, str] = {
 }
 _TASK_OF_LOG_NAME = {name: task for task, name in LOG_NAMES.items()} | {t: t for t in (*TASKS, *ZERO_SHOT_TASKS)}
 
-#: How the log calls the number of a question among those about a video: the official log the index of the event.
+#: Name of the question's number in the log, by task; the official log has the index of the event.
 _NUMBER_NAMES: dict[AnyTask, str] = {"music_avqa": "question_id", "avsd": "turn", "avsd_first": "turn"}
 
 _GROUNDING = (
@@ -70,15 +70,15 @@ _WORDINGS = {
 
 @dataclass(frozen=True)
 class Question:
-    """One question about a video, with the answer that the annotation gives.
+    """One question about a video, with the answer of the annotation.
 
     Args:
         video_id: of the annotation.
         task: one of [`TASKS`] or [`ZERO_SHOT_TASKS`].
-        sentence_id: index of the event asked about; None for dense captioning, which asks about all. Of a zero-shot
-            task the number of the question.
-        question: the text, `<video>` where the video stands.
-        reference: the answer in the form that is asked for.
+        sentence_id: index of the event; None for dense captioning, which asks about all. For a zero-shot task the
+            number of the question.
+        question: the text, with `<video>` as the placeholder of the video.
+        reference: the answer in the requested form.
     """
 
     video_id: str
@@ -89,21 +89,21 @@ class Question:
 
     @property
     def key(self) -> tuple[str, AnyTask, int | None]:
-        """What tells questions of a data set apart."""
+        """Return the key that identifies the question in a dataset."""
         return self.video_id, self.task, self.sentence_id
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of the official log: what a model answered.
+    """One line of the official log: a model's answer.
 
     Args:
         video_id: of the annotation.
-        task: one of [`TASKS`] or [`ZERO_SHOT_TASKS`]; the log writes the first as [`LOG_NAMES`].
+        task: one of [`TASKS`] or [`ZERO_SHOT_TASKS`]; the log names those of the first by [`LOG_NAMES`].
         answer: the text as generated.
-        sentence_id: index of the event asked about, None for dense captioning; see [`Question`].
+        sentence_id: index of the event, None for dense captioning; see [`Question`].
         query_id: 0 unless a question is asked more than once.
-        info: further values of the line's `info`, kept as they are.
+        info: other values of the line's `info`, kept unchanged.
     """
 
     video_id: str
@@ -115,11 +115,11 @@ class Prediction:
 
     @property
     def key(self) -> tuple[str, AnyTask, int | None]:
-        """The [`Question.key`] that it answers."""
+        """Return the [`Question.key`] of the answered question."""
         return self.video_id, self.task, self.sentence_id
 
     def to_log(self) -> str:
-        """The line of the official log, without the line break.
+        """Return the line of the official log, without the line break.
 
         Example:
             >>> Prediction("abc", "grounding", "05 to 25", sentence_id=0).to_log()
@@ -143,7 +143,7 @@ class Prediction:
         """Read a line of the official log.
 
         Raises:
-            ValueError: if it is not JSON, a field is missing or of another kind, or the task is unknown.
+            ValueError: if it is not JSON, a field is missing or of another type, or the task is unknown.
         """
         value = parse_json(line)
         if not isinstance(value, dict):
@@ -177,7 +177,7 @@ class Prediction:
 
 
 def check_tasks(names: Iterable[str]) -> tuple[AnyTask, ...]:
-    """Turn names, or "all" for the benchmark's three, into tasks in their usual order.
+    """Convert names, or "all" for the benchmark's three, to tasks in their usual order.
 
     Raises:
         ValueError: naming the unknown one and the known ones.
@@ -195,7 +195,7 @@ def check_tasks(names: Iterable[str]) -> tuple[AnyTask, ...]:
 
 
 def grounding_question(caption: str) -> str:
-    """The published question for an event's time: the caption lower-cased and without one final full stop.
+    """Return the published question for an event's time: the caption in lower case, without one final full stop.
 
     Example:
         >>> grounding_question("A dog barks.")[:57]
@@ -206,12 +206,12 @@ def grounding_question(caption: str) -> str:
 
 
 def dense_captioning_question() -> str:
-    """The published question for all events and their times."""
+    """Return the published question for all events and their times."""
     return _DENSE_CAPTIONING
 
 
 def segment_captioning_question(start: Seconds, end: Seconds, duration: Seconds) -> str:
-    """The published question for what happens between two times.
+    """Return the published question for what happens between two times.
 
     Example:
         >>> segment_captioning_question(6, 30, 120)[9:60]
@@ -221,10 +221,10 @@ def segment_captioning_question(start: Seconds, end: Seconds, duration: Seconds)
 
 
 def task_of_question(question: str) -> Task | None:
-    """The task whose published wording a question has; None for a free question.
+    """Return the task whose published wording a question has; None for a free question.
 
     Args:
-        question: with or without [`VIDEO_TOKEN`]; white space does not count.
+        question: with or without [`VIDEO_TOKEN`]; differences in white space are ignored.
 
     Example:
         >>> task_of_question(grounding_question("A dog barks.")), task_of_question("When does the dog bark?")
@@ -235,11 +235,11 @@ def task_of_question(question: str) -> Task | None:
 
 
 def questions(annotation: Annotation, tasks: Iterable[Task] = TASKS) -> Iterator[Question]:
-    """All questions of a video: one an event for grounding and segment captioning, one for dense captioning.
+    """Yield all questions of a video: one per event for grounding and segment captioning, one for dense captioning.
 
     Args:
-        annotation: a video without events gives none.
-        tasks: of which tasks, in this order.
+        annotation: a video without events has none.
+        tasks: to include, in this order.
 
     Example:
         >>> video = Annotation("abc", 60.0, (Event(0, 30, "A bell rings."),))
@@ -268,11 +268,11 @@ def load_predictions(path: str | os.PathLike) -> list[Prediction]:
     """Read an official log (JSONL).
 
     Args:
-        path: file with one answer a line; blank lines are skipped.
+        path: file with one answer per line; blank lines are skipped.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no answer, or naming the line that is not one.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it contains no answer, or a line is invalid; the message names the line.
     """
     path = Path(path)
     if not path.is_file():

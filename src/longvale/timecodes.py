@@ -1,8 +1,8 @@
 """Timecodes: a time as two digits, 00 to 99, a percentage of the video's duration.
 
 The published model reads and writes all times in this form. `to_timecode` follows the published training code (Python's
-`round`, the cap at 99, two digits); the parsers come in two protocols: `official` reproduces what the published scorers
-accept, quirks included, and `strict` reads what a person would read.
+`round`, the cap at 99, two digits). The parsers have two protocols: `official` reproduces what the published scorers
+accept, including their special cases, and `strict` reads what a person would read.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ MAX_TIMECODE = 99
 
 _OFFICIAL_SPAN = re.compile(r"(\d{2}) (to|and) (\d{2})")
 _OFFICIAL_EVENT = re.compile(r"From (\d+) to (\d+), (.+?)(?:\n|$)")
-#: What separates an event's times from its caption in the strict protocol.
+#: Separator between an event's times and its caption in the strict protocol.
 _CAPTION = re.compile(r"[\])\"']?\s*[,:;，：；]\s*(\S.*)", re.DOTALL)
 
-#: The published dense captioning scorer merges neighbours that are this much alike and at most 1 % apart.
+#: The published dense captioning scorer merges neighbours whose similarity exceeds the ratio and whose distance is at
+#: most the gap in %.
 _MERGE_RATIO, _MERGE_GAP = 0.98, 1
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a video in percent of its duration, as read from an answer.
+    """An interval of a video in percent of its duration, as read from an answer.
 
     Args:
         start: 0 to 100.
-        end: 0 to 100; in the official protocol it may lie before `start` or, after its "+ 1", at 101 and more.
+        end: 0 to 100; in the official protocol it may be before `start` or, after its "+ 1", 101 and more.
         caption: the sentence of a dense captioning answer, else empty.
     """
 
@@ -49,12 +50,12 @@ class Span:
     caption: str = ""
 
     def seconds(self, duration: Seconds) -> tuple[Seconds, Seconds]:
-        """Start and end in seconds of a video of this duration."""
+        """Return start and end in seconds of a video of this duration."""
         return self.start * duration / 100, self.end * duration / 100
 
 
 def to_timecode(time: Seconds, duration: Seconds) -> str:
-    """A time as two digits, a percentage of the duration.
+    """Format a time as two digits, a percentage of the duration.
 
     Rounds halves to the even number as Python does and caps at 99, as the published training code does.
 
@@ -73,12 +74,12 @@ def to_timecode(time: Seconds, duration: Seconds) -> str:
         raise ValueError(f"duration must be above 0 s and finite, not {duration}")
     if not 0 <= time <= sys.float_info.max:
         raise ValueError(f"time must be 0 s or more and finite, not {time}")
-    # Capped before it is rounded: a percentage of a very short duration may be infinite.
+    # Capped before rounding: a percentage of a very short duration may be infinite.
     return f"{round(min(time / duration * 100, MAX_TIMECODE)):02d}"
 
 
 def render_span(start: Seconds, end: Seconds, duration: Seconds) -> str:
-    """`From xx to xx`, without a full stop.
+    """Format `From xx to xx`, without a full stop.
 
     Example:
         >>> render_span(6.0, 30.0, 120.0)
@@ -88,9 +89,9 @@ def render_span(start: Seconds, end: Seconds, duration: Seconds) -> str:
 
 
 def render_events(events: Iterable[Event], duration: Seconds) -> str:
-    """The reference answer of dense captioning: a line an event, `From xx to xx, caption`.
+    """Format the reference answer of dense captioning: one line per event, `From xx to xx, caption`.
 
-    Line breaks inside a caption become spaces, since a line is an event.
+    Line breaks inside a caption become spaces, since each line is one event.
 
     Example:
         >>> render_events([Event(0, 30, "A bell rings."), Event(30, 60, "A dog barks.")], 60)
@@ -100,18 +101,18 @@ def render_events(events: Iterable[Event], duration: Seconds) -> str:
 
 
 def parse_span(answer: str, protocol: Protocol = "strict") -> Span | None:
-    """Read the time interval that an answer names.
+    """Read the time interval of an answer.
 
     Args:
         answer: any text.
         protocol: `official` takes the first two-digit pair joined by "to" or "and" anywhere (so "5 to 12" is not read,
-            "105 to 120" reads as 05 to 12, and the end may lie before the start). `strict` drops reasoning and takes
-            the first pair from 0 to 100, with decimals, "%" and dashes too. Seconds, clock times and other units are
-            never percent, and the end may not lie before the start. One timecode twice is the stretch whose times all
-            have it: "04 to 04" reads as 3.5 to 4.5, "99 to 99" as 99 to 100.
+            "105 to 120" reads as 05 to 12, and the end may be before the start). `strict` drops reasoning and takes
+            the first pair from 0 to 100, also with decimals, "%" and dashes. Seconds, clock times and other units are
+            never percent, and the end may not be before the start. Two equal timecodes are the interval of times that
+            round to it: "04 to 04" reads as 3.5 to 4.5, "99 to 99" as 99 to 100.
 
     Returns:
-        The interval in percent, or None when the answer names none. Never raises.
+        The interval in percent, or None if the answer has none. Never raises.
 
     Example:
         >>> parse_span("From 05 to 25."), parse_span("5% - 12%"), parse_span("no idea")
@@ -128,10 +129,10 @@ def parse_events(answer: str, protocol: Protocol = "strict") -> list[Span]:
     """Read the events of a dense captioning answer.
 
     Args:
-        answer: any text; an event a line, `From xx to xx, caption`.
-        protocol: `official` is case-sensitive, merges consecutive events whose captions are alike (difflib ratio over
+        answer: any text; one event per line, `From xx to xx, caption`.
+        protocol: `official` is case-sensitive, merges consecutive events whose captions are similar (difflib ratio over
             .98, at most 1 % apart; the first caption stays) and then adds 1 to each end. `strict` does neither, reads
-            the same numbers as [`parse_span`], and takes several events of a line.
+            the same numbers as [`parse_span`], and accepts several events per line.
 
     Returns:
         Intervals in percent with their captions, in the order of the answer. Never raises.
@@ -152,7 +153,7 @@ def parse_events(answer: str, protocol: Protocol = "strict") -> list[Span]:
 
 
 def _in_percent(spans: Sequence[TimeSpan]) -> Iterator[tuple[int, Span]]:
-    """Those that can be percent, with their places: in an answer that speaks of seconds, those that say so."""
+    """Yield spans that can be percent, with their indices; if the answer uses seconds, only those marked percent."""
     seconds = any(span.unit == "seconds" for span in spans)
     for place, span in enumerate(spans):
         if span.unit == ("percent" if seconds else span.unit) != "seconds" and 0 <= span.start <= span.end <= 100:
@@ -160,9 +161,9 @@ def _in_percent(spans: Sequence[TimeSpan]) -> Iterator[tuple[int, Span]]:
 
 
 def _cell(code: float) -> Span:
-    """The stretch whose times all have this timecode: what an answer of one timecode twice can mean at all.
+    """Return the interval of times with this timecode: the meaning of an answer with two equal timecodes.
 
-    The cap makes 99 of all that is later, and events there mostly end with the video.
+    Because of the cap, 99 also means all later times, and events there mostly end with the video.
     """
     if code >= MAX_TIMECODE:
         return Span(float(MAX_TIMECODE), 100.0)
@@ -170,7 +171,7 @@ def _cell(code: float) -> Span:
 
 
 def _parse_events_official(answer: str) -> list[Span]:
-    # A float ends at 308 digits: such an event cannot lie in any video.
+    # A float overflows at 308 digits, and no video has such an event.
     found = [
         Span(int(m[1]), int(m[2]), m[3]) for m in _OFFICIAL_EVENT.finditer(answer) if max(len(m[1]), len(m[2])) < 300
     ]
@@ -185,5 +186,5 @@ def _parse_events_official(answer: str) -> list[Span]:
 
 
 def _alike(first: str, second: str) -> bool:
-    # A model that loops repeats itself word for word: no need to compare.
+    # A model that loops repeats itself exactly: no comparison needed.
     return first == second or SequenceMatcher(None, first, second).ratio() > _MERGE_RATIO

@@ -2,24 +2,25 @@
 
 Columns of each configuration (NAME), times in seconds:
 
-- `events`, the default, one row an event: video_id, event_id (its place in the video), start, end, caption, modalities,
-  relation, duration. Modalities and relation are None unless the directory holds an `events.jsonl`, or is the output
+- `events` (default), one row per event: video_id, event_id (index in the video), start, end, caption, modalities,
+  relation, duration. Modalities and relation are None unless the directory contains an `events.jsonl` or is the output
   of `longvale annotate`.
-- `videos`, one row a video: video_id, duration, events (a list of what `events` has).
-- `grounding`, `segment_captioning`, one row a question: video_id, sentence_id (the event's place), question, reference,
-  start, end, modalities, relation, duration. `dense_captioning`: video_id, question, reference, events, duration.
-- `boundary_perception`, `instruction`, one row a dialogue: id (of the video), source, messages with timecodes filled
+- `videos`, one row per video: video_id, duration, events (a list with the event columns of `events`).
+- `grounding`, `segment_captioning`, one row per question: video_id, sentence_id (index of the event), question,
+  reference, start, end, modalities, relation, duration. `dense_captioning`: video_id, question, reference, events,
+  duration.
+- `boundary_perception`, `instruction`, one row per dialogue: id (of the video), source, messages with timecodes filled
   in, duration and split (`meta.split` of the file) or None. They have a train split only.
 
-Options, given to `load_dataset`:
+Options of `load_dataset`:
 
 - `features_dir`: a feature store; adds visual_features, audio_features, speech_features, float32 [n, width] or None.
-  They are copied into the cache with each row: for many videos use `streaming=True`, or the configuration `videos`.
-  They are those of the whole file: `split` of a dialogue is not cut out of them.
+  They are copied into the cache with each row: for many videos use `streaming=True` or the configuration `videos`.
+  They cover the whole video: `split` of a dialogue is not cut out of them.
 - `videos_dir`: a directory of `<video_id>.mp4`; adds video, the path of the file or None.
-- `missing_media`: "keep" (default) or "drop" rows that lack a file of these; either way they are counted and a warning
-  says how many and which. The warning is also the description in the data set's info.
-- `size`: which dialogue file, for instance "7k", where there are several.
+- `missing_media`: "keep" (default) or "drop" rows that lack one of these files. Both are counted, and a warning
+  lists how many and which. The same text is the description in the dataset's info.
+- `size`: which dialogue file to read, for example "7k", if there are several.
 """
 
 from __future__ import annotations
@@ -91,10 +92,10 @@ _FEATURES = List(List(Value("float32")))
 _DIRECTORIES = ("data_dir", "features_dir", "videos_dir")
 _MISSING_MEDIA = ("keep", "drop")
 
-#: Part of a split that one process reads at a time, with `num_proc` or several DataLoader workers.
+#: Videos (or dialogues) per shard, the unit that one process reads with `num_proc` or several DataLoader workers.
 _VIDEOS_A_SHARD = 256
 
-#: Rows with features are large (about 1 MB for the published ones): write them to the cache a few at a time.
+#: Rows with features are large (about 1 MB for the published ones), so fewer are buffered before a write to the cache.
 _WRITER_BATCH_WITH_FEATURES = 16
 
 _NAMED_IN_A_WARNING = 5
@@ -102,7 +103,7 @@ _NAMED_IN_A_WARNING = 5
 
 @dataclass
 class LongVALEConfig(datasets.BuilderConfig):
-    """Which rows, from where, with which media; the module's docstring tells the options."""
+    """Rows, sources and media of one configuration; the module docstring lists the options."""
 
     features_dir: str | None = None
     videos_dir: str | None = None
@@ -110,11 +111,11 @@ class LongVALEConfig(datasets.BuilderConfig):
     size: str | None = None
 
     def files(self) -> dict[str, str]:
-        """Names of the files that the rows come from, by split.
+        """Return the names of the files that the rows come from, by split.
 
         Raises:
-            FileNotFoundError: if the directory holds none.
-            ValueError: if there are several dialogue files and none is chosen, or an option has another value.
+            FileNotFoundError: if the directory contains none.
+            ValueError: if there are several dialogue files and none is chosen, or an option has an invalid value.
         """
         if self.missing_media not in _MISSING_MEDIA:
             raise ValueError(f"missing_media must be 'keep' or 'drop', not {self.missing_media!r}")
@@ -125,7 +126,7 @@ class LongVALEConfig(datasets.BuilderConfig):
         return annotation_files(self.data_dir)
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        """The name of the cache: other for other options and directories, and when a file in them has changed."""
+        """Return the cache name, which depends on the options, the directories and the content of their files."""
         return super().create_config_id({**config_kwargs, "sources": self._fingerprint()}, custom_features)
 
     def _fingerprint(self) -> str:
@@ -144,8 +145,8 @@ class LongVALE(datasets.GeneratorBasedBuilder):
     Use it through `datasets.load_dataset("longvale", NAME, ...)` after `import longvale`.
 
     Raises:
-        FileNotFoundError: naming the file or directory that a configuration or split needs and that is not there.
-        ValueError: in one line, what is wrong with a file.
+        FileNotFoundError: if a file or directory that a configuration or split needs is missing; the message names it.
+        ValueError: if a file is invalid; the message is one line.
     """
 
     BUILDER_CONFIG_CLASS = LongVALEConfig
@@ -161,23 +162,23 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         super().__init__(*args, **kwargs)
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """As in the base class; errors in the files are raised as they are, and missing media are reported."""
+        """Prepare as the base class does, but raise errors in the files unchanged and report missing media."""
         try:
             super().download_and_prepare(*args, **kwargs)
         except DatasetGenerationError as error:
-            # The base class hides the line that names the file behind "An error occurred".
+            # The base class hides the message that names the file behind "An error occurred".
             if type(error.__cause__) in (ValueError, FileNotFoundError):
                 raise error.__cause__ from None
             raise
         self._report()
 
     def as_dataset(self, split: Any = None, in_memory: bool = False) -> Any:
-        """As in the base class; a split whose file is missing is told by the file's name."""
+        """Return the dataset as the base class does; if the file of a split is missing, the error names it."""
         self._check_split(split)
         return super().as_dataset(split, in_memory)
 
     def as_streaming_dataset(self, split: Any = None, base_path: str | None = None) -> Any:
-        """As in the base class; a split whose file is missing is told by the file's name, missing media reported."""
+        """Return the stream as the base class does; errors name a missing split file, missing media are reported."""
         self._check_split(split)
         dataset = super().as_streaming_dataset(split, base_path)
         self._report()
@@ -196,12 +197,12 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         reports, generators = media.notes(), []
         for split, name in self.config.files().items():
             path = str(fetch(self.config.data_dir, name, self.token))
-            records = self._read(path)  # now, so that a broken file is told before anything is written
+            records = self._read(path)  # now, so that an invalid file is reported before anything is written
             reports += media.count_missing(split, [(key, len(list(rows(self.config.name, r)))) for key, r in records])
             starts = range(0, len(records), _VIDEOS_A_SHARD)
             ranges = [(start, min(start + _VIDEOS_A_SHARD, len(records))) for start in starts]
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"path": path, "ranges": ranges}))
-        # The info is kept in the cache: rows that come from there are reported again.
+        # The info is stored in the cache, so rows that are loaded from there are reported again.
         self.info.description = "; ".join(reports)
         return generators
 
@@ -237,7 +238,7 @@ class LongVALE(datasets.GeneratorBasedBuilder):
 
 
 class _Media:
-    """The files that belong to a video: stored features and the video itself, each only where asked for."""
+    """The files of a video that the options ask for: stored features and the video itself."""
 
     def __init__(self, config: LongVALEConfig) -> None:
         self.fate = "dropped" if config.missing_media == "drop" else "kept with None"
@@ -246,14 +247,14 @@ class _Media:
         self.videos = None if videos is None else {name: path for name, path in videos.items() if path.exists()}
 
     def missing(self, video_id: str) -> list[str]:
-        """Columns for which this video has no file."""
+        """Return the columns for which this video has no file."""
         columns = [FOLDERS[m] for m in self.store.missing(video_id)] if self.store is not None else []
         if self.videos is not None and look_up(self.videos, video_id) is None:
             columns.append("video")
         return columns
 
     def load(self, video_id: str) -> dict[str, Any]:
-        """Values of the media columns; None where there is no file."""
+        """Return the values of the media columns; None if the file is missing."""
         columns: dict[str, Any] = {}
         if self.store is not None:
             features = self.store.load(video_id, missing="none")
@@ -266,14 +267,14 @@ class _Media:
         return columns
 
     def notes(self) -> list[str]:
-        """What is missing altogether."""
+        """Return a note on modalities for which the store has no folder."""
         if self.store is None:
             return []
         absent = [FOLDERS[m] for m in MODALITIES if m not in self.store.modalities]
         return [f"{self.store.root} has no folder {', '.join(absent)}: None in all rows"] if absent else []
 
     def count_missing(self, split: str, rows: list[tuple[str, int]]) -> list[str]:
-        """One line on the rows of a split that lack a file, or none; `rows` tells the number of each video."""
+        """Return one line about the rows of a split that lack a file, or none; `rows` has the row count per video."""
         columns: Counter[str] = Counter()
         lacking: Counter[str] = Counter()
         for video_id, count in rows:
@@ -291,7 +292,7 @@ class _Media:
 
 
 def rows(name: str, record: Any) -> Iterator[dict[str, Any]]:
-    """The rows of one video (an [`Annotation`]) or of one dialogue in a configuration, without media."""
+    """Yield the rows of one video (an [`Annotation`]) or one dialogue in a configuration, without media."""
     if name in DIALOGUE_STEMS:
         yield _dialogue_row(record)
     elif name == "videos":
@@ -304,7 +305,7 @@ def rows(name: str, record: Any) -> Iterator[dict[str, Any]]:
 
 
 def event_rows(video: Annotation) -> list[dict[str, Any]]:
-    """The events of a video as `videos` lists them."""
+    """Return the events of a video as the `events` column of `videos`."""
     return [
         {"event_id": index, "start": e.start, "end": e.end, "caption": e.caption, **_facts(e)}
         for index, e in enumerate(video.events)

@@ -1,4 +1,4 @@
-"""Dialogues: the official SFT format in and out, timecodes filled in, and dialogues made from annotations.
+"""Dialogues: reading and writing the official SFT format, filling in timecodes, making dialogues from annotations.
 
 The format is the one of ``longvale-sft-{bp,it}[-SIZE].json`` of ``ttgeng233/LongVALE`` on the Hub, a list of::
 
@@ -6,8 +6,8 @@ The format is the one of ``longvale-sft-{bp,it}[-SIZE].json`` of ``ttgeng233/Lon
      "conversations": [{"from": "human", "value": "<video>\\n..."}, {"from": "gpt", "value": "..."}, ...],
      "meta"?: {"duration": s, "split"?: [s, e], "token": {"<s0>": s, "<e0>": s, ...}}}
 
-Times stand in the text as tokens, `<s0>` for the start and `<e0>` for the end of the first interval, and in
-`meta.token` in seconds. A dialogue without `meta` speaks of no time.
+The text contains times as tokens, `<s0>` for the start and `<e0>` for the end of the first interval; `meta.token` maps
+them to seconds. A dialogue without `meta` contains no times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..io import atomic_write, is_number, load_json
 from ..tasks import VIDEO_TOKEN, dense_captioning_question, grounding_question, segment_captioning_question
 from ..timecodes import render_span, to_timecode
 
-#: Where a single image stands in a question (dialogues mixed in from the published image-text data).
+#: Placeholder of a single image in a question (dialogues mixed in from the published image-text data).
 IMAGE_TOKEN = "<image>"
 
 #: Share of single-turn dense captioning among the published boundary-perception dialogues; the rest is multi-turn.
@@ -44,14 +44,14 @@ def load_dialogues(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read a file of dialogues in the official format.
 
     Args:
-        path: for instance `longvale-sft-bp-7k.json`.
+        path: for example `longvale-sft-bp-7k.json`.
 
     Returns:
-        The dialogues as they stand in the file, checked by [`check_dialogue`]. A video may have several.
+        The dialogues as they are in the file, checked by [`check_dialogue`]. A video may have several.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON or empty, or a dialogue is refused; the message names file, place, id and field.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not JSON or is empty, or a dialogue is invalid; the message names file, index, id, field.
     """
     path = Path(path)
     dialogues = load_json(path)
@@ -69,7 +69,7 @@ def load_dialogues(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def save_dialogues(dialogues: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> None:
-    """Write dialogues in the official format; the file appears whole or not at all.
+    """Write dialogues in the official format; the file is written completely or not at all.
 
     Args:
         dialogues: as [`load_dialogues`] returns them.
@@ -80,16 +80,16 @@ def save_dialogues(dialogues: Iterable[Mapping[str, Any]], path: str | os.PathLi
 
 
 def check_dialogue(dialogue: object) -> None:
-    """Refuse what is not a dialogue of the official format.
+    """Check that an object is a dialogue of the official format.
 
     Args:
-        dialogue: one item of the list; fields that the format does not know are let through.
+        dialogue: one item of the list; fields that the format does not define are allowed.
 
     Raises:
-        ValueError: naming the field and its value if the id is not a text; the turns do not alternate from human to
-            gpt or one is not a text; `<video>` or `<image>` stands more than once or later than the first turn; the
-            duration is not above 0; a time is not a finite number, 0 or more; or a time token of the text is not in
-            `meta.token`.
+        ValueError: naming the field and its value, if the id is not a non-empty string; the turns do not alternate
+            from human to gpt or one is not a string; `<video>` or `<image>` occurs more than once or after the first
+            turn; the duration is not above 0; a time is not a finite number, 0 or more; or `meta.token` lacks a time
+            token of the text.
 
     Example:
         >>> check_dialogue({"id": "abc", "conversations": [{"from": "human", "value": "Hello"}]})
@@ -110,20 +110,20 @@ def check_dialogue(dialogue: object) -> None:
 
 
 def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The messages of a dialogue, each time token replaced by its timecode.
+    """Return the messages of a dialogue, with each time token replaced by its timecode.
 
-    As in the published training code a time is a percentage of `meta.duration`. Where `meta.split` is given, the visual
-    features are cut to that stretch of the video by whoever loads them; `duration` and the tokens count from the begin
-    of the stretch already, so `split` changes nothing here.
+    As in the published training code, a timecode is a percentage of `meta.duration`. Where `meta.split` is given, the
+    code that loads the visual features cuts them to that part of the video. `duration` and the tokens already count
+    from the start of that part, so `split` changes nothing here.
 
     Args:
         dialogue: one that [`check_dialogue`] accepts.
 
     Returns:
-        Messages `{"role": "user" | "assistant", "content": text}`; `<video>` stays where it stands.
+        Messages `{"role": "user" | "assistant", "content": text}`; `<video>` keeps its position.
 
     Raises:
-        ValueError: if the text holds `<sN>` or `<eN>` that is not in `meta.token`.
+        ValueError: if the text contains `<sN>` or `<eN>` that is not in `meta.token`.
 
     Example:
         >>> turns = [{"from": "human", "value": "<video>\\nWhen?"}, {"from": "gpt", "value": "From <s0> to <e0>."}]
@@ -135,7 +135,7 @@ def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
     codes = {token: to_timecode(time, meta["duration"]) for token, time in meta.get("token", {}).items()}
 
     def code(match: re.Match[str]) -> str:
-        # Other short tags in angle brackets are text; a start or an end without a time is a mistake.
+        # Other short tags in angle brackets are text; a start or end token without a time is an error.
         if match[0] not in codes and _SPAN_TOKEN.fullmatch(match[0]):
             raise ValueError(f"dialogue {dialogue.get('id')!r} holds {match[0]}, which is not in meta.token")
         return codes.get(match[0], match[0])
@@ -153,16 +153,16 @@ def boundary_dialogue(
     turns: int | None = None,
     varied: bool = False,
 ) -> dict[str, Any]:
-    """A dialogue of the boundary-perception stage: where events lie, what lies where.
+    """Make a dialogue for the boundary-perception stage: when events happen, and what happens when.
 
-    With probability `dense_share` one turn of dense captioning, else one turn an event, in shuffled order, each either
-    grounding or segment captioning.
+    With probability `dense_share` it has one turn of dense captioning, else one turn per event, in shuffled order,
+    each either grounding or segment captioning.
 
     Args:
         annotation: a video with at least one event.
-        rng: the source of all choices.
+        rng: random generator for all choices.
         dense_share: probability of dense captioning, 0 to 1.
-        turns: at most this many questions in a multi-turn dialogue; None for one an event.
+        turns: maximum number of questions in a multi-turn dialogue; None for one per event.
         varied: word questions by the templates of `data/templates` instead of as published.
 
     Raises:
@@ -195,7 +195,7 @@ def boundary_dialogue(
 
 @cache
 def read_templates(task: str) -> tuple[str, ...]:
-    """Wordings of a task's question, one a line of `data/templates/<task>.txt`.
+    """Return the wordings of a task's question, one per line of `data/templates/<task>.txt`.
 
     Example:
         >>> read_templates("segment_captioning")[1]
@@ -206,26 +206,25 @@ def read_templates(task: str) -> tuple[str, ...]:
 
 
 def _as_phrase(caption: str) -> str:
-    """A caption within a sentence: on one line, without its last full stop."""
+    """Return a caption for use within a sentence: on one line, without its last full stop."""
     return _plain(" ".join(caption.split()).removesuffix("."))
 
 
 def _plain(caption: str) -> str:
-    """A caption in which what looks like a time token is text, not a time."""
+    """Return a caption in which text that looks like a time token no longer matches one."""
     return _SPAN_TOKEN.sub(r"<\1 \2>", caption)
 
 
 def check_grounded(dialogue: Mapping[str, Any], annotation: Annotation) -> None:
-    """Refuse a dialogue that says what its annotation does not: for dialogues that a language model wrote.
+    """Check that a dialogue agrees with its annotation; used for dialogues that a language model wrote.
 
     Args:
-        dialogue: one that [`check_dialogue`] accepts.
+        dialogue: the dialogue; it is checked by [`check_dialogue`] first.
         annotation: of the same video.
 
     Raises:
-        ValueError: if it is about another video; a time is not that of a real event, start and end of the same one; a
-            text names seconds or timecodes outright, holds a token of a prompt or a media token out of place, or a time
-            token is not asked for in pairs.
+        ValueError: if it is about another video; a start and end token are not the times of one event; an end token
+            has no start token; or a text spells out seconds or timecodes, or contains prompt or template tokens.
 
     Example:
         >>> video = Annotation("abc", 60.0, (Event(0, 30, "A bell rings."),))
@@ -253,7 +252,7 @@ def check_grounded(dialogue: Mapping[str, Any], annotation: Annotation) -> None:
             raise ValueError(f"turn {index} holds {leaked[0]!r}; times stand in tokens, and prompts stay outside")
 
 
-#: Times that a language model spells out, and what chat templates and prompts are made of.
+#: Times that a language model spells out, and tokens of chat templates and prompts.
 _LEAKED = re.compile(
     r"<\|\w+\|>|</?s>|\[/?INST\]|\{\w*\}|\b(?:USER|ASSISTANT|HUMAN|GPT):|"
     r"\b\d+(?:\.\d+)?\s?(?:s|sec|secs|seconds?|minutes?)\b|\b\d{1,2}:\d{2}\b|\b[Ff]rom \d+ to \d+\b"
@@ -266,8 +265,8 @@ class Turn:
 
     Args:
         question: with or without `<video>` in front.
-        answer: the text to be learned.
-        spans: start and end in seconds of what `<s0>`/`<e0>`, `<s1>`/`<e1>`, ... stand for in this turn.
+        answer: the text to learn.
+        spans: start and end in seconds of `<s0>`/`<e0>`, `<s1>`/`<e1>`, ... in this turn.
     """
 
     question: str
@@ -276,13 +275,13 @@ class Turn:
 
 
 def dense_turn(annotation: Annotation) -> Turn:
-    """All events of a video, asked for in the published wording."""
+    """Ask for all events of a video, in the published wording."""
     lines = [f"From <s{i}> to <e{i}>, {_plain(' '.join(e.caption.split()))}" for i, e in enumerate(annotation.events)]
     return Turn(dense_captioning_question(), "\n".join(lines), tuple((e.start, e.end) for e in annotation.events))
 
 
 def grounding_turn(event: Event, duration: Seconds) -> Turn:
-    """When an event is, asked in the published wording.
+    """Ask when an event happens, in the published wording.
 
     Example:
         >>> grounding_turn(Event(0, 30, "A bell rings."), 60.0).answer
@@ -292,7 +291,7 @@ def grounding_turn(event: Event, duration: Seconds) -> Turn:
 
 
 def segment_turn(event: Event, duration: Seconds) -> Turn:
-    """What happens during an event, asked in the published wording.
+    """Ask what happens during an event, in the published wording.
 
     Example:
         >>> segment_turn(Event(0, 30, "A bell rings."), 60.0).question[9:60]
@@ -304,10 +303,10 @@ def segment_turn(event: Event, duration: Seconds) -> Turn:
 
 
 def make_dialogue(annotation: Annotation, turns: Iterable[Turn]) -> dict[str, Any]:
-    """Put turns together in the official format: `<video>` in front of the first alone, tokens numbered throughout.
+    """Combine turns in the official format, with `<video>` before the first only and tokens numbered across turns.
 
     Args:
-        annotation: gives the id and the duration.
+        annotation: source of the id and the duration.
         turns: at least one.
     """
     conversations: list[dict[str, str]] = []

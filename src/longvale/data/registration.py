@@ -1,9 +1,9 @@
-"""Makes `datasets.load_dataset("longvale", ...)` use our builder.
+"""Registration of the builder, so that `datasets.load_dataset("longvale", ...)` finds it.
 
-`datasets` has no public way to add a builder since it dropped loading scripts. This module alone touches its internals:
-the table of packaged modules, and the factory that looks up their data files. That lookup lists the working directory
-(it fails in an empty one and is slow in a large one), so it is replaced for the one name `longvale`; our builder finds
-its own files.
+`datasets` has had no public way to add a builder since it dropped loading scripts. This module alone uses its
+internals: the table of packaged modules, and the factory that looks up their data files. That lookup lists the working
+directory (it fails in an empty one and is slow in a large one), so it is replaced for the name `longvale` only; our
+builder finds its own files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME = "longvale"
 BUILDER_MODULE = "longvale.data.builder"
 _LOADER = "datasets.load"
 
-#: Cached rows are made again when one of these changes.
+#: Cached rows are rebuilt when one of these changes.
 _SOURCES = (
     "io.py",
     "events.py",
@@ -34,10 +34,10 @@ _SOURCES = (
 
 
 def register() -> None:
-    """Teach `datasets` the name `longvale`, now or when it is imported; doing it again changes nothing.
+    """Register the name `longvale` in `datasets`, now or when it is imported; repeated calls change nothing.
 
     Raises:
-        ImportError: here or by that import, if this version of `datasets` keeps its packaged modules elsewhere.
+        ImportError: here or at that import, if this version of `datasets` keeps its packaged modules elsewhere.
     """
     after_import([_LOADER], _register_available)
     _register_available()
@@ -67,13 +67,13 @@ def _register_available() -> None:
                 super().__init__(name, *args, data_files=data_files, **kwargs)
             elif data_files is not None:
                 raise ValueError("longvale reads a directory: pass data_dir=, not data_files=")
-            # Nothing to set for our own name. The base class would ask a server to count the use of a packaged module.
+            # Nothing to set for our name. The base class would report the use of a packaged module to a server.
             self.name = name
 
         def get_module(self):
             if self.name != NAME:
                 return super().get_module()
-            # An empty data_files is "none needed"; None would be refused. data_dir goes to the builder as it is.
+            # An empty data_files means "none needed"; None would be refused. data_dir is passed to the builder as is.
             return module_type(*modules[NAME], {"data_files": {}, "dataset_name": NAME})
 
     modules[NAME] = (BUILDER_MODULE, _hash_sources())

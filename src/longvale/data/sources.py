@@ -1,4 +1,4 @@
-"""Which files the data set is read from: the official names in a directory or on the Hub, and media beside them."""
+"""Files that the dataset is read from: the official names in a directory or on the Hub, and the media next to them."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ HUB_REVISION = "18889b01886e30c36b0d1c650ac4439ad460ee73"
 #: The official annotation file of each split.
 ANNOTATION_FILES = {"train": "longvale-annotations-training.json", "test": "longvale-annotations-eval.json"}
 
-#: Begin of the names of the official dialogue files; `-SIZE` may follow.
+#: Stems of the official dialogue file names; `-SIZE` may follow.
 DIALOGUE_STEMS = {"boundary_perception": "longvale-sft-bp", "instruction": "longvale-sft-it"}
 
 #: The sizes that are on the Hub.
 HUB_SIZES = {"boundary_perception": ("7k", "154k"), "instruction": ("25k", "61k")}
 
-#: One event a line with its modalities and its relation, a video's events in the order of its annotation. The published
-#: data have no such file, the synthetic corpus does.
+#: One event per line with its modalities and relation; the events of a video in the order of its annotation. The
+#: published data has no such file, the synthetic corpus does.
 EVENTS_FILE = "events.jsonl"
 
-#: Of the files passed over in a folder of videos, so many are named.
+#: Number of ignored files in a folder of videos that the warning names.
 _NAMED = 3
 
 _LINE_FIELDS = ("video_id", "start", "end", "modalities")
 
-#: Times in both files come from one number; this only allows for its rendering.
+#: Times in both files come from the same number; this only allows for its formatting.
 _SAME_TIME_S: Seconds = 1e-3
 
 
 def absolute(path: str | os.PathLike) -> str:
-    """The path from the root, `~` expanded: what a cache may be keyed by, whatever the working directory."""
+    """Return the absolute path, `~` expanded: a cache key that does not depend on the working directory."""
     return str(Path(path).expanduser().resolve())
 
 
 def annotation_files(data_dir: str | None) -> dict[str, str]:
-    """Names of the annotation files by split, relative to [`folder_of`] the directory or absolute.
+    """Return the names of the annotation files by split, absolute or relative to [`folder_of`] the directory.
 
     Args:
         data_dir: a directory with official files, or with the output of one run of `longvale annotate`; one such file;
-            None for the Hub. What has no official name is the train split.
+            None for the Hub. A file without an official name is the train split.
 
     Raises:
-        FileNotFoundError: if the directory does not exist or contains none of them, naming them.
+        FileNotFoundError: if the directory does not exist or contains none of the files; the message names them.
         ValueError: if it contains no official file but the outputs of several runs of `longvale annotate`.
     """
     if data_dir is None:
@@ -77,11 +77,11 @@ def annotation_files(data_dir: str | None) -> dict[str, str]:
 
 
 def annotation_file(data_dir: str | os.PathLike, split: str) -> Path:
-    """Path of the annotations of a split; of one file, or the output of `longvale annotate`, whatever the split.
+    """Return the path of a split's annotations; a file without an official name serves any split.
 
     Raises:
-        FileNotFoundError: if the directory does not exist or contains none.
-        ValueError: as [`annotation_files`].
+        FileNotFoundError: if the directory does not exist, or contains no annotations of the split.
+        ValueError: as in [`annotation_files`].
     """
     files = annotation_files(str(data_dir))
     named = any(Path(name).name in ANNOTATION_FILES.values() for name in files.values())
@@ -91,17 +91,17 @@ def annotation_file(data_dir: str | os.PathLike, split: str) -> Path:
 
 
 def folder_of(data_dir: str | os.PathLike) -> Path:
-    """The directory itself, or that of a file."""
+    """Return the directory itself, or the parent directory of a file."""
     return Path(data_dir).parent if os.path.isfile(data_dir) else Path(data_dir)
 
 
 def _provenance(name: str) -> str:
-    """What `longvale annotate` writes beside its output."""
+    """Return the name of the provenance file that `longvale annotate` writes next to its output."""
     return str(Path(name).with_suffix(".provenance.json"))
 
 
 def stage_events(name: str | os.PathLike) -> Path:
-    """The events with modalities and relations that `longvale annotate` keeps beside its output.
+    """Return the path of the events with modalities and relations that `longvale annotate` keeps next to its output.
 
     Example:
         >>> stage_events("out/mine.json").as_posix()
@@ -111,17 +111,16 @@ def stage_events(name: str | os.PathLike) -> Path:
 
 
 def dialogue_file(data_dir: str | None, stage: str, size: str | None = None) -> str:
-    """Name of a stage's dialogue file.
+    """Return the name of a stage's dialogue file.
 
     Args:
         data_dir: the directory, or None for the Hub.
         stage: `boundary_perception` or `instruction`.
-        size: what follows the name's begin, for instance "7k"; "" for the file without a size. None takes the only
-            file there is.
+        size: suffix of the name, for example "7k"; "" for the file without a size. None takes the only file there is.
 
     Raises:
-        FileNotFoundError: if the directory does not exist or holds no such file, naming it.
-        ValueError: if `size` is None and there are several, naming them.
+        FileNotFoundError: if the directory does not exist or contains no such file; the message names it.
+        ValueError: if `size` is None and there are several; the message names them.
     """
     place = data_dir or f"{HUB_REPO} on the Hub"
     names = dialogue_files(data_dir, stage)
@@ -137,7 +136,7 @@ def dialogue_file(data_dir: str | None, stage: str, size: str | None = None) -> 
 
 
 def dialogue_files(data_dir: str | None, stage: str) -> dict[str, str]:
-    """Names of a stage's dialogue files by size, "" for the one without a size.
+    """Return the names of a stage's dialogue files by size, "" for the one without a size.
 
     Args:
         data_dir: the directory, or None for the Hub.
@@ -154,7 +153,7 @@ def dialogue_files(data_dir: str | None, stage: str) -> dict[str, str]:
 
 
 def dialogue_file_name(stage: str, size: str) -> str:
-    """The official name of a dialogue file.
+    """Return the official name of a dialogue file.
 
     Example:
         >>> dialogue_file_name("boundary_perception", "7k"), dialogue_file_name("instruction", "")
@@ -164,15 +163,15 @@ def dialogue_file_name(stage: str, size: str) -> str:
 
 
 def fetch(data_dir: str | None, name: str, token: str | bool | None = None) -> Path:
-    """Path of a file of the directory, or of the Hub's file in the local cache, downloaded when it is not there yet.
+    """Return the path of a file in the directory, or of the Hub's file in the local cache, downloaded if missing.
 
     Args:
-        data_dir: the directory, or None for the pinned revision of the published data set.
+        data_dir: the directory, or None for the pinned revision of the published dataset.
         name: of the file.
-        token: of the Hub.
+        token: Hub token.
 
     Raises:
-        FileNotFoundError: if it cannot be had from the Hub.
+        FileNotFoundError: if it cannot be downloaded from the Hub.
     """
     if data_dir is not None:
         return Path(folder_of(data_dir), name)
@@ -190,13 +189,13 @@ def fetch(data_dir: str | None, name: str, token: str | bool | None = None) -> P
 
 
 def load_videos(path: str | os.PathLike) -> list[Annotation]:
-    """Annotations of a file, their events with modalities and relation where these are known.
+    """Read the annotations of a file, with the modalities and relation of their events where known.
 
-    They are known from the stages of `longvale annotate`, or from an `events.jsonl` beside the file.
+    They are known from the stages of `longvale annotate`, or from an `events.jsonl` next to the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming file and place of what is refused.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if an entry is invalid; the message names file and place.
     """
     annotations = load_annotations(path).values()
     if (stages := stage_events(path)).is_file():
@@ -210,12 +209,12 @@ def load_videos(path: str | os.PathLike) -> list[Annotation]:
 
 
 def index_videos(videos_dir: str | os.PathLike) -> dict[str, Path]:
-    """Video files of a directory by video id, the name without the suffix; folders below it are not searched.
+    """Return the video files of a directory by video id (the name without suffix); subfolders are not searched.
 
-    Files whose suffix is none of a video that the reader opens are passed over, which a warning says once.
+    Files whose suffix is not in `VIDEO_SUFFIXES` are ignored; one warning counts them.
 
     Raises:
-        FileNotFoundError: if there is no such directory.
+        FileNotFoundError: if the directory does not exist.
         ValueError: if two files have the same id.
     """
     videos: dict[str, Path] = {}
@@ -240,7 +239,7 @@ def _warn_once(folder: str, count: int, names: str) -> None:
 
 
 def digest_files(data_dir: str | None, names: Iterable[str]) -> str:
-    """A digest of the content of these files, where they exist; of the Hub's revision when the directory is None."""
+    """Return a digest of the content of the files that exist; of the Hub's revision if the directory is None."""
     digest = hashlib.sha256(f"{HUB_REPO}@{HUB_REVISION}".encode() if data_dir is None else b"")
     for name in names:
         digest.update(f"\0{name}\0".encode())
@@ -252,12 +251,12 @@ def digest_files(data_dir: str | None, names: Iterable[str]) -> str:
 
 
 def digest_listing(paths: Mapping[str, Path]) -> str:
-    """A digest that changes when a file is added, removed or rewritten (name, size and time, not the content)."""
+    """Return a digest that changes when a file is added, removed or rewritten (name, size and time, not content)."""
     digest = hashlib.sha256()
     for path in paths.values():
         try:
             stat = path.stat()
-        except FileNotFoundError:  # a link to nothing, of which the rows say so
+        except FileNotFoundError:  # a broken link; the rows report it as missing
             continue
         digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
@@ -270,10 +269,10 @@ def _check_directory(path: str | os.PathLike) -> Path:
 
 
 def load_event_lines(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """Numbered lines of an `events.jsonl` by video id, in the order of the file.
+    """Read the numbered lines of an `events.jsonl` by video id, in the order of the file.
 
     Raises:
-        ValueError: naming file, line and field of what is refused.
+        ValueError: if a line is invalid; the message names file, line and field.
     """
     lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     with path.open("rb") as file:
@@ -293,10 +292,10 @@ def load_event_lines(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
 
 
 def with_lines(annotation: Annotation, lines: list[tuple[int, dict[str, Any]]], path: Path) -> Annotation:
-    """The annotation with what the lines of [`load_event_lines`], one an event, tell of its events.
+    """Return the annotation with modalities and relations from the lines of [`load_event_lines`], one line per event.
 
     Raises:
-        ValueError: if there are more or fewer lines than events, or one is not of the event in its place.
+        ValueError: if there are more or fewer lines than events, or a line does not match the event at its index.
     """
     if len(lines) != len(annotation.events):
         raise ValueError(
@@ -312,13 +311,13 @@ StageFacts: TypeAlias = Mapping[tuple[str, Seconds, Seconds], tuple[tuple[Modali
 
 
 def load_stage_events(path: Path) -> StageFacts:
-    """What `longvale annotate` knows of its events.
+    """Read the modalities and relations that `longvale annotate` keeps for its events.
 
     Args:
-        path: see [`stage_events`]; a last line that is being written is left out.
+        path: see [`stage_events`]; an incomplete last line (still being written) is ignored.
 
     Raises:
-        ValueError: naming file, line and field of what is refused.
+        ValueError: if a line is invalid; the message names file, line and field.
     """
     facts = {}
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
@@ -337,7 +336,7 @@ def load_stage_events(path: Path) -> StageFacts:
 
 
 def with_records(annotation: Annotation, facts: StageFacts) -> Annotation:
-    """The annotation with what the stages know of its events; those that a person has added or moved stay as they are.
+    """Return the annotation with modalities and relations from the stages; events added or moved by a person have none.
 
     Example:
         >>> video = Annotation("a", 9.0, (Event(0, 4, "A bell rings."), Event(5, 9, "A dog barks.")))

@@ -1,7 +1,7 @@
-"""What a corpus is made of: the four distributions of the paper's figure 3, and how events cover and overlap.
+"""Statistics of a corpus: the four distributions of the paper's figure 3, and coverage and overlap of events.
 
-The paper shows video lengths, events a video, event lengths and relation types. Coverage and overlap are ours: they
-tell whether all of a video is annotated, and whether events follow one another or go on at once.
+The paper shows video lengths, events per video, event lengths and relation types. Coverage and overlap are ours: they
+show whether all of a video is annotated, and whether events follow one another or happen at the same time.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Bounds of the classes of event length in seconds, as in the paper.
+#: Bounds of the event length classes in seconds, as in the paper.
 LENGTH_BOUNDS_S: tuple[Seconds, ...] = (10.0, 30.0, 60.0)
 LENGTH_CLASSES = ("to 10 s", "10 to 30 s", "30 to 60 s", "over 60 s")
 
-#: So many events at once, and more, are one class.
+#: This many simultaneous events, or more, are one class.
 _MOST_AT_ONCE = 4
 
 
 @dataclass
 class Measurements:
-    """What is measured on the videos of a split; see [`measure`].
+    """Measurements on the videos of a split; see [`measure`].
 
     Args:
-        video_lengths_s: a value a video.
-        events_a_video: a value a video.
-        event_lengths_s: a value an event.
-        caption_words: a value an event.
-        coverage: a value a video, the share of it in which any event goes on, 0 to 1.
-        seconds_at_once: seconds of all videos by the number of events that go on, 0 included.
+        video_lengths_s: one value per video.
+        events_a_video: one value per video.
+        event_lengths_s: one value per event.
+        caption_words: one value per event.
+        coverage: one value per video, the share of it that events cover, 0 to 1.
+        seconds_at_once: seconds of all videos by the number of simultaneous events, 0 included.
         relations, modalities: events by relation, and by modality (an event may have several); empty when not known.
     """
 
@@ -57,12 +57,12 @@ class Measurements:
 
     @property
     def overlap(self) -> float:
-        """Share of the covered time in which more than one event goes on, 0 to 1."""
+        """Share of the covered time with more than one event, 0 to 1."""
         covered = sum(seconds for count, seconds in self.seconds_at_once.items() if count)
         return sum(seconds for count, seconds in self.seconds_at_once.items() if count > 1) / covered if covered else 0
 
     def summary(self) -> dict[str, Any]:
-        """The numbers as JSON values: counts, and of each distribution mean, median, least and most."""
+        """Return the numbers as JSON values: counts, and mean, median, minimum and maximum of each distribution."""
         lengths = Counter(length_class(length) for length in self.event_lengths_s)
         return {
             "videos": len(self.video_lengths_s),
@@ -85,7 +85,7 @@ def measure(annotations: Iterable[Annotation]) -> Measurements:
     """Measure videos.
 
     Args:
-        annotations: of the videos; their events may lie in any order.
+        annotations: of the videos; their events may be in any order.
 
     Example:
         >>> video = Annotation("abc", 60.0, (Event(0, 30, "A bell rings."), Event(20, 45, "A dog barks.")))
@@ -109,14 +109,14 @@ def measure(annotations: Iterable[Annotation]) -> Measurements:
 
 
 def seconds_at_once(events: Iterable[Event], duration: Seconds) -> dict[int, Seconds]:
-    """How long so many events go on at the same time.
+    """Return how long each number of events happens at the same time.
 
     Args:
-        events: in any order; what lies after the duration does not count.
+        events: in any order; time after the duration does not count.
         duration: of the video in seconds.
 
     Returns:
-        Seconds by number of events, numbers that do not occur left out. They add up to the duration.
+        Seconds by number of events, without numbers that do not occur. They add up to the duration.
 
     Example:
         >>> seconds_at_once([Event(0, 30, ""), Event(20, 45, "")], 60.0)
@@ -133,7 +133,7 @@ def seconds_at_once(events: Iterable[Event], duration: Seconds) -> dict[int, Sec
 
 
 def length_class(length_s: Seconds) -> str:
-    """The class of an event's length, one of [`LENGTH_CLASSES`]; a bound belongs to the shorter one.
+    """Return the class of an event's length, one of [`LENGTH_CLASSES`]; a bound belongs to the shorter class.
 
     Example:
         >>> length_class(10.0), length_class(75.5)
@@ -143,15 +143,15 @@ def length_class(length_s: Seconds) -> str:
 
 
 def read_splits(path: str | os.PathLike) -> dict[str, list[Annotation]]:
-    """Annotations by split.
+    """Read annotations by split.
 
     Args:
-        path: a folder with official annotation files or with the output of `longvale annotate`, or one such file, which
-            is a split by the file's name.
+        path: a folder with official annotation files or with the output of `longvale annotate`, or one such file,
+            which becomes a split with the file's name.
 
     Raises:
-        FileNotFoundError: if there is nothing, or none of the files.
-        ValueError: naming file and place of what is refused.
+        FileNotFoundError: if the path does not exist or contains none of the files.
+        ValueError: if an entry is invalid; the message names file and place.
     """
     path = Path(path)
     if path.is_file():
@@ -160,7 +160,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, list[Annotation]]:
 
 
 def format_statistics(splits: Mapping[str, Measurements]) -> str:
-    """A table for the terminal, a column a split.
+    """Format a table for the terminal, one column per split.
 
     Args:
         splits: measurements by name of the split.
@@ -198,7 +198,7 @@ def format_statistics(splits: Mapping[str, Measurements]) -> str:
 
 
 def statistics_figure(splits: Mapping[str, Measurements]) -> Figure:
-    """Six distributions of a corpus, the splits side by side.
+    """Plot six distributions of a corpus, the splits side by side.
 
     Args:
         splits: measurements by name of the split, at most three.
@@ -229,11 +229,11 @@ def statistics_figure(splits: Mapping[str, Measurements]) -> Figure:
 
 
 def save_statistics(splits: Mapping[str, Measurements], folder: str | os.PathLike) -> list[Path]:
-    """Write `statistics.json`, `.png` and `.svg` into a folder, which is made.
+    """Write `statistics.json`, `.png` and `.svg` into a folder, which is created.
 
     Args:
         splits: measurements by name of the split.
-        folder: for the files.
+        folder: output folder.
 
     Returns:
         The paths of the files.
@@ -261,7 +261,7 @@ def _at_once(measured: Measurements) -> Counter[str]:
 
 
 def _histogram(axes: Axes, series: Sequence[Sequence[float]], title: str, unit: str, *, whole: bool = False) -> None:
-    """Shares of videos by value from 0 on; whole values stand in the middle of their bars."""
+    """Plot shares of videos by value from 0; each whole value is centred in its bar."""
     from matplotlib.ticker import MaxNLocator
 
     most = max((value for one in series for value in one), default=0)
@@ -278,7 +278,7 @@ def _histogram(axes: Axes, series: Sequence[Sequence[float]], title: str, unit: 
 
 
 def _bars(axes: Axes, series: Sequence[Counter[str]], names: Sequence[str], title: str, of: str) -> None:
-    """Upright bars: the share that each name has of its series."""
+    """Plot vertical bars: the share of each name in its series."""
     width = 0.8 / len(series)
     for index, (counts, (colour, hatch)) in enumerate(zip(series, BAR_STYLES, strict=False)):
         places = [place + (index - (len(series) - 1) / 2) * width for place in range(len(names))]
@@ -290,7 +290,7 @@ def _bars(axes: Axes, series: Sequence[Counter[str]], names: Sequence[str], titl
 
 
 def _relations(axes: Axes, measured: Sequence[Measurements]) -> None:
-    """Lying bars, since the names are long; a note where the files tell no relation."""
+    """Plot horizontal bars, since the names are long; a note if the files contain no relations."""
     names = [name for name in RELATIONS if any(m.relations[name] for m in measured)]
     if not names:
         axes.text(0.5, 0.5, "not known from these files", ha="center", transform=axes.transAxes)

@@ -1,10 +1,10 @@
-"""The demo's base model: what Vicuna and VTimeLLM's first stage are to the published one.
+"""The demo's base model: the counterpart of Vicuna and VTimeLLM's first stage for the published model.
 
 1. The tiny language model is trained on the corpus's text, without any video: it learns the language and the
    conversation.
-2. The projectors are fitted to captions: a frame (or a sound window) of a thing is put where the words of the thing are
-   embedded.
-3. Each timecode is given the time that it names, as a frame of that time has it.
+2. The projectors are fitted to captions: a frame (or an audio window) of a thing is mapped to the embeddings of its
+   words.
+3. The embedding of each timecode gets the time embedding of a frame at that time.
 4. The language model learns to look up when things happen, and what happens when, which a large one can do before it
    has seen a video.
 
@@ -37,9 +37,9 @@ Batch = dict[str, Any]
 #: `[{"step": ..., "loss": ...}, ...]`
 Curve = list[dict[str, float]]
 
-#: Shares of questions about what happens at a time, in the first share of the steps and afterwards.
+#: Share of questions about what happens at a time: in the first steps, in the later steps; share of first steps.
 FEW_SEGMENTS, HALF_SEGMENTS, FIRST_STEPS = 0.25, 0.5, 0.4
-#: Of the matrices (Muon) and of the other weights (AdamW).
+#: Learning rates of the matrices (Muon) and of the other weights (AdamW).
 MATRIX_LEARNING_RATE, OTHER_LEARNING_RATE = 0.01, 3e-3
 
 
@@ -54,10 +54,10 @@ def pretrain_language_model(
     seed: int = 0,
     progress: bool = True,
 ) -> Curve:
-    """Train `model` in place to go on with a text.
+    """Train `model` in place to continue texts.
 
     Args:
-        texts: sentences; they are joined and cut into stretches of `length` tokens.
+        texts: sentences; they are joined and cut into sequences of `length` tokens.
     """
     ids = torch.tensor([token for text in texts for token in processor.tokenizer(text)["input_ids"]])
     rng = random.Random(seed)
@@ -76,14 +76,14 @@ def fit_projectors(
 ) -> dict[Modality, float]:
     """Fit the projectors of `model` in place: features of a clip to the sum of its caption's word embeddings.
 
-    An empty clip belongs at the origin. The fit is a ridge regression, so that it takes no training.
+    An empty clip is mapped to the origin. The fit is a ridge regression, so it needs no training.
 
     Args:
-        bank: stored features by what they show.
+        bank: stored features by content.
         ridge: regularisation, as a share of the features' mean square.
 
     Returns:
-        The share of the embeddings' variance that is explained, a modality.
+        The share of the embeddings' variance that is explained, per modality.
     """
     embeddings = model.get_input_embeddings().weight.detach().double()
 
@@ -109,7 +109,7 @@ def fit_projectors(
 
 
 def _clips(bank: FeatureBank, modality: Modality) -> Iterator[tuple[str | None, np.ndarray]]:
-    """What is shown, and all stored features [n, width] that show it."""
+    """Yield each content with all stored features [n, width] that show it."""
     if modality == "visual":
         for content, runs in bank.visual.items():
             yield content, np.concatenate(runs)
@@ -121,8 +121,8 @@ def _clips(bank: FeatureBank, modality: Modality) -> Iterator[tuple[str | None, 
 def name_times(model: LongVALEForConditionalGeneration, processor: LongVALEProcessor) -> None:
     """Add to the embedding of each timecode, in place, the time embedding of a frame at that time.
 
-    So that a timecode finds the frames around it, as the words of a thing find its frames. What is read and what is
-    written are no longer the same weights afterwards: were they, neighbouring timecodes would be easily confused.
+    A timecode then matches the frames around it, as the words of a thing match its frames. Input and output embeddings
+    are untied by this: if they stayed tied, neighbouring timecodes would be easily confused.
     """
     from longvale.models.modeling_longvale import fourier_features
 
@@ -148,11 +148,11 @@ def learn_to_look_up(
 ) -> Curve:
     """Train `model` in place on when events are and what they are, in new timelines of stored features.
 
-    Times of things come first, which things of times build on: asked for both alike from the start, some runs have not
-    found all sounds when the steps are over.
+    Times of things come first, since things at times build on them: with equal shares from the start, some runs have
+    not learned to find all sounds by the last step.
 
     Args:
-        mosaic: where the timelines come from.
+        mosaic: source of the timelines.
     """
     collator = DialogueCollator(processor)
 
@@ -169,13 +169,13 @@ def learn_to_look_up(
         inputs = collator(rows)
         return inputs | turns_apart(inputs, processor.video_token_id, processor.tokenizer.eos_token_id)
 
-    # Words and projectors that moved would lose each other.
+    # Word embeddings and projectors are aligned with each other, so both stay frozen.
     frozen = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.layers.")]
     return _train(model, batch, steps, "looking up", progress, frozen)
 
 
 def turns_apart(batch: Mapping[str, torch.Tensor], video_token_id: int, end_token_id: int) -> Batch:
-    """An attention mask and positions under which each turn sees the video and itself, as if it were asked alone.
+    """Return an attention mask and positions under which each turn sees only the video and itself.
 
     A model that sees all questions and answers about a video finds most times by elimination, and does not look.
 
@@ -185,7 +185,7 @@ def turns_apart(batch: Mapping[str, torch.Tensor], video_token_id: int, end_toke
         end_token_id: of the token that ends each answer.
 
     Returns:
-        `attention_mask` [B, 1, L, L], true where a token may look, and `position_ids` [B, L].
+        `attention_mask` [B, 1, L, L], true where a token may attend, and `position_ids` [B, L].
 
     Example:
         >>> ids = torch.tensor([[1, 9, 5, 2, 6, 2]])  # begin, video, two turns
@@ -204,7 +204,7 @@ def turns_apart(batch: Mapping[str, torch.Tensor], video_token_id: int, end_toke
     offset = index - (index * begins).cummax(dim=1).values  # within the turn
     seen = (turn[:, None, :] == turn[:, :, None]) | shared[:, None, :]  # [B, L, L]
     seen &= (index[:, None, :] <= index[:, :, None]) & batch["attention_mask"].bool()[:, None, :]
-    seen |= torch.eye(ids.shape[1], dtype=torch.bool)  # padding looks at itself, for a softmax needs something
+    seen |= torch.eye(ids.shape[1], dtype=torch.bool)  # padding attends to itself: softmax needs one position
     return {
         "attention_mask": seen.unsqueeze(1),
         "position_ids": torch.where(shared, index, last + 1 + offset),
@@ -212,12 +212,12 @@ def turns_apart(batch: Mapping[str, torch.Tensor], video_token_id: int, end_toke
 
 
 def look_up_turns(annotation: Annotation, rng: random.Random, segments: float) -> list[Turn]:
-    """When an event is, or what happens then: a time finds a thing as a thing finds its time.
+    """Make one turn per event: when it happens, or what happens then.
 
     Args:
         annotation: of a video.
-        rng: draws the order of the events, and for each which of the two is asked.
-        segments: share of events of which it is asked what happens.
+        rng: draws the order of the events, and the question for each.
+        segments: share of events for which the question is what happens.
     """
     events = rng.sample(annotation.events, len(annotation.events))
     asks = rng.choices((grounding_turn, segment_turn), (1 - segments, segments), k=len(events))
@@ -232,7 +232,7 @@ def _train(
     progress: bool,
     frozen: Sequence[nn.Parameter],
 ) -> Curve:
-    """Train all parameters but those of `frozen`, which are as they were afterwards."""
+    """Train all parameters except `frozen`, whose `requires_grad` flags are restored afterwards."""
     wanted = [(parameter, parameter.requires_grad) for parameter in frozen]
     for parameter in frozen:
         parameter.requires_grad_(False)

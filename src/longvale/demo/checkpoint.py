@@ -1,6 +1,6 @@
-"""Tiny stand-ins for Vicuna, CLIP, BEATs and Whisper, put together as one LongVALE checkpoint.
+"""Tiny replacements for Vicuna, CLIP, BEATs and Whisper, combined into one LongVALE checkpoint.
 
-Same classes, same wiring, same file formats as the published model; only the sizes differ.
+Classes, architecture and file formats are those of the published model; only the sizes differ.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
     from longvale.models.processing_longvale import LongVALEProcessor
 
-#: Steps of the grid that the events of a video lie on, and its frames: one a step.
+#: Grid steps of the events of a video, and its number of frames: one per step.
 NUM_FRAMES = 10
-#: Every video of the demo lasts this long, so that a sound window, too, is one step of the grid.
+#: Duration of every video of the demo, chosen so that an audio window is also one step of the grid.
 VIDEO_LENGTH_S = 32.0
-#: Filterbank frames (10 ms) and encoder states (20 ms) of a sound window: 3.2 s.
+#: Filterbank frames (10 ms) and encoder states (20 ms) of an audio window: 3.2 s.
 AUDIO_WINDOW_FRAMES, SPEECH_WINDOW_STATES = 320, 160
 #: Whisper's chunk, shortened from 30 s.
 SPEECH_CHUNK_S = 8
@@ -37,8 +37,8 @@ SPEECH_CHUNK_S = 8
 HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, VOCAB_SIZE = 96, 4, 2, 640
 TOWER_SIZE = 64
 
-#: The fixed wording of the conversation, of the published questions and of captions: a token each, which keeps
-#: dialogues short.
+#: Fixed wording of the conversation, the published questions and the captions: one token each, which keeps dialogues
+#: short.
 PHRASES = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions.",
@@ -60,11 +60,11 @@ PHRASES = (
 def build_checkpoint(
     seed: int = 0, vocab_videos: int = 1500
 ) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
-    """An untrained tiny model with its processor; everything is drawn from the seed.
+    """Build an untrained tiny model with its processor; all weights depend on the seed.
 
     Args:
         seed: of the weights.
-        vocab_videos: plans of synthetic videos whose dialogues the tokenizer is trained on.
+        vocab_videos: number of planned synthetic videos whose dialogues the tokenizer is trained on.
 
     Example:
         >>> model, processor = build_checkpoint(vocab_videos=50)
@@ -105,7 +105,7 @@ def build_checkpoint(
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        # Convolutions tell shapes apart after a minute on a CPU; a vision transformer of this size does not.
+        # Convolutions distinguish shapes after a minute on a CPU; a vision transformer of this size does not.
         vision_config=ResNetConfig(
             embedding_size=16, hidden_sizes=[16, 32, TOWER_SIZE], depths=[1, 1, 1], layer_type="basic"
         ),
@@ -139,7 +139,7 @@ def build_checkpoint(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LongVALEForConditionalGeneration(config)
-        # Words as long as the time embedding: a frame that is put where its words are keeps both.
+        # Word embeddings of the time embedding's scale: a frame mapped to its words keeps both.
         torch.nn.init.normal_(model.get_input_embeddings().weight, std=config.time_embedding_scale)
         _look_at_alike(model.model.language_model.layers[0].self_attn, NUM_HEADS)
     model.generation_config.update(
@@ -149,9 +149,9 @@ def build_checkpoint(
 
 
 def _look_at_alike(attention: nn.Module, heads: int, scale: float = 0.7) -> None:
-    """Give each head equal queries and keys, so that a token looks at those that resemble it from the start.
+    """Give each head equal queries and keys, so that from the start a token attends to similar tokens.
 
-    That a word finds the frames and sounds of its thing is what a tiny model is slowest to learn, and what large ones
+    Matching a word with the frames and sounds of its thing is what a tiny model learns slowest, and what large ones
     learn from text (induction heads). After Trockman and Kolter, "Mimetic Initialization of Self-Attention Layers"
     (ICML 2023).
     """
@@ -165,15 +165,15 @@ def _look_at_alike(attention: nn.Module, heads: int, scale: float = 0.7) -> None
 
 
 def corpus_options() -> SyntheticOptions:
-    """Of the demo's synthetic corpus."""
+    """Return the options of the demo's synthetic corpus."""
     return SyntheticOptions(min_length_s=VIDEO_LENGTH_S, max_length_s=VIDEO_LENGTH_S, grid=NUM_FRAMES)
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> LlamaTokenizer:
-    """A sentencepiece tokenizer of these texts in Llama's form.
+    """Train a sentencepiece tokenizer in Llama's format on texts.
 
     Args:
-        texts: sentences; line breaks are tokens of their own, and [`PHRASES`] too.
+        texts: sentences; line breaks and [`PHRASES`] are separate tokens.
         vocab_size: pieces, without the phrases.
     """
     import sentencepiece
@@ -183,9 +183,9 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Llama
         for text in texts:
             for phrase in PHRASES:
                 text = text.replace(phrase, "\n")
-            # Cut at punctuation, which then is a token of its own: a timecode is the same one before a full stop.
+            # Split at punctuation, which becomes a separate token: a timecode is the same token before a full stop.
             yield from re.findall(r"[.,:?]|[^.,:?\n]+", text)
-        # Every timecode is a word, whether the sample has it or not.
+        # Every timecode becomes a word, whether the sample contains it or not.
         for timecode in range(100):
             yield from [f"From {timecode:02d} to"] * 20
 
@@ -212,7 +212,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Llama
 
 
 def sample_texts(videos: int, seed: int = 0, options: SyntheticOptions | None = None) -> Iterator[str]:
-    """What is said in the dialogues of planned synthetic videos, as conversations without their videos."""
+    """Yield the texts of the dialogues of planned synthetic videos, as conversations without the videos."""
     for index in range(videos):
         rng = random.Random(f"{seed}:text:{index}")
         plan = plan_video(f"text_{index}", seed, options)

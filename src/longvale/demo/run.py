@@ -22,7 +22,7 @@ STAGES = ("boundary_perception", "instruction")
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How much of everything; the defaults make a demo of some minutes on two cores.
+    """Sizes and numbers of steps; the defaults make a demo of some minutes on two cores.
 
     Args:
         seed: of the corpus, the weights and all orders.
@@ -44,23 +44,23 @@ class DemoSettings:
 def run_demo(
     output: str | os.PathLike, seed: int = 0, progress: bool = True, settings: DemoSettings | None = None
 ) -> dict[str, Any]:
-    """Run the demo, or go on with it; what is finished is not done again.
+    """Run the demo, or resume it; finished parts are not run again.
 
     Args:
         output: folder. It gets `corpus/`, `models/{base,boundary_perception,instruction}`, `model/` (the last of them),
             `predictions.jsonl`, `scores.json`, `ablation.json`, `report.html` and `demo.json`, with the settings and
             the seconds that each part took.
         seed: used when no settings are given.
-        progress: show bars.
-        settings: how much of everything.
+        progress: show progress bars.
+        settings: sizes and numbers of steps.
 
     Returns:
         The scores, as [`longvale.evaluation.evaluate.evaluate`] returns them.
 
     Raises:
-        Locked: if another run works on the same folder.
-        ValueError: if `output` holds a demo with other settings.
-        RuntimeError: if a tuning stage fails; its own message stands above.
+        Locked: if another run is using the same folder.
+        ValueError: if `output` contains a demo with other settings.
+        RuntimeError: if a tuning stage fails; it prints its own message before.
     """
     settings = settings or DemoSettings(seed=seed)
     output = Path(output)
@@ -88,7 +88,7 @@ def _run(output: Path, settings: DemoSettings, progress: bool) -> dict[str, Any]
 
 
 class _Record:
-    """`demo.json`: the settings that a folder was made with, and the seconds that each part took."""
+    """Content of `demo.json`: the settings that a folder was made with, and the seconds that each part took."""
 
     def __init__(self, path: Path, settings: DemoSettings) -> None:
         self.path = path
@@ -140,7 +140,7 @@ def _make_corpus(corpus: Path, settings: DemoSettings, progress: bool) -> None:
 
 
 def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: bool) -> None:
-    """Towers, features, and the base model that the recipes start from."""
+    """Make the towers, the features, and the base model that the recipes start from."""
     from longvale.demo.base import fit_projectors, learn_to_look_up, name_times, pretrain_language_model
     from longvale.demo.towers import pretrain_towers
     from longvale.events import MODALITIES
@@ -150,7 +150,7 @@ def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: boo
     model, processor = build_checkpoint(settings.seed)
     epochs = dict(zip(MODALITIES, settings.tower_epochs, strict=True))
     pretrain_towers(model, processor, corpus, epochs=epochs, seed=settings.seed, progress=progress)
-    # A run that was stopped may have left features of other towers: these are made again whole.
+    # A stopped run may have left features of other towers: all are extracted again.
     shutil.rmtree(corpus / "features", ignore_errors=True)
     extract(corpus / "videos", corpus / "features", processor, model, progress=progress)
 
@@ -222,7 +222,7 @@ def _evaluate(output: Path, models: Path, progress: bool) -> dict[str, Any]:
 
 
 def _curves(models: Path) -> list[Mapping[str, Any]]:
-    """Loss curves of all trainings, for the report."""
+    """Return the loss curves of all trainings, for the report."""
     named: dict[str, list[Mapping[str, float]]] = dict(load_json(models / "base" / "curves.json"))
     for stage in STAGES:
         history = load_json(models / stage / "log_history.json")

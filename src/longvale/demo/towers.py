@@ -1,8 +1,8 @@
-"""Pretrains the demo's towers on single clips and what they show, as CLIP, BEATs and Whisper were on their corpora.
+"""Pretraining of the demo's towers on single clips and their contents, as CLIP, BEATs and Whisper on their corpora.
 
-A random tower tells colours apart but hardly shapes or words. Each tower learns to say which words of the corpus belong
-to a clip (a frame, or a sound window): a bag of words, after Joulin et al., "Learning Visual Features from Large Weakly
-Supervised Data" (ECCV 2016). A window that an event fills by half should say its word by half.
+A random tower distinguishes colours but hardly shapes or words. Each tower learns to predict which words of the corpus
+belong to a clip (a frame, or an audio window): a bag of words, after Joulin et al., "Learning Visual Features from
+Large Weakly Supervised Data" (ECCV 2016). A window that is half filled by an event has a target of one half.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Clips:
 
     Args:
         inputs: of `model.encode`, with a batch dimension of 1.
-        words: by modality, the share [n, words] of each feature's time in which each word's content is there.
+        words: by modality, the share [n, words] of each feature's time in which each word's content is present.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -59,14 +59,14 @@ def pretrain_towers(
         model: with towers.
         processor: of the model.
         corpus: directory of [`longvale.synthetic.corpus.synthesize`].
-        epochs: passes over the videos, a modality.
-        batch_videos: videos a step; their clips are the batch.
-        learning_rate: at its peak; it warms up and falls to zero.
+        epochs: passes over the videos, per modality.
+        batch_videos: videos per step; their clips are the batch.
+        learning_rate: peak value; it warms up and decays to zero.
         seed: of order and heads.
-        progress: show a bar a tower.
+        progress: show one progress bar per tower.
 
     Returns:
-        Mean loss of the last tenth of the steps, a modality.
+        Mean loss of the last tenth of the steps, per modality.
     """
     clips, rng = load_clips(processor, corpus), random.Random(f"{seed}:turns")
     forwards: dict[Modality, Callable[[Sequence[Clips]], torch.Tensor]] = {
@@ -97,7 +97,7 @@ def pretrain_towers(
 
 
 def load_clips(processor: LongVALEProcessor, corpus: Path) -> list[Clips]:
-    """Tower inputs of the training videos, and what their frames and windows show."""
+    """Load tower inputs of the training videos, and the contents of their frames and windows."""
     pieces: dict[str, list[Piece]] = {}
     for record in load_events(corpus):
         if record.split == "train":
@@ -113,7 +113,7 @@ def load_clips(processor: LongVALEProcessor, corpus: Path) -> list[Clips]:
 
 
 def turn(videos: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Each video turned by a random number of quarters and perhaps mirrored: a shape stays what it is.
+    """Rotate each video by a random number of quarter turns, and mirror it with probability one half.
 
     Args:
         videos: [B, F, 3, H, W], H = W.
@@ -129,7 +129,7 @@ def turn(videos: torch.Tensor, rng: random.Random) -> torch.Tensor:
 def feature_spans(
     processor: LongVALEProcessor, duration: Seconds, inputs: Mapping[str, torch.Tensor]
 ) -> dict[Modality, list[tuple[Seconds, Seconds]]]:
-    """Start and end in seconds of what each feature of a video covers; a frame is a moment, both are the same."""
+    """Return start and end in seconds of each feature of a video; for a frame, which is a moment, both are equal."""
     frames = inputs["pixel_values_videos"].shape[1]
     centres = [(index + 0.5) * duration / frames for index in range(frames)]
     windows = {
@@ -148,7 +148,7 @@ def _speech_windows(processor: LongVALEProcessor, inputs: Mapping[str, torch.Ten
 
 
 def word_shares(pieces: Sequence[Piece], modality: Modality, spans: Sequence[tuple[Seconds, Seconds]]) -> torch.Tensor:
-    """How much of each span each word of the modality's vocabulary is true of: [n, words] in [0, 1].
+    """Return the share of each span in which each word of the modality's vocabulary is present: [n, words] in [0, 1].
 
     Example:
         >>> word_shares([Piece("audio", 0, 3, "bell")], "audio", [(0, 2), (2, 4)])[:, SOUNDS.index("bell")].tolist()
@@ -214,7 +214,7 @@ def _train_tower(
 
 
 def _cat(batch: Sequence[Clips], name: str) -> torch.Tensor:
-    """Inputs of several videos as one batch, padded with zeros in the second dimension."""
+    """Concatenate inputs of several videos into one batch, padded with zeros in the second dimension."""
     tensors = [video.inputs[name][0] for video in batch]
     longest = max(len(tensor) for tensor in tensors)
     return torch.stack([torch.cat([t, t.new_zeros(longest - len(t), *t.shape[1:])]) for t in tensors])

@@ -1,1 +1,1 @@
-"""Experiments on what the parts of the system are worth; `recipes/experiments.py` runs them."""
+"""Experiments that measure the effect of the parts of the system; `recipes/experiments.py` runs them."""

@@ -1,7 +1,7 @@
-"""Temporal alignment: do the three modalities' embeddings of one moment lie closer than those of different moments?
+"""Temporal alignment: are embeddings of the modalities more similar at the same moment than at different moments?
 
-The embeddings are what the language model reads, after the projectors. Each modality is averaged over the same equal
-parts of a video, and its mean over the video is taken off, so that only what changes in time is compared.
+The embeddings are those that the language model receives, after the projectors. Each modality is averaged over the same
+equal parts of a video, and its mean over the video is subtracted, so that only changes over time are compared.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def alignment(
         data: folder of the annotations.
         output: folder for `table.md`, `result.json` and the plot.
         features: feature store; by default `features` in `data`.
-        parts: equal parts that a video's time is cut into; videos with fewer features of a modality repeat them.
-        limit: only the first so many videos.
-        progress: show a bar.
+        parts: number of equal parts per video; if a video has fewer features of a modality, they are repeated.
+        limit: maximum number of videos.
+        progress: show a progress bar.
 
     Returns:
-        A row a pair of modalities: mean cosine `at_the_same_time` and `at_other_times`; `found`, the share of parts
-        whose nearest part of the other modality is that of the same time (both ways), and `chance`.
+        One row per pair of modalities: mean cosine `at_the_same_time` and `at_other_times`; `found`, the share of parts
+        whose nearest part of the other modality is at the same time (mean of both directions), and `chance`.
 
     Raises:
-        FileNotFoundError, ValueError: if model or data are not what they should be, or no video has two modalities.
+        FileNotFoundError, ValueError: if the model or data are missing or invalid, or no video has two modalities.
     """
     from tqdm.auto import tqdm
 
@@ -72,10 +72,10 @@ def alignment(
 
 
 def compare(cosines: np.ndarray) -> dict[str, float]:
-    """What a pair of modalities shares in time.
+    """Compute the similarity of a pair of modalities over time.
 
     Args:
-        cosines: [videos, T, T], part i of the one with part j of the other.
+        cosines: [videos, T, T], part i of one modality with part j of the other.
 
     Example:
         >>> compare(np.eye(4)[None])
@@ -93,7 +93,7 @@ def compare(cosines: np.ndarray) -> dict[str, float]:
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosines [T, T] of two sequences [T, width], each without its mean over time; 0 where nothing changes.
+    """Return cosines [T, T] of two sequences [T, width], each minus its mean over time; 0 where nothing changes.
 
     Example:
         >>> cosine(np.array([[0.0, 1.0], [0.0, 3.0]]), np.array([[0.0, 2.0], [0.0, 1.0]])).tolist()
@@ -108,7 +108,7 @@ def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def resample(values: np.ndarray, parts: int) -> np.ndarray:
-    """Means [parts, width] over equal parts of the time that a sequence [n, width] covers evenly.
+    """Return means [parts, width] over equal parts of the time that a sequence [n, width] covers evenly.
 
     Example:
         >>> resample(np.array([[0.0], [2.0], [4.0], [6.0]]), 2).tolist()
@@ -138,7 +138,7 @@ def _embed(model: Any, features: Mapping[Modality, np.ndarray | None], parts: in
 
 
 def _figure(cosines: Mapping[tuple[Modality, Modality], np.ndarray]) -> Any:
-    """Mean cosine over the distance in time."""
+    """Plot the mean cosine against the distance in time."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What an experiment leaves: a table that a person and a program can read, and a plot."""
+"""Output of an experiment: a table in Markdown and JSON, and a plot."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table in Markdown; numbers that are not whole have four digits.
+    """Format a table in Markdown; floats have four decimals.
 
     Args:
-        rows: with the same columns each.
+        rows: all with the same columns.
 
     Example:
         >>> print(format_table([{"model": "base", "mIoU": 0.25}, {"model": "tuned", "mIoU": 0.5}]))
@@ -36,12 +36,12 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_result(folder: Path, rows: Sequence[Mapping[str, Any]], how: Mapping[str, Any], figure: Figure) -> None:
-    """Write `table.md`, `result.json` with the rows and how they were made, and the plot (PNG, SVG) into a folder.
+    """Write `table.md`, `result.json` (rows and settings) and the plot (PNG, SVG) into a folder.
 
     Args:
-        folder: made if it is not there.
+        folder: created if missing.
         rows: of the table.
-        how: model, data and options, so that the numbers can be made again.
+        how: model, data and options, to make the result reproducible.
         figure: the plot.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,13 +53,13 @@ def write_result(folder: Path, rows: Sequence[Mapping[str, Any]], how: Mapping[s
 
 
 def bars(rows: Sequence[Mapping[str, Any]], name: str, columns: Sequence[str], title: str) -> Figure:
-    """Groups of bars, one a row.
+    """Plot groups of bars, one group per row.
 
     Args:
         rows: of a table.
         name: the column that names a row.
         columns: one bar each, values of 0 to 1.
-        title: what the bars show.
+        title: of the plot.
     """
     from matplotlib.figure import Figure
 

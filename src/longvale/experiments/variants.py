@@ -1,4 +1,4 @@
-"""Experiments that tune the same model in several ways and ask each the same questions."""
+"""Experiments that tune the same model in several ways and evaluate each on the same questions."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def boundary_only(
     options: Sequence[str] = (),
     **evaluation: Any,
 ) -> list[dict[str, Any]]:
-    """Is boundary perception enough to ground? The first stage alone, the second alone, both, and neither.
+    """Measure whether boundary perception is enough to ground: first stage alone, second alone, both, and neither.
 
-    Models that are tuned already in `output` are not tuned again.
+    Models that are already tuned in `output` are not tuned again.
 
     Args:
-        model: the base that the stages start from.
+        model: base model of the stages.
         data: folder of the corpus.
         output: folder for the tuned models, the answers, `table.md`, `result.json` and the plot.
         features: feature store; by default `features` in `data`.
         configs: configuration of the recipe by stage; by default those of the demo.
-        options: further ones of `recipes/sft.py`, such as `("--max_steps", "20")`.
+        options: further options of `recipes/sft.py`, for example `("--max_steps", "20")`.
         evaluation: options of [`longvale.evaluation.generation.generate.generate`].
 
     Returns:
-        A row a variant with the strict grounding scores.
+        One row per variant with the strict grounding scores.
     """
     output, features = Path(output), Path(features or Path(data, "features"))
     configs = {stage: f"demo_{stage}.yaml" for stage in ("boundary_perception", "instruction")} | dict(configs or {})
@@ -88,22 +88,22 @@ def correlation_captions(
     seed: int = 0,
     **evaluation: Any,
 ) -> list[dict[str, Any]]:
-    """Are captions worth more that tell how the modalities belong together? Tuned on both kinds, asked with both.
+    """Measure the value of captions that state how the modalities are related: train and test on both kinds.
 
     Args:
         model: to start from.
         data: folder of the corpus; its captions are those with correlation.
         output: folder for the tuned models, their data, the answers, `table.md`, `result.json` and the plot.
-        plain: folder with the official annotation files whose captions do not reason; by default, for a synthetic
-            corpus, each event's pieces are told one after the other.
+        plain: folder with the official annotation files whose captions do not state relations; by default, for a
+            synthetic corpus, captions that describe each event's pieces one after the other.
         features: feature store; by default `features` in `data`.
         config: of the recipe.
-        options: further ones of `recipes/sft.py`.
+        options: further options of `recipes/sft.py`.
         seed: of the dialogues.
         evaluation: options of [`longvale.evaluation.generation.generate.generate`].
 
     Returns:
-        A row a kind of training captions and of test captions, with grounding and segment captioning scores.
+        One row per kind of training and kind of test captions, with grounding and segment captioning scores.
     """
     output, features = Path(output), Path(features or Path(data, "features"))
     kinds = {"with correlation": Path(data), "without": Path(plain) if plain else output / "data" / "without"}
@@ -145,7 +145,7 @@ def correlation_captions(
 def modality_ablation(
     model: str, data: str | os.PathLike, output: str | os.PathLike, **evaluation: Any
 ) -> list[dict[str, Any]]:
-    """What each modality is worth: grounding with V, V+A, V+S, V+A+S, and blindly; see [`ablation`].
+    """Measure the value of each modality: grounding with V, V+A, V+S, V+A+S, and none; see [`ablation`].
 
     Args:
         model: folder or Hub id.
@@ -154,7 +154,7 @@ def modality_ablation(
         evaluation: options of [`longvale.evaluation.generation.generate.generate`].
 
     Returns:
-        A row a group of events with the mIoU of each setting.
+        One row per group of events with the mIoU of each setting.
     """
     found = ablation(model, data, output, **evaluation)
     names = {"none": "nothing", "visual": "V", "visual+audio": "V+A", "visual+speech": "V+S", "all": "V+A+S"}
@@ -172,7 +172,7 @@ def modality_ablation(
 def _tune(
     config: str, model: str, data: str | os.PathLike, features: Path, output: Path, options: Sequence[str]
 ) -> None:
-    """Tune a model; of one that is tuned, the recipe finds that nothing is left to do, or that the settings differ."""
+    """Tune a model; for a tuned one, the recipe reports that it is finished or that the settings differ."""
     run_sft(config, model=model, data_dir=data, features_dir=features, output_dir=output, options=options)
 
 
@@ -181,7 +181,7 @@ def _score(log: Path, data: str | os.PathLike, evaluation: Mapping[str, Any]) ->
 
 
 def _write_plain(data: Path, target: Path) -> None:
-    """The annotations of a synthetic corpus with captions that tell each event's pieces one after the other."""
+    """Write a synthetic corpus's annotations with captions that describe each event's pieces one after the other."""
     pieces: dict[str, dict[int, tuple[Piece, ...]]] = defaultdict(dict)
     for record in load_events(data):
         pieces[record.video_id][record.event_id] = record.pieces

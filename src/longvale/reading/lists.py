@@ -1,4 +1,4 @@
-"""Events in lists: times in front of each caption or above it, several events in a line, tables, JSON."""
+"""Events in lists: times in front of each caption or above it, several events per line, tables, JSON."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from .records import Record, find_json, find_json_lines, read_fields, read_records
 from .spans import TimeSpan, find_spans, plain
 
-#: What Markdown puts around times and captions, and the fences of code.
+#: Markdown and HTML marks around times and captions, and code fences.
 _MARKUP = re.compile(
     r"^[ \t]*```.*$|\*\*?\*?|__|`+|</?(?:b|i|em|strong|code|li|p|br) ?/?>", re.MULTILINE | re.IGNORECASE
 )
 _BULLET = r"[-•·>#|–— \t]{0,6}(?:\(?#?\d{1,3}[.,):] ?)?"
 _FROM = r"[\[(<\"']{0,2} ?(?:(?:from|between|at|during|in) (?:the |second |about |around )?)?"
-#: What may stand before the times of a line's first event: bullets, numbers, "Event 3:", "Time:", brackets, "from".
+#: Text allowed before the times of a line's first event: bullets, numbers, "Event 3:", "Time:", brackets, "from".
 _LEAD = re.compile(
     rf"{_BULLET}(?:(?:event|scene|segment|shot|clip|part|step|chapter) ?#?\d{{0,3}} ?[-:.)–—]? ?)?"
     rf"(?:\d{{1,3}} ?[-–—:] )?(?:(?:times?|timestamps?|time ?range|interval|start(?: ?time)?) ?[:=] ?)?{_FROM}",
     re.IGNORECASE,
 )
-#: What stands before the times of a further event in a line: the end of a sentence, or "From" as it begins one; and
-#: what comes after them.
+#: Text before the times of a further event in a line: the end of a sentence, or "From" that starts one; and the text
+#: after them.
 _NEXT = re.compile(rf"(?:(?:(?<=[.!?;])|(?<=[.!?;][\"')\]]))\s{_BULLET}(?i:{_FROM})|(?<![\"'\w])From )\Z")
 _AFTER_NEXT = re.compile(r"[\"']?(?:[\])]|\s?[,:;–—-])")
-#: Before times that stand in brackets behind a title.
+#: Text before times in brackets after a title.
 _TITLED = re.compile(r" ?[\[(] ?(?:from |between )?\Z", re.IGNORECASE)
-#: How far before a span its lead is looked for, in characters.
+#: How far before a span its lead is searched, in characters.
 _REACH = 60
-#: What JSON leaves in a line; what cannot be parsed as JSON is no list of lines either.
+#: A JSON field in a line; text that cannot be parsed as JSON is not a list of lines either.
 _FIELD = re.compile(r"[\"'][\w ]+[\"']\s*:")
 _SEPARATORS = " \t.,:;-–—)]}>|"
 _APART = re.compile(r"[\"')\]}>]{0,3}[\s.,:;|–—，。：；、-]*")
 
 
 def strip_markup(text: str) -> str:
-    """Drop marks of emphasis and code.
+    """Remove marks of emphasis and code.
 
     Example:
         >>> strip_markup("**6.0s** – `30.0s`")
@@ -45,7 +45,7 @@ def strip_markup(text: str) -> str:
 
 
 def find_any_spans(text: str) -> Iterator[TimeSpan]:
-    """Find spans in JSON and in sentences: those of JSON first, then those that name a unit, then the others.
+    """Find spans in JSON and in sentences: first those of JSON, then those with a unit, then the others.
 
     Example:
         >>> [(span.start, span.end) for span in find_any_spans("2 - 3 dogs enter from 6 s to 30 s")]
@@ -53,7 +53,7 @@ def find_any_spans(text: str) -> Iterator[TimeSpan]:
     """
     text = strip_markup(text)
     values = list(find_json(text))
-    # A lone "[6, 30]" may be anything. It comes last, as do other bare numbers.
+    # A lone "[6, 30]" may be anything. It comes last, after the other bare numbers.
     lone = [
         isinstance(value, list) and not any(isinstance(item, dict | list | str) for item in value) for value in values
     ]
@@ -71,9 +71,9 @@ def find_any_spans(text: str) -> Iterator[TimeSpan]:
 def find_events(text: str) -> list[Record]:
     """Find the events of an answer that lists them, with their captions.
 
-    JSON with captions is read alone. Else a line may begin with the times of an event, and hold a further one after
-    each sentence; times alone are those of the lines below; times in brackets may follow a caption; tables have them
-    in cells. What is none of these is passed over.
+    JSON with captions is read alone. Otherwise a line may start with the times of an event, and contain a further event
+    after each sentence. Times alone belong to the lines below. Times in brackets may follow a caption. Tables have
+    times in cells. Other text is ignored.
 
     Example:
         >>> [(e.span.start, e.caption) for e in find_events("1. **0:06 - 0:30**: A bell rings.\\n2. Silence follows.")]
@@ -87,13 +87,14 @@ def find_events(text: str) -> list[Record]:
 
 
 def split_line(line: str, *, labelled: bool = True, commas: bool = True) -> Iterator[tuple[TimeSpan, str]]:
-    """Split a line into the events that it lists: times, and what follows them up to the next event's.
+    """Split a line into the events that it lists: times, and the text after them up to the next event.
 
-    A line lists events if it begins with times, bullets, numbers and "from" aside. Times inside a sentence are words.
+    A line lists events if it starts with times, after optional bullets, numbers and "from". Times inside a sentence are
+    part of the caption.
 
     Args:
         line: of an answer.
-        labelled, commas: as of [`longvale.reading.spans.find_spans`].
+        labelled, commas: as in [`longvale.reading.spans.find_spans`].
 
     Example:
         >>> [after for _, after in split_line("1. From 05 to 25, one counts from 1 to 3. From 25 to 50, a dog.")]
@@ -116,7 +117,7 @@ def split_line(line: str, *, labelled: bool = True, commas: bool = True) -> Iter
 
 
 def _of_lines(lines: Iterable[str]) -> Iterator[Record]:
-    heading: TimeSpan | None = None  # times that wait for their caption
+    heading: TimeSpan | None = None  # times whose caption has not been read yet
     below: list[str] = []
     header: list[str] = []
     for line in lines:
@@ -143,7 +144,7 @@ def _under(heading: TimeSpan | None, lines: Sequence[str]) -> Iterator[Record]:
 
 
 def _of_line(line: str) -> Iterator[Record]:
-    """The events of a line; the caption of one is empty where only times stand."""
+    """Yield the events of a line; the caption is empty if there are only times."""
     pieces = list(split_line(line))
     yield from (Record(span, _caption(after)) for span, after in pieces)
     spans = [] if pieces else list(find_spans(line))
@@ -154,7 +155,7 @@ def _of_line(line: str) -> Iterator[Record]:
 
 
 def _of_row(header: Sequence[str], cells: Sequence[str]) -> Record | None:
-    """The event of a row of a table, with one cell of times or, by the header, two; and else the longest cell."""
+    """Return the event of a table row: times in one cell or, by header, two; the longest other cell is the caption."""
     if len(header) == len(cells) > 1 and (record := read_fields(dict(zip(header, cells, strict=True)))):
         return record if record.caption else None
     spans = [(cell, span) for cell in cells if (span := next(find_spans(cell), None))]
@@ -166,6 +167,6 @@ def _of_row(header: Sequence[str], cells: Sequence[str]) -> Record | None:
 
 
 def _caption(text: str) -> str:
-    """A caption on one line, without what sets it apart from its times."""
+    """Return a caption on one line, without the separators between it and its times."""
     text = _APART.sub("", " ".join(text.split()), count=1).rstrip(" |,;:-–—")
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] in ("\"'") else text

@@ -1,4 +1,4 @@
-"""Events in records: objects of JSON, anywhere in a text, and rows of tables, whose fields are named."""
+"""Events in records: JSON objects anywhere in a text, and table rows with named fields."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from ..io import is_number
 from .spans import TimeSpan, Unit, find_spans, read_time
 
-#: Names of fields, in lower case and without the words that [`_QUALIFIERS`] holds.
+#: Names of fields, in lower case and without the words in [`_QUALIFIERS`].
 _STARTS = frozenset({"start", "starts", "begin", "begins", "beginning", "from", "onset"})
 _ENDS = frozenset({"end", "ends", "stop", "finish", "to", "until", "offset"})
 _SPANS = frozenset({"timestamp", "timestamps", "time", "times", "interval", "segment", "span", "range", "timerange"})
-#: Where a caption is, the surest name first.
+#: Names of caption fields, the most reliable first.
 _CAPTIONS = ("caption", "description", "event", "sentence", "text", "summary", "content", "label", "action", "title")
-#: Words of a field's name that do not change what it is, and the unit that some of them name.
+#: Words of a field's name that do not change its role, and the unit that some of them name.
 _QUALIFIERS: dict[str, Unit | None] = {
     **dict.fromkeys(("time", "timestamp", "point", "at", "in", "video"), None),
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "seconds"),
@@ -24,23 +24,23 @@ _QUALIFIERS: dict[str, Unit | None] = {
 }
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|%|\d+")
 _OPENING = re.compile(r"[\[{]")
-#: How often a text is parsed as JSON at most, in lengths of the text.
+#: Limit of characters parsed as JSON, in multiples of the text's length.
 _PARSED_LENGTHS = 8
-#: Levels of lists and objects that are looked into.
+#: Maximum depth of nested lists and objects that are searched.
 _DEPTH = 8
 
 
 class Record(NamedTuple):
-    """What a record says of an event: its times, and its caption, which may be empty."""
+    """Times of an event, and its caption, which may be empty."""
 
     span: TimeSpan
     caption: str = ""
 
 
 def find_json(text: str) -> Iterator[Any]:
-    """Find the objects and lists of JSON in a text, whatever stands around them.
+    """Find the JSON objects and lists in a text with any surrounding text.
 
-    Of a list that is cut off, the whole objects in it are found. Takes time linear in the length of the text.
+    In a truncated list, the complete objects are found. Takes time linear in the length of the text.
 
     Example:
         >>> list(find_json('Sure! {"a": 1} and [{"b": 2}, {"b":'))
@@ -64,10 +64,10 @@ def find_json(text: str) -> Iterator[Any]:
 
 
 def read_records(value: Any) -> Iterator[Record]:
-    """Read the events of a value of JSON, at any depth, in their order.
+    """Read the events of a JSON value, at any depth, in their order.
 
     An event is an object with start and end or an interval, a list `[start, end]` or `[start, end, caption]`, or a
-    caption whose key is an interval. Fields of another unit ("start_frame") are no times.
+    caption whose key is an interval. Fields of another unit ("start_frame") are not times.
 
     Example:
         >>> [(r.span.start, r.span.end, r.caption) for r in read_records({"events": [{"from_s": 6, "to_s": 30}]})]
@@ -77,7 +77,7 @@ def read_records(value: Any) -> Iterator[Record]:
 
 
 def find_json_lines(text: str) -> str:
-    """Join the texts of JSON, such as `["From 05 to 25, a bell.", ...]`, into lines; other texts stay as they are.
+    """Join the strings of JSON, such as `["From 05 to 25, a bell.", ...]`, into lines; return other texts unchanged.
 
     Example:
         >>> find_json_lines('["05 to 25, a bell", "25 to 50, a dog"]'), find_json_lines("[05 to 25] a bell")
@@ -142,7 +142,7 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
 
 
 def _role(name: str) -> tuple[str, Unit | None]:
-    """What the field of this name is: "start", "end", "span", or "" for none of these; and the unit of its times."""
+    """Return the role of a field by its name ("start", "end", "span", or "" for none) and the unit of its times."""
     words = [word.lower() for word in _WORDS.findall(name[:60])]
     if not words:
         return "", None
@@ -161,7 +161,7 @@ def _time(value: Any) -> tuple[float, Unit | None] | None:
 
 
 def _interval(value: Any) -> TimeSpan | None:
-    """A text that is a span and nothing else, a list of two times, or an object with start and end."""
+    """Return the span of a string that is only a span, a list of two times, or an object with start and end."""
     if isinstance(value, str):
         if len(value) > 60:
             return None
@@ -184,7 +184,7 @@ def _interval(value: Any) -> TimeSpan | None:
 
 
 def _caption(fields: Mapping[str, Any]) -> str:
-    """The text of the field that is named as one, else of the only one that is a text and no time."""
+    """Return the text of the field named as a caption, else the only string field that is not a time."""
     texts = {name.lower(): value for name, value in fields.items() if isinstance(value, str) and not _role(name)[0]}
     for wanted in _CAPTIONS:
         for name, text in texts.items():

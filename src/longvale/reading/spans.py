@@ -1,4 +1,4 @@
-"""Time spans in text: two times that a word, a dash or an arrow joins, or that are labelled start and end."""
+"""Time spans in text: two times joined by a word, a dash or an arrow, or labelled as start and end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..events import Seconds
 
 Unit: TypeAlias = Literal["seconds", "percent"]
 
-#: Words beside a number: the unit that they name, and its size. A number of what is no time ("frames") is no time.
+#: Words next to a number: their unit and its size. A number with a unit that is not time ("frames") is not a time.
 _UNITS: dict[str, tuple[Unit | None, float]] = {
     **dict.fromkeys(("%", "percent", "per cent", "pct"), ("percent", 1)),
     **dict.fromkeys(("seconds", "second", "secs", "sec", "s", "秒"), ("seconds", 1)),
@@ -41,20 +41,20 @@ _TIME = re.compile(
     rf"(?:and )?\d{{1,2}}{_DECIMALS}{_GAP}(?:seconds?|secs?|s)(?![a-z]))"
     rf"|(?P<number>\d{{1,6}}{_DECIMALS})(?:st|nd|rd|th)?)(?!\d|[:.]\d|,\d{{3}}(?!\d))"
     rf"(?:{_GAP}-?(?P<unit>{_any_of(_UNITS)})(?![a-z])\.?(?:[ -]marks?\b)?)?(?![a-z])"
-    r"|\d[\d:.,]*",  # what is no time is passed over whole
+    r"|\d[\d:.,]*",  # a number that is not a time is skipped as a whole
     re.IGNORECASE,
 )
 _PART = re.compile(r"(\d+(?:\.\d+)?)[ \t]*([a-z])", re.IGNORECASE)
 
-#: Units that may stand before their number: "second 6".
+#: Units that may precede their number: "second 6".
 _OF = tuple(word for word in _UNITS if len(word) > 2 and word.isalpha())
-#: Words that may stand right before a time.
+#: Words that may directly precede a time.
 _LEAD = (
     r"(?:(?:the|about|around|approximately|approx\.?|roughly|nearly|at|time(?:stamp)?|t ?=|[~≈])[ \t:]{0,3}){0,3}"
     rf"(?:(?P<of>{_any_of(_OF)})[ \t]{{1,3}})?"
 )
 _OPEN, _CLOSE = r"[\"'(\[*]{0,2}", r"[\"')\]*]{0,2}"
-#: Words before the first time, and what may stand between them.
+#: Tokens before the first time; of these, [`_MERE_WORDS`] are ignored.
 _WORDS_BEFORE = re.compile(r"[a-z]+|[^a-z\s\d\"'*:~≈=]|\d+")
 _MERE_WORDS = frozenset({"the", "about", "around", "approximately", "approx", "roughly", "nearly", "at", "time", "t"})
 _JOIN = re.compile(
@@ -62,9 +62,9 @@ _JOIN = re.compile(
     rf"|(?P<and>and)|(?P<comma>,)){_GAP}{_OPEN}{_LEAD}",
     re.IGNORECASE,
 )
-#: What a time cannot follow: it is then part of a number, a word, a date, a price, or negative.
+#: Characters that a time cannot follow: it is then part of a number, a word, a date, a price, or negative.
 _INSIDE = re.compile(r"[A-Za-z\d.,:/$€£-]\Z")
-#: What cannot follow a time: it is then part of a date.
+#: Text that cannot follow a time: it is then part of a date.
 _RUNS_ON = re.compile(r"[-/]\d")
 _CLOSED = re.compile(r"[\"']{0,2}[ \t]?[\])>]")
 
@@ -83,12 +83,12 @@ _END = re.compile(
     + _LEAD,
     re.IGNORECASE,
 )
-#: The answer that training teaches, alone in its line: read without a search.
+#: The answer format that training teaches, alone on its line: parsed without a search.
 _USUAL = re.compile(r"From (\d\d) to (\d\d)(?:[.,]\D*)?", re.ASCII)
-#: How far before and between times words are looked at, in characters.
+#: How far before and between times words are examined, in characters.
 _REACH = 60
 
-#: Full-width forms ("０：０６") and special spaces as what they look like, character by character.
+#: ASCII equivalents of full-width forms ("０：０６") and special spaces, character by character.
 _PLAIN: dict[int, int | str] = {
     **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},
     0xA0: " ",
@@ -100,12 +100,12 @@ _PLAIN: dict[int, int | str] = {
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """Two times that a text names.
+    """Two times in a text.
 
     Args:
         start, end: in `unit`; 0 or more, in any order.
-        unit: that the text names, or None where it names none.
-        at, stop: the characters of the text that name it, [at, stop).
+        unit: that the text names, or None if it names none.
+        at, stop: position of the span in the text, characters [at, stop).
     """
 
     start: float
@@ -115,12 +115,12 @@ class TimeSpan:
     stop: int = 0
 
     def shares(self, duration: Seconds, unit: Unit, tolerance_s: Seconds = 0.0) -> tuple[float, float] | None:
-        """Start and end as shares of a duration, or None where they cannot be of such a video or are reversed.
+        """Return start and end as shares of a duration, or None if they do not fit the video or are reversed.
 
         Args:
             duration: of the video in seconds.
-            unit: of numbers that the text names none for.
-            tolerance_s: seconds that the end may lie after the video's; it is then the video's end.
+            unit: of numbers for which the text names none.
+            tolerance_s: seconds that the end may exceed the duration; it is then clipped to the duration.
 
         Example:
             >>> TimeSpan(6, 30).shares(60.0, "seconds"), TimeSpan(6, 30, "percent").shares(60.0, "seconds")
@@ -137,11 +137,11 @@ class Time:
     """A time in a text.
 
     Args:
-        value: in seconds or percent where `unit` says so, else the bare number.
-        unit: that stands beside it.
-        size: of a unit beside it, in seconds or percent: "6 to 30 minutes" are 60 s each. 0 where there is none.
-        is_index: whether it may be the number of an item of a list: whole and without a unit.
-        at, stop: its characters, [at, stop).
+        value: in seconds or percent according to `unit`, else the bare number.
+        unit: next to the time.
+        size: of a unit next to it, in seconds or percent: "6 to 30 minutes" are 60 s each. 0 if there is none.
+        is_index: whether it may be the number of a list item: whole and without a unit.
+        at, stop: its position, characters [at, stop).
     """
 
     value: float
@@ -153,7 +153,7 @@ class Time:
 
 
 def plain(text: str) -> str:
-    """Write full-width characters and special spaces as those of ASCII; the text keeps its length.
+    """Replace full-width characters and special spaces by ASCII; the text keeps its length.
 
     Example:
         >>> plain("６ to ３０")
@@ -165,14 +165,14 @@ def plain(text: str) -> str:
 def find_spans(text: str, *, labelled: bool = True, commas: bool = True) -> Iterator[TimeSpan]:
     """Find the time spans of a text.
 
-    Two times are a span if they are joined by "to" or the like, a dash or an arrow; by "and" after "between" or "from";
-    by a comma in brackets; or if they are labelled as start and end. Chains of three times, dates, prices, and numbers
-    with a unit that is none of time or percent are passed over. Takes time linear in the length of the text.
+    Two times are a span if they are joined by "to" or a similar word, a dash or an arrow; by "and" after "between" or
+    "from"; by a comma in brackets; or if they are labelled as start and end. Chains of three times, dates, prices, and
+    numbers with a unit other than time or percent are skipped. Takes time linear in the length of the text.
 
     Args:
         text: any.
-        labelled: take "starts at 6 and ends at 30" and `"start": 6, "end": 30`.
-        commas: take "[6, 30]".
+        labelled: accept "starts at 6 and ends at 30" and `"start": 6, "end": 30`.
+        commas: accept "[6, 30]".
 
     Example:
         >>> [(span.start, span.end, span.unit) for span in find_spans("1, 30.0 - 54.0 s, then 1:00 to 1:30.")]
@@ -187,7 +187,7 @@ def find_spans(text: str, *, labelled: bool = True, commas: bool = True) -> Iter
     times = list(_times(text))
     found = [_linked(text, first, last, labelled, commas) for first, last in pairwise(times)]
     for place, span in enumerate(found):
-        # Of a chain ("1 - 6.0 to 30.0") the first number must be a mere number of the event, or nothing is sure.
+        # In a chain ("1 - 6.0 to 30.0") the first number must be an item number; otherwise the chain is ambiguous.
         in_chain = place and _rises(found[place - 1]) and _rises(span)
         begins_chain = place + 1 < len(found) and _rises(span) and _rises(found[place + 1])
         if span is not None and not begins_chain and (not in_chain or times[place - 1].is_index):
@@ -195,7 +195,7 @@ def find_spans(text: str, *, labelled: bool = True, commas: bool = True) -> Iter
 
 
 def read_time(text: str) -> tuple[float, Unit | None] | None:
-    """Read a text that is a time and nothing else.
+    """Read a text that is only a time.
 
     Example:
         >>> read_time("0:06"), read_time("10%"), read_time("30.5"), read_time("frame 3"), read_time("soon")
@@ -227,7 +227,7 @@ def _times(text: str) -> Iterator[Time]:
 
 
 def _clock(text: str) -> float | None:
-    """Seconds; None where seconds or minutes are 60 or more."""
+    """Return seconds; None if seconds or minutes are 60 or more."""
     first, *others = map(float, text.replace(",", ".").split(":"))
     for part in others:
         if part >= 60:
@@ -237,7 +237,7 @@ def _clock(text: str) -> float | None:
 
 
 def _linked(text: str, first: Time, last: Time, labelled: bool, commas: bool) -> TimeSpan | None:
-    """The span of two times that follow each other, or None where the words around them do not make them one."""
+    """Return the span of two consecutive times, or None if the text around them does not join them."""
     if last.at - first.stop > _REACH or _RUNS_ON.match(text, last.stop):
         return None
     before, between = text[max(0, first.at - _REACH) : first.at], text[first.stop : last.at]
@@ -257,7 +257,7 @@ def _linked(text: str, first: Time, last: Time, labelled: bool, commas: bool) ->
 
 
 def _words_before(before: str) -> tuple[str | None, str]:
-    """A unit right before a time ("second 6"), and the word or bracket before that, mere words aside."""
+    """Return a unit right before a time ("second 6"), and the word or bracket before it, skipping [`_MERE_WORDS`]."""
     of = None
     for place, word in enumerate(reversed(_WORDS_BEFORE.findall(before[-30:].lower()))):
         if place == 0 and word in _OF:
@@ -268,7 +268,7 @@ def _words_before(before: str) -> tuple[str | None, str]:
 
 
 def _span(first: Time, last: Time, *before: str | None) -> TimeSpan | None:
-    """A span of two times; a unit that one of them lacks is the other's ("6 to 30 minutes")."""
+    """Return a span of two times; if one lacks a unit, it gets the other's ("6 to 30 minutes")."""
     values: list[float] = []
     units: list[Unit | None] = []
     sizes: list[float] = []
@@ -281,7 +281,7 @@ def _span(first: Time, last: Time, *before: str | None) -> TimeSpan | None:
         sizes.append(time.size or (of if word else 0.0))
     for one, other in ((0, 1), (1, 0)):
         if units[one] is None and units[other] is not None:
-            if not sizes[other]:  # a bare number beside a clock
+            if not sizes[other]:  # a bare number next to a clock time
                 return None
             values[one], units[one] = values[one] * sizes[other], units[other]
     return TimeSpan(values[0], values[1], units[0], first.at, last.stop) if units[0] == units[1] else None

@@ -1,1 +1,1 @@
-"""Synthetic videos with exact events: plans, rendering, sounds, voice and corpora."""
+"""Synthetic videos with exact events: planning, rendering, sound, voice and corpora."""

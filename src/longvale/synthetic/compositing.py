@@ -1,9 +1,10 @@
-"""Temporal mosaic: an endless stream of new training videos, composed of the stored features of real ones.
+"""Feature-space compositing (the mosaic): an endless stream of new training videos, made of features of stored videos.
 
-A model that sees the same two thousand videos again and again learns them by heart: it grounds them perfectly and new
-videos no better than blindly. So each example is a new timeline, drawn from the planner of the synthetic corpus, that
-is filled with features of stored videos: a frame of a stored red circle where the plan shows a red circle, a sound
-window of a stored bell where it rings. The truth is the plan's. An example depends on the seed and its number alone.
+A model that sees the same two thousand videos again and again memorizes them: it grounds them perfectly, and new videos
+no better than without seeing them. So each example is a new timeline, drawn from the planner of the synthetic corpus.
+It is filled with features of stored videos: a frame of a stored red circle where the plan shows a red circle, an audio
+window of a stored bell where the bell rings. The plan is the ground truth. An example depends only on the seed and its
+index.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Kind: TypeAlias = Literal["boundary_perception", "instruction"]
-#: What sounds during a stretch of time: a sound effect or None, and a word or None.
+#: What is audible during an interval: a sound effect or None, and a word or None.
 Sounding: TypeAlias = tuple[str | None, str | None]
-#: What sounds in a window, and each combination's share of its time.
+#: What is audible in a window, and the share of its time for each combination.
 Parts: TypeAlias = list[tuple[Sounding, float]]
 
 
 @dataclass
 class FeatureBank:
-    """Stored features, sorted by what they show.
+    """Stored features, grouped by content.
 
     Args:
-        windows: seconds of an audio and of a speech feature.
-        frames: number of visual features a video.
+        windows: seconds of one audio and one speech feature.
+        frames: number of visual features per video.
         visual: runs of consecutive frames [n, width] by content; None is the empty background.
-        sounds: features [width] of windows in which the same sounds from begin to end, by modality and what sounds.
+        sounds: features [width] of windows with the same sounds from start to end, by modality and content.
     """
 
     windows: Mapping[Modality, Seconds]
@@ -62,15 +63,15 @@ class FeatureBank:
     )
 
     def add(self, pieces: Iterable[Piece], duration: Seconds, features: Mapping[Modality, np.ndarray | None]) -> None:
-        """Take in a stored video.
+        """Add a stored video.
 
         Args:
-            pieces: what each lane shows, and when.
+            pieces: content and times of each lane.
             duration: of the video in seconds.
-            features: [n, width] a modality.
+            features: [n, width] per modality.
 
         Raises:
-            ValueError: if it has another number of frames than the videos before, or a modality is missing.
+            ValueError: if its number of frames differs from the videos before, or a modality is missing.
         """
         missing = [modality for modality in MODALITIES if features.get(modality) is None]
         if missing:
@@ -87,7 +88,7 @@ class FeatureBank:
                     banked[parts[0][0]].append(vector)
 
     def lacking(self) -> list[str]:
-        """What the planner may ask for and no stored video shows alone: contents, or "silence" and "background"."""
+        """Return planner contents that no stored video shows alone, with "silence" and "background" for no content."""
         shapes = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
         lacking = [content or "background" for content in [None, *shapes] if not self.visual.get(content)]
         for modality, contents in (("audio", SOUNDS), ("speech", WORDS)):
@@ -97,7 +98,7 @@ class FeatureBank:
         return lacking
 
     def draw_frames(self, content: str | None, count: int, rng: random.Random) -> np.ndarray:
-        """`count` frames [count, width] of one stored run that shows `content`, in their order.
+        """Return `count` frames [count, width] of one stored run that shows `content`, in their order.
 
         Raises:
             ValueError: if no stored video shows it.
@@ -109,7 +110,7 @@ class FeatureBank:
         return run[sorted(rng.choices(range(len(run)), k=count))]
 
     def draw_sound(self, modality: Modality, sounds: Sounding, rng: random.Random) -> np.ndarray:
-        """A stored window [width] of these sounds; of the lane's own sound alone where no video has both together.
+        """Return a stored window [width] of these sounds, or of the lane's own sound alone if no video has both.
 
         Raises:
             ValueError: if no stored video has it.
@@ -126,14 +127,14 @@ def _alone(modality: Modality, content: str | None) -> Sounding:
 
 
 class TemporalMosaic:
-    """Row `i` of an endless dataset: the messages of a new video and its features.
+    """Endless dataset: row `i` contains the messages of a new video and its features.
 
     Args:
         bank: stored features.
-        options: of the planner; the durations and the grid of boundaries.
-        kind: which dialogues: `boundary_perception`, or `instruction`.
+        options: of the planner: the durations and the grid of boundaries.
+        kind: type of dialogues, `boundary_perception` or `instruction`.
         seed: of all choices.
-        turns: questions a video at most.
+        turns: maximum number of questions per video.
         modality_dropout: share of examples that lack one modality, so that the model does not depend on all three.
 
     Example:
@@ -162,7 +163,7 @@ class TemporalMosaic:
         self.modality_dropout = modality_dropout
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`id`, `messages` and the three features, each [n, width] or None."""
+        """Return `id`, `messages` and the three features, each [n, width] or None."""
         plan = plan_video(f"mosaic_{index}", self.seed, self.options)
         rng = random.Random(f"{self.seed}:{index}")
         features: dict[Modality, np.ndarray | None] = dict(compose(plan, self.bank, rng))
@@ -175,7 +176,7 @@ class TemporalMosaic:
         }
 
     def transform(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list]:
-        """For `datasets.Dataset.with_transform`: a batch of numbers in `index` to a batch of rows."""
+        """Turn a batch of indices in `index` into a batch of rows; for `datasets.Dataset.with_transform`."""
         rows = [self[index] for index in batch["index"]]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -194,17 +195,17 @@ def load_mosaic(
     turns: int | None = None,
     modality_dropout: float = 0.0,
 ) -> TemporalMosaic:
-    """A mosaic of the training videos of a synthetic corpus; those without features are left out and counted.
+    """Load a mosaic of the training videos of a synthetic corpus; videos without features are left out and counted.
 
     Args:
         data_dir: as `longvale synthesize` wrote it.
         features_dir: its feature store.
-        config: of the model, which tells the windows and widths of the features.
+        config: of the model; defines the windows and widths of the features.
         kind, seed, turns, modality_dropout: of [`TemporalMosaic`].
 
     Raises:
-        FileNotFoundError: naming a file of the corpus that is not there, or if no training video has features.
-        ValueError: if a file or a feature is not what it should be, or no video shows something that a plan may hold.
+        FileNotFoundError: if a file of the corpus is missing (the message names it), or no training video has features.
+        ValueError: if a file or a feature is invalid, or no video shows something that a plan may contain.
     """
     data_dir, store = Path(data_dir), FeatureStore(features_dir, widths=config.feature_sizes)
     settings_file = data_dir / SETTINGS_FILE
@@ -241,10 +242,10 @@ def load_mosaic(
 
 
 def compose(plan: Plan, bank: FeatureBank, rng: random.Random) -> dict[Modality, np.ndarray]:
-    """Features of a planned video, drawn from the bank.
+    """Compose the features of a planned video from the bank.
 
-    A frame is what the plan shows at its time. A sound window is the mean of what sounds in it, weighted by how long:
-    towers average over a window too.
+    A frame shows what the plan shows at its time. An audio window is the mean of the sounds in it, weighted by their
+    duration: towers average over a window too.
 
     Returns:
         visual [F, width], audio [A, width], speech [S, width].
@@ -268,12 +269,12 @@ def _mix(modality: Modality, parts: Parts, bank: FeatureBank, rng: random.Random
 
 
 def frame_times(frames: int, duration: Seconds) -> list[Seconds]:
-    """Centres of `frames` equal parts of a video, as the strict preprocessing takes them."""
+    """Return the centres of `frames` equal parts of a video, which the strict preprocessing samples."""
     return [(index + 0.5) * duration / frames for index in range(frames)]
 
 
 class Lanes:
-    """What a video shows and what sounds in it, at any time.
+    """Visible and audible content of a video at any time.
 
     Args:
         pieces: of all lanes; those of one lane do not overlap.
@@ -294,16 +295,16 @@ class Lanes:
         self._visual = sorted((p.start, p.end, p.content) for p in pieces if p.modality == "visual")
         heard = [p for p in pieces if p.modality != "visual"]
         cuts = sorted({0.0, duration, *(time for p in heard for time in (p.start, p.end) if 0 < time < duration)})
-        # Stretches in which the same sounds from begin to end: (start, end, what).
+        # Intervals with the same sounds from start to end: (start, end, sounds).
         self._stretches = [(a, b, _heard(heard, (a + b) / 2)) for a, b in pairwise(cuts)]
 
     def shown(self, time: Seconds) -> str | None:
-        """Content of the visual lane; None for the empty background."""
+        """Return the content of the visual lane; None for the empty background."""
         place = bisect_right(self._visual, time, key=lambda piece: piece[0]) - 1
         return self._visual[place][2] if place >= 0 and time < self._visual[place][1] else None
 
     def windows(self, length: Seconds) -> list[Parts]:
-        """What sounds in each window of `length` seconds, with each combination's share; the last may be shorter."""
+        """Return the sounds in each window of `length` seconds with their shares; the last window may be shorter."""
         windows, stretches, first = [], self._stretches, 0
         for index in range(math.ceil(round(self.duration / length, 6))):
             start, end = index * length, min((index + 1) * length, self.duration)
@@ -324,6 +325,6 @@ def _heard(pieces: Iterable[Piece], time: Seconds) -> Sounding:
 
 
 def _runs(contents: Sequence[str | None]) -> list[tuple[str | None, int, int]]:
-    """Stretches of equal neighbours: (value, first, one past the last)."""
+    """Return runs of equal neighbours: (value, first, one past the last)."""
     starts = [i for i in range(len(contents)) if i == 0 or contents[i] != contents[i - 1]]
     return [(contents[a], a, b) for a, b in zip(starts, [*starts[1:], len(contents)], strict=True)]

@@ -1,12 +1,12 @@
-"""The synthetic corpus: real MP4 files whose events are known exactly, with annotations and dialogues for both stages.
+"""The synthetic corpus: real MP4 files with exactly known events, annotations, and dialogues for both stages.
 
-[`synthesize`] leaves a directory that the rest of the library reads like the published data::
+[`synthesize`] writes a directory that the rest of the library reads like the published data::
 
     videos/train_0000.mp4 ...                      H.264 + AAC
     longvale-annotations-{training,eval}.json      official annotations
     longvale-sft-{bp,it}.json                      official dialogues about the training videos
-    events.jsonl                                   an event a line, with modalities, relation and pieces
-    synthetic.json                                 seed and options, so that a second run goes on where this one stopped
+    events.jsonl                                   one event per line, with modalities, relation and pieces
+    synthetic.json                                 seed and options, from which a later run resumes
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ __all__ = [
     "write_video",
 ]
 
-#: Raised when the same seed would give other videos than before, so that old and new ones do not mix.
+#: Incremented when the same seed would give other videos than before, so that old and new ones do not mix.
 FORMAT_VERSION = 1
 
 SETTINGS_FILE = "synthetic.json"
 LOCK = "synthesize"
 DIALOGUE_FILES = {"boundary_perception": "longvale-sft-bp.json", "instruction": "longvale-sft-it.json"}
 
-#: Dialogues a training video, near the published ratios (7K and 25K for 7.2K videos).
+#: Dialogues per training video, near the published ratios (7K and 25K for 7.2K videos).
 DIALOGUES_A_VIDEO = {"boundary_perception": 1, "instruction": 3}
 
 _AUDIO_BIT_RATE = 32_000
 _AUDIO_FRAME = 1024  # samples of an AAC frame
 _KEY_FRAME_S = 5
-_VIDEOS_A_WORKER = 8  # fewer are rendered sooner than a process starts
+_VIDEOS_A_WORKER = 8  # fewer are rendered faster than a process starts
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class EventRecord:
         split: "train" or "test".
         event_id: index of the event in its annotation.
         event: with modalities and relation.
-        pieces: what each modality shows, and exactly when.
+        pieces: content of each modality, with exact times.
     """
 
     video_id: str
@@ -85,7 +85,7 @@ class EventRecord:
     pieces: tuple[Piece, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The object that stands on the line."""
+        """Return the JSON object of the line."""
         head = {"video_id": self.video_id, "split": self.split, "event_id": self.event_id}
         return head | asdict(self.event) | {"pieces": [asdict(piece) for piece in self.pieces]}
 
@@ -94,7 +94,7 @@ class EventRecord:
         """Read the object of a line.
 
         Raises:
-            ValueError: if a field is missing, or not what [`Event`] and [`Piece`] take.
+            ValueError: if a field is missing or has another type, or [`Event`] refuses its value.
         """
         if not isinstance(value, dict):
             raise ValueError(f"must be an object, not {str(value)[:60]!r}")
@@ -120,8 +120,8 @@ def load_events(path: str | os.PathLike) -> list[EventRecord]:
         The events of all videos, in the order of the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no event, or naming the line that is not one.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it contains no event, or a line is invalid; the message names the line.
     """
     path = Path(path)
     path = path / EVENTS_FILE if path.is_dir() else path
@@ -141,22 +141,22 @@ def load_events(path: str | os.PathLike) -> list[EventRecord]:
 
 
 def write_video(plan: Plan, path: str | os.PathLike, options: SyntheticOptions | None = None) -> None:
-    """Render one plan as an MP4 file: H.264 at `fps`, AAC in mono; the file appears whole or not at all.
+    """Render one plan as an MP4 file: H.264 at `fps`, AAC in mono; the file is written completely or not at all.
 
     Args:
-        plan: what happens.
+        plan: events of the video.
         path: file to write; its folder must exist.
         options: size, frame rate, sound; default [`SyntheticOptions`].
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if espeak-ng is asked for and espeakng-loader is missing.
+        ValueError: if espeak-ng is selected and espeakng-loader is missing.
     """
     path, options = Path(path), options or SyntheticOptions()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / "unfinished"  # no name that a search for videos would find
+        temporary = Path(folder) / "unfinished"  # a name that a search for videos does not find
         _encode(plan, temporary, options)
         os.replace(temporary, path)
 
@@ -170,7 +170,7 @@ def _encode(plan: Plan, path: Path, options: SyntheticOptions) -> None:
         video = container.add_stream("libx264", rate=options.fps, options=x264)
         video.width = video.height = options.size
         video.pix_fmt = "yuv420p"
-        video.codec_context.thread_count = 1  # processes run side by side: threads only cost
+        video.codec_context.thread_count = 1  # processes run in parallel: threads only cost
         audio = container.add_stream("aac", rate=options.sound_rate, layout="mono", options={"aac_coder": "fast"})
         audio.bit_rate = _AUDIO_BIT_RATE
         for index in range(round(plan.annotation.duration * options.fps)):
@@ -196,27 +196,27 @@ def synthesize(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Make a corpus, or go on with one: videos that are there already are not rendered again.
+    """Make a corpus, or resume one: videos that exist are not rendered again.
 
     Args:
-        output: directory to write; made when missing, else empty or of an earlier run with the same seed and options.
+        output: directory to write; created if missing, else empty or of an earlier run with the same seed and options.
         videos: number of training videos, 1 or more.
         test_videos: number of test videos, 1 or more; default a quarter of `videos`.
-        seed: decides everything, on any machine.
+        seed: determines everything, on any machine.
         options: default [`SyntheticOptions`].
-        workers: processes that render, at most; default one a CPU. They are spawned, so a script that calls this with
-            more than one needs the usual `if __name__ == "__main__":`.
+        workers: maximum number of rendering processes; default one per CPU. They are spawned, so a script that calls
+            this with more than one needs the usual `if __name__ == "__main__":`.
         progress: show a progress bar.
 
     Returns:
         Counts: `train`, `test` (videos), `events`, `boundary_perception`, `instruction` (dialogues), `rendered` and
-        `kept` (videos made now, and found from before).
+        `kept` (videos rendered now, and found from an earlier run).
 
     Raises:
-        ChildProcessError: if a process that renders died.
-        Locked: if another run works on the same directory.
-        ValueError: if a number is below 1, or the directory holds other things, other settings, or videos that are not
-            among those asked for; if espeak-ng is asked for and espeakng-loader is missing.
+        ChildProcessError: if a rendering process died.
+        Locked: if another run is using the same directory.
+        ValueError: if a number is below 1; if the directory has other content, other settings, or videos beyond the
+            requested number; if espeak-ng is selected and espeakng-loader is missing.
     """
     output, options = Path(output), options or SyntheticOptions()
     for name, value in (("videos", videos), ("test_videos", test_videos), ("workers", workers)):
@@ -239,7 +239,7 @@ def synthesize(
 
 
 def _check_folder(output: Path) -> None:
-    """Refuse a directory of other things, before anything is written into it."""
+    """Refuse a directory with other content, before anything is written into it."""
     if not output.exists() or (output / SETTINGS_FILE).exists():
         return
     if not output.is_dir() or {*output.iterdir()} - {lock_path(output, LOCK)}:
@@ -247,7 +247,7 @@ def _check_folder(output: Path) -> None:
 
 
 def _claim(output: Path, seed: int, options: SyntheticOptions) -> None:
-    """Make the directory ours, or check that it was made with the same settings."""
+    """Create the directory, or check that it was made with the same settings."""
     settings = {"format": FORMAT_VERSION, "seed": seed, "options": asdict(options)}
     path = output / SETTINGS_FILE
     if path.exists():
@@ -263,11 +263,11 @@ def _claim(output: Path, seed: int, options: SyntheticOptions) -> None:
 
 
 def _render(folder: Path, plans: Sequence[Plan], options: SyntheticOptions, workers: int, progress: bool) -> int:
-    """Write the videos that are missing and return how many those were."""
+    """Write the missing videos and return their number."""
     from tqdm import tqdm
 
     wanted = {f"{plan.annotation.video_id}.mp4" for plan in plans}
-    for unfinished in folder.glob(".*.mp4.*"):  # of a run that was killed
+    for unfinished in folder.glob(".*.mp4.*"):  # left by a killed run
         shutil.rmtree(unfinished)
     found = {path.name for path in folder.iterdir()}
     if found - wanted:
@@ -284,7 +284,7 @@ def _render(folder: Path, plans: Sequence[Plan], options: SyntheticOptions, work
 
 
 def _run(jobs: Sequence[tuple[Plan, Path, SyntheticOptions]], workers: int) -> Iterable[None]:
-    """Yield once for each video that is finished."""
+    """Yield once per finished video."""
     if workers <= 1:
         for job in jobs:
             yield write_video(*job)
@@ -305,12 +305,12 @@ def _run(jobs: Sequence[tuple[Plan, Path, SyntheticOptions]], workers: int) -> I
 
 
 def _cpus() -> int:
-    """CPUs that this process may use, where the system tells."""
+    """Return the number of CPUs that this process may use, where the system reports it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_texts(output: Path, plans: dict[str, list[Plan]]) -> dict[str, int]:
-    """Write annotations, events and dialogues, and return how many there are."""
+    """Write annotations, events and dialogues, and return their numbers."""
     records = []
     for split, items in plans.items():
         save_annotations(

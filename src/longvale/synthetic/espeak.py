@@ -1,7 +1,7 @@
-"""espeak-ng's voice, of the package espeakng-loader, which brings the library and its data to any system.
+"""Speech by espeak-ng, from the package espeakng-loader, which contains the library and its data for any system.
 
-The library keeps states between sentences, so that what it says depends on what it said before. Each sentence is
-therefore said by a process of its own, which runs this file: the same words sound the same, in any order.
+The library keeps state between sentences, so its output depends on the sentences before. Each sentence is therefore
+spoken by a separate process, which runs this file: the same words sound the same, in any order.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _SYNCHRONOUS, _DONT_EXIT, _PITCH, _BY_CHARACTER, _UTF8, _OK = 2, 0x8000, 3, 1, 1
 
 
 def say(text: str, rate: int = 16000, pitch: int = 50, language: str = "en") -> np.ndarray:
-    """Read a text aloud.
+    """Synthesize speech for a text.
 
     Args:
-        text: a word or some sentences.
-        rate: samples a second.
-        pitch: 0 to 99, espeak-ng's own scale; some 70 to 160 Hz.
-        language: of the voice, such as "en" or "de".
+        text: a word or several sentences.
+        rate: samples per second.
+        pitch: 0 to 99, espeak-ng's own scale; about 70 to 160 Hz.
+        language: of the voice, for example "en" or "de".
 
     Returns:
         float32 [samples], peak 1.
 
     Raises:
-        ValueError: if espeakng-loader is missing, there is no such language, or the text has nothing to say.
+        ValueError: if espeakng-loader is missing, the language is unknown, or the text contains no words.
 
     Example:
         >>> sound = say("Wait, there is somebody at the door.")
@@ -61,7 +61,7 @@ def say(text: str, rate: int = 16000, pitch: int = 50, language: str = "en") -> 
 
 
 def _speak(library: str, data: str, language: str, pitch: str) -> None:
-    """Write the rate and a line break, then 16-bit samples, of the text on standard input."""
+    """Write the rate and a line break, then 16-bit samples, for the text on standard input."""
     espeak = ctypes.CDLL(library)
     rate = espeak.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT)
     if rate <= 0:

@@ -1,4 +1,4 @@
-"""Instruction dialogues of synthetic videos: free-form questions that only who sees and hears the video can answer."""
+"""Instruction dialogues about synthetic videos: free-form questions that require seeing and hearing the video."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..data.dialogues import Turn, dense_turn, grounding_turn, make_dialogue, se
 from ..events import Annotation, Event, Seconds
 from .planning import Piece, with_article
 
-#: Turns of a dialogue, fewest and most, when the caller does not say.
+#: Minimum and maximum number of turns of a dialogue if the caller sets none.
 TURNS = (1, 4)
-#: Share of questions about times and whole events; the rest is about single things and why they happen.
+#: Share of questions about times and whole events; the rest is about single objects and sounds, and reasons.
 BOUNDARY_SHARE = 0.4
 
 _WHEN = "From <s0> to <e0>."
@@ -21,16 +21,16 @@ _WHEN = "From <s0> to <e0>."
 def instruction_dialogue(
     annotation: Annotation, pieces: Sequence[Sequence[Piece]], rng: random.Random, turns: int | None = None
 ) -> dict[str, Any]:
-    """A dialogue of the instruction stage about one synthetic video.
+    """Make a dialogue for the instruction stage about one synthetic video.
 
     Args:
         annotation: with modalities and relations, as [`longvale.synthetic.planning.plan_video`] makes them.
-        pieces: `pieces[i]` are what event `i` shows.
-        rng: the source of all choices.
-        turns: how many questions; None draws 1 to 4. No question is asked twice, so there may be fewer.
+        pieces: `pieces[i]` are the pieces of event `i`.
+        rng: random generator for all choices.
+        turns: number of questions; None draws 1 to 4. No question is repeated, so there may be fewer.
 
     Raises:
-        ValueError: if the video has no event, `turns` is below 1, or events and pieces are not as many.
+        ValueError: if the video has no event, `turns` is below 1, or the numbers of events and pieces differ.
 
     Example:
         >>> bell = Piece("audio", 3.0, 9.0, "bell")
@@ -57,10 +57,10 @@ def instruction_dialogue(
 
 
 def boundary_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:
-    """One question of dense captioning, and one of grounding and of segment captioning an event.
+    """Make one question of dense captioning, and one of grounding and one of segment captioning per event.
 
     Args:
-        annotation: what is asked about.
+        annotation: of the video.
         rng: chooses between the published wording and a natural one.
     """
     dense = dense_turn(annotation)
@@ -75,7 +75,7 @@ def boundary_turns(annotation: Annotation, rng: random.Random) -> list[Turn]:
 
 
 def free_turns(annotation: Annotation, pieces: Sequence[Sequence[Piece]]) -> list[Turn]:
-    """Questions about the things of a video: what, who, which colour, when, and why."""
+    """Make questions about the contents of a video: what, who, which colour, when, and why."""
     turns = []
     for event, shown in zip(annotation.events, pieces, strict=True):
         things = {piece.modality: piece.content for piece in shown}

@@ -1,8 +1,8 @@
-"""What happens in a synthetic video, and when: the plan that pictures, sounds, annotations and dialogues are made from.
+"""Plans of synthetic videos: what happens when. Frames, audio, annotations and dialogues are made from a plan.
 
 A video has three lanes, visual, audio and speech. Each shows one thing at a time (a coloured shape, a sound effect, a
-spoken word); the lanes overlap freely. A thing appears once in a video, so that a caption tells its event apart.
-Plans are pure, cost well below a millisecond, and are the same on every machine.
+spoken word); the lanes overlap freely. A thing appears once per video, so that a caption identifies its event.
+Planning is a pure function, takes well below a millisecond, and gives the same plan on every machine.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ SHAPES = ("circle", "square", "triangle", "star", "ring")
 SOUNDS = ("bell", "drum", "chirp", "hiss", "engine", "siren", "whistle", "buzzer")
 WORDS = ("hello", "stop", "yes", "go", "away", "more")
 
-#: Length of one piece in percent of the duration; two pieces that follow each other share the upper bound.
+#: Length of one piece in percent of the duration; consecutive pieces of one event share the upper bound.
 PIECE_PERCENT = (10, 30)
 #: Durations are multiples of this, so that whole frames fill a video at even frame rates and grid times are whole ms.
 DURATION_STEP_S: Seconds = 0.5
 
-#: A shape and a sound in synchronicity pulse together, once in this time.
+#: A shape and a sound in synchronicity pulse together, with this period.
 PULSE_S: Seconds = 1.0
 
 Kind: TypeAlias = Literal["visual", "sound", "speech", "synchronicity", "complementary", "causality", "temporal"]
 
-#: Every video has these kinds of event and one of [`_JOINT`]; up to [`_MAX_EXTRA`] others join where room allows.
+#: Every video has these kinds of event and one of [`_JOINT`]; up to [`_MAX_EXTRA`] others are added where they fit.
 _REQUIRED: tuple[Kind, ...] = ("visual", "visual", "sound", "speech")
 _JOINT: tuple[Kind, ...] = ("synchronicity", "complementary", "causality", "temporal")
 _MAX_EXTRA = 3
 
-#: Lanes of a kind; those of one group run together, the groups one after the other.
+#: Lanes of a kind; lanes of one group run together, the groups one after the other.
 _LANES: dict[Kind, tuple[tuple[Modality, ...], ...]] = {
     "visual": (("visual",),),
     "sound": (("audio",),),
@@ -54,7 +54,7 @@ _RELATIONS: dict[Kind, str] = {
     "causality": "causality",
     "temporal": "temporal association",
 }
-#: One pattern a kind. Each is true whatever else the other lanes show at the same time.
+#: One pattern per kind. Each is true whatever the other lanes show at the same time.
 _CAPTIONS: dict[Kind, str] = {
     "visual": "{visual} slides across the screen.",
     "sound": "{audio} is heard off screen.",
@@ -69,19 +69,19 @@ _PLACEMENT_TRIES = 24
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """How synthetic videos look and how long they are.
+    """Size, frame rate, duration, grid and sound of synthetic videos.
 
     Args:
         size: width and height in pixels, even, 32 to 1024.
-        fps: frames a second, 1 to 60.
+        fps: frames per second, 1 to 60.
         min_length_s: shortest duration in seconds, 5 or more.
         max_length_s: longest duration in seconds, up to 3600.
-        grid: event boundaries lie on multiples of duration / grid, 10 to 100; 0 for anywhere, to the millisecond.
-        sound_rate: samples a second, one that AAC knows, 8000 to 48000.
+        grid: event boundaries are multiples of duration / grid, 10 to 100; 0 for any time, to the millisecond.
+        sound_rate: samples per second, a rate that AAC supports, 8000 to 48000.
         voice: "formant" is synthesized here and the same everywhere; "espeak" is espeak-ng's (`longvale[voice]`).
 
     Raises:
-        ValueError: naming the option, its value and what it may be.
+        ValueError: naming the option, its value and the allowed values.
 
     Example:
         >>> SyntheticOptions(fps=4).fps
@@ -126,7 +126,7 @@ class SyntheticOptions:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one modality shows during an event.
+    """Content of one modality during an event.
 
     Args:
         modality: the lane.
@@ -143,12 +143,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that happens in one synthetic video.
+    """Plan of one synthetic video.
 
     Args:
         annotation: id, duration and events, sorted by start, with modalities and relation.
         pieces: `pieces[i]` belong to event `i`, sorted by start.
-        seed: what the looks and the tunings of this video are drawn from.
+        seed: random seed of the appearance and sound of this video.
     """
 
     annotation: Annotation
@@ -156,7 +156,7 @@ class Plan:
     seed: str
 
     def lane(self, modality: Modality) -> Iterator[tuple[Event, Piece]]:
-        """The pieces of one modality with their events, in the order of time."""
+        """Yield the pieces of one modality with their events, in the order of time."""
         pairs = [(e, p) for e, pieces in zip(self.annotation.events, self.pieces, strict=True) for p in pieces]
         yield from sorted((pair for pair in pairs if pair[1].modality == modality), key=lambda pair: pair[1].start)
 
@@ -164,16 +164,16 @@ class Plan:
 def plan_video(video_id: str, seed: int | str, options: SyntheticOptions | None = None) -> Plan:
     """Plan one synthetic video.
 
-    Every video has at least two visual-only events, an event that is only sound, one that is only speech, and a joint
-    one; five to eight in all.
+    Every video has at least two visual-only events, one sound-only event, one speech-only event, and one joint event;
+    five to eight in all.
 
     Args:
-        video_id: name of the video; with the seed it decides everything.
+        video_id: name of the video; with the seed and the options it determines everything.
         seed: of the corpus.
         options: default [`SyntheticOptions`].
 
     Raises:
-        ValueError: if the id is not one (see [`longvale.events.check_video_id`]).
+        ValueError: if the id is invalid (see [`longvale.events.check_video_id`]).
 
     Example:
         >>> plan = plan_video("train_0000", seed=0)
@@ -200,7 +200,7 @@ def plan_video(video_id: str, seed: int | str, options: SyntheticOptions | None 
 
 
 class _Contents:
-    """Shuffled contents of the three lanes; each is handed out once."""
+    """Shuffled contents of the three lanes; each is used once."""
 
     def __init__(self, rng: random.Random) -> None:
         shapes = [f"{colour} {rng.choice(SHAPES)}" for colour in rng.sample(COLOURS, len(COLOURS))]
@@ -220,7 +220,7 @@ _Span: TypeAlias = tuple[Modality, int, int]
 
 
 def _draw_layouts(rng: random.Random, ticks: int) -> list[tuple[Kind, list[_Span]]]:
-    """Kinds of events with the lane, start and end of their pieces in ticks; redrawn until the required ones fit."""
+    """Draw kinds of events with the lane, start and end of their pieces in ticks, again until the required ones fit."""
     required = [*_REQUIRED, rng.choice(_JOINT)]
     extra: list[Kind] = [rng.choice((*_JOINT, "visual", "sound", "speech")) for _ in range(rng.randint(0, _MAX_EXTRA))]
     while True:
@@ -238,14 +238,14 @@ def _place(
     busy: dict[Modality, list[tuple[int, int]]],
     taken: set[tuple[int, int]],
 ) -> list[_Span] | None:
-    """Find room for an event of this kind and mark it; None if there was none in a few tries.
+    """Find a place for an event of this kind and mark it; return None if a few tries found none.
 
     Args:
         rng: draws lengths and starts.
         kind: of the event.
         ticks: of the whole video.
-        busy: spans in use a lane, changed here.
-        taken: spans of whole events, changed here; no two are equal, so that a span tells its event apart.
+        busy: occupied spans per lane, changed here.
+        taken: spans of whole events, changed here; no two are equal, so that a span identifies its event.
     """
     groups = _LANES[kind]
     low, high = -(-ticks * PIECE_PERCENT[0] // 100), ticks * PIECE_PERCENT[1] // 100 // len(groups)
@@ -277,7 +277,7 @@ def _event(kind: Kind, pieces: tuple[Piece, ...]) -> Event:
 
 
 def plain_caption(pieces: Iterable[Piece]) -> str:
-    """What an event's pieces are, told one after the other: a caption that does not say how they belong together.
+    """Describe an event's pieces one after the other: a caption that does not state how they are related.
 
     Example:
         >>> plain_caption([Piece("audio", 0, 2, "bell"), Piece("speech", 0, 2, "stop")]).count(".")
@@ -288,7 +288,7 @@ def plain_caption(pieces: Iterable[Piece]) -> str:
 
 
 def with_article(noun: str) -> str:
-    """The noun with "a" or "an" in front.
+    """Return the noun with "a" or "an" in front.
 
     Example:
         >>> with_article("orange ring"), with_article("bell")

@@ -1,6 +1,6 @@
-"""Pixels of synthetic videos: coloured moving shapes on greyish backgrounds that cut and fade.
+"""Frames of synthetic videos: coloured moving shapes on greyish backgrounds that cut and fade.
 
-The looks that a plan leaves open (backgrounds, paths, directions) are drawn from the plan's seed.
+Backgrounds, paths and directions, which a plan does not define, are drawn from the plan's seed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLOUR_RGB = {
 }
 PATTERNS = ("plain", "gradient", "checker", "stripes")
 
-#: Radius of a shape as a share of the picture's width.
+#: Radius of a shape as a share of the frame's width.
 _RADIUS = 0.2
 _FADE_S = (1.0, 3.0)
 _MAX_CHANGES = 3
@@ -38,7 +38,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Scene:
-    """A background from `start` on, reached from the one before within `fade_s` (0: a cut)."""
+    """A background from `start` on, reached from the previous one within `fade_s` (0: a cut)."""
 
     start: Seconds
     fade_s: Seconds
@@ -46,10 +46,10 @@ class Scene:
 
 
 class Renderer:
-    """Draws the frames of one plan; backgrounds and paths are worked out once.
+    """Renderer of the frames of one plan; backgrounds and paths are computed once.
 
     Args:
-        plan: what happens.
+        plan: events of the video.
         options: `size` is used.
 
     Example:
@@ -65,7 +65,7 @@ class Renderer:
         self._pieces = [(piece, _path(event, piece, plan.seed)) for event, piece in plan.lane("visual")]
 
     def frame(self, time: Seconds) -> Array:
-        """The picture at a time in seconds: uint8 [H, W, 3], RGB."""
+        """Draw the frame at a time in seconds: uint8 [H, W, 3], RGB."""
         picture = self._background(time)
         for piece, path in self._pieces:
             if piece.start <= time < piece.end:
@@ -84,7 +84,7 @@ class Renderer:
     def _draw(self, picture: Array, content: str, pose: Pose) -> None:
         colour, shape = content.split()
         radius = _RADIUS * self._size * pose.scale
-        # The middle stays far enough from the border for the whole shape to be seen.
+        # The centre keeps a distance from the border, so that the whole shape is visible.
         room = self._size - 2 * radius
         x, y = radius + pose.x * room, radius + pose.y * room
         columns, rows = (slice(max(0, int(c - radius - 2)), int(c + radius + 3)) for c in (x, y))
@@ -97,11 +97,11 @@ class Renderer:
 
 
 def render_frame(plan: Plan, time: Seconds, options: SyntheticOptions | None = None) -> Array:
-    """One frame of a plan; for many frames make a [`Renderer`].
+    """Render one frame of a plan; for many frames make a [`Renderer`].
 
     Args:
-        plan: what happens.
-        time: seconds from the begin of the video.
+        plan: events of the video.
+        time: seconds from the start of the video.
         options: default [`SyntheticOptions`].
 
     Returns:
@@ -111,10 +111,10 @@ def render_frame(plan: Plan, time: Seconds, options: SyntheticOptions | None = N
 
 
 def draw_scenes(plan: Plan, size: int) -> list[Scene]:
-    """Draw the backgrounds: one from the begin, and others from some boundaries of events, by a cut or a fade.
+    """Draw the backgrounds: one from the start, and others from some event boundaries, by a cut or a fade.
 
     Args:
-        plan: gives seed and boundaries.
+        plan: source of the seed and the boundaries.
         size: width and height in pixels.
 
     Returns:
@@ -132,7 +132,7 @@ def draw_scenes(plan: Plan, size: int) -> list[Scene]:
 
 
 def _background(rng: random.Random, size: int) -> Array:
-    """A dim picture of low contrast and little colour, so that the shapes stand out: float32 [H, W, 3]."""
+    """Draw a dim background of low contrast and little colour, so that shapes are visible: float32 [H, W, 3]."""
     shade = rng.uniform(55, 130)
     first = np.array([shade + rng.uniform(-10, 10) for _ in range(3)], np.float32)
     second = first + np.float32(rng.choice((-1, 1)) * rng.uniform(15, 35))
@@ -153,7 +153,7 @@ def _background(rng: random.Random, size: int) -> Array:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a shape is: x and y from 0 (left, top) to 1, its angle in radians and its scale, 1 for the usual size."""
+    """Pose of a shape: x and y from 0 (left, top) to 1, its angle in radians and its scale, 1 for the usual size."""
 
     x: float
     y: float
@@ -161,12 +161,12 @@ class Pose:
     scale: float = 1.0
 
 
-#: From the share of the piece that has passed and the seconds since the video began.
+#: Maps the elapsed share of the piece and the seconds since the start of the video to a pose.
 _Path = Callable[[float, Seconds], Pose]
 
 
 def _path(event: Event, piece: Piece, seed: str) -> _Path:
-    """The motion that the event's relation speaks of, its direction and place drawn from the seed."""
+    """Return the motion for the event's relation, its direction and place drawn from the seed."""
     rng = random.Random(f"{seed}:{piece.content}")
     x, y = rng.random(), rng.random()
     side = rng.choice((0.0, 1.0))
@@ -180,7 +180,7 @@ def _path(event: Event, piece: Piece, seed: str) -> _Path:
                 y=0.25 + 0.5 * y + 0.25 * math.sin(turn * t),
                 angle=turn * t,
             )
-        case "causality":  # speeds up until it meets the left or right border
+        case "causality":  # accelerates until it hits the left or right border
             return lambda u, t: Pose(abs(1 - side - u * u), y)
         case "temporal association":
             return lambda u, t: Pose(x, y, scale=0.6 + 0.4 * min(1.0, 4 * u))
@@ -188,7 +188,7 @@ def _path(event: Event, piece: Piece, seed: str) -> _Path:
             return lambda u, t: Pose(abs(side - u), y)
 
 
-# Signed distances in pixels from the edge of each shape, negative inside. x and y are [h, w] from its middle, y down.
+# Signed distances in pixels from the edge of each shape, negative inside. x and y are [h, w] from its centre, y down.
 def _circle(x: Array, y: Array, radius: float) -> Array:
     return np.hypot(x, y) - radius
 

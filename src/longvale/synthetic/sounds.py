@@ -1,7 +1,7 @@
 """Waveforms of synthetic videos: sound effects and a voice that speaks a few words, synthesized with numpy.
 
 Effects are periods of fixed length that are repeated through a piece. The voice is a formant synthesizer: the harmonics
-of a glottal pulse train, weighted by two or three resonances that glide from sound to sound, and noise for consonants
+of a glottal pulse train, weighted by three resonances that glide from sound to sound, and noise for consonants
 (Klatt 1980, "Software for a cascade/parallel formant synthesizer", with far fewer parameters).
 """
 
@@ -18,7 +18,7 @@ from ..events import Event, Seconds
 from .espeak import say
 from .planning import PULSE_S, WORDS, Piece, Plan, SyntheticOptions
 
-#: Time from one utterance of a word to the next.
+#: Time from the start of one utterance of a word to the start of the next.
 WORD_PERIOD_S: Seconds = 1.0
 
 _NOISE_FLOOR = 0.002
@@ -29,12 +29,12 @@ Array = np.ndarray
 
 
 def render_sound(plan: Plan, options: SyntheticOptions | None = None) -> Array:
-    """The sound track of a plan.
+    """Render the audio track of a plan.
 
     Pitch, loudness and the speaker's voice are drawn from the plan's seed.
 
     Args:
-        plan: what happens.
+        plan: events of the video.
         options: `sound_rate` and `voice` are used; default [`SyntheticOptions`].
 
     Returns:
@@ -65,7 +65,7 @@ def render_sound(plan: Plan, options: SyntheticOptions | None = None) -> Array:
 
 
 def _add(track: Array, piece: Piece, sound: Array, rate: int) -> None:
-    """Mix `sound` into `track` at the piece's place, with short ramps against clicks."""
+    """Mix `sound` into `track` at the piece's time, with short ramps to avoid clicks."""
     ramp = np.minimum(np.arange(1, len(sound) + 1) / (_RAMP_S * rate), 1).astype(np.float32)
     start = round(piece.start * rate)
     track[start : start + len(sound)] += (sound * ramp * ramp[::-1]).astype(np.float32)
@@ -76,7 +76,7 @@ def _samples(piece: Piece, rate: int) -> int:
 
 
 def _repeat(sound: Array, period_s: Seconds, piece: Piece, rate: int) -> Array:
-    """Repeat `sound` once a period, filled up with silence or cut, until the piece ends."""
+    """Repeat `sound` once per period, padded with silence or cut, until the piece ends."""
     period = np.zeros(round(period_s * rate), np.float32)
     period[: len(sound)] = sound[: len(period)]
     return np.resize(period, _samples(piece, rate))
@@ -86,7 +86,7 @@ def _play_effect(event: Event, piece: Piece, rate: int, pitch: float, noise: np.
     effect = EFFECTS[piece.content]
     if event.relation != "synchronicity":
         return np.resize(effect(rate, pitch, noise), _samples(piece, rate))
-    # One beat a pulse: the start of the effect, dying away before the next.
+    # One beat per pulse: the start of the effect, decaying before the next.
     beat = np.resize(effect(rate, pitch, noise), round(PULSE_S * rate))
     return _repeat(beat * np.exp(-5 * _time(PULSE_S, rate) / PULSE_S), PULSE_S, piece, rate)
 
@@ -96,7 +96,7 @@ def _time(length_s: Seconds, rate: int) -> Array:
 
 
 def _tone(hz: Array | float, length_s: Seconds, rate: int) -> Array:
-    """A sine whose frequency is a number or follows an array of one value a sample."""
+    """Return a sine whose frequency is a number or an array with one value per sample."""
     phase = np.cumsum(np.broadcast_to(np.float64(hz) / rate, round(length_s * rate)))
     return np.sin(2 * math.pi * phase)
 
@@ -122,12 +122,12 @@ def _chirp(rate: int, pitch: float, noise: np.random.Generator) -> Array:
 
 
 def _hiss(rate: int, pitch: float, noise: np.random.Generator) -> Array:
-    return 0.35 * np.diff(noise.standard_normal(2 * rate + 1, dtype=np.float32))  # the difference takes the bass away
+    return 0.35 * np.diff(noise.standard_normal(2 * rate + 1, dtype=np.float32))  # the difference removes the bass
 
 
 def _engine(rate: int, pitch: float, noise: np.random.Generator) -> Array:
     time = _time(1.0, rate)
-    base = round(48 * pitch)  # a whole number of turns a second closes the period without a click
+    base = round(48 * pitch)  # a whole number of cycles per second closes the period without a click
     hum = sum(_tone(base * k, 1.0, rate) / k for k in range(1, 10))
     return hum * (0.7 + 0.3 * np.cos(2 * math.pi * 12 * time))
 
@@ -162,13 +162,13 @@ EFFECTS: dict[str, Callable[[int, float, np.random.Generator], Array]] = {
 
 @dataclass(frozen=True)
 class Phone:
-    """One sound of a word: the synthesizer glides from the middle of one to the middle of the next.
+    """One sound of a word; the synthesizer glides from one to the next.
 
     Args:
         length_s: seconds.
         voice: weight of the harmonics, 0 to 1.
         noise: weight of the noise, 0 to 1.
-        formants: resonances in Hz. Those of noise alone are where the mouth moves to.
+        formants: resonances in Hz. For pure noise, the position that the mouth moves to.
     """
 
     length_s: Seconds
@@ -198,25 +198,25 @@ PHONES = {
 _BANDWIDTHS = (80.0, 110.0, 160.0)
 _FORMANT_WEIGHTS = (1.0, 0.6, 0.3)
 _TOP_HZ = 3800
-#: What the lowest of espeak-ng's 100 steps of pitch, and each one more, stand for.
+#: Pitch in Hz of the lowest of espeak-ng's 100 steps, and Hz per step.
 _LOWEST_HZ, _STEP_HZ = 60, 2
 
 
 def speak(word: str, rate: int = 16000, pitch_hz: float = 120.0, voice: str = "formant") -> Array:
-    """One utterance of a word.
+    """Synthesize one utterance of a word.
 
     Args:
-        word: one of [`longvale.synthetic.planning.WORDS`]; espeak-ng says any.
-        rate: samples a second.
-        pitch_hz: of the voice at its start; it falls by a fifth of that. espeak-ng has steps from a low voice, here 60,
-            to a high one, here 258, which it speaks lower than that.
+        word: one of [`longvale.synthetic.planning.WORDS`]; espeak-ng accepts any.
+        rate: samples per second.
+        pitch_hz: pitch of the voice at its start; it falls by a fifth. espeak-ng has steps from a low voice, here 60,
+            to a high one, here 258, which sounds lower than that.
         voice: "formant" or "espeak".
 
     Returns:
         float32 [samples], peak 1.
 
     Raises:
-        ValueError: if the formant voice does not know the word; if espeak-ng is asked for and missing, or fails.
+        ValueError: if the formant voice does not have the word; if espeak-ng is selected and missing, or fails.
 
     Example:
         >>> len(speak("yes", rate=16000))  # 0.54 s
@@ -243,14 +243,14 @@ def speak(word: str, rate: int = 16000, pitch_hz: float = 120.0, voice: str = "f
 
 
 def _glide(time: Array, lengths: Array, values: list[float]) -> Array:
-    """Hold each phone's value, with glides of 20 ms at its borders."""
+    """Keep each phone's value, with glides of 20 ms at its borders."""
     ends = np.cumsum(lengths)
     knots = np.sort(np.concatenate([ends - lengths + 0.01, ends - 0.01]))
     return np.interp(time, knots, np.repeat(values, 2))
 
 
 def _resonance(hz: Array, formants: list[Array]) -> Array:
-    """How strongly the vocal tract passes a frequency: a sum of resonance curves."""
+    """Return the gain of the vocal tract at a frequency: a sum of resonance curves."""
     return sum(
         weight / (1 + ((hz - centre) / width) ** 2)
         for centre, width, weight in zip(formants, _BANDWIDTHS, _FORMANT_WEIGHTS, strict=True)

@@ -1,7 +1,8 @@
-"""Batches of like length: the dialogues of a step, over all processes, dealt out anew so that little is padding.
+"""Batches of similar length: the dialogues of a step, over all processes, are regrouped to reduce padding.
 
-A step is still what the sampler drew, so the gradient is that of unsorted batches; only which of its dialogues are
-computed together changes. No length need be known before, so that streams and mosaics are grouped too.
+A step still contains the dialogues that the sampler drew, so the gradient is that of ungrouped batches; only the
+dialogues that are computed together change. Lengths need not be known in advance, so streams and mosaics are grouped
+too.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 
-#: Key of a batch: the ids of its dialogues, UTF-8 in a tensor, so that they travel between processes like the rest.
+#: Key of a batch: the ids of its dialogues, as UTF-8 in a tensor, so that they move between processes like the rest.
 ROW_IDS = "row_ids"
 
 _FEATURES = tuple(FOLDERS.values())
 
 
 class NameRows:
-    """Let a collator's batches tell which dialogues they hold.
+    """Collator wrapper that adds the ids of the dialogues to each batch.
 
     Args:
-        collate: rows, which may have an `id`, to a batch.
+        collate: turns rows, which may have an `id`, into a batch.
     """
 
     def __init__(self, collate: Callable[[Sequence[Mapping[str, Any]]], Batch]) -> None:
@@ -46,7 +47,7 @@ class NameRows:
 
 
 def row_names(ids: torch.Tensor) -> list[str]:
-    """The ids that [`NameRows`] has noted.
+    """Return the ids that [`NameRows`] has added.
 
     Example:
         >>> row_names(NameRows(lambda rows: {})([{"id": "abc"}, {"id": "é"}])[ROW_IDS])
@@ -58,14 +59,14 @@ def row_names(ids: torch.Tensor) -> list[str]:
 def group_by_length(
     batches: Sequence[Batch], widths: Mapping[str, int] | None = None, accelerator: Accelerator | None = None
 ) -> list[Batch]:
-    """Deal the rows of a step's batches out anew, the longest together, and cut what is padding in all of them.
+    """Regroup the rows of a step's batches by length, and cut the padding that all rows of a batch share.
 
     Args:
         batches: of this process, as [`longvale.training.collator.DialogueCollator`] makes them; those of raw videos
-            come back as they are: their towers take far more time than padding does.
+            are not regrouped: their towers take far more time than padding does.
         widths: of the stored features by modality; needed with several processes, where one may have no row with a
             modality that another has.
-        accelerator: of several processes; each gets as many batches as it gave, of lengths like those of the others.
+        accelerator: of several processes; each gets as many batches as it gave, with lengths like those of the others.
 
     Example:
         >>> mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]])
@@ -88,7 +89,7 @@ def group_by_length(
 
 
 def _merge(batches: Sequence[Batch], widths: Mapping[str, int] | None) -> Batch:
-    """One batch of all rows, padded alike; modalities that one of them lacks, or that `widths` names, are padding."""
+    """Merge all rows into one padded batch; modalities that a batch lacks or only `widths` has become padding."""
     shapes = {name: values.shape[2:] for batch in batches for name, values in batch.items()}
     for modality, width in (widths or {}).items():
         shapes |= {FOLDERS[modality]: (width,), f"{FOLDERS[modality]}_mask": ()}
@@ -110,7 +111,7 @@ def _merge(batches: Sequence[Batch], widths: Mapping[str, int] | None) -> Batch:
 
 
 def _cut(batch: Batch) -> Batch:
-    """Without the padding that all rows share, and without modalities that no row has."""
+    """Remove the padding that all rows share, and modalities that no row has."""
     cut = {name: values for name, values in batch.items() if name not in _FEATURES}
     length = int(batch["attention_mask"].sum(dim=1).max())
     cut |= {name: batch[name][:, :length] for name in TEXT_INPUTS if name in batch}

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there, and which one to go on from: the newest whose files are what was written.
+"""Complete checkpoints, and which one to resume: the newest whose files match the manifest.
 
-The trainer writes a checkpoint file by file, and one in which a file is missing resumes without a word and with other
-losses. So it is written under another name, and gets its own with a manifest when all is there.
+The trainer writes a checkpoint file by file. One with a missing file would resume without an error and with other
+losses. So it is written under another name, and is renamed with a manifest when all files are written.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _FOLDER = re.compile(r"checkpoint-(\d+)")
 #: Checksums of a checkpoint's files, written last.
 MANIFEST_FILE = "manifest.json"
 
-#: What the trainer notes in a checkpoint: steps, epochs, losses.
+#: The trainer's state in a checkpoint: steps, epochs, losses.
 STATE_FILE = "trainer_state.json"
 
-#: What `output_dir` was trained with.
+#: Settings that `output_dir` was trained with.
 SETTINGS_FILE = "settings.json"
 _SHAPING = (
     "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "mixture", "streaming", "missing_media",
@@ -39,15 +39,15 @@ _SHAPING = (
 
 
 def work_left(args: SFTStageConfig) -> tuple[Literal["nothing", "merge", "training"], str | None]:
-    """What an earlier run into `output_dir` with the same settings has left to do; nothing is changed.
+    """Return the work that an earlier run into `output_dir` with the same settings left; nothing is changed.
 
     Returns:
-        `nothing`: the merged checkpoint is there; `merge`, with the checkpoint to merge: all steps are trained;
-        `training`: some are not, or `overwrite` asks for all of them again.
+        `nothing`: the merged checkpoint exists; `merge`, with the checkpoint to merge: all steps are trained;
+        `training`: some are not, or `overwrite` requests all of them again.
 
     Raises:
-        FileNotFoundError: if a checkpoint is named that does not exist.
-        ValueError: if `output_dir` holds the merged checkpoint of a run with other settings.
+        FileNotFoundError: if `resume_from_checkpoint` is a checkpoint that does not exist.
+        ValueError: if `output_dir` contains results of a run with other settings.
     """
     output, resume = Path(args.output_dir), args.resume_from_checkpoint
     if args.overwrite:
@@ -59,7 +59,7 @@ def work_left(args: SFTStageConfig) -> tuple[Literal["nothing", "merge", "traini
         if resume in (None, AUTO):
             raise ValueError(difference)
     for checkpoint in _checkpoints(output)[:1] if resume in (None, AUTO) else [Path(resume)]:
-        # Whoever merges needs no random states, so the number of processes may be another one.
+        # Merging needs no random states, so the number of processes may differ.
         if _is_trained(checkpoint, args) and not find_fault(checkpoint, processes=0):
             if resume in (None, AUTO) and (difference := _find_difference(args)):
                 raise ValueError(difference)
@@ -68,12 +68,12 @@ def work_left(args: SFTStageConfig) -> tuple[Literal["nothing", "merge", "traini
 
 
 def _is_trained(checkpoint: Path, args: SFTStageConfig) -> bool:
-    """Whether a checkpoint is that of the last step."""
+    """Return whether a checkpoint is that of the last step."""
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"{checkpoint}: no such checkpoint")
     try:
         state = load_json(checkpoint / STATE_FILE)
-    except (FileNotFoundError, ValueError):  # it is not whole
+    except (FileNotFoundError, ValueError):  # it is not complete
         return False
     step, epochs = state.get("global_step", 0), state.get("num_train_epochs", 0)
     if args.max_steps > 0:
@@ -82,14 +82,15 @@ def _is_trained(checkpoint: Path, args: SFTStageConfig) -> bool:
 
 
 def checkpoint_to_resume(args: SFTStageConfig) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` asks for; `output_dir` becomes that of this run.
+    """Return the checkpoint that `resume_from_checkpoint` selects, and assign `output_dir` to this run.
 
     Returns:
-        Its folder, or None to start from the beginning: nothing is asked for, or the newest is and there is none.
+        Its folder, or None to start from the beginning: none is selected, or the newest is and there is none.
 
     Raises:
-        FileNotFoundError: if a folder is named that does not exist.
-        ValueError: if the named one is not whole, or `output_dir` holds checkpoints of a run with other settings.
+        FileNotFoundError: if the selected folder does not exist.
+        ValueError: if the selected one is not complete, `output_dir` contains checkpoints and none is selected, or
+            they are of a run with other settings.
     """
     resume, found = args.resume_from_checkpoint, _checkpoints(args.output_dir)
     if args.overwrite:
@@ -122,7 +123,7 @@ def _settings(args: SFTStageConfig) -> dict[str, Any]:
 
 
 def _find_difference(args: SFTStageConfig) -> str | None:
-    """The first setting that `output_dir` was trained with another value of, in words; None if there is none."""
+    """Describe the first setting that differs from those `output_dir` was trained with; None if there is none."""
     path = Path(args.output_dir) / SETTINGS_FILE
     before = load_json(path) if path.exists() else {}
     for name, value in _settings(args).items():
@@ -136,7 +137,7 @@ def _find_difference(args: SFTStageConfig) -> str | None:
 
 
 def _claim(args: SFTStageConfig) -> None:
-    """Note the settings in `output_dir`. What an earlier run has merged there is not that of this run: it goes."""
+    """Write the settings into `output_dir`, and delete the configuration of an earlier run's merged checkpoint."""
     if args.process_index == 0:
         path = Path(args.output_dir) / SETTINGS_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,17 +148,17 @@ def _claim(args: SFTStageConfig) -> None:
 
 
 def _checkpoints(output_dir: str | os.PathLike) -> list[Path]:
-    """Folders of checkpoints, the newest first."""
+    """Return folders of checkpoints, the newest first."""
     found = [(int(match[1]), path) for path in Path(output_dir).glob("*") if (match := _FOLDER.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def find_checkpoint(output_dir: str | os.PathLike, processes: int = 1) -> str | None:
-    """The newest whole checkpoint below `output_dir`, or None; those passed over are told in a warning.
+    """Return the newest complete checkpoint below `output_dir`, or None; a warning names each one that is skipped.
 
     Args:
         output_dir: of the trainer; it need not exist.
-        processes: that train; each has a file of random states, which resuming needs.
+        processes: number of training processes; each has a file of random states, which resuming needs.
     """
     for path in _checkpoints(output_dir):
         fault = find_fault(path, processes)
@@ -168,12 +169,12 @@ def find_checkpoint(output_dir: str | os.PathLike, processes: int = 1) -> str | 
 
 
 def find_fault(checkpoint: str | os.PathLike, processes: int = 1) -> str | None:
-    """What keeps a checkpoint from being resumed: the first file that is missing or damaged, or None.
+    """Return why a checkpoint cannot be resumed: the first file that is missing or damaged, or None.
 
-    Files are held against the lengths and checksums that [`publish`] has noted; nothing in them is executed.
+    Files are compared with the checksums that [`publish`] has recorded; nothing in them is executed.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
     """
     folder = Path(checkpoint)
     if not folder.is_dir():
@@ -199,9 +200,9 @@ def find_fault(checkpoint: str | os.PathLike, processes: int = 1) -> str | None:
 
 
 def publish(unfinished: Path, checkpoint: Path) -> None:
-    """Give a checkpoint that is completely written its name, with a manifest to hold it against later.
+    """Rename a completely written checkpoint to its final name, with a manifest for later checks.
 
-    All is on the disk before the name is there: whatever kills the run, or the machine, leaves whole checkpoints only.
+    Files are flushed to disk before the rename: if the run or the machine is killed, only complete checkpoints remain.
     """
     files = {
         path.relative_to(unfinished).as_posix(): _digest(path, to_disk=True)

@@ -1,4 +1,4 @@
-"""From dialogues to batches: what the model reads, and which words it is trained on."""
+"""Collation of dialogues into batches: the model's inputs, and the tokens that it is trained on."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 IGNORE_INDEX = -100
 
-#: The part of a batch that is as long as the dialogues.
+#: Inputs of a batch that are as long as the dialogues.
 TEXT_INPUTS = ("input_ids", "attention_mask", "labels")
 
-#: What `messages` of a row hold: `{"role", "content"}`.
+#: One item of a row's `messages`: `{"role", "content"}`.
 Message: TypeAlias = Mapping[str, str]
 
 #: A line of a dense-captioning answer.
@@ -34,25 +34,25 @@ _EVENT_LINE = re.compile(r"From \d+ to \d+")
 
 
 class DialogueCollator:
-    """Turns rows of `boundary_perception` or `instruction` into a batch with labels.
+    """Collator of `boundary_perception` or `instruction` rows into a batch with labels.
 
     A row has `messages` (`[{"role", "content"}, ...]`, `<video>` or `<image>` once, in the first user turn) and its
     video as `visual_features`, `audio_features`, `speech_features` (arrays [n, width] or None) or as `video` (a path).
 
-    The labels cover the assistant's words and their end token, as the chat template marks them with `generation`, and
-    without what a prompt holds already, such as the empty block of thoughts of a model that is asked not to think.
+    The labels cover the assistant's words and their end token, as the chat template marks them with `generation`,
+    without what a prompt already contains, such as the empty reasoning block of a model with thinking disabled.
     A dialogue that is too long loses whole turns from its end, and a single dense-captioning answer whole events, as in
-    the published training. With a processor whose `preprocessing` is "official", what is left is also worded as there:
+    the published training. With a processor whose `preprocessing` is "official", the rest is also worded as there:
     a space before each end mark but the last, or spaces in place of the line breaks between events.
 
     Args:
         processor: of the model.
-        max_length: tokens of a row at most, video included; None for no limit. The published code counts the video as
-            one token, and so does this one if the processor's `preprocessing` is "official".
+        max_length: maximum number of tokens per row, video included; None for no limit. The published code counts the
+            video as one token, and so does this one if the processor's `preprocessing` is "official".
 
     Raises:
-        ValueError: when called, if a row has no video or no place for it, or one question with its answer alone is
-            longer than `max_length`; at once, if the chat template has no `generation` marks.
+        ValueError: when called, if a row has no video or no placeholder for it, or one question with its answer alone
+            is longer than `max_length`; on creation, if the chat template has no `generation` marks.
 
     Example:
         >>> collator = DialogueCollator(processor, max_length=2048)  # doctest: +SKIP
@@ -71,7 +71,7 @@ class DialogueCollator:
         self._opening = _opening(processor)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Rows -> `input_ids`, `attention_mask`, `labels` [B, L], padded on the right, and the video inputs."""
+        """Return `input_ids`, `attention_mask`, `labels` [B, L], padded on the right, and the video inputs of rows."""
         video_inputs, counts = self._video_inputs(rows)
         encoded = [self._encode_row(row, count) for row, count in zip(rows, counts, strict=True)]
         shape = len(rows), max(len(ids) for ids, _ in encoded)
@@ -86,10 +86,10 @@ class DialogueCollator:
         return {name: torch.from_numpy(values) for name, values in text} | video_inputs
 
     def encode(self, messages: Sequence[Message], count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and labels of one dialogue whose video has `count` features.
+        """Return token ids and labels of one dialogue whose video has `count` features.
 
         Returns:
-            ids [L] and labels [L], the ids where the loss is and -100 elsewhere.
+            ids [L] and labels [L], which are the ids at trained positions and -100 elsewhere.
         """
         kept = messages = list(messages)
         official = self.processor.preprocessing == "official"
@@ -108,12 +108,12 @@ class DialogueCollator:
             raise ValueError(f"dialogue about {row.get('id', 'a video')!r}: {error}") from None
 
     def _tokenize(self, messages: Sequence[Message], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ids [L], labels [L], and for each answer how many tokens there are up to its end."""
+        """Return ids [L], labels [L], and for each answer the number of tokens up to its end."""
         rendered, spans = _render(self.processor, self._place_video(messages))
-        # What a prompt to the model holds already is not learned.
+        # Text that a prompt to the model already contains is not learned.
         opening = self._opening
         spans = [(at + len(opening) * rendered.startswith(opening, at), stop) for at, stop in spans]
-        # Placeholders stand before the first answer: what they add shifts every span alike.
+        # Placeholders come before the first answer, so they shift every span equally.
         shift = (count - 1) * len(self.processor.video_token)
         spans = np.array(spans).reshape(-1, 2) + shift  # characters [answers, 2]
         expanded = self.processor.expand_placeholders([rendered], [count])[0]
@@ -124,7 +124,7 @@ class DialogueCollator:
         return ids, np.where(trained, ids, IGNORE_INDEX), np.searchsorted(ends, spans[:, 1], side="right")
 
     def _shorten(self, messages: Sequence[Message], answers: np.ndarray, length: int, limit: float) -> list[Message]:
-        """Leave out turns from the end, those at once that cannot fit; or an event, if there is one turn only."""
+        """Drop as many last turns as exceed the limit, or the last event if there is only one turn."""
         excess = len(answers) - max(1, int((answers <= limit).sum()))
         if excess:
             return list(messages[: -2 * excess])
@@ -138,7 +138,7 @@ class DialogueCollator:
         return [*head, {**last, "content": "\n".join(lines[:-1])}]
 
     def _place_video(self, messages: Sequence[Message]) -> list[Message]:
-        """Mark the video's place in the first user turn; words that spell the placeholder anywhere else stay words."""
+        """Mark the video's place in the first user turn; text that spells the placeholder elsewhere is escaped."""
         escape, token = self.processor.escape, self.processor.video_token
         placed = [{**message, "content": escape(message["content"])} for message in messages]
         first = next((i for i, message in enumerate(messages) if message["role"] != "system"), 0)
@@ -163,7 +163,7 @@ class DialogueCollator:
 
 
 def _render(processor: LongVALEProcessor, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-    """A dialogue as the chat template writes it, and the characters of each answer that it marks, [at, stop)."""
+    """Render a dialogue by the chat template; return it with the characters of each marked answer, [at, stop)."""
     rendered, spans = render_template(
         [list(messages)],
         chat_template=processor.chat_template,
@@ -175,7 +175,7 @@ def _render(processor: LongVALEProcessor, messages: Sequence[Message]) -> tuple[
 
 
 def _opening(processor: LongVALEProcessor) -> str:
-    """What stands at the begin of the marked answers and at the end of a prompt too: an empty block of thoughts."""
+    """Return the text that starts marked answers and also ends a prompt: an empty reasoning block."""
     video = processor.video_token
     rendered, spans = _render(processor, [{"role": "user", "content": video}, {"role": "assistant", "content": "Yes."}])
     prompt = build_prompt(processor, video)
@@ -191,7 +191,7 @@ def _opening(processor: LongVALEProcessor) -> str:
 
 
 def _word_as_published(messages: Sequence[Message]) -> list[Message]:
-    """A dialogue that lost its end, as the published training words it."""
+    """Word a shortened dialogue as the published training does."""
     last = len(messages) - 1
     return [
         {**message, "content": f"{message['content']} " if i < last else " ".join(message["content"].splitlines())}

@@ -1,4 +1,4 @@
-"""The options of a tuning stage: those of TRL's SFTTrainer, and which model, which data and which LoRA."""
+"""Options of a tuning stage: those of TRL's SFTTrainer, and the model, the data and the LoRA."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trl import SFTConfig
 
 from longvale.training.mixture import parse_mixture
 
-#: What `resume_from_checkpoint` is when the newest whole checkpoint is to be found.
+#: Value of `resume_from_checkpoint` that selects the newest complete checkpoint.
 AUTO = "auto"
 
 
-#: Options of the recipes as the commands of `longvale` call them.
+#: Option names of the `longvale` commands, and the recipes' names for them.
 _COMMANDS_NAMES = {
     "--output": "--output_dir",
     "--data": "--data_dir",
@@ -28,7 +28,7 @@ _COMMANDS_NAMES = {
 
 
 def recipe_arguments(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a recipe under the names that its configuration has; those of the commands are understood too.
+    """Rename arguments of a recipe to the names of its configuration; the names of the commands are accepted too.
 
     Args:
         arguments: of the command line, without the script.
@@ -48,14 +48,14 @@ def recipe_arguments(arguments: Sequence[str]) -> list[str]:
 
 @dataclass
 class SFTStageConfig(SFTConfig):
-    """Options of `recipes/sft.py`: a YAML file (`--config FILE`), and over it those of the command line.
+    """Options of `recipes/sft.py`: a YAML file (`--config FILE`), which the command line overrides.
 
-    All options of `trl.SFTConfig` and `transformers.TrainingArguments` may be given too. Other defaults than theirs:
-    bfloat16 and TF32 where a GPU has them and plain float32 elsewhere, no gradient checkpointing unless asked for, a
-    length of 2,048, checkpoints of which two are kept, logs that stay on this machine.
+    All options of `trl.SFTConfig` and `transformers.TrainingArguments` are accepted too. Defaults that differ:
+    bfloat16 and TF32 where a GPU supports them and plain float32 elsewhere, no gradient checkpointing unless requested,
+    a length of 2,048, two checkpoints kept, logs that stay on this machine.
 
     Raises:
-        ValueError: if an option has a value that cannot be, or two do not go together; the message names both.
+        ValueError: if an option has an invalid value, or two options conflict; the message names them.
 
     Example:
         >>> args = SFTStageConfig(model="vicuna", data_dir="data", features_dir="features", effective_batch_size=128)
@@ -149,11 +149,11 @@ class SFTStageConfig(SFTConfig):
         default=False, metadata={"help": "Measure where a step's time goes: a table at the end, and profile.json."}
     )
 
-    # Other defaults than in the base classes.
+    # Defaults that differ from the base classes.
     max_length: int | None = field(
         default=2048, metadata={"help": "Tokens a dialogue at most, its video included; longer ones lose turns."}
     )
-    gradient_checkpointing: bool | None = field(  # None, not False: giving it at all warns of its new name
+    gradient_checkpointing: bool | None = field(  # None, not False: any value causes a warning about its new name
         default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
     )
     report_to: str | None = field(
@@ -177,7 +177,7 @@ class SFTStageConfig(SFTConfig):
         self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
         fit_to_machine(self)
         if self.streaming:
-            # Each process reads the rows itself: one that sends them out would have to pad all alike.
+            # Each process reads the rows itself: one process that sends them out would have to pad all to one length.
             self.accelerator_config = {**(self.accelerator_config or {}), "dispatch_batches": False}
         super().__post_init__()
         if self.effective_batch_size is not None:
@@ -191,7 +191,7 @@ class SFTStageConfig(SFTConfig):
 
     @property
     def weights_dtype(self) -> str | None:
-        """Of the frozen weights; None for as they are stored."""
+        """Return the dtype of the frozen weights; None for the stored one."""
         return self.dtype or ("bfloat16" if self.bf16 else None)
 
     def _check(self) -> None:
@@ -239,15 +239,15 @@ class SFTStageConfig(SFTConfig):
 
 
 def accumulation_steps(effective: int, processes: int, per_device: int) -> int:
-    """Batches that each process sums up in a step, so that all of them together see `effective` dialogues.
+    """Return the batches that each process accumulates per step, so that all together see `effective` dialogues.
 
     Args:
-        effective: dialogues a step.
-        processes: that share the work.
-        per_device: dialogues of one process at a time.
+        effective: dialogues per step.
+        processes: number of processes.
+        per_device: dialogues per batch of one process.
 
     Raises:
-        ValueError: if they cannot be equally divided, naming the number to change.
+        ValueError: if they cannot be divided equally; the message names the number to change.
 
     Example:
         >>> accumulation_steps(128, processes=2, per_device=8)
@@ -275,7 +275,7 @@ def accumulation_steps(effective: int, processes: int, per_device: int) -> int:
 
 
 def fit_to_machine(args: TrainingArguments) -> None:
-    """Set what is not given: the CPU where there is nothing else, bfloat16 and TF32 where the GPU has them."""
+    """Set missing options: the CPU without an accelerator, bfloat16 and TF32 if the GPU supports them."""
     if not torch.accelerator.is_available():
         args.use_cpu = True
     gpu = not args.use_cpu and torch.cuda.is_available()
@@ -286,8 +286,8 @@ def fit_to_machine(args: TrainingArguments) -> None:
 
 
 def resume_choice(value: Any) -> str | None:
-    """What `resume_from_checkpoint` asks for: a folder, [`AUTO`], or nothing."""
-    # YAML's `true` arrives as a bool, the command line's as a text.
+    """Return what `resume_from_checkpoint` selects: a folder, [`AUTO`], or None."""
+    # YAML's `true` is a bool, the command line's a string.
     if value is None or str(value).lower() in ("false", "no", ""):
         return None
     return AUTO if str(value).lower() in (AUTO, "true", "yes") else str(value)

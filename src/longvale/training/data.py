@@ -1,4 +1,4 @@
-"""The training set of a stage: a mixture of stored dialogues, or a mosaic of a synthetic corpus."""
+"""The training set of a stage: a mixture of stored dialogues, or feature-space compositing of a synthetic corpus."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ logger = logging.getLogger(__name__)
 
 _NAMED_IN_A_MESSAGE = 5
 
-#: Rows of a stream that are shuffled among each other.
+#: Buffer size in rows for shuffling a stream.
 _SHUFFLE_BUFFER = 10_000
 
 
 def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset | IterableDataset:
-    """The rows of a stage, as [`DialogueCollator`] takes them.
+    """Load the rows of a stage, as [`DialogueCollator`] takes them.
 
-    Here, before the first step, all dialogues are read once: what their videos and images lack is counted and reported
-    in a warning, and above `max_missing` refused.
+    All dialogues are read once here, before the first step: missing videos, images and features are counted and
+    reported in a warning, and refused above `max_missing`.
 
     Args:
         args: options of the stage; a stream has no length, so `max_steps` is set from `num_train_epochs` for it.
         config: of the model.
 
     Raises:
-        FileNotFoundError: naming the file or folder that is not there.
-        ValueError: naming the file that is not what it should be; or if too much is missing.
+        FileNotFoundError: if a file or folder is missing; the message names it.
+        ValueError: if a file is invalid (the message names it), or too much is missing.
     """
     if args.mosaic:
         from datasets import Dataset
@@ -66,7 +66,7 @@ def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset |
 
 
 def mixture_of(args: SFTStageConfig) -> list[Source]:
-    """The sources of a stage: its mixture, or the one file of its dialogues in `data_dir`."""
+    """Return the sources of a stage: its mixture, or the single file of its dialogues in `data_dir`."""
     if args.mixture is not None:
         return parse_mixture(args.mixture)
     name = dialogue_file(args.data_dir, args.dialogues, args.dialogues_size)
@@ -80,10 +80,10 @@ def _table(
     media: Sequence[Media],
     kept: Sequence[Sequence[int]],
 ) -> Dataset:
-    """All rows in memory, their media read when a row is asked for.
+    """Build a dataset with all rows in memory; media are read when a row is accessed.
 
-    Columns of features would be copied into the cache once a dialogue, 25 GB for the published 61K, and come back as
-    lists of numbers.
+    Columns of features would be copied into the cache once per dialogue (25 GB for the published 61K) and be returned
+    as lists of numbers.
     """
     from datasets import Dataset, concatenate_datasets
 
@@ -102,7 +102,7 @@ def _stream(
     media: Sequence[Media],
     kept: Sequence[Sequence[int]],
 ) -> IterableDataset:
-    """Rows as they are read, sources mixed by their weight times their size."""
+    """Build a stream of rows, with sources mixed by their weight times their size."""
     from datasets import IterableDataset, interleave_datasets
 
     parts, sizes = [], []
@@ -116,7 +116,7 @@ def _stream(
         args.max_steps = math.ceil(args.num_train_epochs * sum(sizes) / batch)
     shares = [size / sum(sizes) for size in sizes]
     mixed = interleave_datasets(parts, shares, seed=args.seed, stopping_strategy="all_exhausted")
-    # Reading comes after shuffling: the buffer holds texts only.
+    # Media are read after shuffling: the buffer contains texts only.
     return mixed.shuffle(seed=args.seed, buffer_size=_SHUFFLE_BUFFER).map(LoadMedia(media), batched=True, batch_size=1)
 
 
@@ -128,7 +128,7 @@ def _generate(path: Path, source: Source, number: int, kept: frozenset[int]) -> 
 
 @dataclass
 class _Lacking:
-    """What the dialogues of a mixture lack."""
+    """Missing media of the dialogues of a mixture."""
 
     rows: int = 0
     incomplete: list[str] = field(default_factory=list)
@@ -137,7 +137,7 @@ class _Lacking:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def count(self, rows: Iterable[dict[str, Any]], media: Media, drop: bool) -> list[int]:
-        """Take in a source; returns the numbers of the rows that are kept."""
+        """Count the rows of a source, and return the indices of the rows to keep."""
         kept = []
         for number, row in enumerate(rows):
             self.rows += 1
@@ -154,7 +154,7 @@ class _Lacking:
         return kept
 
     def check(self, args: SFTStageConfig) -> None:
-        """Report what is missing, and refuse to train on too little."""
+        """Report what is missing, and raise an error if too little is left to train on."""
         if not self.incomplete:
             return
         drop, share = args.missing_media == "drop", len(self.incomplete) / self.rows

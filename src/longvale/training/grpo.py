@@ -1,7 +1,7 @@
-"""Reinforcement on what can be checked: GRPO (arXiv 2402.03300) for a model that reads videos.
+"""Reinforcement learning with verifiable rewards: GRPO (arXiv 2402.03300) for a model that reads videos.
 
-TRL's trainer knows images only: features of ours would reach generation and be missing, without a word, when the
-answers are scored. [`VideoGRPOTrainer`] gives them to both.
+TRL's trainer supports images only: our features would be used in generation but be silently missing when the answers
+are scored. [`VideoGRPOTrainer`] passes them to both.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _VIDEO_INPUTS = (*FOLDERS.values(), *(f"{name}_mask" for name in FOLDERS.values(
 
 @dataclass
 class GRPOStageConfig(GRPOConfig):
-    """Options of `recipes/grpo.py`: a YAML file (`--config FILE`), and over it those of the command line.
+    """Options of `recipes/grpo.py`: a YAML file (`--config FILE`), which the command line overrides.
 
-    All options of `trl.GRPOConfig` and `transformers.TrainingArguments` may be given too.
+    All options of `trl.GRPOConfig` and `transformers.TrainingArguments` are accepted too.
 
     Raises:
-        ValueError: if an option has a value that cannot be.
+        ValueError: if an option has an invalid value.
     """
 
     model: str | None = field(default=None, metadata={"help": "Checkpoint to start from, tuned by recipes/sft.py."})
@@ -76,7 +76,7 @@ class GRPOStageConfig(GRPOConfig):
         default=None, metadata={"help": "Feature store of these videos; by default features_dir."}
     )
 
-    # Other defaults than in the base classes.
+    # Defaults that differ from the base classes.
     gradient_checkpointing: bool | None = field(
         default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
     )
@@ -103,16 +103,16 @@ class GRPOStageConfig(GRPOConfig):
 
     @property
     def weights_dtype(self) -> str | None:
-        """Of the frozen weights; None for as they are stored."""
+        """Return the dtype of the frozen weights; None for the stored one."""
         return self.dtype or ("bfloat16" if self.bf16 else None)
 
 
 def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
-    """The questions about the training videos, with what their rewards need; features are read when a row is asked for.
+    """Load the questions about the training videos, with the rewards' columns; features are read on access.
 
     Raises:
-        FileNotFoundError: if annotations or features are not there.
-        ValueError: if a file is not what it should be, or no video has features.
+        FileNotFoundError: if annotations or features are missing.
+        ValueError: if a file is invalid, no video has features, or too many lack them.
     """
     path, store = annotation_file(args.data_dir, "train"), FeatureStore(args.features_dir, widths=widths)
     rows, without = [], 0
@@ -148,7 +148,7 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
 
 
 class _ReadFeatures:
-    """A transform for `datasets`: columns of a batch to the same with features."""
+    """Transform for `datasets` that adds the features to a batch."""
 
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
@@ -161,7 +161,7 @@ class _ReadFeatures:
 
 
 class VideoGRPOTrainer(WholeCheckpoints, GRPOTrainer):
-    """TRL's GRPO trainer, whose model sees the video when it answers and when its answers are scored.
+    """TRL's GRPO trainer for a model that sees the video both in generation and when answers are scored.
 
     Args:
         model: to start from; it becomes the base of the adapter.
@@ -193,16 +193,16 @@ class VideoGRPOTrainer(WholeCheckpoints, GRPOTrainer):
         keep_trained_weights_in_float32(self.model)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: TRL's card shows a text pipeline, which does not take videos."""
+        """Do nothing: TRL's card shows a text pipeline, which does not take videos."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
-        # With the rest of the output, rows of features are shuffled and split into batches.
+        # As part of the output, rows of features are shuffled and split into batches with the rest.
         return output | self._video_inputs
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, torch.Tensor]]:
-        """Ids with a placeholder for each feature, and the features, which generation gets."""
+        """Return ids with a placeholder for each feature, and the features for generation."""
         processor = self.processing_class
         columns = {name: [row[name] for row in self._rows] for name in FOLDERS.values()}
         features, counts = processor.video_inputs(**columns)
@@ -222,7 +222,7 @@ class VideoGRPOTrainer(WholeCheckpoints, GRPOTrainer):
 
 
 class _Seeing:
-    """A model that is given its rows in chunks, one after the other, and looks at the features of each.
+    """Model wrapper for calls on consecutive chunks of rows that adds the features of each chunk.
 
     Args:
         model: to call.

@@ -1,4 +1,4 @@
-"""The language model's head on the positions that are learned, and on no other."""
+"""The language model's head, computed at labelled positions only."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 
 def score_label_positions(model: PreTrainedModel) -> None:
-    """Let the forward pass that TRL asks for (`fused_lm_head=True`) compute logits where there is a label only.
+    """Make the forward pass that TRL requests (`fused_lm_head=True`) compute logits only at positions with a label.
 
-    TRL does so where Triton is; elsewhere its head scores every position, of the video's placeholders too. Most
-    positions of a dialogue about a video have no label, and a vocabulary is wide.
+    TRL does so where Triton is available; elsewhere its head scores every position, including the video's placeholders.
+    Most positions of a dialogue about a video have no label, and the vocabulary is large.
 
     Args:
-        model: the causal language model, without adapter; its `forward` is replaced, `generate` is not touched.
+        model: the causal language model, without adapter; its `forward` is replaced, `generate` is unchanged.
     """
     forward = model.forward
 

@@ -1,4 +1,4 @@
-"""Speed, padding and memory of training, for the logs."""
+"""Throughput, padding and memory of training, for the logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Meter:
-    """Counts what goes into the model between two logs.
+    """Counter of the model input between two logs.
 
     Args:
         clock: for tests.
@@ -37,7 +37,7 @@ class Meter:
         self._positions += batch["attention_mask"].numel()
 
     def take(self) -> dict[str, float]:
-        """Tokens a second of this process, share of padding, peak memory in GiB since the start; counts anew."""
+        """Return tokens per second of this process, share of padding, peak memory (GiB, since start); reset counts."""
         if self._start is None:
             return {}
         now = self._clock()
@@ -51,7 +51,7 @@ class Meter:
 
 
 def peak_memory_gib() -> float:
-    """The most memory in use so far: of the GPU where there is one, else of the process."""
+    """Return the peak memory so far: of the GPU if there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere

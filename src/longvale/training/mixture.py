@@ -1,4 +1,4 @@
-"""A training set as a mixture: files of dialogues, how often each is seen, and where its videos and images lie."""
+"""A training set as a mixture: files of dialogues, their weights, and the folders of their videos and images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Source:
     Args:
         dialogues: file in the official format; relative to `data_dir`.
         features: folders of stored features, relative to `features_dir`, searched in this order for each video or
-            image. A folder that holds `visual_features` alone has videos without sound.
-        videos: folder of video files, relative to `videos_dir`, in place of `features`.
+            image. A folder that contains only `visual_features` has videos without sound.
+        videos: folder of video files, relative to `videos_dir`, instead of `features`.
         source: only dialogues whose field `source` has this value; None for all.
-        weight: how many times an epoch a dialogue is seen; a fraction of a time is a drawn share of the dialogues.
+        weight: number of times per epoch that a dialogue is used; for a fraction, a random share of the dialogues.
 
     Example:
         >>> Source("longvale-sft-bp-7k.json", features=("longvale",)).weight
@@ -42,10 +42,10 @@ class Source:
 
 
 def parse_mixture(mixture: object) -> list[Source]:
-    """The sources that a configuration declares.
+    """Parse the sources that a configuration declares.
 
     Raises:
-        ValueError: naming the item, the field and the value that is not what it must be.
+        ValueError: naming the item, the field and the invalid value.
 
     Example:
         >>> parse_mixture([{"dialogues": "bp.json", "features": "longvale", "weight": 0.5}])
@@ -91,7 +91,7 @@ def _parse_source(item: object) -> Source:
 
 
 class Media:
-    """Where the videos and images of a source lie, and what of them is not there.
+    """Videos and images of a source, and which of them are missing.
 
     Args:
         source: of the mixture.
@@ -99,7 +99,7 @@ class Media:
         widths: of the features that the model takes.
 
     Raises:
-        FileNotFoundError: if one of the folders is not there.
+        FileNotFoundError: if one of the folders does not exist.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class Media:
         self._damage: dict[str, str | None] = {}
 
     def damage(self, video_id: str) -> str | None:
-        """Why the files of a video cannot be used, None if they can or are not there.
+        """Return why the files of a video cannot be used; None if they can be used or do not exist.
 
-        Stored features are read once, those behind a URL when they are needed; of a video file the header is.
+        Stored features are read once, those behind a URL only when needed; of a video file only the header is read.
         """
         if video_id not in self._damage:
             self._damage[video_id] = None
@@ -126,14 +126,14 @@ class Media:
                         probe(self.videos[video_id])
                 elif (store := self._store(video_id)) is not None and not is_url(store.root):
                     store.load(video_id, missing="none")
-            except OtherWidth:  # of another model, as all of them will be: refused when a row is read
+            except OtherWidth:  # features of another model, as all of them will be: refused when a row is read
                 pass
             except (ValueError, FileNotFoundError) as error:
                 self._damage[video_id] = str(error)
         return self._damage[video_id]
 
     def lacking(self, video_id: str, image: bool) -> tuple[str, ...]:
-        """Columns that cannot be had; all if the video is nowhere or damaged. An image needs a vector only."""
+        """Return the columns that are missing; all if the video is missing or damaged. An image needs a vector only."""
         if self.videos is not None:
             return () if video_id in self.videos and not self.damage(video_id) else ("video",)
         store = self._store(video_id)
@@ -142,22 +142,22 @@ class Media:
         return tuple(FOLDERS[m] for m in store.missing(video_id) if m == "visual" or not image)
 
     def absent(self, video_id: str) -> bool:
-        """Whether there is nothing of this video that can be used."""
+        """Return whether nothing of this video can be used."""
         nowhere = video_id not in self.videos if self.videos is not None else self._store(video_id) is None
         return nowhere or self.damage(video_id) is not None
 
     def load(self, video_id: str) -> dict[str, Any]:
-        """The columns of a row: `video`, a path, or the features [n, width] of each modality or None."""
+        """Return the columns of a row: `video`, a path, or the features [n, width] of each modality or None."""
         if self.videos is not None:
             return {"video": str(self.videos[video_id])} | {FOLDERS[modality]: None for modality in MODALITIES}
         store = self._store(video_id)
-        if store is None:  # was there when the rows were counted
+        if store is None:  # existed when the rows were counted
             raise FileNotFoundError(f"{self.stores[0].root}: the features of {video_id!r} are gone; make them again")
         features = store.load(video_id, missing="none")
         return {FOLDERS[modality]: features[modality] for modality in MODALITIES}
 
     def _store(self, video_id: str) -> FeatureStore | None:
-        """The first store that has a file of the video."""
+        """Return the first store that has a file of the video."""
         return next((s for s in self.stores if len(s.missing(video_id)) < len(s.modalities)), None)
 
     def _modalities(self) -> tuple[Modality, ...]:
@@ -165,10 +165,10 @@ class Media:
 
 
 def read_rows(path: Path, source: Source) -> Iterator[dict[str, Any]]:
-    """The dialogues of a source: `id` and `messages` with timecodes filled in.
+    """Yield the dialogues of a source: `id` and `messages` with timecodes filled in.
 
     Raises:
-        FileNotFoundError, ValueError: as [`load_dialogues`] does; or if no dialogue has the source that is asked for.
+        FileNotFoundError, ValueError: as in [`load_dialogues`]; or if no dialogue has the requested source.
     """
     dialogues = load_dialogues(path)
     wanted = [d for d in dialogues if source.source is None or d.get("source") == source.source]
@@ -180,7 +180,7 @@ def read_rows(path: Path, source: Source) -> Iterator[dict[str, Any]]:
 
 
 def is_image(row: Mapping[str, Any]) -> bool:
-    """Whether a dialogue is about a single image.
+    """Return whether a dialogue is about a single image.
 
     Example:
         >>> is_image({"messages": [{"role": "user", "content": "<image>\\nWhat is it?"}]})
@@ -190,7 +190,7 @@ def is_image(row: Mapping[str, Any]) -> bool:
 
 
 def repeats(count: int, weight: float, seed: str) -> list[int]:
-    """Numbers of the rows that an epoch holds: each `weight` times, the fraction as a drawn share.
+    """Return the indices of the rows of an epoch: each `weight` times, the fraction as a random share.
 
     Example:
         >>> sorted(repeats(4, 1.5, "0:bp.json"))[:2], len(repeats(4, 1.5, "0:bp.json")), repeats(3, 1.0, "0")
@@ -202,13 +202,13 @@ def repeats(count: int, weight: float, seed: str) -> list[int]:
 
 
 class LoadMedia:
-    """A transform for `datasets`: rows with `id` and `source` (its number) to rows that bring their media."""
+    """Transform for `datasets` that adds the media to rows with `id` and `source` (its index)."""
 
     def __init__(self, media: Sequence[Media]) -> None:
         self.media = media
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        if not {"id", "source"} <= set(batch):  # only a column is asked for
+        if not {"id", "source"} <= set(batch):  # only some columns are accessed
             return dict(batch)
         columns = [self.media[number].load(name) for name, number in zip(batch["id"], batch["source"], strict=True)]
         names = dict.fromkeys(chain.from_iterable(columns))

@@ -1,6 +1,6 @@
-"""Muon, with AdamW for what is not a matrix of a hidden layer.
+"""Muon, with AdamW for parameters that are not matrices of a hidden layer.
 
-An option of the recipes, which the demo takes: its tiny models learn in fewer steps than by AdamW alone. The published
+An option of the recipes, used by the demo: its tiny models learn in fewer steps than with AdamW alone. The published
 runs used AdamW.
 """
 
@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-#: Coefficients of the quintic Newton-Schulz iteration and its steps (K. Jordan, "Muon", 2024,
+#: Coefficients of the quintic Newton-Schulz iteration and its number of steps (K. Jordan, "Muon", 2024,
 #: https://kellerjordan.github.io/posts/muon/).
 _COEFFICIENTS, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps of equal size in every direction of a matrix; AdamW for the other parameters.
+    """Optimizer with updates of equal size in every direction of a matrix; AdamW for the other parameters.
 
     `torch.optim.Muon` takes matrices only and iterates in bfloat16, which CPUs without it emulate slowly.
 
     Args:
         matrices: two-dimensional weights of hidden layers; not embeddings, heads or projectors.
-        others: what AdamW updates.
-        lr: of the matrices, as a spectral norm of the update.
-        adamw_lr: of the others; `lr` when None. A schedule scales both.
+        others: parameters that AdamW updates.
+        lr: learning rate of the matrices, as a spectral norm of the update.
+        adamw_lr: learning rate of the others; `lr` if None. A schedule scales both.
         momentum: of the matrices (Nesterov).
         betas, eps, weight_decay: of AdamW.
 
@@ -80,7 +80,7 @@ class Muon(torch.optim.Optimizer):
             update = parameter.grad.lerp(state["momentum"], group["momentum"])
             tall = update.shape[0] > update.shape[1]
             by_shape[tuple(sorted(update.shape))].append((parameter, update.T if tall else update, tall))
-        # Matrices of one shape go through the iteration together: they are small, and calls are what costs.
+        # Matrices of one shape are iterated as one batch: they are small, and calls dominate the cost.
         for members in by_shape.values():
             updates = orthogonalize(torch.stack([update for _, update, _ in members]))
             for (parameter, _, tall), update in zip(members, updates, strict=True):
@@ -112,7 +112,7 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
         matrices: [n, rows, columns], rows <= columns.
 
     Returns:
-        float32 [n, rows, columns]; singular values between about 0.7 and 1.2, zero where there was nothing.
+        float32 [n, rows, columns]; singular values between about 0.7 and 1.2, zero where they were zero.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonalize(torch.randn(1, 4, 8)))
@@ -129,7 +129,7 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def muon_for(model: nn.Module, lr: float, adamw_lr: float | None = None) -> Muon:
-    """Muon for the trainable matrices of a language model's layers, AdamW for its other trainable weights.
+    """Return Muon for the trainable matrices of a language model's layers, AdamW for its other trainable weights.
 
     Args:
         model: a LongVALE model, with an adapter or without.

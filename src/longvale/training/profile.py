@@ -1,4 +1,4 @@
-"""Where the time of training goes: parts of a step, measured and put into a table."""
+"""Profile of training time: parts of a step, measured and formatted as a table."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transformers import TrainerCallback
 
 
 class StepProfile:
-    """Seconds by part; parts may be inside others, and count there no more.
+    """Seconds by part; parts may be nested, and only the innermost counts.
 
     Args:
-        on: whether to measure; an accelerator is waited for at the begin and the end of each part then.
+        on: whether to measure; if so, the accelerator is synchronized at the start and the end of each part.
         clock: for tests.
 
     Example:
@@ -36,7 +36,7 @@ class StepProfile:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the time of a `with` block."""
+        """Measure the time of a `with` block."""
         self.begin(name)
         try:
             yield
@@ -44,19 +44,19 @@ class StepProfile:
             self.end()
 
     def begin(self, name: str) -> None:
-        """Count for this part from now on, until [`end`]."""
+        """Start to measure this part, until [`end`]."""
         if self.on:
             self._count()
             self._open.append(name)
 
     def end(self) -> None:
-        """Count for the part around it again."""
+        """End this part and resume the enclosing one."""
         if self.on:
             self._count()
             self._open.pop()
 
     def _count(self) -> None:
-        # An accelerator works behind: what was asked of it belongs to the part that asked.
+        # An accelerator runs asynchronously: its work belongs to the part that started it.
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = self._clock()
@@ -66,26 +66,26 @@ class StepProfile:
 
 
 class OptimizerPart(TrainerCallback):
-    """Measures the optimizer's step, which the trainer has no method for.
+    """Callback that measures the optimizer step, which has no method in the trainer.
 
     Args:
-        profile: that counts it.
+        profile: that receives the time.
     """
 
     def __init__(self, profile: StepProfile) -> None:
         self.profile = profile
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Before the step."""
+        """Start the measurement before the step."""
         self.profile.begin("optimizer")
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """After the step."""
+        """End the measurement after the step."""
         self.profile.end()
 
 
 def format_profile(seconds: Mapping[str, float], steps: int) -> str:
-    """A table for a terminal, the largest part first.
+    """Format a table for a terminal, the largest part first.
 
     Example:
         >>> print(format_profile({"forward": 2.0, "backward": 6.0}, steps=4))

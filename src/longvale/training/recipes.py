@@ -1,4 +1,4 @@
-"""Where the recipes lie: the training script with its configurations."""
+"""Location of the recipes (training script and configurations), and running them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from longvale.interruption import end_children, unheard
 
 
 def recipes_dir() -> Path:
-    """The folder that holds `sft.py`, `configs/` and `accelerate/`: beside the package's sources, or inside the wheel.
+    """Return the folder of `sft.py`, `configs/` and `accelerate/`, in the source checkout or in the installed wheel.
 
     Raises:
         FileNotFoundError: if the package was installed without them.
@@ -43,12 +43,12 @@ def run_sft(
     Args:
         config: a file, or the name of one in `recipes/configs`.
         model, data_dir, features_dir, output_dir: of the stage.
-        options: further ones of the recipe, such as `("--max_steps", "20")`.
+        options: further options of the recipe, for example `("--max_steps", "20")`.
         launch: a file, or the name of one in `recipes/accelerate`.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        RuntimeError: if the recipe fails; its own message stands above.
+        FileNotFoundError: if a file does not exist.
+        RuntimeError: if the recipe fails; it prints its own message before.
     """
     recipes = recipes_dir()
     command = [
@@ -58,7 +58,7 @@ def run_sft(
         *("--model", str(model), "--data_dir", str(data_dir), "--features_dir", str(features_dir)),
         *("--output_dir", str(output_dir), *options),
     ]
-    # Left to itself, accelerate counts physical cores, and computes with one thread where two are virtual.
+    # By default, accelerate counts physical cores, and uses one thread where two are virtual.
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = {
         "OMP_NUM_THREADS": str(threads),
@@ -71,7 +71,7 @@ def run_sft(
         process = subprocess.Popen(command, env=environment)
     try:
         status = process.wait()
-    except BaseException:  # whatever ends this, the training, a process of the launcher's, ends too
+    except BaseException:  # the training, a child process of the launcher, must end in every case
         end_children(process.pid)
         process.kill()
         process.wait()

@@ -1,7 +1,7 @@
-"""Rewards that anyone can check: how well an answer meets the annotation, and whether it is written as was asked for.
+"""Verifiable rewards: agreement of an answer with the annotation, and whether it has the requested format.
 
-Each function takes what TRL's GRPO trainer gives, `completions` and the columns of the data set, all one a completion,
-and returns a number from 0 to 1 a completion, or None for questions of another task.
+Each function takes the input of TRL's GRPO trainer, `completions` and the columns of the dataset, one item per
+completion. It returns a number from 0 to 1 per completion, or None for questions of another task.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from longvale.tasks import Task
 
 Completion = Sequence[dict[str, str]]
 
-#: The answers that the published questions ask for.
+#: Answer formats that the published questions request.
 _SPAN_FORMAT = re.compile(r"From \d\d to \d\d\.?")
 _EVENT_FORMAT = re.compile(r"From \d\d to \d\d, \S.*")
 
@@ -33,7 +33,7 @@ def temporal_iou(
     duration: Sequence[Seconds],
     **_: Any,
 ) -> list[float | None]:
-    """Grounding: IoU of the interval that the answer names and the event; 0 where it names none.
+    """Score grounding: IoU of the answer's interval and the event; 0 if the answer has no interval.
 
     Example:
         >>> reward, = temporal_iou([[{"content": "From 05 to 25."}]], ["grounding"], [3.0], [9.0], [60.0])
@@ -52,7 +52,7 @@ def temporal_iou(
 
 
 def answer_format(completions: Sequence[Completion], task: Sequence[Task], **_: Any) -> list[float | None]:
-    """1 where the answer is written as the question asks for, and nothing else stands there.
+    """Score 1 if the answer has exactly the format that the question requests, else 0.
 
     Example:
         >>> answer_format([[{"content": "From 05 to 25."}], [{"content": "At 05 to 25"}]], ["grounding"] * 2)
@@ -75,7 +75,7 @@ def boundary_f1(
     duration: Sequence[Seconds],
     **_: Any,
 ) -> list[float | None]:
-    """Dense captioning: F1 of the boundaries, the mean over IoUs of .3, .5 and .7.
+    """Score dense captioning: F1 of the boundaries, the mean over IoU thresholds .3, .5 and .7.
 
     Example:
         >>> events = [{"start": 0.0, "end": 30.0, "caption": "A bell rings."}]
@@ -100,7 +100,7 @@ def soda_c(
     duration: Sequence[Seconds],
     **_: Any,
 ) -> list[float | None]:
-    """Dense captioning: F1 of SODA_c with METEOR, boundaries and captions together.
+    """Score dense captioning: F1 of SODA_c with METEOR, boundaries and captions together.
 
     Example:
         >>> soda_c([[{"content": "From 05 to 25."}]], ["grounding"], [[]], [60.0])
@@ -112,14 +112,14 @@ def soda_c(
     return [next(scores)["F1"] if of == "dense_captioning" else None for of in task]
 
 
-#: By name, as `rewards` of a configuration chooses them.
+#: Rewards by name, for the option `rewards`.
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
     function.__name__: function for function in (temporal_iou, answer_format, boundary_f1, soda_c)
 }
 
 
 def _texts(completions: Sequence[Completion]) -> list[str]:
-    """The answers, without the reasoning that a model may write before them."""
+    """Return the answers without the reasoning that a model may write before them."""
     return [strip_reasoning(completion[0]["content"]) for completion in completions]
 
 

@@ -1,7 +1,7 @@
-"""One tuning stage: what is trained, how, and the merged checkpoint that it leaves.
+"""One tuning stage: the trained weights, the trainer, and the merged checkpoint.
 
 As published (arXiv 2411.19772): a LoRA on every linear layer of the language model, the audio and the speech projector
-in full; towers, visual projector, embeddings and head stay as they are. The result is merged, and the next stage starts
+in full; towers, visual projector, embeddings and head stay frozen. The result is merged, and the next stage starts
 from the merged checkpoint with a new LoRA.
 """
 
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
 
     from longvale.models.processing_longvale import LongVALEProcessor
 
-#: Trained in full; the visual projector comes aligned with the base model.
+#: Trained in full; the visual projector is already aligned in the base model.
 TRAINED_PROJECTORS = ("audio_projector", "speech_projector")
 
-#: Folder below the merged checkpoint for the adapter alone.
+#: Subfolder of the merged checkpoint for the adapter alone.
 ADAPTER_FOLDER = "adapter"
 
-#: Folder below `output_dir` for what is being written.
+#: Subfolder of `output_dir` for unfinished files.
 UNFINISHED = ".unfinished"
 
 _LANGUAGE_MODEL = "model.language_model"
 
 
 def lora_config(model: LongVALEForConditionalGeneration, args: SFTStageConfig) -> LoraConfig:
-    """The adapter of a stage.
+    """Return the adapter configuration of a stage.
 
-    Its targets are named by a pattern that only the language model's layers match: the usual "all-linear" would also
-    hit the visual projector, which must not move.
+    Its targets are a pattern that matches only the language model's layers: the usual "all-linear" would also match the
+    visual projector, which must stay frozen.
 
     Args:
         model: a LongVALE model without an adapter.
@@ -78,12 +78,12 @@ def lora_config(model: LongVALEForConditionalGeneration, args: SFTStageConfig) -
 
 
 class WholeCheckpoints:
-    """For trainers: checkpoints appear under their name when they are whole, see [`longvale.training.checkpoints`]."""
+    """Trainer mixin: checkpoints get their name when they are complete, see [`longvale.training.checkpoints`]."""
 
     _saving = False
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the base class, under another name; the checkpoint gets its own when it is whole."""
+        """Save as the base class does, under another name; rename the checkpoint when it is complete."""
         folder = Path(self.args.output_dir)
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.is_world_process_zero():
@@ -106,7 +106,7 @@ class WholeCheckpoints:
 
 
 class StageTrainer(WholeCheckpoints, SFTTrainer):
-    """TRL's trainer with the adapter of a stage, batches of like length, and a stop at a loss that is no number.
+    """TRL's trainer with the adapter of a stage, batches of similar length, and a stop when the loss is not finite.
 
     Args:
         model: to start from; it becomes the base of the adapter.
@@ -141,13 +141,13 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         if self.accelerator.device.type == "cpu":  # elsewhere TRL's own head does so
             score_label_positions(self.model.get_base_model())
         keep_trained_weights_in_float32(self.model)
-        # The adapter finds its base again from wherever it is loaded.
+        # An absolute path, so that the adapter finds its base from any working directory.
         base = self.model.peft_config["default"].base_model_name_or_path
         if base and os.path.isdir(base):
             self.model.peft_config["default"].base_model_name_or_path = os.path.abspath(base)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer of the options, or Muon where they ask for it."""
+        """Create the optimizer of the options, or Muon if `muon_learning_rate` is set."""
         if self.args.muon_learning_rate is None:
             return super().create_optimizer(model)
         if self.optimizer is None:
@@ -157,12 +157,12 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         return self.optimizer
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: TRL's card shows a text pipeline, which does not take videos."""
+        """Do nothing: TRL's card shows a text pipeline, which does not take videos."""
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor | int | None]:
-        """The batches of a step, rows of like length together."""
+        """Return the batches of a step, with rows of similar length together."""
         with self.profile.part("waiting for data"):
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         with self.profile.part("grouping"):
@@ -172,20 +172,20 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         return batches, items
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, as the base class."""
+        """Train, as the base class does."""
         with self.profile.part("other"):
             return super().train(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Loss and gradients of a batch."""
+        """Compute loss and gradients of a batch."""
         with self.profile.part("backward"):
             return super().training_step(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Raises:
-            FloatingPointError: naming the dialogues, if it is no finite number; no weight has been changed by it.
+            FloatingPointError: naming the dialogues, if it is not finite; no weight has been changed by it.
         """
         ids = inputs.pop(ROW_IDS, None)
         with self.profile.part("forward"):
@@ -210,7 +210,7 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the base class, with the speed, the padding and the peak of memory since the log before."""
+        """Log as the base class does, with throughput and padding since the last log and peak memory."""
         if "loss" in logs:
             logs = logs | self._meter.take()
         super().log(logs, start_time)
@@ -221,7 +221,7 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
 
 
 def keep_trained_weights_in_float32(model: PeftModel) -> None:
-    """Cast what is trained to float32: in bfloat16 most small steps round to nothing.
+    """Cast trained weights to float32: in bfloat16 most small steps round to zero.
 
     LoRA weights are float32 already; PEFT copies the projectors in the base model's type.
     """
@@ -231,10 +231,10 @@ def keep_trained_weights_in_float32(model: PeftModel) -> None:
 
 
 def trained_adapter(trainer: StageTrainer) -> PeftModel:
-    """The trained adapter with its base, in the first process whole and not wrapped; every process must ask for it.
+    """Return the trained adapter with its base, complete and unwrapped in the first process; call it in every process.
 
-    ZeRO-3 and FSDP leave a process with a part of each weight: there the adapter is gathered into
-    `output_dir/.unfinished`, and put on the base model anew.
+    With ZeRO-3 and FSDP a process has only a part of each weight: there the adapter is gathered into
+    `output_dir/.unfinished`, and loaded onto a new copy of the base model.
     """
     accelerator, args = trainer.accelerator, trainer.args
     accelerator.wait_for_everyone()
@@ -250,8 +250,8 @@ def trained_adapter(trainer: StageTrainer) -> PeftModel:
 
 
 def _with_adapter(args: SFTStageConfig, folder: str | os.PathLike) -> tuple[PeftModel, LongVALEProcessor]:
-    """The base model of a stage with an adapter that was saved, and its processor."""
-    unset_hf_deepspeed_config()  # while it is set, whatever is loaded is split
+    """Return the base model of a stage with a saved adapter, and its processor."""
+    unset_hf_deepspeed_config()  # while it is set, every loaded model is partitioned
     base, processor = load_checkpoint(
         args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
     )
@@ -259,24 +259,24 @@ def _with_adapter(args: SFTStageConfig, folder: str | os.PathLike) -> tuple[Peft
 
 
 def merge_checkpoint(args: SFTStageConfig, checkpoint: str) -> None:
-    """Merge the checkpoint of the last step, where a run was killed before it did; for one process.
+    """Merge the checkpoint of the last step if the run was killed before the merge; for one process.
 
     Args:
         args: options of the stage.
-        checkpoint: that the trainer has left.
+        checkpoint: the trainer's checkpoint.
     """
     save_history(load_json(Path(checkpoint, STATE_FILE))["log_history"], args.output_dir)
     merge_and_save(*_with_adapter(args, checkpoint), args.output_dir)
 
 
 def finish(args: SFTStageConfig) -> bool:
-    """Do what an earlier run has left to do, if that is nothing or only to merge, and report it; else False.
+    """Do and report the remaining work of an earlier run if that is nothing or the merge; else return False.
 
     Raises:
-        FileNotFoundError, ValueError: as [`longvale.training.checkpoints.work_left`].
+        FileNotFoundError, ValueError: as in [`longvale.training.checkpoints.work_left`].
     """
     left, checkpoint = work_left(args)
-    PartialState().wait_for_everyone()  # no process changes what another one is looking at
+    PartialState().wait_for_everyone()  # no process changes files while another one reads them
     if left == "training":
         return False
     if args.process_index == 0:
@@ -293,7 +293,7 @@ def finish(args: SFTStageConfig) -> bool:
 
 
 def save_history(history: list[dict[str, float]], output_dir: str | os.PathLike) -> None:
-    """Write the losses and measurements of a run to `log_history.json`."""
+    """Write the losses and metrics of a run to `log_history.json`."""
     with atomic_write(Path(output_dir) / "log_history.json") as file:
         json.dump(history, file, indent=1)
 
@@ -303,11 +303,11 @@ def merge_and_save(
 ) -> LongVALEForConditionalGeneration:
     """Save the adapter and the merged model.
 
-    Files appear under their names when all are written, the configuration last: a killed run leaves nothing that loads.
+    Files get their names when all are written, the configuration last: a killed run leaves nothing that loads.
 
     Args:
-        model: a trained adapter with its base, not wrapped for several processes; it is used up.
-        processor: saved beside the merged model.
+        model: a trained adapter with its base, not wrapped for several processes; it is unusable afterwards.
+        processor: saved with the merged model.
         output_dir: gets the merged checkpoint, which `from_pretrained` loads, remote code included, and in
             `adapter/` the adapter for `PeftModel.from_pretrained(base, ...)`.
 
@@ -321,7 +321,7 @@ def merge_and_save(
         model.save_pretrained(unfinished / ADAPTER_FOLDER)
     base_dtype = model.get_base_model().dtype
     merged = model.merge_and_unload()
-    # The trainer's own `forward` survives unloading, and in a copy of the model it would compute with the original.
+    # The trainer's own `forward` survives unloading; in a copy of the model it would compute with the original.
     merged.__dict__.pop("forward", None)
     merged.to(base_dtype).eval()
     with saving(unfinished):
@@ -332,7 +332,7 @@ def merge_and_save(
 
 
 def _publish(source: Path, target: Path) -> None:
-    """Move files over those of an earlier run. Nothing loads without `config.json`: it goes first and comes last."""
+    """Move files over those of an earlier run. `config.json`, which loading needs, is removed first and moved last."""
     (target / "config.json").unlink(missing_ok=True)
     shutil.rmtree(target / ADAPTER_FOLDER, ignore_errors=True)
     for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):

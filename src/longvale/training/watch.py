@@ -1,4 +1,4 @@
-"""Grounding on a small fixed set of videos while a model trains: whether it learns to find, not only to speak."""
+"""Grounding callback: evaluates a small fixed set of videos during training."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class GroundingSet:
-    """Grounding questions with all that answering and scoring them needs.
+    """Grounding questions with the data for answering and scoring them.
 
     Args:
-        questions: texts that hold `<video>`.
+        questions: texts that contain `<video>`.
         spans: of the events, as fractions of the duration.
         durations: of the videos in seconds.
         features: of the videos.
@@ -45,18 +45,18 @@ class GroundingSet:
 def load_grounding_set(
     data_dir: str, features_dir: str | None, videos: int, model: Any, processor: Any, split: str = "test"
 ) -> GroundingSet:
-    """The grounding questions of the first videos of a split.
+    """Load the grounding questions of the first videos of a split.
 
     Args:
         data_dir: folder of the annotations.
         features_dir: feature store; by default `features` in `data_dir`.
-        videos: how many.
+        videos: number of videos.
         model, processor: that the features are for.
         split: "test" or "train".
 
     Raises:
-        FileNotFoundError: naming the file that is not there.
-        ValueError: if there is no question.
+        FileNotFoundError: if a file is missing; the message names it.
+        ValueError: if the videos have no events to ask about.
     """
     path, inputs = annotations_path(data_dir, split), VideoInputs(data_dir, features_dir)
     texts, spans, durations, features = [], [], [], []
@@ -73,12 +73,12 @@ def load_grounding_set(
 
 
 def ground(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, processes: int = 1) -> torch.Tensor:
-    """Answer the share of a process greedily.
+    """Answer one process's share of the questions greedily.
 
-    All processes answer equally many batches, so that sharded weights are gathered by all of them alike.
+    All processes run the same number of batches, so that all of them take part in gathering sharded weights.
 
     Returns:
-        float64 [3]: sum of IoU, answers that named an interval, answers.
+        float64 [3]: sum of IoU, number of answers that parsed, number of answers.
     """
     found = torch.zeros(3, dtype=torch.float64)
     for batch in range(math.ceil(len(asked.questions) / (_BATCH * processes))):
@@ -98,25 +98,25 @@ def ground(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, proce
 
 
 class GroundingWatch(TrainerCallback):
-    """Logs the grounding mIoU (strict protocol, a fraction) and the share of answers that parsed, while training.
+    """Callback that logs the grounding mIoU (strict protocol, a fraction) and the share of answers that parsed.
 
     Args:
         trainer: whose model answers, and whose log gets `grounding_miou` and `grounding_parsed`.
         processor: of the model.
         asked: the questions; the same each time.
-        steps: between two evaluations; there is one at the end of training too.
+        steps: steps between two evaluations; there is one at the end of training too.
     """
 
     def __init__(self, trainer: Trainer, processor: Any, asked: GroundingSet, steps: int) -> None:
         self.trainer, self.processor, self.asked, self.steps = trainer, processor, asked, steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Evaluate where it is due."""
+        """Evaluate every `steps` steps and at the end of training."""
         if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
             self.trainer.log(self.evaluate())
 
     def evaluate(self) -> Mapping[str, float]:
-        """Answer all questions with the model as it is now; random states are as before afterwards."""
+        """Answer all questions with the current model; random states are restored afterwards."""
         accelerator, model = self.trainer.accelerator, self.trainer.model
         training = model.training
         with torch.random.fork_rng(), unwrap_model_for_generation(self.trainer.model_wrapped, accelerator) as unwrapped:

@@ -1,1 +1,1 @@
-"""A corpus checked and written as Parquet with a dataset card."""
+"""Checking a corpus and writing it as Parquet with a dataset card."""

@@ -1,4 +1,4 @@
-"""The dataset card: the `README.md` whose YAML tells the Hub, and plain `datasets`, what a folder holds."""
+"""The dataset card: a `README.md` whose YAML describes the folder to the Hub and to plain `datasets`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .shards import Written
 if TYPE_CHECKING:
     from huggingface_hub import CardData
 
-#: The configuration that `load_dataset(folder)` gives without a name.
+#: The configuration that `load_dataset(folder)` loads without a name.
 DEFAULT = "events"
 
 
 def card_template() -> Path:
-    """The card of LongVALE: beside the package's sources, or inside the wheel.
+    """Return the path of LongVALE's card template, in the source checkout or in the installed wheel.
 
     Raises:
         FileNotFoundError: if the package was installed without it.
@@ -41,16 +41,16 @@ def write_card(
     *,
     template: str | os.PathLike | None = None,
 ) -> None:
-    """Write a card whose YAML names the configurations, their files, columns and sizes.
+    """Write a card whose YAML lists the configurations, their files, columns and sizes.
 
     Args:
-        path: file to write; the names of files are relative to its folder.
-        written: how much was written, by configuration and split.
-        columns: gives the columns of a configuration.
+        path: file to write; file names in the card are relative to its folder.
+        written: amount of data written, by configuration and split.
+        columns: returns the columns of a configuration.
         template: card with the text and the rest of the YAML; None for LongVALE's.
 
     Raises:
-        FileNotFoundError: if there is no template.
+        FileNotFoundError: if the template does not exist.
         ValueError: if its YAML cannot be read.
     """
     import yaml
@@ -76,9 +76,9 @@ def fill_metadata(
     """Set `configs` and `dataset_info` of a card's YAML.
 
     Args:
-        metadata: of the card; changed.
-        written: how much was written, by configuration and split; None for a split whose size is not told.
-        columns: gives the columns of a configuration.
+        metadata: of the card; modified in place.
+        written: amount of data written, by configuration and split; None for a split whose size is omitted.
+        columns: returns the columns of a configuration.
     """
     from datasets import DatasetInfo, Features, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict

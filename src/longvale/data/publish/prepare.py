@@ -1,9 +1,10 @@
-"""The scriptless form of the data set: Parquet that plain `datasets.load_dataset` and the Hub's viewer read, and back.
+"""The scriptless form of the dataset: Parquet that plain `datasets.load_dataset` and the Hub's viewer read, and back.
 
-`<folder>/<configuration>/<split>-00000-of-0000N.parquet`, a `README.md` with the configurations, `SHA256SUMS`, and
-`problems.jsonl` where something was wrong. The configurations have the columns of [`longvale.data.builder`]; `videos`
-and the dialogues have what it takes to write the official files again, the same values: what their columns cannot give
-back (fields of one's own, say) stands as JSON in the column `original`, which is None for all others.
+A folder contains `<configuration>/<split>-00000-of-0000N.parquet`, a `README.md` with the configurations, `SHA256SUMS`,
+and `problems.jsonl` if there were problems. The configurations have the columns of [`longvale.data.builder`]. `videos`
+and the dialogues also have what is needed to write the official files again with the same values: a row that its
+columns cannot reproduce (it has additional fields, for example) is stored as JSON in the column `original`, which is
+None for all other rows.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from .validate import CheckedVideo, Problem, check_training_dialogue, check_vide
 
 PROBLEMS_FILE = "problems.jsonl"
 
-#: What becomes of rows that are wrong: nothing is written, or they are left out, or kept where a table can hold them.
+#: Treatment of invalid rows: write nothing, leave them out, or keep them where a table can hold them.
 Invalid: TypeAlias = Literal["stop", "drop", "keep"]
 
 _ORIGINAL = {"original": Value("string")}
@@ -55,10 +56,10 @@ _TURNS = {
 
 
 def columns(name: str) -> dict[str, Any]:
-    """Columns of a configuration in the scriptless form: the builder's, and those that the way back needs.
+    """Return the columns of a configuration in the scriptless form: the builder's, and those that [`restore`] needs.
 
     Args:
-        name: such as "events", or "boundary_perception_7k" for dialogues of which there are several sizes.
+        name: for example "events", or "boundary_perception_7k" for dialogues in several sizes.
     """
     stage = _stage(name)
     if stage is not None:
@@ -68,11 +69,11 @@ def columns(name: str) -> dict[str, Any]:
 
 @dataclass
 class Prepared:
-    """What [`prepare`] wrote.
+    """Result of [`prepare`].
 
     Args:
-        written: by configuration and split.
-        problems: all that is wrong in the official files.
+        written: amount of data written, by configuration and split.
+        problems: all problems of the official files.
     """
 
     written: dict[str, dict[str, Written]] = field(default_factory=dict)
@@ -91,23 +92,24 @@ def prepare(
     """Write the scriptless form of official files.
 
     Args:
-        official_dir: folder with at least one annotation file, or one such file, also of `longvale annotate`; dialogue
-            files, an `events.jsonl` and what annotation knows of modalities and relations are taken along.
-        output: folder to write, which must not exist. It appears whole or not at all.
-        invalid: "stop" if anything is wrong; "drop" what is wrong, an event, a video or a dialogue; or "keep" it where
-            columns can hold it. A question is made only of events that are right.
-        max_shard_size: of a file, before compression, as `datasets` writes it: "500MB".
-        card: a `README.md` to use instead of the one of LongVALE; its YAML is completed.
-        progress: show bars.
+        official_dir: folder with at least one annotation file, or one such file, including output of
+            `longvale annotate`. Dialogue files, an `events.jsonl`, and modalities and relations known from annotation
+            are included.
+        output: folder to write, which must not exist. It is written completely or not at all.
+        invalid: "stop" if anything is invalid; "drop" invalid events, videos and dialogues; or "keep" them where
+            columns can hold them. Questions are made only of valid events.
+        max_shard_size: of a file before compression, in the notation of `datasets`: "500MB".
+        card: a `README.md` to use instead of LongVALE's; its YAML is completed.
+        progress: show progress bars.
 
     Returns:
-        What was written and what is wrong.
+        What was written, and the problems.
 
     Raises:
         FileExistsError: if `output` exists.
-        FileNotFoundError: if there is no annotation file.
-        ValueError: naming a file that is not JSON or not of the form, or an option with another value.
-        InvalidData: if anything is wrong and `invalid` is "stop".
+        FileNotFoundError: if the annotation files are missing.
+        ValueError: if a file is not JSON or not in the official format (the message names it), or an option is invalid.
+        InvalidData: if anything is invalid and `invalid` is "stop".
     """
     from datasets.utils.py_utils import convert_file_size_to_int
 
@@ -140,7 +142,7 @@ def prepare(
 
 
 class InvalidData(ValueError):
-    """Something is wrong in official files; `problems` lists it all."""
+    """Official files are invalid; `problems` lists all problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -152,7 +154,7 @@ def check_prepared(folder: str | os.PathLike) -> list[str]:
     """Compare a folder that [`prepare`] wrote with its checksums.
 
     Returns:
-        Names of the files that they list.
+        Names of the files in the checksum list.
 
     Raises:
         FileNotFoundError: if the folder or the list is missing.
@@ -168,19 +170,19 @@ def check_prepared(folder: str | os.PathLike) -> list[str]:
 
 
 def restore(folder: str | os.PathLike, output: str | os.PathLike) -> list[Path]:
-    """Write official files from the scriptless form, with the same values as those that it was made from.
+    """Write official files from the scriptless form, with the values of the original files.
 
     Args:
-        folder: that [`prepare`] wrote; its checksums are compared first.
-        output: folder to write, which must not exist. It appears whole or not at all.
+        folder: that [`prepare`] wrote; its checksums are verified first.
+        output: folder to write, which must not exist. It is written completely or not at all.
 
     Returns:
-        The paths of the files: annotations and dialogues, and an `events.jsonl` where modalities are known.
+        The paths of the files: annotations and dialogues, and an `events.jsonl` if modalities are known.
 
     Raises:
         FileExistsError: if `output` exists.
         FileNotFoundError: if the folder has no checksums.
-        ValueError: naming a file that has changed or cannot be read.
+        ValueError: if a file has changed or cannot be read; the message names it.
     """
     folder, output = Path(folder), Path(output)
     parts = [name.split("/") for name in check_prepared(folder)]
@@ -208,7 +210,7 @@ def restore(folder: str | os.PathLike, output: str | os.PathLike) -> list[Path]:
 
 
 def _stage(name: str) -> str | None:
-    """The stage whose dialogues a configuration has."""
+    """Return the stage whose dialogues a configuration contains, or None."""
     return next((stage for stage in DIALOGUE_STEMS if name == stage or name.startswith(f"{stage}_")), None)
 
 
@@ -217,11 +219,11 @@ def _ids(videos: Sequence[CheckedVideo]) -> set[str]:
 
 
 def _read_videos(folder: Path, problems: list[Problem]) -> dict[str, list[CheckedVideo]]:
-    """The videos of each split, with modalities where an `events.jsonl` knows them."""
+    """Read the videos of each split, with modalities where an `events.jsonl` or the annotation stages have them."""
     events_path = folder_of(folder) / EVENTS_FILE
     lines = load_event_lines(events_path) if events_path.is_file() else {}
     splits: dict[str, list[CheckedVideo]] = {}
-    # The test split first: what is in it must not be in the other.
+    # The test split first: its videos must not be in the training split.
     for split, file in sorted(annotation_files(str(folder)).items(), key=lambda item: item[0] != "test"):
         path = folder_of(folder) / file
         values = load_json(path)
@@ -256,7 +258,7 @@ def _with_modalities(video: CheckedVideo, lines: Any, path: Path) -> CheckedVide
 def _read_dialogues(
     folder: Path, test_ids: Collection[str], invalid: Invalid, problems: list[Problem]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The dialogues to write, by configuration."""
+    """Read the dialogues to write, by configuration."""
     chosen: dict[str, list[dict[str, Any]]] = {}
     for stage in DIALOGUE_STEMS:
         for size, file in dialogue_files(str(folder), stage).items():
@@ -279,9 +281,9 @@ def _chosen(videos: Sequence[CheckedVideo], invalid: Invalid) -> list[CheckedVid
 
 
 def _video_rows(name: str, video: CheckedVideo, keep: bool) -> Iterator[dict[str, Any]]:
-    """Rows of a video in a configuration; if wrong events are kept, events bear their number in the file."""
+    """Yield the rows of a video in a configuration; if invalid events are kept, events keep their index in the file."""
     annotation = video.annotation
-    if annotation is None:  # refused as a whole
+    if annotation is None:  # the whole video is invalid
         return
     if name in TASKS:
         for row in rows(name, annotation):
@@ -298,7 +300,7 @@ def _video_rows(name: str, video: CheckedVideo, keep: bool) -> Iterator[dict[str
 
 
 def _kept_events(video: CheckedVideo, annotation: Annotation) -> list[dict[str, Any]]:
-    """The events of the file, right or wrong, as far as columns can hold them."""
+    """Return the events of the file, valid or not, that columns can hold."""
     right = dict(zip(video.places, event_rows(annotation), strict=True))
     events = []
     for index, (times, caption) in enumerate(zip(video.value["timestamps"], video.value["sentences"], strict=True)):
@@ -317,13 +319,13 @@ def _renumber(row: dict[str, Any], places: Sequence[int]) -> dict[str, Any]:
 
 
 def _official_value(video: CheckedVideo, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What stands in the file under the video, with these events only."""
+    """Return the video's value in the official file, with these events only."""
     timestamps = [[event["start"], event["end"]] for event in events]
     return {**video.value, "timestamps": timestamps, "sentences": [event["caption"] for event in events]}
 
 
 def _official_video(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of the official file that a row of `videos` stands for."""
+    """Return the official file's value for a row of `videos`."""
     if row["original"] is not None:
         return parse_json(row["original"])
     return {
@@ -334,7 +336,7 @@ def _official_video(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _event_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Lines of `events.jsonl` about a video, none if the modalities of no event are known."""
+    """Return the lines of `events.jsonl` for a video; none if no event has known modalities."""
     if not any(event["modalities"] for event in row["events"]):
         return []
     names = ("start", "end", "caption", "relation")
@@ -355,7 +357,7 @@ def _dialogue_row(dialogue: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _official_dialogue(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The dialogue of the official file that a row stands for."""
+    """Return the official file's dialogue for a row."""
     if row["original"] is not None:
         return parse_json(row["original"])
     dialogue: dict[str, Any] = {"id": row["id"]}

@@ -17,7 +17,7 @@ _WHOLE_IN_FLOAT64 = 2**53
 
 @dataclass(frozen=True)
 class Written:
-    """What was written of a split: rows, and bytes in memory and on disk."""
+    """Amount of data written for a split: rows, and bytes in memory and on disk."""
 
     rows: int
     memory_bytes: int
@@ -30,14 +30,14 @@ def write_shards(
     """Write rows as `<folder>/<split>-00000-of-0000N.parquet`.
 
     Args:
-        folder: which exists.
-        split: begin of the names.
-        rows: read once; a few at a time are in memory.
-        features: of the data set, kept in the files too.
-        max_bytes: a shard that reaches this size in memory is the last but one.
+        folder: existing folder.
+        split: first part of the file names.
+        rows: read once; only a batch at a time is in memory.
+        features: of the dataset; also stored in the files.
+        max_bytes: a new shard is started once the current one reaches this size in memory.
 
     Returns:
-        How much it was. Without a row there is one file with none.
+        The amount of data. Without rows, one file with no rows is written.
     """
     import pyarrow
     import pyarrow.parquet
@@ -60,7 +60,7 @@ def write_shards(
 
 
 def storable(value: Any) -> Any:
-    """A row as Parquet can hold it, of what JSON may: half characters become U+FFFD, huge whole numbers rounded ones.
+    """Convert a JSON value so that Parquet can store it: lone surrogates become U+FFFD, huge integers become floats.
 
     Example:
         >>> storable({"caption": "half \\ud83d", "events": [1]}) == {"caption": "half \\ufffd", "events": [1]}
@@ -76,15 +76,15 @@ def storable(value: Any) -> Any:
 
 
 def read_shards(folder: Path, split: str, needed: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a split that [`write_shards`] wrote.
+    """Yield the rows of a split that [`write_shards`] wrote.
 
     Args:
-        folder: which has the files.
-        split: begin of their names.
-        needed: names of columns.
+        folder: the folder with the files.
+        split: first part of their names.
+        needed: names of required columns.
 
     Raises:
-        ValueError: naming the file that is no Parquet or lacks a column.
+        ValueError: if a file is not Parquet or lacks a column; the message names it.
     """
     import pyarrow
     import pyarrow.parquet
@@ -102,7 +102,7 @@ def read_shards(folder: Path, split: str, needed: Iterable[str]) -> Iterator[dic
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows a thousand at a time; at least one batch, so that a split without rows has a file."""
+    """Yield rows a thousand at a time; at least one batch, so that a split without rows has a file."""
     rows = iter(rows)
     batch = list(islice(rows, _ROWS_A_GROUP))
     yield batch

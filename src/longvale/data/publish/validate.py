@@ -1,7 +1,7 @@
-"""What is wrong in official files, all of it and not only the first: for `longvale data prepare`.
+"""Checks of official files that list all problems, not only the first; used by `longvale data prepare`.
 
-[`longvale.events.load_annotations`] and [`longvale.data.dialogues.load_dialogues`] refuse a file at its first mistake.
-Here each video, event and dialogue is checked by itself, so that the rest can be used.
+[`longvale.events.load_annotations`] and [`longvale.data.dialogues.load_dialogues`] refuse a file at its first error.
+Here each video, event and dialogue is checked separately, so that the rest can be used.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from ...events import Annotation, Seconds
 from ...io import is_number
 from ..dialogues import check_dialogue
 
-#: A file may be this much longer or shorter than its annotation, in seconds or as a share: durations are rounded, and
-#: the sound of a file seldom ends with its picture.
+#: Allowed difference between the length of a file and its annotation, in seconds or as a share: durations are rounded,
+#: and the audio and video streams of a file rarely end at the same time.
 LENGTH_TOLERANCE_S: Seconds = 1.0
 LENGTH_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong in a file.
+    """One problem in a file.
 
     Args:
         file: its name.
-        place: such as "video 'abc': event 3".
-        message: what is wrong, with the value and the remedy.
-        keepable: whether the row can stand in a table as it is, for those who want the file as published.
+        place: for example "video 'abc': event 3".
+        message: the problem, with the value and the remedy.
+        keepable: whether the columns of a table can hold the row as it is, for users who want the file as published.
     """
 
     file: str
@@ -46,11 +46,11 @@ class CheckedVideo:
 
     Args:
         video_id: its key.
-        value: what stands under it in the file.
-        annotation: with the events that are right; None if the video as a whole is refused.
-        places: where the events of `annotation` stand in the file.
-        problems: all that is wrong with it.
-        in_test: whether it is for training and one of the test split too.
+        value: its value in the file.
+        annotation: with the valid events; None if the whole video is invalid.
+        places: indices of the events of `annotation` in the file.
+        problems: all problems of the video.
+        in_test: whether it is in the training file and also in the test split.
     """
 
     video_id: str
@@ -64,14 +64,14 @@ class CheckedVideo:
 def check_video(video_id: str, value: Any, file: str, test_ids: Collection[str] = ()) -> CheckedVideo:
     """Check a video and each of its events.
 
-    Beside what [`Annotation.from_official`] refuses, an event is wrong if its caption is empty or it repeats an earlier
-    one, and a video for training if it is one of the test split.
+    In addition to what [`Annotation.from_official`] refuses, an event is invalid if its caption is empty or it repeats
+    an earlier event, and a training video is invalid if it is also in the test split.
 
     Args:
         video_id: its key in the file.
-        value: what stands under it.
+        value: its value in the file.
         file: name for messages.
-        test_ids: videos of the test split, when this is the file for training.
+        test_ids: videos of the test split, if this is the training file.
 
     Example:
         >>> value = {"duration": 9.0, "timestamps": [[0, 2], [5, 3]], "sentences": ["A bell.", "A dog."]}
@@ -110,11 +110,11 @@ def check_video(video_id: str, value: Any, file: str, test_ids: Collection[str] 
 
 
 def other_length(video_id: str, lasts: Seconds, annotated: Seconds) -> str | None:
-    """Name a file that lasts longer or shorter than its annotation says, by more than durations are rounded.
+    """Return a message if a file is longer or shorter than its annotation by more than the tolerance, else None.
 
     Args:
         video_id: of both.
-        lasts: seconds of the file.
+        lasts: duration of the file in seconds.
         annotated: duration of the annotation in seconds.
 
     Example:
@@ -131,16 +131,16 @@ def other_length(video_id: str, lasts: Seconds, annotated: Seconds) -> str | Non
 
 
 def fits_columns(times: Any, caption: Any) -> bool:
-    """Whether an event, right or wrong, can stand in columns of two numbers and a text."""
+    """Return whether an event, valid or not, fits into columns of two numbers and a string."""
     right = isinstance(times, list) and len(times) == 2 and all(is_number(time) for time in times)
     return right and isinstance(caption, str)
 
 
 def check_training_dialogue(index: int, dialogue: Any, file: str, test_ids: Collection[str]) -> Problem | None:
-    """Check a dialogue: its format, and that it is not about a video of the test split.
+    """Check the format of a dialogue, and that its video is not in the test split.
 
     Args:
-        index: its place in the file.
+        index: its index in the file.
         dialogue: an item of the file.
         file: name for messages.
         test_ids: videos of the test split.
@@ -157,8 +157,8 @@ def check_training_dialogue(index: int, dialogue: Any, file: str, test_ids: Coll
 
 
 def _check_whole(video_id: str, value: Any) -> None:
-    """Refuse what is wrong with a video apart from single events."""
+    """Check a video apart from its single events."""
     times, sentences = (value.get(n) if isinstance(value, Mapping) else None for n in ("timestamps", "sentences"))
     if not isinstance(times, list) or not isinstance(sentences, list) or len(times) != len(sentences):
-        Annotation.from_official(video_id, value)  # which says what is wrong
+        Annotation.from_official(video_id, value)  # raises the error
     Annotation.from_official(video_id, {**value, "timestamps": [], "sentences": []})
