@@ -98,7 +98,7 @@ def describe(trainer: StageTrainer, checkpoint: str | None) -> str:
     """Describe the run that is about to start, in one paragraph."""
     args, trained = trainer.args, sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     batch = args.world_size * args.per_device_train_batch_size * args.gradient_accumulation_steps
-    source = "composed anew" if args.mosaic else "streamed" if args.streaming else "stored"
+    source = "composed" if args.mosaic else "streamed" if args.streaming else "stored"
     count = f"{args.max_steps} steps of" if args.streaming else len(trainer.train_dataset)
     return (
         f"{args.stage}: {count} dialogues ({args.dialogues}, {source}), {batch} a step "

@@ -129,9 +129,9 @@ def test_a_recogniser_that_does_not_tell_languages_is_refused_before_any_video(t
     for part in build_whisper(languages=("en", "de")):
         part.save_pretrained(tmp_path / "two")
     cases = (
-        ([], "en", "template of measurements (speech) does not tell languages"),
-        (["--speech-recogniser", tmp_path / "english"], "en", "english (speech) does not tell languages"),
-        (["--speech-recogniser", tmp_path / "two"], "yue", "two (speech) tells 2 languages, not this one"),
+        ([], "en", "template of measurements (speech) does not identify languages"),
+        (["--speech-recogniser", tmp_path / "english"], "en", "english (speech) does not identify languages"),
+        (["--speech-recogniser", tmp_path / "two"], "yue", "two (speech) identifies 2 languages, not this one"),
         (["--speech-recogniser", tmp_path / "gone"], "en", "gone: cannot be loaded"),
         ([], "german", "not 'german'; near: de (german)"),
     )
@@ -142,7 +142,7 @@ def test_a_recogniser_that_does_not_tell_languages_is_refused_before_any_video(t
         assert line.startswith("longvale: error: ") and message in line
         assert "--speech-recogniser openai/whisper" in line or "must be" in line or "gone" in line
     assert not stage_folder(output).exists()
-    with pytest.raises(ValueError, match="nothing that recognises speech does not tell languages"):
+    with pytest.raises(ValueError, match="nothing that recognises speech does not identify languages"):
         check_language("en", None)
 
 

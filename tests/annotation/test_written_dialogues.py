@@ -99,7 +99,7 @@ def test_what_cannot_be_used_is_refused(answer, message):
 
 def test_times_are_those_of_one_event():
     crossed = make_dialogue(VIDEO, [Turn("When?", "From <s0> to <e0>.", ((0.0, 60.0),))])
-    with pytest.raises(ValueError, match="which is no event"):
+    with pytest.raises(ValueError, match="which is not an event"):
         check_grounded(crossed, VIDEO)
     with pytest.raises(ValueError, match="is about video 'abc'"):
         check_grounded(crossed, Annotation("other", 60.0, EVENTS))

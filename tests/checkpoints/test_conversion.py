@@ -436,11 +436,11 @@ REFUSED = {
     ),
     "cut off": (
         lambda official: os.truncate(official / BASE, 5000),
-        "pytorch_model.bin: is no whole file of tensors",
+        "pytorch_model.bin: is not a complete file of tensors",
     ),
     "empty": (
         lambda official: os.truncate(official / BASE, 0),
-        "pytorch_model.bin: is no whole file of tensors",
+        "pytorch_model.bin: is not a complete file of tensors",
     ),
     "tokenizer damaged": (
         lambda official: (official / "vicuna-tiny" / "tokenizer.model").write_bytes(b"nonsense"),
@@ -448,7 +448,7 @@ REFUSED = {
     ),
     "configuration of nothing": (
         lambda official: (official / "vicuna-tiny" / "config.json").write_text('{"model_type": "sparrow"}'),
-        "config.json: is no model's configuration",
+        "config.json: is not a model configuration",
     ),
     "configuration damaged": (
         lambda official: (official / "vicuna-tiny" / "config.json").write_text("{"),
@@ -492,7 +492,7 @@ class Malicious:
 def test_code_in_a_file_is_not_run(official, tmp_path):
     for save in (torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))):
         save({"model.mm_projector.weight": Malicious(tmp_path / "touched")}, official / "stage1_mm_projector.bin")
-        with pytest.raises(ValueError, match=r"stage1_mm_projector.bin: is no whole file of tensors"):
+        with pytest.raises(ValueError, match=r"stage1_mm_projector.bin: is not a complete file of tensors"):
             convert(official, tmp_path / "model")
     assert not (tmp_path / "touched").exists()
 

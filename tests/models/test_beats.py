@@ -369,7 +369,7 @@ def test_half_precision_files_load_as_fp32(save):
         (lambda c: c["model"].pop("encoder.layers.1.fc1.bias"), "missing in 'model': encoder.layers.1.fc1.bias"),
         (lambda c: c["model"].update(extra=torch.zeros(1)), "unexpected in 'model': extra"),
         (lambda c: c["model"].update({"layer_norm.bias": torch.zeros(7)}), r"layer_norm.bias has shape \[7\].*\[32\]"),
-        (lambda c: c["model"].update({"layer_norm.bias": 3}), "layer_norm.bias in 'model' is no tensor"),
+        (lambda c: c["model"].update({"layer_norm.bias": 3}), "layer_norm.bias in 'model' is not a tensor"),
         (
             lambda c: c["model"].update(
                 {"encoder.layers.1.self_attn.relative_attention_bias.weight": torch.ones(320, 4)}

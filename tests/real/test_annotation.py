@@ -140,7 +140,7 @@ def test_a_language_model_behind_a_server_that_is_killed_and_comes_back(smol, tm
         before = lines(output, "events")
         if run.returncode == 0:
             pytest.skip("all was done before the server was killed")
-        assert run.returncode == 2 and "run the same command again: it goes on from here" in errors
+        assert run.returncode == 2 and "run the same command again: it resumes" in errors
         assert not output.exists()
 
         server = serve(smol, port, server_log)

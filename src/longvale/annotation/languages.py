@@ -48,7 +48,7 @@ def check_language(language: str | None, recogniser: Any) -> None:
     known = recogniser.languages if isinstance(recogniser, LanguageTeller) else ()
     if language not in known:
         name = "nothing that recognises speech" if recogniser is None else recogniser.name
-        what = f"tells {len(known)} languages, not this one" if known else "does not tell languages"
+        what = f"identifies {len(known)} languages, not this one" if known else "does not identify languages"
         better = "openai/whisper-large-v3" if known else "openai/whisper-base"
         raise ValueError(
             f"language {language!r}: {name} {what}; choose a Whisper of many languages, such as "

@@ -222,7 +222,7 @@ def _load_text_config(base: Path) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        raise ValueError(f"{path}: is no model's configuration ({' '.join(str(error).split())[:120]})") from error
+        raise ValueError(f"{path}: is not a model configuration ({' '.join(str(error).split())[:120]})") from error
     config.name_or_path = ""  # a path of this machine
     return config
 

@@ -193,7 +193,7 @@ def _assemble(
         model = LongVALEForConditionalGeneration(config)
     body, head = language_model.base_model, language_model.get_output_embeddings()
     if type(body) is not type(model.model.language_model) or not isinstance(head, torch.nn.Linear):
-        raise ValueError(f"{llm}: a {type(language_model).__name__} is no body with a linear head; take another")
+        raise ValueError(f"{llm}: a {type(language_model).__name__} is not a body with a linear head; choose another")
     if head.bias is not None:
         raise ValueError(f"{llm}: the head of a {type(language_model).__name__} has a bias; take another")
     model.model.language_model, model.lm_head = body, head

@@ -197,7 +197,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: is no whole file of tensors ({reason}); copy or download it again") from error
+        raise ValueError(f"{path}: is not a complete file of tensors ({reason}); copy or download it again") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise ValueError(f"{path}: must hold tensors by name and nothing else")
     return loaded

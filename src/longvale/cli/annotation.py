@@ -63,7 +63,7 @@ app.add_typer(annotation, name="annotate", help="Annotate your own videos; check
 )
 def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],
-    output: Annotated[Path, typer.Option(help="Annotations to write (JSON), or to go on with.")],
+    output: Annotated[Path, typer.Option(help="Annotations to write (JSON); an unfinished run is resumed.")],
     admission: Annotated[
         str,
         typer.Option(help="all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still or speech."),
@@ -78,7 +78,7 @@ def run(
         str | None,
         typer.Option(
             help="Refuse videos in which most speech is of another language, such as en; needs a --speech-recogniser "
-            "that tells languages, a Whisper of many.",
+            "that identifies languages, such as a multilingual Whisper.",
             show_default="any",
         ),
     ] = None,
@@ -132,7 +132,7 @@ def run(
     """Annotate your own videos.
 
     Admission, boundaries, captions, correlation. By default nothing is downloaded: boundaries come from measured
-    descriptors, captions from measurements. Stages are kept beside the output, and a stopped run goes on.
+    descriptors, captions from measurements. Stages are kept next to the output, and the same command resumes.
     """
     from longvale.annotation.boundaries.visual import VisualOptions
     from longvale.annotation.filters import format_funnel
@@ -259,7 +259,7 @@ def check(
 )
 def export(
     annotations: Annotations,
-    output: Annotated[Path, typer.Option(help="Tasks to write (JSON); the labelling interface stands beside it.")],
+    output: Annotated[Path, typer.Option(help="Tasks to write (JSON); the labelling interface is written next to it.")],
     to: Annotated[str, typer.Option(help="label-studio.")] = "label-studio",
     videos_url: Annotated[str, typer.Option(help="Where Label Studio finds the video files.")] = (
         "/data/local-files/?d=videos"
@@ -283,7 +283,7 @@ def export(
 def import_(
     exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="Export of Label Studio (its JSON format).")],
     annotations: Annotated[Path, typer.Option(help="Annotations that were exported.")],
-    output: Annotated[Path, typer.Option(help="Annotations to write (JSON); who changed what stands beside them.")],
+    output: Annotated[Path, typer.Option(help="Annotations to write (JSON); a log of the changes is written next to it.")],
     annotator: Annotated[
         str | None, typer.Option(help="Whose work to take, if several did a video.", show_default="the latest")
     ] = None,
@@ -309,7 +309,7 @@ def agreement(
 @annotation.command(epilog="Example: longvale annotate dialogues annotations.json --output dialogues")
 def dialogues(
     annotations: Annotations,
-    output: Annotated[Path, typer.Option(help="Folder to write, or to go on with.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; an unfinished run is resumed.")],
     language_model: Annotated[
         str | None, typer.Option(help="Model that writes the instruction set.", show_default="none: it is left out")
     ] = None,

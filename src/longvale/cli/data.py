@@ -16,7 +16,7 @@ from .options import Device, Overwrite, Quiet
 
 @app.command(cls=OutputCommand, epilog="Example: longvale synthesize corpus --videos 100 --seed 1")
 def synthesize(
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, or to go on with.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; an unfinished run is resumed.")],
     videos: Annotated[int, typer.Option(help="Training videos.")],
     test_videos: Annotated[int | None, typer.Option(help="Test videos.", show_default="a quarter as many")] = None,
     seed: Annotated[int, typer.Option(help="Decides everything, on any machine.")] = 0,
@@ -70,7 +70,7 @@ def _features() -> None:
 @features.command(epilog=_EXAMPLE)
 def make(
     video_dir: Annotated[Path, typer.Argument(metavar="VIDEO_DIR", help="Folder of videos, or one file.")],
-    output: Annotated[Path, typer.Option(help="Folder of stored features to write, or to go on with.")],
+    output: Annotated[Path, typer.Option(help="Folder of stored features to write; an unfinished run is resumed.")],
     model: Annotated[
         str | None,
         typer.Option(help="Checkpoint whose towers are used: a folder or a Hub id.", show_default="untrained towers"),

@@ -23,7 +23,7 @@ def stats(
         Path | None, typer.Option(help="Folder for statistics.json, .png and .svg.", show_default="only the table")
     ] = None,
 ) -> None:
-    """Tell what a corpus is made of.
+    """Print statistics of a corpus.
 
     Lengths of videos and events, events a video, relations of the modalities; how events cover the videos and overlap.
     """
@@ -81,7 +81,7 @@ def restore(
 ) -> None:
     """Write official files from Parquet.
 
-    The way back of prepare, without loss.
+    The reverse of prepare, without loss.
     """
     from longvale.data.publish.prepare import restore as run
 
@@ -93,7 +93,7 @@ def push_dataset(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `longvale data prepare` wrote.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Dataset on the Hub, such as me/longvale.")],
     private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be sent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be uploaded.")] = False,
 ) -> None:
     """Put a prepared data set on the Hub.
 

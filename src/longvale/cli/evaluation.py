@@ -46,7 +46,7 @@ from .options import (
 def generate(
     model: Model,
     data: Data,
-    output: Annotated[Path, typer.Option(help="Log of answers to write, or to go on with.")],
+    output: Annotated[Path, typer.Option(help="Prediction log to write; an unfinished run is resumed.")],
     tasks: Tasks = "all",
     split: Split = "test",
     features: Features = None,
@@ -146,7 +146,7 @@ def score(
 ) -> None:
     """Score a log of answers against annotations.
 
-    Or, with --compare, tell how sure the difference of two is: a paired bootstrap over the videos.
+    Or, with --compare, print the difference of two runs with its confidence interval, by a paired bootstrap over the videos.
     """
     from longvale.evaluation.benchmarks.judge import choose_judge
     from longvale.evaluation.scoring.compare import compare_files, format_comparison
@@ -155,7 +155,7 @@ def score(
 
     if compare is not None:
         if predictions is not None or references is not None:
-            raise ValueError("--compare stands alone: it takes two files that --per-video wrote")
+            raise ValueError("--compare takes no other options: it takes two files that --per-video wrote")
         echo(format_comparison(compare_files(*compare), [str(path) for path in compare]))
         return
     if predictions is None or references is None:
@@ -173,7 +173,7 @@ def score(
 def evaluate(
     model: Model,
     data: Data,
-    output: Annotated[Path, typer.Option(help="Folder for answers, scores and report, or to go on with.")],
+    output: Annotated[Path, typer.Option(help="Folder for answers, scores and report; an unfinished run is resumed.")],
     tasks: Tasks = "all",
     split: Split = "test",
     features: Features = None,

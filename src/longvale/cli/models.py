@@ -80,7 +80,7 @@ def convert(
         ),
     ] = False,
     back: Annotated[
-        bool, typer.Option("--back", help="The way back: OFFICIAL_DIR is an adapter of ours; write it as published.")
+        bool, typer.Option("--back", help="The reverse: OFFICIAL_DIR is an adapter of this library; write it in the published layout.")
     ] = False,
     base: Annotated[
         Path | None, typer.Option(help="Folder of the language model.", show_default="found in OFFICIAL_DIR")
@@ -143,7 +143,7 @@ def push_model(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Checkpoint with a model card.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Model on the Hub, such as me/longvale-7b.")],
     private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be sent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be uploaded.")] = False,
 ) -> None:
     """Send a checkpoint to the Hub.
 

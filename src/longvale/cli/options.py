@@ -25,7 +25,7 @@ LoadIn4Bit = Annotated[
     typer.Option("--load-in-4bit", help="Language model in 4 bits (NF4); needs a GPU and: pip install bitsandbytes."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again instead of resuming.")]
 
 Data = Annotated[
     Path, typer.Option(help="Folder that holds longvale-annotations-eval.json, or a zero-shot benchmark's file.")
@@ -50,7 +50,7 @@ Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token; t
 Seed = Annotated[int, typer.Option(help="Of the draws; each question has its own.")]
 Prompt = Annotated[
     str | None,
-    typer.Option(help="Words around zero-shot questions: crema, tdc_video, or a text file.", show_default="ours"),
+    typer.Option(help="Prompt of zero-shot questions: crema, tdc_video, or a text file.", show_default="ours"),
 ]
 Adapter = Annotated[
     str,

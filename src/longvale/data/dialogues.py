@@ -231,7 +231,7 @@ def check_grounded(dialogue: Mapping[str, Any], annotation: Annotation) -> None:
         >>> check_grounded(make_dialogue(video, [Turn("When?", "From <s0> to <e0>.", ((0, 31),))]), video)
         Traceback (most recent call last):
             ...
-        ValueError: <s0> to <e0> is 0-31 s, which is no event of the annotation
+        ValueError: <s0> to <e0> is 0-31 s, which is not an event of the annotation
     """
     check_dialogue(dialogue)
     if dialogue["id"] != annotation.video_id:
@@ -243,7 +243,7 @@ def check_grounded(dialogue: Mapping[str, Any], annotation: Annotation) -> None:
         kind, number = match.groups() if match else ("", "")
         if kind == "s" and (start, tokens.get(f"<e{number}>")) not in spans:
             end = tokens.get(f"<e{number}>")
-            raise ValueError(f"{token} to <e{number}> is {start}-{end} s, which is no event of the annotation")
+            raise ValueError(f"{token} to <e{number}> is {start}-{end} s, which is not an event of the annotation")
         if kind == "e" and f"<s{number}>" not in tokens:
             raise ValueError(f"{token} has no <s{number}>")
     for index, turn in enumerate(dialogue["conversations"]):

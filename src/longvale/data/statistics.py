@@ -220,7 +220,7 @@ def statistics_figure(splits: Mapping[str, Measurements]) -> Figure:
     _relations(axes[1, 1], measured)
     covered = [[100 * share for share in m.coverage] for m in measured]
     _histogram(axes[2, 0], covered, "Covered by events", "% of the video")
-    _bars(axes[2, 1], [_at_once(m) for m in measured], _AT_ONCE, "Events that go on at once", "time")
+    _bars(axes[2, 1], [_at_once(m) for m in measured], _AT_ONCE, "Concurrent events", "time")
     handles, names = axes[0, 0].containers, [_title(name, m) for name, m in splits.items()]
     legend = figure.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False)
     for text in legend.get_texts():

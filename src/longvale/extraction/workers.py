@@ -131,7 +131,7 @@ def _context(processor: Any) -> Any:
     context = multiprocessing.get_context("forkserver")
     # What takes seconds to import is imported once, by the server.
     parts = {type(part).__module__ for part in (processor, *vars(processor).values())}
-    context.set_forkserver_preload([f"{__package__}.tower_inputs", *sorted(parts)])
+    context.set_forkserver_preload([f"{__package__}.preprocess", *sorted(parts)])
     return context
 
 

@@ -161,7 +161,7 @@ class NpyArchive:
                 continue
             check_video_id(path.stem)
             if path.stem in self._members:
-                raise ValueError(f"{self.name}: {member.filename}: is the second array of this video; pack it anew")
+                raise ValueError(f"{self.name}: {member.filename}: is the second array of this video; pack it again")
             self._members[path.stem] = member
 
     def ids(self) -> Iterator[str]:

@@ -389,8 +389,8 @@ class _Windows:
         """What is left up to the end, in windows or whole."""
         if self._zero_s is not None and abs(zero_s - self._zero_s) * self._rate > 0.5:
             raise MediaError(
-                f"{name}: the picture begins {self._zero_s - zero_s:.2f} s before the sound, but stands behind "
-                "it: read the file whole, or interleave it with: ffmpeg -i FILE -c copy REPAIRED"
+                f"{name}: the picture begins {self._zero_s - zero_s:.2f} s before the sound, but follows it in "
+                "the file: read the file whole, or interleave it with: ffmpeg -i FILE -c copy REPAIRED"
             )
         total = round(duration * self._rate)
         window = self._window or total

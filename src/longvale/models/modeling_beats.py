@@ -523,7 +523,7 @@ def _convert_state_dict(
     tensors = {}
     for name, tensor in original.items():
         if not isinstance(tensor, torch.Tensor):
-            raise ValueError(f"{name} in 'model' is no tensor but a {type(tensor).__name__}")
+            raise ValueError(f"{name} in 'model' is not a tensor but a {type(tensor).__name__}")
         for spelling, plain in _WEIGHT_NORM_NAMES.items():
             name = name.replace(spelling, plain)
         tensors[name] = tensor

@@ -109,7 +109,7 @@ class SFTStageConfig(SFTConfig):
     mosaic: int = field(
         default=0,
         metadata={
-            "help": "Examples an epoch, each composed anew of the stored features of a synthetic corpus; 0: none."
+            "help": "Examples per epoch, each composed from the stored features of a synthetic corpus; 0: none."
         },
     )
     turns: int | None = field(default=None, metadata={"help": "Questions an example at most (mosaic)."})

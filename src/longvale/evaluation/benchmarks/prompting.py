@@ -39,7 +39,7 @@ def load_prompt(name: str, variant: str | None = None) -> Template:
         )
     template = Template(source.read_text(encoding="utf-8-sig").rstrip("\n"))
     if "question" not in template.get_identifiers():
-        raise ValueError(f"{source}: holds no $question; write it where the question stands")
+        raise ValueError(f"{source}: does not contain $question; write it where the question belongs")
     return template
 
 

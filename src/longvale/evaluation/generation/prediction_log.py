@@ -103,7 +103,7 @@ class AnswerLog:
                     )
             return before
         if self.path.is_file():
-            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which tells how it was made; {remedy}")
+            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which records how it was made; {remedy}")
         self._write_settings(settings)
         return settings
 

@@ -94,7 +94,7 @@ def _manifest(log: Path) -> Mapping[str, Any] | None:
         return None
     manifest = load_json(path)
     if not isinstance(manifest, dict):
-        raise ValueError(f"{path}: must be an object that tells how the run was made")
+        raise ValueError(f"{path}: must be an object that describes how the run was made")
     return manifest
 
 

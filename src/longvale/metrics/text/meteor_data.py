@@ -42,7 +42,7 @@ _MD5 = {
     "synonym/english.exceptions": "0243a7c02e69849e9e9769ac29f5a659",
     "synonym/english.synsets": "d4d5360711418307e9d79180d5e904e8",
 }
-_REMEDY = "install it anew with `pip install --force-reinstall pycocoevalcap==1.2`"
+_REMEDY = "reinstall it with `pip install --force-reinstall pycocoevalcap==1.2`"
 _CACHE_VERSION = 1
 _MANIFEST = "manifest.json"
 _WORDS = "words.txt"
@@ -318,7 +318,7 @@ def load_table(package: Path) -> ParaphraseTable:
     except FileNotFoundError:
         pass
     except (ValueError, OSError) as error:
-        logger.warning("%s: %s; it is built anew", folder, error)
+        logger.warning("%s: %s; it is rebuilt", folder, error)
     logger.info("building METEOR's paraphrase table in %s, once", folder)
     table = build_table(_read_paraphrases(source))
     try:
