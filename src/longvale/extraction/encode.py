@@ -46,7 +46,7 @@ class _Video:
 
 
 class TowerBatches:
-    """Batches frames, windows of sound and chunks of speech of several videos.
+    """Queues that batch frames, windows of sound and chunks of speech of several videos.
 
     All batches have the same size; a partial batch is padded with repetitions. Features of a video therefore do not
     depend on the other videos.

@@ -198,7 +198,7 @@ def _write_shard(path: Path, rows: Sequence[Mapping[str, Any]], features: Featur
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # The schema lets `datasets` recognise the arrays; they are stored as plain lists, which all Parquet readers support.
+    # The schema lets `datasets` recognise the arrays; they are stored as lists, which all Parquet readers support.
     schema = features.arrow_schema
     columns = {name: [row[name] for row in rows] for name in schema.names}
     arrays = [_column(columns[field.name], field.type) for field in schema]

@@ -184,11 +184,11 @@ def _demux(container: InputContainer) -> Iterator[av.Packet]:
         return
 
 
-# --- what the file holds --------------------------------------------------------------------------------------------
+# --- contents of the file -------------------------------------------------------------------------------------------
 
 
 class Reach:
-    """Tracks how far each stream can be read, and how much time of a file is empty.
+    """Record of how far each stream can be read, and of how much time of a file is empty.
 
     Args:
         container: container of the file.

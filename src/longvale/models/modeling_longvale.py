@@ -48,14 +48,14 @@ TIME_TURNS = (0.25, 10.0)
 
 @dataclass
 class LongVALEModelOutputWithPast(BaseModelOutputWithPast):
-    """Adds `video_hidden_states` [B, n, hidden], the projected features that went into the language model."""
+    """Output with `video_hidden_states` [B, n, hidden], the projected features passed to the language model."""
 
     video_hidden_states: torch.FloatTensor | None = None
 
 
 @dataclass
 class LongVALECausalLMOutputWithPast(CausalLMOutputWithPast):
-    """Adds `video_hidden_states` [B, n, hidden], the projected features that went into the language model."""
+    """Output with `video_hidden_states` [B, n, hidden], the projected features passed to the language model."""
 
     video_hidden_states: torch.FloatTensor | None = None
 
@@ -250,7 +250,8 @@ class LongVALEModel(LongVALEPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LongVALEModelOutputWithPast:
-        r"""
+        r"""Merge the video into the text embeddings and run the language model.
+
         Args:
             input_ids: [B, L]; contains `config.video_token_id` once for each feature of the row.
             visual_features: [B, F, visual width], one per frame; likewise `audio_features` [B, A, audio width] and
@@ -430,7 +431,8 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LongVALECausalLMOutputWithPast:
-        r"""
+        r"""Compute logits, and the loss if `labels` are given.
+
         Args:
             labels: [B, L], the ids to predict, -100 for positions without loss.
             logits_to_keep: number of last positions to compute logits for; 0 for all.

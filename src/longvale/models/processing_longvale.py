@@ -60,7 +60,7 @@ RAW_INPUTS = (
 
 class LongVALEProcessor(ProcessorMixin):
     r"""
-    Converts a video and a prompt to the inputs of a LongVALE model.
+    Processor that converts a video and a prompt to the inputs of a LongVALE model.
 
     A video is given raw (a path, bytes, an open file, a [`Media`], or frames) or as stored features. The prompt
     contains `<video>` once; the processor repeats it for each feature of the video: the frames, then the sound windows,
@@ -182,7 +182,8 @@ class LongVALEProcessor(ProcessorMixin):
         return_tensors="pt",
         **text_kwargs: Unpack[TextKwargs],
     ) -> BatchFeature:
-        r"""
+        r"""Convert prompts and videos to model inputs.
+
         Args:
             text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once. Without text, only the
                 inputs of the videos are returned, as expected by `model.encode`.
