@@ -1,4 +1,4 @@
-"""What a stage trained, as an adapter of peft for our model or in the published layout, and from one to the other."""
+"""Adapters of the training stages: saving for peft, and conversion to the published layout."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _WEIGHTS = "adapter_model.safetensors"
 _PEFT = "base_model.model."
 _LANGUAGE_MODEL = "model.language_model"
-#: Our names of the projectors that a stage trains, as peft keeps them whole.
+#: Our names of the projectors that a stage trains -> published names; peft stores these projectors as full weights.
 _OUR_PROJECTORS = {PROJECTORS[name]: name for name in TRAINED_PROJECTORS}
 
 
 def save_adapter(adapter: Adapter, folder: Path, base: str | os.PathLike) -> None:
-    """Write what a stage trained for `PeftModel.from_pretrained(model, folder)`.
+    """Write the adapter of a stage for `PeftModel.from_pretrained(model, folder)`.
 
     Args:
-        adapter: as it was read.
-        folder: to write.
-        base: checkpoint that it belongs to, for the record.
+        adapter: adapter to write.
+        folder: output folder.
+        base: checkpoint that the adapter belongs to, recorded in its configuration.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -54,17 +54,17 @@ def save_adapter(adapter: Adapter, folder: Path, base: str | os.PathLike) -> Non
 
 
 def convert_back(folder: str | os.PathLike, output: str | os.PathLike) -> None:
-    """Write an adapter of ours in the published layout, as the published loader takes a stage.
+    """Write one of our adapters in the published layout, for the published loader.
 
     Args:
-        folder: an adapter, such as `adapter/` below what a recipe trained: adapter_config.json and
+        folder: folder of an adapter, such as `adapter/` in the output of a recipe: adapter_config.json and
             adapter_model.safetensors.
-        output: folder to write; it must not exist.
+        output: output folder; it must not exist.
 
     Raises:
         FileExistsError: if `output` exists.
-        FileNotFoundError: naming the file that is not there.
-        ValueError: if it is no plain LoRA of the language model with the audio and the speech projector.
+        FileNotFoundError: naming the missing file.
+        ValueError: if it is not a plain LoRA of the language model with the audio and the speech projector.
 
     Example:
         >>> convert_back("outputs/instruction/adapter", "longvale-vicuna-v1-5-7b-stage3-it")  # doctest: +SKIP
@@ -79,7 +79,7 @@ def convert_back(folder: str | os.PathLike, output: str | os.PathLike) -> None:
     config = load_json(config_path)
     if not isinstance(config, dict):
         raise ValueError(f"{config_path}: must be an object")
-    # The projectors are kept whole beside the LoRA, which is what non_lora_trainables.bin is for.
+    # Full projector weights are allowed in addition to the LoRA: they go into non_lora_trainables.bin.
     rank, alpha = check_plain_lora({**config, "modules_to_save": None}, config_path)
     lora, projectors = _published_names(_load(weights_path), weights_path)
     settings = {
@@ -114,7 +114,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _published_names(tensors: Mapping[str, torch.Tensor], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The LoRA and the projectors under their published names."""
+    """Return the LoRA and the projectors under their published names."""
     lora: dict[str, Any] = {}
     projectors: dict[str, Any] = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: written with it, its table of scores filled in by an evaluation."""
+"""Model card of a checkpoint: written with the checkpoint; an evaluation fills in the table of scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CARD_FILE = "README.md"
 
 _TABLE = re.compile(r"(<!-- evaluation -->\n).*?(<!-- /evaluation -->)", re.DOTALL)
 
-#: Licences of the parts of the published model, by model type. Others are for whoever publishes the model to tell.
+#: Licences of the parts of the published model, by model type. The publisher of a model must add those of other parts.
 _LICENCES = {
     "clip_vision_model": "MIT (CLIP, OpenAI)",
     "beats": "MIT (BEATs, Microsoft)",
@@ -30,13 +30,13 @@ _UNKNOWN = "as its authors say"
 
 
 def save_model_card(folder: str | os.PathLike, model: nn.Module, *, title: str, origin: str, published: bool) -> None:
-    """Write `README.md` beside a checkpoint.
+    """Write the `README.md` of a checkpoint.
 
     Args:
-        folder: of the checkpoint.
-        model: whose parts are told; it may be on the meta device.
-        title: of the card, and the name in its example.
-        origin: how the weights came about, a sentence.
+        folder: folder of the checkpoint.
+        model: model whose parts are listed; it may be on the meta device.
+        title: title of the card, and the model name in its example.
+        origin: origin of the weights, in one sentence or more.
         published: whether the language model is that of LongVALE-LLM, whose licence is known.
     """
     config, towers = model.config, {}
@@ -78,17 +78,17 @@ def _row(part: str, kind: str | None, module: nn.Module | None, licences: Mappin
 def fill_evaluation(
     card: str | os.PathLike, scores: Mapping[str, Any], columns: Mapping[str, Sequence[str]], data: str
 ) -> None:
-    """Put scores in the place that a model card has for them; those of an earlier evaluation are replaced.
+    """Write scores into the table of a model card, replacing those of an earlier evaluation.
 
     Args:
-        card: the file, such as `README.md` of a checkpoint.
-        scores: of an evaluation: `protocol`, and a task its scores as fractions and in `counts` what was answered.
-        columns: which scores to show, a task.
-        data: what it was evaluated on.
+        card: path of the card, such as `README.md` of a checkpoint.
+        scores: scores of an evaluation: `protocol`, per task its scores as fractions, and `counts` of its answers.
+        columns: names of the scores to show, per task.
+        data: name of the evaluation data.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no place for them.
+        ValueError: if the card has no markers for the table.
     """
     card = Path(card)
     if not card.is_file():
@@ -109,7 +109,7 @@ def fill_evaluation(
 
 
 def _template() -> Path:
-    """`model_card/README.md`: beside the package's sources, or inside the wheel."""
+    """Return the path of `model_card/README.md`, inside the wheel or in the source repository."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package, package.parents[1]):
         if (folder / "model_card" / CARD_FILE).is_file():

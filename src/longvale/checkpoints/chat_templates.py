@@ -1,8 +1,8 @@
 """Chat templates of untrusted checkpoints: rendered within limits of time, memory and length.
 
-The sandbox of Jinja keeps a template from files and code, not from loops of hours and texts of gigabytes. So a template
-is rendered here only if its form bounds what it can make; all others are rendered in a process of their own, which is
-ended when it takes too long.
+The sandbox of Jinja blocks access to files and code, but not loops of hours or texts of gigabytes. A template is
+therefore rendered in this process only if its syntax bounds its output. All others are rendered in a separate process,
+which is killed if it takes too long.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-#: Limits of rendering: seconds, bytes beside what the process takes by itself, characters.
+#: Limits of rendering: seconds, bytes in addition to the baseline of the process, characters.
 RENDER_S, RENDER_BYTES, RENDER_CHARACTERS = 10.0, 1 << 30, 16 << 20
 
-#: Starting the process imports transformers, on a busy machine for long.
+#: Time limit of starting the process, which imports transformers; this takes long on a busy machine.
 _START_S = 120.0
 
-#: Longest template that may count as bounded by its form, and how deep its loops may lie in each other.
+#: Maximum length of a template that may be rendered in this process, and maximum nesting of its loops.
 _PLAIN_CHARACTERS, _PLAIN_LOOPS = 1 << 16, 2
 
 _GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
@@ -64,10 +64,10 @@ _PLAIN_METHODS = {
 
 @lru_cache(maxsize=64)
 def is_plain(template: str) -> bool:
-    """Whether a template's form bounds what it makes: loops over what it is given, no growing variables, no macros.
+    """Return whether a template's syntax bounds its output: loops over inputs only, no growing variables, no macros.
 
     Args:
-        template: Jinja of a chat template.
+        template: Jinja source of a chat template.
 
     Example:
         >>> is_plain("{% for m in messages %}{{ m['content'] }}{% endfor %}"), is_plain("{{ 'a' * 10 ** 10 }}")
@@ -98,7 +98,7 @@ def is_plain(template: str) -> bool:
             named = isinstance(called, nodes.Name) and called.name == "raise_exception"
             if not named and not (isinstance(called, nodes.Getattr) and called.attr in _PLAIN_METHODS):
                 return False
-        if isinstance(node, nodes.Assign):  # a copy or a part, that is, nothing that grows
+        if isinstance(node, nodes.Assign):  # a copy or a part of a value, which cannot grow
             parts = [type(part).__name__ for part in (node.node, *node.node.find_all(nodes.Expr))]
             if not isinstance(node.target, nodes.Name) or not set(parts) <= _PLAIN_VALUES:
                 return False
@@ -111,7 +111,7 @@ def is_plain(template: str) -> bool:
 
 
 class _Worker:
-    """The process that renders; it is started when it is needed, once per process of ours."""
+    """The rendering process; started on demand, once per calling process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -119,7 +119,7 @@ class _Worker:
         self._owner = 0
 
     def render(self, request: str) -> dict[str, Any]:
-        """The reply to a request.
+        """Send a request and return the reply.
 
         Raises:
             ValueError: if rendering took too long, or the process ended.
@@ -145,7 +145,7 @@ class _Worker:
             raise ValueError("the process that renders could not be started")
 
     def _ask(self, text: str, seconds: float) -> str:
-        """Write, and read a line; an empty one if the process ends, or is ended for taking too long."""
+        """Write the text and read one line; it is empty if the process ended, or was killed at the time limit."""
         process = self._process
         timer = threading.Timer(seconds, process.kill)
         timer.daemon = True
@@ -160,7 +160,7 @@ class _Worker:
             timer.cancel()
 
     def stop(self) -> None:
-        """End the process, if it is ours."""
+        """Kill the rendering process if the current process started it."""
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.wait()
@@ -176,19 +176,19 @@ atexit.register(_worker.stop)
 def render_template(
     conversations: Sequence[Any], tools: Sequence[Any] | None = None, *, chat_template: str, **options: Any
 ) -> tuple[list[str], list[Any]]:
-    """`render_jinja_template` of transformers, within limits.
+    """Render a chat template as `render_jinja_template` of transformers does, within limits.
 
     Args:
         conversations: lists of messages.
         tools: JSON schemas or functions.
-        chat_template: Jinja, of any origin.
-        options: of `render_jinja_template`, and what the template is given.
+        chat_template: Jinja template of any origin.
+        options: options of `render_jinja_template`, and variables of the template.
 
     Returns:
-        The texts, and for each the spans of the assistant's answers in characters.
+        The texts, and for each text the spans of the assistant's answers in characters.
 
     Raises:
-        ValueError: if the template takes too long or too much memory, makes too much, or cannot be rendered.
+        ValueError: if the template exceeds the limits of time, memory or output, or cannot be rendered.
     """
     from transformers.utils.chat_template_utils import get_json_schema, render_jinja_template
 
@@ -209,12 +209,12 @@ def render_template(
 
 
 def _stand_in(value: Any) -> str:
-    """For what is not JSON: the text of a token; of pictures and sounds, which templates only ask for, the kind."""
+    """Serialize values that are not JSON: the text of a token; for images and sounds, only the name of the type."""
     return str(getattr(value, "content", type(value).__name__))
 
 
 def bound_templates() -> None:
-    """See that transformers renders all chat templates within limits from here on, its pipelines included."""
+    """Patch transformers, including its pipelines, to render all chat templates within limits."""
     from transformers import processing_utils, tokenization_utils_base
 
     for module in (processing_utils, tokenization_utils_base):

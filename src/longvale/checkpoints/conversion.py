@@ -1,7 +1,7 @@
-"""The published checkpoint, four parts in a layout of its own, as one that `from_pretrained` loads.
+"""Conversion of the published checkpoint, which has four parts in its own layout, for `from_pretrained`.
 
-The published loader puts the parts on top of each other and merges each LoRA before the next part comes; the same is
-done here a tensor at a time, so that a 7B model needs no 7B of memory beyond the mapped files.
+The published loader applies the parts in order and merges each LoRA before the next part. The same is done here one
+tensor at a time, so that only one weight of a 7B model is in memory, in addition to the mapped files.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from ..models.processing_longvale import LongVALEProcessor
     from .official import Tensors
 
-#: What merged weights are computed and stored in.
+#: Dtype in which merged weights are computed and stored.
 MergeDtype = Literal["float32", "bfloat16", "float16"]
 
-#: The published names of the towers, and what they are to the model.
+#: Published names of the towers -> their modalities.
 TOWERS = {"clip": "visual", "beats": "audio", "whisper": "speech"}
 
-#: Where `keep_adapters` puts the model before its stages, and what each stage trained.
+#: Folders that `keep_adapters` writes: the model before the tuning stages, and the adapter of each stage.
 BASE_FOLDER, ADAPTERS_FOLDER = "base", "adapters"
 _STAGE_NAMES = ("boundary_perception", "instruction")
 
@@ -55,7 +55,7 @@ _ORIGIN = (
 
 @dataclass(frozen=True)
 class _Source:
-    """A published checkpoint, read: what is mapped rather than copied, and checked."""
+    """A published checkpoint that has been read; its weights are mapped, not copied."""
 
     parts: OfficialParts
     weights: dict[str, torch.Tensor]
@@ -75,20 +75,20 @@ def convert(
     max_shard_size: str = "5GB",
     **given: str | os.PathLike | None,
 ) -> OfficialParts:
-    """Write a published checkpoint as one of ours: safetensors, processor, generation settings, code and model card.
+    """Convert a published checkpoint to safetensors, processor, generation settings, code and model card.
 
-    Its processor preprocesses as published.
+    The processor uses the published preprocessing.
 
     Args:
-        folder: where [`find_parts`] looks for the parts.
-        output: folder to write; it must not exist. It appears whole or not at all.
-        towers: "clip" and "whisper", folders or Hub ids, and "beats", the published .pt file, to be part of the model.
-            Without one, the model takes that modality as stored features.
-        keep_adapters: also write `base/`, the model before stage 2, whose audio and speech projectors are zero, and
-            `adapters/`, what each stage trained, for peft.
-        merge_dtype: what the adapters are merged and all weights stored in. The published loader merges in float16,
+        folder: folder in which [`find_parts`] searches for the parts.
+        output: output folder; it must not exist. It is written completely or not at all.
+        towers: towers to include in the model: "clip" and "whisper" as folders or Hub ids, "beats" as the published .pt
+            file. Without a tower, the model accepts that modality as stored features.
+        keep_adapters: also write, for peft, `base/`, the model before stage 2, whose audio and speech projectors are
+            zero, and `adapters/`, the adapter of each stage.
+        merge_dtype: dtype in which adapters are merged and all weights stored. The published loader merges in float16,
             which rounds each weight twice.
-        max_shard_size: of a file of weights, such as "5GB".
+        max_shard_size: maximum size of a file of weights, such as "5GB".
         given: parts that are elsewhere or ambiguous, by the names of [`OfficialParts`].
 
     Returns:
@@ -96,8 +96,8 @@ def convert(
 
     Raises:
         FileExistsError: if `output` exists.
-        FileNotFoundError: naming the part or file that is not there.
-        ValueError: naming what is ambiguous, damaged, of the wrong shape, missing or unexpected.
+        FileNotFoundError: naming the missing part or file.
+        ValueError: naming the item that is ambiguous, damaged, of the wrong shape, missing or unexpected.
 
     Example:
         >>> convert("longvalellm-vicuna-v1-5-7b", "longvale-7b", base="vicuna-7b-v1.5")  # doctest: +SKIP
@@ -134,7 +134,7 @@ def _read(parts: OfficialParts, towers: Mapping[str, str | os.PathLike], dtype: 
 
 
 def _save(source: _Source, folder: Path, adapters: tuple[Adapter, ...], max_shard_size: str) -> PreTrainedModel:
-    """Save the model with these adapters merged -> what was saved, on the meta device."""
+    """Save the model with these adapters merged; returns the saved model on the meta device."""
     import torch
 
     source.processor.save_pretrained(folder)
@@ -156,7 +156,7 @@ def _save(source: _Source, folder: Path, adapters: tuple[Adapter, ...], max_shar
 
 
 def _merge(name: str, weights: Tensors, adapters: tuple[Adapter, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A weight and what the adapters add to it one after another, alpha / r B A each (Hu et al., "LoRA", 2021)."""
+    """Return a weight with the adapters merged in order; each adds alpha / r B A (Hu et al., "LoRA", 2021)."""
     weight, module = weights[name].to(dtype), name.removesuffix(".weight")
     for adapter in adapters:
         if module in adapter.up:
@@ -166,12 +166,12 @@ def _merge(name: str, weights: Tensors, adapters: tuple[Adapter, ...], dtype: to
 
 
 def _build_processor(base: Path, towers: Mapping[str, Tower]) -> LongVALEProcessor:
-    """The base's tokenizer with the published preprocessing: that of CLIP, BEATs and Whisper large v2."""
+    """Build a processor from the base's tokenizer and the published preprocessing: CLIP, BEATs and Whisper large v2."""
     from transformers import CLIPImageProcessor, WhisperFeatureExtractor
 
     from ..models.processing_longvale import CHAT_TEMPLATE, LongVALEProcessor
 
-    # The published code tokenizes what follows the video as a text of its own: sentencepiece puts a space in front.
+    # The published code tokenizes the text after the video separately: sentencepiece adds a space before it.
     user_turn = "words(message['content'])"
     template = CHAT_TEMPLATE.replace(f"{user_turn} ~ ' ASS", f"{user_turn} | replace('<video>', '<video> ') ~ ' ASS")
     return LongVALEProcessor(
@@ -184,24 +184,24 @@ def _build_processor(base: Path, towers: Mapping[str, Tower]) -> LongVALEProcess
 
 
 def _load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, which keeps whether a text after a special token begins with a space (`legacy`)."""
+    """Load the base's tokenizer and keep `legacy`: whether text after a special token begins with a space."""
     from google.protobuf.message import DecodeError
     from transformers import AutoTokenizer
 
     path = base / "tokenizer_config.json"
     settings = load_json(path) if path.is_file() else {}
-    # Where they are not set, the versions of transformers that the published code runs on take both to be true.
+    # If they are not set, the versions of transformers that the published code uses assume True for both.
     legacy, begin = (settings.get(name) is not False for name in ("legacy", "add_bos_token"))
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, legacy=legacy, add_bos_token=begin)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, DecodeError) as error:
         raise ValueError(f"{base}: the tokenizer is damaged ({' '.join(str(error).split())[:120]})") from error
-    tokenizer.init_kwargs["legacy"] = legacy  # else it is not saved
+    tokenizer.init_kwargs["legacy"] = legacy  # otherwise it is not saved
     return tokenizer
 
 
 def _widths(weights: Tensors) -> dict[str, int]:
-    """Widths of the features that the projectors [hidden, width] read, as the configuration names them."""
+    """Return the input widths of the projectors [hidden, width], by field of the configuration."""
     widths = {}
     for name in PROJECTORS.values():
         weight = weights[f"{name}.weight"]

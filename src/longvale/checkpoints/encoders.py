@@ -1,4 +1,4 @@
-"""Pretrained encoders as the towers of a model: any vision model of transformers, BEATs, Whisper's encoder."""
+"""Pretrained encoders for the towers of a model: any vision model of transformers, BEATs, Whisper's encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig
 
-#: Fields of the model's configuration.
+#: Modality -> field of the model's configuration.
 _CONFIG_NAMES = {"visual": "vision_config", "audio": "audio_config", "speech": "speech_config"}
 
 
@@ -25,12 +25,12 @@ class Tower:
     """A pretrained encoder.
 
     Args:
-        path: where it was loaded from.
-        module: as the model has it.
-        config: of the module.
-        config_name: field of the model's configuration that it goes into.
-        width: of its features.
-        preprocessor: an image processor or a feature extractor; None for BEATs, whose own has no settings to load.
+        path: path that it was loaded from.
+        module: module for the model.
+        config: configuration of the module.
+        config_name: field of the model's configuration for `config`.
+        width: width of its features.
+        preprocessor: an image processor or a feature extractor; None for BEATs, whose extractor has no saved settings.
     """
 
     path: str
@@ -41,7 +41,7 @@ class Tower:
     preprocessor: Any = None
 
     def weights(self, prefix: str) -> dict[str, torch.Tensor]:
-        """By their names in the model, which begin with `prefix`."""
+        """Return the weights by their names in the model, which begin with `prefix`."""
         return {prefix + name: tensor for name, tensor in self.module.state_dict().items()}
 
 
@@ -49,12 +49,12 @@ def load_towers(paths: Mapping[str, str | os.PathLike], dtype: str) -> dict[str,
     """Load towers by modality.
 
     Args:
-        paths: folders or Hub ids; for "audio" also a published .pt file of BEATs.
-        dtype: such as "float32".
+        paths: folders or Hub ids; for "audio", a folder or a published .pt file of BEATs.
+        dtype: dtype such as "float32".
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: naming what is of another kind, damaged or not all there.
+        FileNotFoundError: if a tower does not exist.
+        ValueError: naming the tower that has the wrong type, or is damaged or incomplete.
     """
     loaders = {"visual": _load_visual, "audio": _load_audio, "speech": _load_speech}
     towers = {}
@@ -69,11 +69,11 @@ def load_towers(paths: Mapping[str, str | os.PathLike], dtype: str) -> dict[str,
 
 
 def explain(load: Callable[[str], Any], path: str) -> Any:
-    """What `load(path)` gives; if it raises, the line that tells why begins with the path.
+    """Return `load(path)`; convert its errors to one line that begins with the path.
 
     Raises:
         FileNotFoundError: if there is nothing to load.
-        ValueError: if it is damaged or of another kind.
+        ValueError: if it is damaged or has the wrong type.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -81,7 +81,7 @@ def explain(load: Callable[[str], Any], path: str) -> Any:
     distrust(path)
     try:
         return load(path)
-    except OSError as error:  # transformers says so of whatever file it cannot find
+    except OSError as error:  # transformers raises this for any missing file
         raise not_found(path, error) from error
     except (ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         reason = _reason(error)
@@ -93,7 +93,7 @@ def _load_visual(path: str) -> tuple[nn.Module, PreTrainedConfig, int, Any]:
     from transformers import CLIPVisionModelWithProjection as ClipTower
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    if hasattr(config, "vision_config"):  # of a model for pictures and texts
+    if hasattr(config, "vision_config"):  # of a model for images and text
         projection = getattr(config, "projection_dim", None)
         config = config.vision_config
         if isinstance(config, CLIPVisionConfig):
@@ -106,7 +106,7 @@ def _load_visual(path: str) -> tuple[nn.Module, PreTrainedConfig, int, Any]:
 
 
 def _visual_width(config: PreTrainedConfig) -> int:
-    """Of what the model takes: CLIP's projected embedding, the pooled output of others."""
+    """Return the feature width: that of CLIP's projected embedding, or of the pooled output of other models."""
     if config.model_type == "clip_vision_model":
         return config.projection_dim
     width = getattr(config, "hidden_size", None) or next(iter(reversed(getattr(config, "hidden_sizes", ()))), None)
@@ -129,7 +129,7 @@ def _load_speech(path: str) -> tuple[nn.Module, PreTrainedConfig, int, Any]:
     config = WhisperConfig.from_pretrained(path)
     if config.model_type != "whisper":
         raise ValueError(f"{path}: is a {config.model_type} model; the speech tower is Whisper's encoder")
-    # The decoder's weights match no name of the encoder: they are never read.
+    # The weights of the decoder match no name in the encoder, so they are never read.
     module = _load_whole(WhisperEncoder, path, config=config, key_mapping={r"^(model\.)?encoder\.": ""})
     extractor = WhisperFeatureExtractor.from_pretrained(path)
     if extractor.feature_size != config.num_mel_bins:
@@ -141,7 +141,7 @@ def _load_speech(path: str) -> tuple[nn.Module, PreTrainedConfig, int, Any]:
 
 
 def _load_whole(model_class: Any, path: str, **options: Any) -> nn.Module:
-    """Load a module of which nothing may be missing; what it has no place for is left out."""
+    """Load a module, refusing missing or mismatched weights; unexpected weights are ignored."""
     module, found = model_class.from_pretrained(
         path, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **options
     )

@@ -1,4 +1,4 @@
-"""An untrained model put together from a pretrained language model and pretrained towers; only projectors are drawn."""
+"""Initialization of an untrained model: pretrained language model and towers, randomly initialized projectors."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _ORIGIN = (
     "Put together by `longvale init` from pretrained parts. The projectors between them are untrained: until they are "
     "tuned, the model reads nothing of a video."
 )
-#: Weight types that a checkpoint may be stored in.
+#: Supported dtypes of stored weights.
 DTYPES = ("float32", "bfloat16", "float16")
-#: How far the logits of our model and of the language model alone may lie apart: float32 sums in another order.
+#: Tolerance between the logits of our model and of the language model alone: float32 sums in a different order.
 _CLOSE = 1e-3
 
 
 @dataclass(frozen=True)
 class Initialized:
-    """What [`initialize`] made.
+    """Result of [`initialize`].
 
     Args:
-        model: LongVALEForConditionalGeneration.
+        model: the model.
         processor: its processor.
-        marks: whether the chat template marks the assistant's words, which training needs.
+        marks: whether the chat template marks the assistant's answers, which training requires.
     """
 
     model: LongVALEForConditionalGeneration
@@ -59,25 +59,26 @@ def initialize(
     seed: int = 0,
     max_shard_size: str = "5GB",
 ) -> Initialized:
-    """Write an untrained model: any causal language model of transformers with towers before it.
+    """Write an untrained model: any causal language model of transformers, with towers.
 
-    The language model keeps its words, its chat template and its end tokens; answers are greedy.
+    The language model keeps its vocabulary, chat template and end tokens; generation is greedy.
 
     Args:
-        output: folder to write; it must not exist. It appears whole or not at all.
+        output: output folder; it must not exist. It is written completely or not at all.
         llm: folder or Hub id of a causal language model with its tokenizer.
         vision: folder or Hub id of a vision model; CLIP is used with its projection.
-        audio: .pt file of BEATs as published, or a folder or Hub id of our class.
-        speech: folder or Hub id of a Whisper model, of which the encoder is used.
-        dtype: float32, bfloat16 or float16, to store in.
+        audio: published .pt file of BEATs, or a folder of our class.
+        speech: folder or Hub id of a Whisper model; only its encoder is used.
+        dtype: dtype of the stored weights: float32, bfloat16 or float16.
         preprocessing: how the processor reads media, see [`LongVALEProcessor`].
-        seed: of the projectors.
-        max_shard_size: of a file of weights, such as "5GB".
+        seed: random seed of the projectors.
+        max_shard_size: maximum size of a file of weights, such as "5GB".
 
     Raises:
         FileExistsError: if `output` exists.
-        FileNotFoundError: naming the part that is not there.
-        ValueError: naming what is of another kind or damaged, or if the language model's head is more than a matrix.
+        FileNotFoundError: naming the missing part.
+        ValueError: naming the part that has the wrong type or is damaged, or if the language model's head is not a
+            plain matrix.
 
     Example:
         >>> made = initialize("untrained", llm="Qwen/Qwen3-0.6B", speech="openai/whisper-base")  # doctest: +SKIP
@@ -117,7 +118,7 @@ def _load_language_model(path: str, dtype: str) -> tuple[PreTrainedModel, PreTra
 def _build_processor(
     tokenizer: PreTrainedTokenizerBase, towers: Mapping[str, Tower], preprocessing: str
 ) -> LongVALEProcessor:
-    """The tokenizer with its own chat template, and what reads media for the towers; the published one's without."""
+    """Build a processor from the tokenizer, its chat template and the towers' preprocessors (by default published)."""
     from transformers import CLIPImageProcessor, WhisperFeatureExtractor
 
     from ..models.processing_longvale import LongVALEProcessor
@@ -132,12 +133,12 @@ def _build_processor(
 
 
 def mark_answers(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The tokenizer's chat template with `generation` marks around the assistant's words, where it can be marked.
+    """Add `generation` marks around the assistant's answers to the tokenizer's chat template, if possible.
 
-    Two kinds can: those that TRL knows, and those that write every message in one expression, as ChatML does.
+    This supports the templates that TRL supports, and those that write each message in one expression, as in ChatML.
 
     Returns:
-        The template; as it is if it has marks or cannot be marked, None if the tokenizer has none.
+        The template, unchanged if it has marks or is not supported; None if the tokenizer has no single template.
     """
     from trl.chat_template_utils import get_training_chat_template
 
@@ -148,11 +149,11 @@ def mark_answers(tokenizer: PreTrainedTokenizerBase) -> str | None:
         return _CHATML.sub(_MARKED, template)
     try:
         return get_training_chat_template(tokenizer) or template
-    except ValueError:  # a template that it does not know
+    except ValueError:  # an unsupported template
         return template
 
 
-#: A message in ChatML as most models write it, in one expression; line breaks stand as such or as an escape.
+#: A ChatML message in one expression, as in most models; line breaks are literal or escaped.
 _CHATML = re.compile(
     r"\{\{ ?(?P<head>'<\|im_start\|>' \+ message\['role'\] \+ '(?:\\n|\n)') \+ "
     r"(?P<answer>message\['content'\] \+ '<\|im_end\|>') \+ (?P<tail>'(?:\\n|\n)') ?\}\}"
@@ -184,7 +185,7 @@ def _build_config(
 def _assemble(
     config: LongVALEConfig, language_model: PreTrainedModel, towers: Mapping[str, Tower], llm: str, seed: int
 ) -> LongVALEForConditionalGeneration:
-    """A model whose parts are the modules that were loaded; nothing of them is copied."""
+    """Build a model from the loaded modules without copying them."""
     import torch
 
     from ..models.modeling_longvale import LongVALEForConditionalGeneration
@@ -211,7 +212,7 @@ def _assemble(
 
 
 def _check_words(model: torch.nn.Module, language_model: PreTrainedModel, llm: str) -> None:
-    """Refuse a language model that does more to its logits than a linear head, such as scaling or capping them."""
+    """Refuse a language model that changes its logits after the linear head, for example by scaling or capping."""
     import torch
 
     ids = torch.arange(1, min(17, model.config.text_config.vocab_size))[None]
@@ -227,7 +228,7 @@ def _check_words(model: torch.nn.Module, language_model: PreTrainedModel, llm: s
 def _set_generation(
     model: LongVALEForConditionalGeneration, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Its own end tokens, of which a chat model may have several; without its habits of sampling."""
+    """Copy the language model's special tokens (a chat model may have several end tokens), not its sampling options."""
     own: Any = language_model.generation_config
     model.generation_config.update(
         bos_token_id=own.bos_token_id if own.bos_token_id is not None else tokenizer.bos_token_id,

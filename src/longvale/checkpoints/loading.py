@@ -1,4 +1,4 @@
-"""Loading a checkpoint: whatever is wrong with one is told in a line, before anything is computed or written."""
+"""Loading of checkpoints: problems are reported in one line, before anything is computed or written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .chat_templates import bound_templates
 if TYPE_CHECKING:
     import torch
 
-#: The largest file of weights that is compared with its checksum when it is loaded: some two seconds.
+#: Maximum size of a weights file whose checksum is verified when it is loaded: about two seconds.
 _COMPARED_BYTES = 1 << 30
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
-#: Precisions of weights.
+#: Supported dtypes of weights.
 DTYPES = ("float32", "bfloat16", "float16")
 
 #: Modules that keep their precision when a language model is quantized.
 _NOT_QUANTIZED = ["lm_head", *(f"{name}_{part}" for name in MODALITIES for part in ("tower", "projector"))]
 
-#: Reasons that other libraries give may list every model they know.
+#: Maximum length of error messages of other libraries, which may list every supported model.
 _REASON_LENGTH = 200
 
 
@@ -41,24 +41,25 @@ def load_checkpoint(
     only_towers: bool = False,
     load_in_4bit: bool = False,
 ) -> tuple[Any, Any]:
-    """Load a checkpoint's model for inference, and its processor.
+    """Load the model of a checkpoint for inference, and its processor.
 
     Args:
-        path: folder written by `save_pretrained`, or Hub id. Code that lies beside the weights is not run, and only
-            safetensors are read.
+        path: folder written by `save_pretrained`, or Hub id. Code in the checkpoint is not run, and only safetensors
+            are read.
         model_class: `LongVALEForConditionalGeneration` or `LongVALEModel`.
         device: see [`choose_device`].
         dtype: one of [`DTYPES`]; by default that of the checkpoint.
         load_in_4bit: quantize the language model to 4 bits (NF4, by bitsandbytes on a GPU); towers and projectors keep
             their precision.
-        only_towers: leave out the layers of the language model, most of a checkpoint: the towers do without them.
+        only_towers: skip the layers of the language model, most of a checkpoint, which the towers do not need.
 
     Returns:
         (model, processor).
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or it lacks a file.
-        ValueError: naming what is damaged, of another kind or shape, or not all there; if the device cannot be used.
+        ValueError: naming the item that is damaged, incomplete, or of the wrong type or shape; or if the device cannot
+            be used.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -72,7 +73,7 @@ def load_checkpoint(
     check_weights_recorded(path)
     bound_templates()
     try:
-        # Other configurations would be filled up with the defaults: 7B parameters drawn at random.
+        # Other configurations would be completed with the defaults: 7B random parameters.
         kind = LongVALEConfig.get_config_dict(path)[0].get("model_type")
         if kind != LongVALEConfig.model_type:
             raise ValueError(f"config.json has model_type {kind!r}, expected {LongVALEConfig.model_type!r}")
@@ -86,7 +87,7 @@ def load_checkpoint(
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # refused below, by name
             **options,
         )
         _check_weights(found)
@@ -95,27 +96,27 @@ def load_checkpoint(
                 f"the video placeholder is token {processor.video_token_id} of the tokenizer, but "
                 f"{model.config.video_token_id} of the model; take both from one checkpoint"
             )
-    except OSError as error:  # transformers says so of whatever file it cannot find, here or on the Hub
+    except OSError as error:  # transformers raises this for any missing file, local or on the Hub
         raise not_found(path, error) from error
     except SafetensorError as error:
         raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
     except (ValueError, StrictDataclassError) as error:
         raise ValueError(f"{path}: cannot be loaded: {_reason(error)}") from error
-    return (model if load_in_4bit else model.to(device)).eval(), processor  # what is quantized lies there already
+    return (model if load_in_4bit else model.to(device)).eval(), processor  # a quantized model is already there
 
 
 def weight_options(
     device: torch.device, dtype: str | torch.dtype | None = None, load_in_4bit: bool = False
 ) -> dict[str, Any]:
-    """What `from_pretrained` of transformers takes to load weights in a precision.
+    """Return the arguments of `from_pretrained` of transformers that load weights in a given precision.
 
     Args:
-        device: that they go to.
-        dtype: one of [`DTYPES`], a `torch.dtype`, or None for the precision that they are stored in.
+        device: device of the weights.
+        dtype: one of [`DTYPES`], a `torch.dtype`, or None for the stored precision.
         load_in_4bit: quantize to 4 bits, and compute in `dtype`, by default bfloat16.
 
     Raises:
-        ValueError: if the dtype is unknown, or what 4 bits need is missing; the message contains the remedy.
+        ValueError: if the dtype is unknown, or 4 bits lack bitsandbytes or a GPU; the message contains the remedy.
 
     Example:
         >>> import torch
@@ -145,7 +146,7 @@ def weight_options(
 
 
 def not_found(path: str | os.PathLike, error: Exception) -> FileNotFoundError:
-    """What to raise where transformers could not get a model: a folder that does not exist is said before the Hub."""
+    """Return the error for a model that transformers could not find; it names a missing folder before the Hub."""
     if Path(path).exists():
         return FileNotFoundError(f"{path}: cannot be loaded: {_reason(error)}")
     if not _HUB_ID.fullmatch(str(path)):
@@ -154,10 +155,10 @@ def not_found(path: str | os.PathLike, error: Exception) -> FileNotFoundError:
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device to compute on: the one named, else an accelerator if there is one, else the CPU.
+    """Return the device to compute on: the given one, otherwise an accelerator if available, otherwise the CPU.
 
     Args:
-        device: such as "cpu" or "cuda:1".
+        device: device such as "cpu" or "cuda:1".
 
     Raises:
         ValueError: if there is no such device, or this build of torch cannot use it.
@@ -177,12 +178,12 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def weights_digest(model: torch.nn.Module, part: str = "") -> str:
-    """A short digest of at least 64 values of each parameter: training moves nearly every value, so it tells
-    checkpoints apart at a fraction of the cost of reading them whole.
+    """Compute a short digest of at least 64 values of each parameter, or all if it has fewer. Training changes nearly
+    every value, so this distinguishes checkpoints at a fraction of the cost of reading all weights.
 
     Args:
-        model: any model of ours, with or without the head of the language model.
-        part: only of parameters whose name holds this, such as "_tower.".
+        model: one of our models, with or without the head of the language model.
+        part: include only parameters whose name contains this, such as "_tower.".
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -194,16 +195,17 @@ def weights_digest(model: torch.nn.Module, part: str = "") -> str:
 
 
 def check_weights_recorded(folder: str | os.PathLike) -> None:
-    """Compare files of weights with the checksums beside them, where there are any.
+    """Compare files of weights with the checksums in their folder, if there are any.
 
-    Those are the `manifest.json` of a checkpoint of the trainer, and a `SHA256SUMS` as `sha256sum` writes it. Files
-    above 1 GB are left out, which would take seconds each time: `sha256sum --check SHA256SUMS` compares them.
+    Checksums come from the `manifest.json` of a trainer checkpoint, and from a `SHA256SUMS` in the format of
+    `sha256sum`. Files above 1 GiB are skipped, because they would take seconds each time; for those, use
+    `sha256sum --check SHA256SUMS`.
 
     Args:
-        folder: with the files; others than local ones are passed over.
+        folder: folder of the files; Hub ids are skipped.
 
     Raises:
-        ValueError: naming the file that is not what was recorded.
+        ValueError: naming the file that does not match its checksum.
     """
     recorded: dict[str, Any] = {}
     manifest, sums = Path(folder, "manifest.json"), Path(folder, "SHA256SUMS")
@@ -221,7 +223,7 @@ def check_weights_recorded(folder: str | os.PathLike) -> None:
 
 
 def check_folder(path: str | os.PathLike) -> None:
-    """Refuse what is no checkpoint by its files; those of the Hub are seen when they are fetched."""
+    """Refuse a folder without the files of a checkpoint; Hub ids are checked when they are downloaded."""
     folder = Path(path)
     if not folder.is_dir():
         if isinstance(path, str) and _HUB_ID.fullmatch(path) and not folder.exists():
@@ -246,7 +248,7 @@ def check_folder(path: str | os.PathLike) -> None:
 
 
 def distrust(model: str | os.PathLike) -> None:
-    """Before transformers loads a model of any origin: check its names of files, and bound what its template takes.
+    """Prepare for loading an untrusted model with transformers: check its file names, and limit its chat template.
 
     Raises:
         ValueError: as [`check_indexes`].
@@ -256,7 +258,7 @@ def distrust(model: str | os.PathLike) -> None:
 
 
 def check_indexes(folder: str | os.PathLike) -> None:
-    """Refuse a folder whose indexes of weights contain files outside of it; what is not a folder is passed over.
+    """Refuse a folder whose weight indexes name files outside of it; Hub ids are skipped.
 
     Raises:
         ValueError: naming the index and the file, see [`file_of`].
@@ -274,11 +276,11 @@ def check_indexes(folder: str | os.PathLike) -> None:
 
 
 def file_of(folder: Path, name: str, place: str | os.PathLike) -> Path:
-    """The file that a checkpoint's JSON names, which must lie in the checkpoint's folder.
+    """Return the path of a file named in a checkpoint's JSON, which must be in the checkpoint's folder.
 
     Args:
-        folder: of the checkpoint. In the Hub's cache, where files are links, their targets belong to it.
-        name: relative, with slashes.
+        folder: folder of the checkpoint. In the Hub's cache, where files are links, it includes their targets.
+        name: relative name, with slashes.
         place: the file that contains the name, for the message.
 
     Raises:
@@ -304,7 +306,7 @@ def file_of(folder: Path, name: str, place: str | os.PathLike) -> Path:
 def _load_processor(path: str | os.PathLike, processor_class: type) -> Any:
     try:
         return processor_class.from_pretrained(path, trust_remote_code=False)
-    except (KeyError, TypeError, AttributeError) as error:  # fields that tokenizer and image processor miss
+    except (KeyError, TypeError, AttributeError) as error:  # missing fields of the tokenizer or image processor
         raise ValueError(f"the tokenizer or the processor is damaged ({error!r}); copy or download it again") from error
 
 
@@ -321,13 +323,13 @@ def _check_weights(found: dict[str, Any]) -> None:
     if found["mismatched_keys"]:
         name, stored, expected = min(found["mismatched_keys"])
         raise ValueError(f"weight {name} is {list(stored)}, but config.json says {list(expected)}")
-    # The towers alone are loaded without the head of the language model.
+    # With only the towers, the head of the language model is not loaded.
     unexpected = sorted(name for name in found["unexpected_keys"] if not name.startswith("lm_head."))
     if unexpected:
         raise ValueError(f"config.json has no place for {len(unexpected)} weights, for instance {unexpected[0]}")
 
 
 def _reason(error: Exception) -> str:
-    """What another library says, in one line of a bearable length."""
+    """Return an error message of another library in one line of limited length."""
     text = " ".join(str(error).split())
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 3] + "..."

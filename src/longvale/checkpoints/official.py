@@ -1,7 +1,7 @@
-"""The published checkpoint's layout: where its parts are, and what is in them.
+"""Layout of the published checkpoint: finding, reading and checking its parts.
 
-The parts are a base language model, the visual projector of stage 1, and for stages 2 and 3 a LoRA each with the
-projectors trained beside it.
+The parts are a base language model, the visual projector of stage 1, and for stages 2 and 3 one LoRA each, with the
+projectors trained together with it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
-#: The published names of the projectors, and ours.
+#: Published names of the projectors -> our names.
 PROJECTORS = {
     "mm_projector": "model.visual_projector",
     "audio_mm_projector": "model.audio_projector",
     "asr_mm_projector": "model.speech_projector",
 }
-#: Those that stages 2 and 3 train; the visual one is of stage 1.
+#: Projectors trained in stages 2 and 3; the visual one is trained in stage 1.
 TRAINED_PROJECTORS = ("audio_mm_projector", "asr_mm_projector")
 
 ADAPTER_CONFIG, NON_LORA = "adapter_config.json", "non_lora_trainables.bin"
@@ -37,15 +37,15 @@ _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TOKENIZER = "tokenizer.model"
 _PREFIX = re.compile(r"(base_model\.|model\.)*")
 LORA_NAME = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
-#: A buffer that older versions of transformers stored; it follows from the configuration.
+#: A buffer stored by older versions of transformers; the configuration determines it.
 _STORED_BUFFER = re.compile(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
-#: How folders of published and home-made checkpoints name their stage: by number, or boundary perception and
-#: instruction tuning.
+#: Patterns of folder names of each stage, in published checkpoints and others: by number, or "bp" for boundary
+#: perception and "it" for instruction tuning.
 _STAGES = {
     "stage2": re.compile(r"(?i)stage[-_]?2|(^|[-_])bp([-_]|$)"),
     "stage3": re.compile(r"(?i)stage[-_]?3|(^|[-_])it([-_]|$)"),
 }
-#: Settings of peft that change how a LoRA is merged, and the values under which it is B A alpha / r.
+#: Settings of peft that change how a LoRA is merged, and the values with which its update is B A alpha / r.
 _PLAIN_LORA = {"peft_type": ("LORA",), "bias": (None, "none")} | dict.fromkeys(
     ("fan_in_fan_out", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"),
     (None, False, {}, []),
@@ -54,13 +54,13 @@ _PLAIN_LORA = {"peft_type": ("LORA",), "bias": (None, "none")} | dict.fromkeys(
 
 @dataclass(frozen=True)
 class OfficialParts:
-    """Where the parts of a published checkpoint are.
+    """Paths of the parts of a published checkpoint.
 
     Args:
         base: folder of the language model: config.json, weights (.bin or .safetensors) and tokenizer.model.
         visual_projector: file of the stage-1 projector.
         stage2: folder of the boundary-perception LoRA with its non_lora_trainables.bin.
-        stage3: folder of the instruction-tuning LoRA likewise.
+        stage3: folder of the instruction-tuning LoRA with its non_lora_trainables.bin.
     """
 
     base: Path
@@ -71,14 +71,14 @@ class OfficialParts:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA and the projectors trained beside it.
+    """A LoRA and the projectors trained together with it.
 
     Args:
         path: file of the LoRA.
-        rank, alpha: of the LoRA; it adds alpha / rank B A.
-        targets: names of the modules that have one, such as "q_proj".
-        down, up: of each module (by our names) its A [rank, in] and B [out, rank].
-        projectors: their weights by our names.
+        rank, alpha: parameters of the LoRA; it adds alpha / rank B A.
+        targets: names of the adapted modules, such as "q_proj".
+        down, up: A [rank, in] and B [out, rank] of each module, by our names.
+        projectors: weights of the projectors, by our names.
     """
 
     path: Path
@@ -94,15 +94,15 @@ class Adapter:
 
 
 def find_parts(folder: str | os.PathLike, **given: str | os.PathLike | None) -> OfficialParts:
-    """Find the parts of a published checkpoint by what is in the folders below `folder`.
+    """Find the parts of a published checkpoint by the contents of the folders under `folder`.
 
     Args:
-        folder: holds the parts, at any depth.
-        given: `base`, `visual_projector`, `stage2`, `stage3` that are not to be looked for; None for those that are.
+        folder: folder that contains the parts, at any depth.
+        given: paths of `base`, `visual_projector`, `stage2` or `stage3` that are known; None for parts to search for.
 
     Raises:
-        FileNotFoundError: if `folder` does not exist, a part is not there, or a given part lacks a file.
-        ValueError: if several could be a part; the message names the option that decides.
+        FileNotFoundError: if `folder` does not exist, a part is missing, or a given part lacks a file.
+        ValueError: if there are several candidates for a part; the message names the option that selects one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -129,7 +129,7 @@ def _candidates(name: str, folder: Path) -> list[Path]:
     if name == "base":
         return [path for path in folders if (path / "config.json").is_file() and _base_files(path)]
     adapters = [path for path in folders if (path / ADAPTER_CONFIG).is_file()]
-    # Checkpoints that training left inside the folder of a stage are no stages.
+    # Training checkpoints inside the folder of a stage are not stages.
     outermost = [path for path in adapters if not set(path.parents) & set(adapters)]
     return [path for path in outermost if _STAGES[name].search(path.name)]
 
@@ -150,7 +150,7 @@ def _only(name: str, found: list[Path], folder: Path) -> Path:
 
 
 def _check_parts(parts: OfficialParts) -> None:
-    """Refuse parts that lack a file, and one adapter in two roles."""
+    """Refuse parts that lack a file, and one adapter for both stages."""
     if parts.stage2.resolve() == parts.stage3.resolve():
         raise ValueError(f"{parts.stage2}: is named as stage 2 and as stage 3; give --stage2 and --stage3")
     needed = [parts.base / "config.json", parts.base / TOKENIZER, parts.visual_projector]
@@ -166,7 +166,7 @@ def _check_parts(parts: OfficialParts) -> None:
 
 
 def _base_files(folder: Path) -> list[Path]:
-    """Files of weights of a base model: those of the index, if there is one; safetensors before .bin."""
+    """Return the weight files of a base model: those in the index, if there is one; safetensors before .bin."""
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index = folder / f"{stem}.{suffix}.index.json"
         if index.is_file():
@@ -183,7 +183,7 @@ def _base_files(folder: Path) -> list[Path]:
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, mapped rather than read where the format allows; nothing in it is executed."""
+    """Load the tensors of a file, mapped where the format allows; nothing in the file is executed."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -193,7 +193,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Files older than torch 1.6 are no archives and cannot be mapped.
+        # Files written before torch 1.6 are not archives and cannot be mapped.
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
@@ -204,7 +204,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_named(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file by their names without `base_model.` and `model.` in front."""
+    """Load the tensors of a file by their names, without the prefixes `base_model.` and `model.`."""
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in _read_tensors(path).items():
         short = name[_PREFIX.match(name).end() :]
@@ -217,7 +217,7 @@ def _read_named(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_base(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights of the language model under our names."""
+    """Read the weights of the language model, by our names."""
     weights: dict[str, torch.Tensor] = {}
     for path in _base_files(folder):
         for name, tensor in _read_named(path).items():
@@ -230,7 +230,7 @@ def read_base(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_projectors(path: Path, projectors: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Weights of exactly these projectors under our names."""
+    """Read the weights of exactly these projectors, by our names."""
     tensors = _read_named(path)
     allowed = [f"{projector}.{kind}" for projector in projectors for kind in ("weight", "bias")]
     refuse_difference(path, tensors.keys(), allowed)
@@ -238,7 +238,7 @@ def read_projectors(path: Path, projectors: Iterable[str]) -> dict[str, torch.Te
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """What a stage trained."""
+    """Read the LoRA and the projectors of a stage."""
     path = next(folder / name for name in _ADAPTER_WEIGHTS if (folder / name).is_file())
     rank, alpha, targets = _read_adapter_config(folder / ADAPTER_CONFIG)
     adapter = Adapter(path, rank, alpha, targets)
@@ -254,7 +254,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def _read_adapter_config(path: Path) -> tuple[int, float, tuple[str, ...]]:
-    """Rank, alpha and target modules of a LoRA that is merged as B A alpha / r."""
+    """Read rank, alpha and target modules of a LoRA that is merged as B A alpha / r."""
     config = load_json(path)
     if not isinstance(config, dict):
         raise ValueError(f"{path}: must be an object")
@@ -266,10 +266,10 @@ def _read_adapter_config(path: Path) -> tuple[int, float, tuple[str, ...]]:
 
 
 def check_plain_lora(config: Mapping[str, Any], path: Path) -> tuple[int, float]:
-    """Rank and alpha of an adapter's configuration.
+    """Return rank and alpha of an adapter's configuration.
 
     Raises:
-        ValueError: if it is more than a LoRA that adds alpha / r B A.
+        ValueError: if it is not a plain LoRA that adds alpha / r B A.
     """
     for name, plain in _PLAIN_LORA.items():
         if config.get(name) not in plain:
@@ -281,7 +281,7 @@ def check_plain_lora(config: Mapping[str, Any], path: Path) -> tuple[int, float]
 
 
 def our_name(name: str) -> str:
-    """Where a tensor or module of the published model lies in ours.
+    """Return our name of a tensor or module of the published model.
 
     Example:
         >>> our_name("layers.0.mlp.up_proj.weight"), our_name("asr_mm_projector.bias")
@@ -297,7 +297,7 @@ def our_name(name: str) -> str:
 
 
 def refuse_difference(where: object, names: Iterable[str], expected: Iterable[str]) -> None:
-    """Refuse names that are not exactly those expected, the first of them by name."""
+    """Refuse names that differ from the expected ones; the error contains the first difference."""
     names, expected = set(names), set(expected)
     for kind, differing in (("missing", expected - names), ("unexpected", names - expected)):
         if differing:
@@ -306,7 +306,7 @@ def refuse_difference(where: object, names: Iterable[str], expected: Iterable[st
 
 
 def check_weights(weights: Tensors, expected: Tensors, parts: OfficialParts) -> None:
-    """Refuse what is not exactly the model of the base's config.json; projectors and towers are checked before."""
+    """Refuse weights that differ from the model in the base's config.json; projectors and towers are checked before."""
     refuse_difference(parts.base, weights.keys(), expected.keys())
     for name, tensor in weights.items():
         if tensor.shape != expected[name].shape:
@@ -317,8 +317,8 @@ def check_weights(weights: Tensors, expected: Tensors, parts: OfficialParts) -> 
 
 
 def check_adapter(adapter: Adapter, expected: Tensors) -> None:
-    """Refuse a LoRA that is not of exactly the modules its configuration names, or does not fit them."""
-    languages = ("model.language_model.", "lm_head.")  # the towers have modules of the same names
+    """Refuse a LoRA whose modules differ from those in its configuration, or whose shapes do not match them."""
+    languages = ("model.language_model.", "lm_head.")  # towers have modules with the same names
     modules = [name.removesuffix(".weight") for name in expected if name.startswith(languages)]
     targets = [module for module in modules if module.endswith(tuple(f".{name}" for name in adapter.targets))]
     targets += [module for module in modules if module in adapter.targets]

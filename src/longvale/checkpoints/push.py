@@ -1,4 +1,4 @@
-"""A checkpoint to the Hub: what belongs to it, and nothing else that lies in its folder."""
+"""Upload of a checkpoint to the Hub: only the files of the checkpoint, and no others in its folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ..hub import Upload, plan_upload
 from .card import CARD_FILE
 from .loading import check_folder
 
-#: What `save_pretrained` and `longvale convert` write directly in the folder. Adapters name a base on this machine, and
-#: what a trainer leaves, such as optimizer states, is of no use to others.
+#: Files that `save_pretrained` and `longvale convert` write directly in the folder. Adapters are excluded because they
+#: refer to a base on this machine; trainer files, such as optimizer states, because others do not need them.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.py", "*.model", "*.txt", CARD_FILE)
 _LEFT_OUT = ("trainer_state.json", "settings.json", "log_history.json")
 
 
 def plan_model(folder: str | os.PathLike, repo_id: str) -> Upload:
-    """List what of a checkpoint a push would send; [`longvale.hub.push`] sends it.
+    """List the files of a checkpoint to upload; [`longvale.hub.push`] uploads them.
 
     Args:
-        folder: written by `save_pretrained`, `longvale convert` or `longvale init`, with a model card.
-        repo_id: such as "me/longvale-7b".
+        folder: folder written by `save_pretrained`, `longvale convert` or `longvale init`, with a model card.
+        repo_id: repository such as "me/longvale-7b".
 
     Raises:
-        FileNotFoundError: if the folder is no checkpoint or has no model card.
-        ValueError: if a file of it is damaged or a link out of the folder, or `repo_id` is no name of a repository.
+        FileNotFoundError: if the folder is not a checkpoint or has no model card.
+        ValueError: if a file is damaged or a link out of the folder, or `repo_id` is not a valid repository name.
 
     Example:
         >>> list(plan_model("longvale-7b", "me/longvale-7b").files)[:2]  # doctest: +SKIP

@@ -1,6 +1,6 @@
-"""Script of the process that renders chat templates: a request per line of JSON in, a reply per line out.
+"""Script of the process that renders chat templates: reads one JSON request per line, writes one reply per line.
 
-It imports nothing of this library, and ends with its input.
+It does not import this library, and exits at the end of its input.
 """
 
 import contextlib
@@ -9,11 +9,11 @@ import sys
 
 
 def main() -> None:
-    """Render until the input ends."""
+    """Render requests until the input ends."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     memory, longest = int(sys.argv[1]), int(sys.argv[2])
-    with contextlib.suppress(ImportError, OSError, ValueError):  # no such limits on this system: time is limited yet
+    with contextlib.suppress(ImportError, OSError, ValueError):  # no such limits on this system; time is still limited
         import resource
 
         with open("/proc/self/statm") as file:
@@ -28,7 +28,7 @@ def main() -> None:
             reply = {"rendered": rendered, "spans": spans}
         except MemoryError:
             reply = {"error": f"it takes more than {memory >> 20} MB"}
-        except Exception as error:  # noqa: BLE001 - the template's, which is raised where rendering was asked for
+        except Exception as error:  # noqa: BLE001 - error of the template, raised by the calling process
             reply = {"error": " ".join(str(error).split())[:500] or type(error).__name__}
         print(json.dumps(reply), flush=True)
 

@@ -1,4 +1,4 @@
-"""Writing a checkpoint without its model in memory: code and settings, then one weight at a time."""
+"""Writing of a checkpoint without its model in memory: code and settings, then one weight at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def saving(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what torch and safetensors raise when weights cannot be written, as on a full disk, into one line.
+    """Convert errors of torch and safetensors when writing weights, as on a full disk, to one line.
 
     Args:
-        path: of the file or the folder that the block writes.
+        path: path of the file or the folder that the block writes.
 
     Raises:
         ValueError: naming the path and the reason.
@@ -31,7 +31,7 @@ def saving(path: str | os.PathLike) -> Iterator[None]:
 
     try:
         yield
-    except (SafetensorError, RuntimeError) as error:  # torch has no error of its own
+    except (SafetensorError, RuntimeError) as error:  # torch has no specific error
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: cannot be written ({reason}); make room on the disk") from error
 
@@ -39,7 +39,7 @@ def saving(path: str | os.PathLike) -> Iterator[None]:
 def save_code_and_config(
     config: LongVALEConfig, processor: LongVALEProcessor, output: Path
 ) -> LongVALEForConditionalGeneration:
-    """Save all of a model but its weights.
+    """Save the code, configuration and generation settings of a model.
 
     Returns:
         The model on the meta device: names, shapes and dtype of its weights without their values.
@@ -51,7 +51,7 @@ def save_code_and_config(
 
     with torch.device("meta"):
         model = LongVALEForConditionalGeneration(config).to(config.dtype)
-    # Greedy, whatever the base model's habits are: answers are to be the same each time.
+    # Greedy, without the sampling options of the base model: answers must be reproducible.
     tokenizer = processor.tokenizer
     model.generation_config.update(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -68,10 +68,10 @@ def save_weights(
     """Write weights in shards with an index, or in one file if they fit; one tensor is in memory at a time.
 
     Args:
-        output: folder.
-        expected: names, shapes and dtype.
-        make: gives the weight of a name.
-        max_shard_size: such as "5GB".
+        output: output folder.
+        expected: names, shapes and dtype of the weights.
+        make: function that returns the weight of a name.
+        max_shard_size: maximum size of a file, such as "5GB".
     """
     from huggingface_hub import split_torch_state_dict_into_shards
 
@@ -88,7 +88,7 @@ def save_weights(
 def _save_shard(path: Path, expected: Mapping[str, torch.Tensor], make: Callable[[str], torch.Tensor]) -> None:
     """Write a safetensors file tensor by tensor, which the library does not offer.
 
-    The format: the header's length as 8 bytes, the header in JSON, and the values in its order without gaps
+    Format: the header's length as 8 bytes, the header in JSON, and the values in header order without gaps
     (https://github.com/huggingface/safetensors#format).
     """
     import torch

@@ -1,1 +1,1 @@
-"""Features out of videos: preprocessing, frozen encoders, workers, manifest, check and packing."""
+"""Feature extraction from videos: preprocessing, frozen encoders, workers, check and packing."""

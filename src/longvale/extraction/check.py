@@ -1,4 +1,4 @@
-"""Is everything there that training will ask for? `longvale features check DIR --annotations FILE`."""
+"""Check that a feature store has everything needed for training: `longvale features check DIR --annotations FILE`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..features.manifest import MANIFEST_FILE, load_records
 from ..features.store import FOLDERS, FeatureStore
 from ..names import look_up
 
-#: What training would silently do without, or stumble over.
+#: Kinds of findings that training would silently ignore, or that would stop it.
 _PROBLEMS = ("missing", "damaged", "unrecorded", "width", "archive")
 
-#: What one should know of.
+#: Kinds of findings for information.
 _NOTES = ("absent", "silent", "length", "failed", "extra", "unchecked")
 
 Kind = Literal[
@@ -31,22 +31,22 @@ Kind = Literal[
     "absent", "silent", "length", "failed", "extra", "unchecked",
 ]  # fmt: skip
 
-#: Windows of sound may be one more or less than the duration says: the last one is seldom full.
+#: Tolerance of the number of sound windows for a duration: rows, share. The last window is seldom full.
 _LENGTH_ROWS, _LENGTH_SHARE = 1.5, 0.03
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a video's features.
+    """A finding about the features of a video.
 
     Args:
-        video_id: of the video; empty for what concerns a file of many.
-        kind: `missing` (a modality has no file), `damaged` (unreadable, NaN, or not what was recorded), `unrecorded`
-            (the manifest has lost its checksums, so that damage cannot be seen), `width` (other than most), `archive`
-            (a shard is not what its checksum says); and of less weight `absent` (the video does not have the modality),
-            `silent` (all rows alike), `length` (does not fit the duration or the other modality), `failed` (the
-            extraction gave a reason), `extra` (videos that no annotation is of), `unchecked` (there is no manifest, as
-            in stores that were downloaded).
+        video_id: id of the video; empty for findings about a file with several videos.
+        kind: `missing` (a modality has no file), `damaged` (unreadable, NaN, or different from the record),
+            `unrecorded` (the manifest lacks its checksums, so that damage cannot be detected), `width` (different from
+            most), `archive` (a shard does not match its checksum). For information: `absent` (the video does not have
+            the modality), `silent` (all rows equal), `length` (does not fit the duration or the other modality),
+            `failed` (a run recorded an error), `extra` (videos without annotation), `unchecked` (there is no manifest,
+            as in downloaded stores).
         message: one line.
     """
 
@@ -57,12 +57,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class FeatureReport:
-    """What [`check_features`] found.
+    """Result of [`check_features`].
 
     Args:
-        videos: annotated videos.
-        complete: those of them without a problem.
-        findings: problems first, in the order of the videos.
+        videos: number of annotated videos.
+        complete: number of those without a problem.
+        findings: findings by kind, problems first, then by video id.
     """
 
     videos: int
@@ -71,11 +71,11 @@ class FeatureReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing would be missing in training."""
+        """Whether no problem was found."""
         return not any(finding.kind in _PROBLEMS for finding in self.findings)
 
     def lines(self, most: int | None = None) -> Iterator[str]:
-        """For reading: a line of numbers, then the findings of each kind, at most so many of one kind."""
+        """Yield the report as text: one line of counts, then the findings, at most `most` of each kind."""
         counts = Counter(finding.kind for finding in self.findings)
         numbers = ", ".join(f"{counts[kind]} {kind}" for kind in (*_PROBLEMS, *_NOTES) if counts[kind])
         yield f"{self.complete} of {self.videos} videos are complete" + (f" ({numbers})" if numbers else "")
@@ -94,20 +94,20 @@ def check_features(
     widths: Mapping[Modality, int] | None = None,
     progress: bool = True,
 ) -> FeatureReport:
-    """Read all stored features of annotated videos and say what is wrong.
+    """Read all stored features of annotated videos and report problems.
 
-    All files are compared with their checksums, where the manifest of an extraction or `SHA256SUMS` has any. What is
-    damaged or unrecorded, `longvale features` repairs when it is run again.
+    Files are compared with their checksums, if the manifest of an extraction or `SHA256SUMS` contains them. Run
+    `longvale features` again to repair damaged or unrecorded features.
 
     Args:
-        root: of the store, see [`FeatureStore`].
-        annotations: file whose videos must have features.
-        widths: that a model takes; by default those that most videos have.
+        root: root of the store, see [`FeatureStore`].
+        annotations: annotation file; its videos must have features.
+        widths: feature widths of a model; by default those of most videos.
         progress: show a progress bar.
 
     Raises:
         FileNotFoundError: if there is no store, or no such file.
-        ValueError: if the annotations, or the lines of `SHA256SUMS`, are refused.
+        ValueError: if the annotations or the lines of `SHA256SUMS` are invalid.
 
     Example:
         >>> report = check_features("features", "longvale-annotations-eval.json")  # doctest: +SKIP
@@ -123,7 +123,7 @@ def check_features(
     ]
     if Path(root, CHECKSUMS_FILE).is_file():
         findings += [Finding("", "archive", f"{line}; copy or download it again") for line in changed_files(root)]
-    seen: dict[str, dict[Modality, tuple[int, int]]] = {}  # (rows, width) of what can be read
+    seen: dict[str, dict[Modality, tuple[int, int]]] = {}  # (rows, width) of readable arrays
     for video_id in tqdm(videos, unit="video", disable=not progress):
         seen[video_id] = {}
         findings += _look_at(store, video_id, records, seen[video_id])
@@ -138,7 +138,7 @@ def check_features(
         if (other := other_length(video_id, lasts, videos[video_id].duration))
     ]
     extra = [video_id for video_id in store.video_ids() if look_up(videos, video_id) is None]
-    if extra:  # of another split, or to no purpose
+    if extra:  # of another split, or unused
         findings.append(Finding("", "extra", f"{len(extra)} videos are not in {annotations}, the first {extra[0]!r}"))
     if not records and any(isinstance(store.files(modality), NpyFolder) for modality in store.modalities):
         findings.append(
@@ -156,7 +156,7 @@ def _look_at(
     records: Mapping[str, Mapping[str, Any]],
     seen: dict[Modality, tuple[int, int]],
 ) -> Iterator[Finding]:
-    """What can be said of a video by itself."""
+    """Check one video without comparing it with others."""
     missing, record = store.missing(video_id), records.get(video_id, {})
     if missing:
         which = ", ".join(FOLDERS[modality] for modality in missing)
@@ -207,7 +207,7 @@ def _check_widths(
 def _check_lengths(
     seen: Mapping[str, Mapping[Modality, tuple[int, int]]], durations: Mapping[str, float]
 ) -> Iterator[Finding]:
-    """Rows against the duration, at the pace that most videos have; frames against the number that most have."""
+    """Compare rows with the duration, at the median seconds per row; and frames with the most common number."""
     frames = Counter(shapes["visual"][0] for shapes in seen.values() if "visual" in shapes)
     for video_id, shapes in seen.items():
         if "visual" in shapes and shapes["visual"][0] != (usual := frames.most_common(1)[0][0]):
@@ -227,7 +227,7 @@ def _check_lengths(
                 yield Finding(video_id, "length", message)
     for video_id, shapes in seen.items():
         if "audio" in shapes and "speech" in shapes and abs(shapes["audio"][0] - shapes["speech"][0]) > 1:
-            # Both have a row a window of the same length; published speech runs to the end of its last chunk of 30 s.
+            # Both have one row per window of the same length; published speech covers its last 30 s chunk to the end.
             audio, speech = shapes["audio"][0], shapes["speech"][0]
             if speech < audio or speech - audio > 6:
                 yield Finding(video_id, "length", f"{video_id}: {audio} rows of audio, but {speech} of speech")

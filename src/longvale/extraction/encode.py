@@ -1,4 +1,4 @@
-"""The towers of a model, run over windows of several videos at once."""
+"""Batched inference of a model's towers over several videos."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import torch
 from ..events import MODALITIES, Modality
 from ..models.modeling_longvale import pool_states
 
-#: Frames, or windows of sound, that a tower takes at once. A chunk of speech is six windows long.
+#: Batch size of the towers, in frames or windows of sound. A chunk of speech is six windows long.
 BATCH_SIZE = 32
 _WINDOWS_OF_A_CHUNK = 6
 
-#: What each tower takes of what [`prepare`] gives, the first entry being its input and the second, where there is one,
-#: the mask of it.
+#: Inputs of each tower, by their names in the output of [`prepare`]: its input and, for some, the mask of that input.
 _INPUTS: dict[Modality, tuple[str, ...]] = {
     "visual": ("pixel_values_videos",),
     "audio": ("input_values", "input_values_mask"),
@@ -28,7 +27,7 @@ _INPUTS: dict[Modality, tuple[str, ...]] = {
 
 
 def only_towers(model: Any) -> Any:
-    """The model without what an extraction has no use for: the language model, most of its weight."""
+    """Return a copy of the model with only its towers, without the language model, which has most of the weights."""
     towers = copy.copy(getattr(model, "model", model))
     names = {f"{modality}_tower" for modality in MODALITIES}
     towers._modules = {name: module for name, module in towers._modules.items() if name in names}
@@ -37,24 +36,24 @@ def only_towers(model: Any) -> Any:
 
 @dataclass
 class _Video:
-    """What there is of a video so far."""
+    """State of a video that is being encoded."""
 
     rows: dict[Modality, list[torch.Tensor]] = field(default_factory=lambda: {m: [] for m in MODALITIES})
-    states: torch.Tensor | None = None  # of speech [n, width] that fill no window yet, and their mask [n]
+    states: torch.Tensor | None = None  # speech [n, width] that fills no window yet, and its mask [n]
     states_mask: torch.Tensor | None = None
-    waiting: int = 0  # frames, windows and chunks that are queued
-    complete: bool = False  # all of its inputs have come
+    waiting: int = 0  # queued frames, windows and chunks
+    complete: bool = False  # all of its inputs have been added
 
 
 class TowerBatches:
-    """Collects frames, windows of sound and chunks of speech until there are enough for a batch.
+    """Queues that batch frames, windows of sound and chunks of speech of several videos.
 
-    All batches are of one size, a last one filled up with repetitions: so what a video gives does not depend on its
-    neighbours.
+    All batches have the same size; a partial batch is padded with repetitions. Features of a video therefore do not
+    depend on the other videos.
 
     Args:
-        model: as [`LongVALEModel`].
-        batch_size: frames or windows of sound at a time; of chunks of speech, a sixth.
+        model: model such as [`LongVALEModel`].
+        batch_size: frames or windows of sound per batch; a sixth of it for chunks of speech.
 
     Raises:
         ValueError: if `batch_size` is below 1 or the model lacks a tower.
@@ -73,7 +72,7 @@ class TowerBatches:
         self._videos: dict[str, _Video] = {}
 
     def add(self, video_id: str, inputs: dict[str, np.ndarray]) -> None:
-        """Take a part of a video's inputs, and run the towers as far as batches are full."""
+        """Add a part of a video's inputs and run the towers on full batches."""
         video = self._videos.setdefault(video_id, _Video())
         for modality, names in _INPUTS.items():
             if names[0] in inputs:
@@ -85,23 +84,23 @@ class TowerBatches:
                 self._run(modality)
 
     def complete(self, video_id: str) -> None:
-        """All of a video's inputs have come."""
+        """Mark a video as complete: all of its inputs have been added."""
         self._videos.setdefault(video_id, _Video()).complete = True
 
     def forget(self, video_id: str) -> None:
-        """Drop what has come of a video."""
+        """Discard all inputs and features of a video."""
         if self._videos.pop(video_id, None) is not None:
             for modality, queue in self._queues.items():
                 self._queues[modality] = deque(item for item in queue if item[0] != video_id)
 
     def flush(self) -> None:
-        """Run the towers over what is queued, though it fills no batch."""
+        """Run the towers on all queued inputs, including partial batches."""
         for modality, queue in self._queues.items():
             while queue:
                 self._run(modality)
 
     def finished(self) -> Iterator[tuple[str, dict[Modality, np.ndarray | None]]]:
-        """Videos of which nothing is queued: ids and features, float32 [n, width] a modality, None for none."""
+        """Yield the finished videos: id and features, float32 [n, width] per modality or None."""
         for video_id in [v for v, video in self._videos.items() if video.complete and not video.waiting]:
             video = self._videos.pop(video_id)
             self._pool(video, last=True)
@@ -125,7 +124,7 @@ class TowerBatches:
                 video.rows[modality].append(output[None].clone())
 
     def _encode(self, modality: Modality, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """[n, width] of frames or windows; of chunks of speech all states, [n, states, width]."""
+        """Encode frames or windows to [n, width], chunks of speech to all states [n, states, width]."""
         if modality == "visual":
             return self._model.get_visual_features(inputs[0][None])[0]
         if modality == "audio":
@@ -133,17 +132,17 @@ class TowerBatches:
         tower = self._model.speech_tower
         return tower(inputs[0].to(tower.dtype)).last_hidden_state
 
-    # Windows of speech run across the borders of chunks.
+    # Windows of speech may cross chunk borders.
 
     def _add_states(self, video: _Video, states: torch.Tensor, mask: torch.Tensor) -> None:
-        """Take the states of the next chunk [n, width], and the mask of its mel frames, two a state."""
+        """Add the states of the next chunk [n, width], and the mask of its mel frames, two per state."""
         mask = mask[::2]
         video.states = states.clone() if video.states is None else torch.cat([video.states, states])
         video.states_mask = mask if video.states_mask is None else torch.cat([video.states_mask, mask])
         self._pool(video)
 
     def _pool(self, video: _Video, last: bool = False) -> None:
-        """Average the windows that are whole, or the last one, too, that is not."""
+        """Average all full windows, and with `last` also the partial one."""
         if video.states is None:
             return
         window = self._model.config.speech_window_states

@@ -1,16 +1,16 @@
-"""Videos -> stored features: `longvale features VIDEOS --output DIR`.
+"""Feature extraction from videos to a feature store: `longvale features VIDEOS --output DIR`.
 
 ::
 
     <output>/visual_features/<video_id>.npy     [F, width]     see `longvale.features.store`
     <output>/audio_features/<video_id>.npy      [A, width]
     <output>/speech_features/<video_id>.npy     [S, width]
-    <output>/manifest.jsonl                     a line a video: what came of it, or why nothing did
+    <output>/manifest.jsonl                     one line per video: its features or the reason of its failure
 
-Worker processes read and prepare videos; the towers run over windows of several of them at once; a thread writes what
-is done. A video whose features are there as they were recorded, and whose file has the same content (see
-[`file_identity`]), is not touched again: a run that was stopped resumes, and ends with the same files. Shards of the
-videos can be given to the jobs of a cluster, and `engine="ray"` does the same work there as one job.
+Worker processes read and prepare videos; the towers run on batches of several videos; a thread writes the results. A
+video is skipped if its features match the manifest and its file has the same content (see [`file_identity`]): a stopped
+run is resumable, and ends with the same files. Jobs of a cluster can process shards of the videos, or `engine="ray"`
+does the same work as one job.
 """
 
 from __future__ import annotations
@@ -58,26 +58,26 @@ logger = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
 
-#: Below this many bytes of videos, starting processes takes longer than reading them here.
+#: Below this many bytes of videos, starting processes takes longer than reading in this process.
 _SMALL_BYTES = 32 << 20
 
-#: Videos whose features wait for being written, at most.
+#: Maximum number of videos whose features are queued for writing.
 _MAX_UNWRITTEN = 16
 
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """What came of a run.
+    """Summary of a run.
 
     Args:
-        done: ids of the videos whose features were made.
-        skipped: ids of those whose features were there already.
-        failed: (id, reason) of those that gave none.
-        replaced: ids of those, done or failed, that had features of another file of the same name.
-        repaired: ids of those, done or failed, whose features were damaged: not what the manifest recorded.
-        restored: how many lines the manifest had lost of videos whose features were there.
-        seconds: where the time went: `total`; `towers` and `waiting` (for a video to be read) of this process; and
-            `reading`, of all worker processes together.
+        done: ids of the videos whose features were extracted.
+        skipped: ids of the videos whose features already existed.
+        failed: (id, reason) of the videos that failed.
+        replaced: ids of the videos, done or failed, that had features of another file of the same name.
+        repaired: ids of the videos, done or failed, whose features were damaged: different from the manifest.
+        restored: number of restored manifest lines: their videos had features but no line.
+        seconds: time in seconds: `total`; `towers` and `waiting` (for videos to be read) of this process; and
+            `reading`, the sum over all worker processes.
     """
 
     done: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class ExtractionSummary:
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
-        """One line that names the failed videos.
+        """Return one line that names the failed videos.
 
         Example:
             >>> print(ExtractionSummary(done=("a", "b"), failed=(("c", "c.mp4: the file is empty"),)))
@@ -121,15 +121,16 @@ def extract_features(
     dtype: str | torch.dtype | None = None,
     **options: Any,
 ) -> ExtractionSummary:
-    """Run the towers of a checkpoint over videos and store what they give.
+    """Extract features of videos with the towers of a checkpoint and store them.
 
     Args:
         videos: a directory (its video files, see `longvale.models.media_formats`) or one file; the name without the
             suffix is the video's id.
-        output: root of the feature store, made where needed.
+        output: root of the feature store, created if needed.
         model: folder written by `save_pretrained`, or a Hub id.
-        device: such as "cpu" or "cuda:1"; by default an accelerator if there is one.
-        dtype: of the towers, such as "bfloat16"; by default that of the checkpoint. Features are stored as float32.
+        device: device such as "cpu" or "cuda:1"; by default an accelerator if available.
+        dtype: dtype of the towers, such as "bfloat16"; by default that of the checkpoint. Features are stored as
+            float32.
         options: see [`extract`].
 
     Returns:
@@ -137,8 +138,8 @@ def extract_features(
 
     Raises:
         FileNotFoundError: if there are no videos, or no model. Nothing is written then.
-        ValueError: if two files have the same id, the model is damaged, other towers made what is there already, or an
-            argument is out of range. Nothing is written then.
+        ValueError: if two files have the same id, the model is damaged, existing features were extracted by other
+            towers, or an argument is out of range. Nothing is written then.
 
     Example:
         >>> summary = extract_features("videos", "features", model="longvale-7b")  # doctest: +SKIP
@@ -165,22 +166,22 @@ def extract(
     progress: bool = True,
     overwrite: bool = False,
 ) -> ExtractionSummary:
-    """[`extract_features`] with a processor and a model that are loaded already.
+    """Run [`extract_features`] with a loaded processor and model.
 
     Args:
         videos: see [`extract_features`].
         output: see [`extract_features`].
-        processor: as [`LongVALEProcessor`].
-        model: as [`LongVALEModel`], in evaluation mode.
-        workers: processes that read videos; 0 reads them in this process. By default one a CPU, or 0 where the videos
-            are less than 32 MB in all.
-        batch_size: frames or windows of sound that a tower takes at once, over several videos; default 32.
-        shard: (number, of how many): do only this part of the videos, chosen by their ids, so that jobs that know
-            nothing of each other can share an output. (1, 4) to (4, 4) do all.
+        processor: processor such as [`LongVALEProcessor`].
+        model: model such as [`LongVALEModel`], in evaluation mode.
+        workers: number of processes that read videos; 0 reads in this process. By default one per CPU, or 0 if the
+            videos have less than 32 MB in total.
+        batch_size: frames or windows of sound per batch of a tower, over several videos; default 32.
+        shard: (number, total): process only this shard of the videos, selected by their ids, so that independent jobs
+            can share an output. (1, 4) to (4, 4) process all videos.
         engine: `local`, or `ray` for the machines of a Ray cluster (needs `longvale[ray]`).
-        progress: show a progress bar, with videos a second and hours of video an hour.
-        overwrite: make features again that are there already, as after a change of the model. Without it too, those of
-            a video that was replaced under its name, and those that are not what the manifest recorded, are made again.
+        progress: show a progress bar, with videos per second and hours of video per hour.
+        overwrite: extract existing features again, as after a change of the model. Features of a replaced video file,
+            and features that differ from the manifest, are always extracted again.
     """
     from .encode import BATCH_SIZE, TowerBatches
 
@@ -216,7 +217,7 @@ def extract(
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one video: its features and facts (see [`prepare`]), or the reason why there are none."""
+    """Result of one video: its features and facts (see [`prepare`]), or an error."""
 
     video_id: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -236,7 +237,7 @@ def _check_options(workers: int | None, batch_size: int | None, shard: tuple[int
 
 
 def _shard_of(video_id: str, shards: int) -> int:
-    """By the id alone: whatever other videos there are, it stays in its shard."""
+    """Return the shard of a video, which depends only on its id and not on the other videos."""
     return int.from_bytes(hashlib.sha256(video_id.encode(errors="surrogateescape")).digest()[:8]) % shards + 1
 
 
@@ -250,7 +251,7 @@ def _messages(todo: Mapping[str, Path], processor: Any, workers: int | None) -> 
 
 
 def _extract_here(messages: Iterator[Message], batches: Any, seconds: dict[str, float]) -> Iterator[Result]:
-    """Feed the towers with what is read; results come when a video's last batch is done."""
+    """Run the towers on prepared inputs; yield the result of a video when its last batch is done."""
     facts: dict[str, dict[str, Any]] = {}
     with closing(messages):
         while (message := _timed(seconds, "waiting", lambda: next(messages, None))) is not None:
@@ -280,7 +281,7 @@ def _timed(seconds: dict[str, float], name: str, call: Callable[[], Any]) -> Any
 
 
 class _Run:
-    """The output of a run: files, manifest, progress bar, summary."""
+    """Output of a run: files, manifest, progress bar, summary."""
 
     def __init__(
         self, output: Path, manifest: Manifest, todo: Mapping[str, Path], towers: str, finished: Finished
@@ -294,7 +295,7 @@ class _Run:
 
     @contextmanager
     def writing(self, progress: bool, total: int) -> Iterator[None]:
-        """While results are taken. Leaving it, whatever the reason, sees what was taken on disk."""
+        """Write results in the background; on exit, for any reason, wait until all are on disk."""
         from tqdm import tqdm
 
         self._unwritten: deque[Future[Result]] = deque()
@@ -306,7 +307,7 @@ class _Run:
                 self._collect(0)
 
     def record_finished(self) -> None:
-        """Put on record what is known now of features that were there."""
+        """Add the restored lines of existing features to the manifest."""
         for line in self._finished.lines:
             self._manifest.add(dict(line))
         if self._finished.unidentified:
@@ -319,7 +320,7 @@ class _Run:
             )
 
     def take(self, result: Result) -> None:
-        """Write a result behind the towers' back."""
+        """Queue a result for the writer thread."""
         self._unwritten.append(self._writer.submit(self._write, result))
         self._collect(_MAX_UNWRITTEN)
 
@@ -340,14 +341,14 @@ class _Run:
         if result.error is None:
             try:
                 record = _record(result, path, self._towers)
-            except ValueError as error:  # features that are no numbers
+            except ValueError as error:  # features that are not finite
                 result = Result(result.video_id, error=one_line(error, path))
         if result.error is not None:
-            if result.video_id in self._finished.replaced:  # what is there is of another video
+            if result.video_id in self._finished.replaced:  # the existing features belong to another file
                 remove_features(self._output, result.video_id)
             self._manifest.add({"video_id": result.video_id, "file": path.name, "error": result.error})
         else:
-            # The line comes first: a video is finished when its features are there, so old ones go before it.
+            # A video counts as finished when its features exist: remove old ones first, then write the line, then save.
             remove_features(self._output, result.video_id)
             self._manifest.add(record)
             try:
@@ -361,7 +362,7 @@ class _Run:
         return result
 
     def _collect(self, most: int) -> None:
-        """Count what has been written, until no more than so many are not."""
+        """Collect finished writes, and wait until at most `most` are pending."""
         while self._unwritten and (len(self._unwritten) > most or self._unwritten[0].done()):
             result = self._unwritten.popleft().result()
             if result.error is None:
@@ -376,7 +377,7 @@ class _Run:
 
 
 def _record(result: Result, path: Path, towers: str) -> dict[str, Any]:
-    """The manifest's line about a video whose features were made.
+    """Return the manifest record of a video whose features were extracted.
 
     Raises:
         ValueError: if the features cannot be stored.
@@ -397,13 +398,13 @@ def _record(result: Result, path: Path, towers: str) -> dict[str, Any]:
 
 
 def find_videos(videos: str | os.PathLike) -> dict[str, Path]:
-    """Video files by id, in the order of the ids.
+    """Find video files by id, sorted by id.
 
     Args:
-        videos: a directory, of which the files directly in it count, or one file with any suffix.
+        videos: a directory, of which only direct files are used, or one file with any suffix.
 
     Raises:
-        FileNotFoundError: if it does not exist or holds no video.
+        FileNotFoundError: if it does not exist or contains no video.
         ValueError: if two files have the same id, or a file's name cannot be an id.
     """
     videos = Path(videos)
@@ -418,15 +419,15 @@ def find_videos(videos: str | os.PathLike) -> dict[str, Path]:
 
 
 def encode_video(model: Any, processor: Any, video: str | os.PathLike | Media) -> dict[Modality, np.ndarray | None]:
-    """Run the towers over one video.
+    """Extract the features of one video.
 
     Args:
-        model: as [`LongVALEModel`].
-        processor: as [`LongVALEProcessor`].
-        video: path of the file, or what `read_media` read of it.
+        model: model such as [`LongVALEModel`].
+        processor: processor such as [`LongVALEProcessor`].
+        video: path of the file, or the output of `read_media`.
 
     Returns:
-        float32 [n, width] a modality; None for one that the video does not have.
+        float32 [n, width] per modality; None for a modality that the video does not have.
     """
     import torch
 
@@ -443,10 +444,10 @@ def encode_video(model: Any, processor: Any, video: str | os.PathLike | Media) -
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # reading it will say what is wrong
+    except OSError:  # reading it will raise a clear error
         return 0
 
 
 def _cpus() -> int:
-    """CPUs that this process may use, where the system tells."""
+    """Return the number of CPUs available to this process, or of all CPUs if the system does not report it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Which videos of an earlier run are finished: their features are what was recorded, and their file is the same."""
+"""Finished videos of an earlier run: their features match the manifest, and their file is the same."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..features.backends import NpyFolder
 from ..features.manifest import differing_files
 from ..features.store import FOLDERS, feature_path, is_complete
 
-#: Videos whose features are read at a time.
+#: Number of videos whose features are read at once.
 _AT_A_TIME = 4
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What an earlier run left.
+    """Results of an earlier run.
 
     Args:
-        video_ids: of the videos that need no work.
-        replaced: of those whose file is another one than the features were made of.
-        damaged: of those whose features are not what was recorded, or cannot be read.
-        lines: for the manifest, of finished videos that are not in it, or not with their file's identity.
-        lost: how many of the lines were not there.
-        unidentified: how many of them had no identity: earlier versions recorded none.
+        video_ids: ids of the videos that need no work.
+        replaced: ids of the videos whose file differs from the one that the features were extracted from.
+        damaged: ids of the videos whose features differ from the manifest, or cannot be read.
+        lines: lines to add to the manifest, for finished videos without a line or without their file's identity.
+        lost: number of lines that were missing.
+        unidentified: number of lines without an identity: earlier versions recorded none.
     """
 
     video_ids: tuple[str, ...] = ()
@@ -45,15 +45,16 @@ class Finished:
 def find_finished(
     root: str | os.PathLike, videos: Mapping[str, Path], records: Mapping[str, Mapping[str, Any]]
 ) -> Finished:
-    """Compare videos and their stored features with what was recorded.
+    """Compare videos and their stored features with the manifest.
 
-    A video whose last attempt failed is not finished. One without a record is: its features may come from anywhere, and
-    their checksums are recorded now. So is one that was recorded without its file's identity, unless the size differs.
+    A video whose last attempt failed is not finished. A video without a record is finished: its features may have any
+    origin, and their checksums are recorded now. A video recorded without its file's identity is finished unless the
+    size differs.
 
     Args:
         root: folder of the features; it need not exist.
         videos: paths by video id.
-        records: of the manifests, see [`load_records`].
+        records: records of the manifests, see [`load_records`].
     """
     there = {v: path for v, path in videos.items() if is_complete(root, v) and "error" not in records.get(v, {})}
     found = identities(there)
@@ -98,7 +99,7 @@ def _rows(root: str | os.PathLike, video_id: str, modality: Any) -> np.ndarray:
 
 
 def _line_of(root: str | os.PathLike, video_id: str, path: Path) -> dict[str, Any]:
-    """The manifest's line about features that are there, as far as the files tell: not which towers made them."""
+    """Build a manifest record of existing features from their files; the towers that made them are unknown."""
     shapes = {modality: _rows(root, video_id, modality).shape for modality in MODALITIES}  # a single vector is [width]
     return {
         "video_id": video_id,

@@ -1,10 +1,10 @@
-"""A feature store -> Parquet shards for the Hub: `longvale features pack DIR --output DIR`.
+"""Packing of a feature store into Parquet shards for the Hub: `longvale features pack DIR --output DIR`.
 
 ::
 
     <output>/README.md                            dataset card, with the configuration that `load_dataset` reads
-    <output>/data/train-00000-of-00012.parquet    a row a video, see [`row_features`]
-    <output>/SHA256SUMS                           of the shards, as `sha256sum --check` reads it
+    <output>/data/train-00000-of-00012.parquet    one row per video, see [`row_features`]
+    <output>/SHA256SUMS                           checksums of the shards, in the format of `sha256sum --check`
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from ..locks import hold
 if TYPE_CHECKING:
     from datasets import Features
 
-#: Of a shard, before compression: few enough shards for the whole benchmark, small enough to be streamed.
+#: Size of a shard before compression: gives few shards for the whole benchmark, but is small enough to stream.
 SHARD_BYTES = 256 << 20
 
-#: Videos that are read together when one is wanted: some 4 MB.
+#: Videos per row group, which are read together: about 4 MB.
 _GROUP_ROWS = 8
 
 _CARD = Path(__file__).with_name("features_card.md")
@@ -44,13 +44,13 @@ _CARD = Path(__file__).with_name("features_card.md")
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What was packed.
+    """Summary of packing.
 
     Args:
-        videos: how many.
-        shards: how many files.
-        bytes: of the shards.
-        absent: videos without this modality.
+        videos: number of videos.
+        shards: number of files.
+        bytes: total size of the shards.
+        absent: number of videos without each modality.
     """
 
     videos: int
@@ -71,20 +71,20 @@ def pack_features(
     shard_bytes: int = SHARD_BYTES,
     progress: bool = True,
 ) -> PackSummary:
-    """Turn stored features into Parquet shards of float16 that `datasets` can stream.
+    """Write stored features as float16 Parquet shards that `datasets` can stream.
 
     Args:
         store_root: folder of `.npy` files or of the published archives, see [`FeatureStore`].
-        output: folder for shards, checksums and card. Shards of other splits in it stay, those of this one are
+        output: folder for shards, checksums and card. Shards of other splits are kept, those of this split are
             replaced.
-        split: name of the split that the shards make.
-        shard_bytes: size of a shard at most, before compression.
+        split: name of the split of the shards.
+        shard_bytes: maximum size of a shard, before compression.
         progress: show a progress bar.
 
     Raises:
-        FileNotFoundError: if there is no store, or a video lacks a file that `longvale features` should have made.
-        ValueError: naming the file that is damaged, holds what float16 cannot, or is not what the manifest recorded.
-            Nothing is written then.
+        FileNotFoundError: if there is no store, or a video lacks a file that `longvale features` should have written.
+        ValueError: naming the file that is damaged, has values outside the range of float16, or differs from the
+            manifest. Nothing is written then.
 
     Example:
         >>> pack_features("features", "packed", split="test")  # doctest: +SKIP
@@ -126,7 +126,7 @@ def pack_features(
 
 @contextmanager
 def _unfinished_folder(output: Path) -> Iterator[Path]:
-    """Where all shards are finished before the first one of the old is touched; those of killed runs are removed."""
+    """Create a temporary folder for new shards, so that old ones are replaced last; remove those of killed runs."""
     for left in output.glob(".packing-*"):
         shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(dir=output, prefix=".packing-"))
@@ -137,10 +137,10 @@ def _unfinished_folder(output: Path) -> Iterator[Path]:
 
 
 def row_features(widths: Mapping[Modality, int]) -> Features:
-    """The columns of a shard.
+    """Return the columns of a shard.
 
     Args:
-        widths: of the modalities.
+        widths: feature width of each modality.
 
     Example:
         >>> row_features({"visual": 768})["visual_features"]
@@ -154,9 +154,9 @@ def row_features(widths: Mapping[Modality, int]) -> Features:
 
 
 def _row(store: FeatureStore, video_id: str, absent: dict[Modality, int]) -> dict[str, Any]:
-    """A video as float16."""
+    """Build the row of a video, with features as float16."""
     lacking = [m for m in store.missing(video_id) if isinstance(store.files(m), NpyFolder)]
-    if lacking:  # in published archives a missing file stands for a modality that the video does not have
+    if lacking:  # in published archives, a missing file means that the video does not have the modality
         raise FileNotFoundError(
             f"{store.files(lacking[0]).place(video_id)}: no such file; run `longvale features` again"
         )
@@ -198,12 +198,12 @@ def _write_shard(path: Path, rows: Sequence[Mapping[str, Any]], features: Featur
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # The schema of `datasets`, which knows the arrays by it, over plain lists, which any reader of Parquet knows.
+    # The schema lets `datasets` recognise the arrays; they are stored as lists, which all Parquet readers support.
     schema = features.arrow_schema
     columns = {name: [row[name] for row in rows] for name in schema.names}
     arrays = [_column(columns[field.name], field.type) for field in schema]
     table = pa.table(arrays, names=schema.names).replace_schema_metadata(schema.metadata)
-    # Values of features hardly ever recur, so that a dictionary of them only costs.
+    # Feature values hardly ever repeat, so a dictionary would only cost space.
     pq.write_table(table, path, row_group_size=_GROUP_ROWS, compression="zstd", use_dictionary=False)
     return path
 
@@ -233,7 +233,7 @@ def _put_in_place(shards: Sequence[Path], folder: Path, split: str) -> None:
 
 
 def write_card(output: Path, features: Features) -> None:
-    """`README.md` of the dataset, with the splits that are there."""
+    """Write `README.md` of the dataset, with the splits in the folder."""
     import pyarrow.parquet as pq
     import yaml
     from datasets import DatasetInfo

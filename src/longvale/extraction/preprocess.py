@@ -1,6 +1,6 @@
-"""A video file -> what the towers take of it: the part of an extraction that needs processors, but no model.
+"""Preprocessing of a video file to inputs of the towers: the part of an extraction that needs CPUs, but no model.
 
-It runs in worker processes (`workers.py`) or in tasks of a cluster (`ray_engine.py`). A long sound is given in pieces,
+It runs in worker processes (`workers.py`) or in tasks of a cluster (`ray_engine.py`). Long sound is split into pieces,
 so that a video of three hours takes no more memory than one of half an hour.
 """
 
@@ -19,23 +19,22 @@ from ..checksums import file_identity
 from ..models.feature_extraction_beats import FRAME_LENGTH, FRAME_SHIFT
 from ..models.media import Media, MediaError, MediaStream
 
-#: Samples of the next piece that the last filterbank frames of a piece reach into.
+#: Samples of the next piece that the last filterbank frames of a piece overlap.
 _OVERLAP = FRAME_LENGTH - FRAME_SHIFT
 
 
 def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterator[dict[str, Any]]:
-    """Read a video in one pass and give what the towers take of it.
+    """Read a video in one pass and yield the inputs of the towers.
 
     Args:
-        path: of the file.
-        processor: as [`LongVALEProcessor`].
-        threads: of the decoder.
+        path: path of the file.
+        processor: processor such as [`LongVALEProcessor`].
+        threads: decoder threads.
 
     Returns:
-        Yields inputs of `LongVALEModel.encode` without the batch dimension, as arrays: those of a piece of sound after
-        the other, then those of the frames. The last one yielded is `{"facts": {...}}`, with `duration` in seconds,
-        `bytes` and `identity` (see [`file_identity`]) of the file, `warnings` and `seconds` that reading and preparing
-        took.
+        Yields inputs of `LongVALEModel.encode` without the batch dimension, as arrays: those of each piece of sound,
+        then those of the frames. The last item is `{"facts": {...}}`, with `duration` in seconds, `bytes` and
+        `identity` (see [`file_identity`]) of the file, `warnings`, and the `seconds` of reading and preprocessing.
 
     Raises:
         MediaError: if the file cannot be read.
@@ -45,12 +44,12 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
     try:
         window_s = processor.piece_samples / processor.sampling_rate
         stream = MediaStream(path, window_s=window_s, threads=threads, **processor.media_kwargs())
-        identity = file_identity(path)  # before it is decoded: a file replaced meanwhile is another than on record
+        identity = file_identity(path)  # before decoding: a file replaced meanwhile then differs from the record
         for waveform, following in _with_following(iter(stream), _shortest_piece(processor)):
             yield _sound_inputs(processor, waveform, following)
         if stream.media.frames is not None:
             yield _inputs(processor, frames=stream.media.frames)
-    except OSError as error:  # gone or unreadable meanwhile: this video's fault, unlike errors of the output
+    except OSError as error:  # deleted or unreadable meanwhile: an error of this video, not of the output
         raise MediaError(f"{path}: {error.strerror or error}") from error
     facts = {"duration": stream.media.duration, "bytes": int(identity.partition("-")[0]), "identity": identity}
     facts |= {"warnings": list(stream.media.warnings), "seconds": time.perf_counter() - begin}
@@ -58,13 +57,13 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
 
 
 def _shortest_piece(processor: Any) -> int:
-    """In samples; what is left at the end and shorter belongs to the piece before it: official preprocessing drops less
-    than half of a window, and less than a frame does not fill one."""
+    """Return the minimum length of a last piece in samples. A shorter one is joined to the piece before it: official
+    preprocessing would drop less than half of a window, and less than a frame gives no filterbank frame."""
     return processor.audio_window_frames * FRAME_SHIFT + FRAME_LENGTH
 
 
 def _with_following(windows: Iterator[np.ndarray], shortest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pieces with the begin of the one that follows, a last piece that is too short joined to the one before.
+    """Yield each piece with the beginning of the next one; a last piece that is too short is joined to the previous.
 
     Example:
         >>> pieces = [np.arange(500), np.arange(500), np.arange(2)]
@@ -85,7 +84,7 @@ def _with_following(windows: Iterator[np.ndarray], shortest: int) -> Iterator[tu
 def _sound_inputs(processor: Any, waveform: np.ndarray, following: np.ndarray) -> dict[str, np.ndarray]:
     inputs = _inputs(processor, waveform=np.concatenate([waveform, following]))
     if len(following):
-        # The filterbanks of the last window needed what follows; for speech it is the begin of the next piece.
+        # Only the last filterbank frames needed the overlap; for speech it belongs to the next piece.
         chunks = math.ceil(len(waveform) / processor.feature_extractor.n_samples)
         for name in ("input_features", "input_features_mask"):
             inputs[name] = inputs[name][:chunks]

@@ -1,9 +1,9 @@
-"""An extraction on the machines of a Ray cluster: the stages of `extraction.py`, reading and encoding apart.
+"""Feature extraction on a Ray cluster: the stages of `extract.py`, with separate workers for reading and encoding.
 
-Tasks on CPUs read and prepare a video each; actors, one per GPU where there are any, run the towers over a few of them
-at a time. Reading waits while the towers are behind. A video whose process dies, by its decoder or for want of memory,
-is begun again a bounded number of times and fails alone. Files are written by the process that asked, so only the
-videos must be where all machines see them.
+Tasks on CPUs read and prepare one video each; actors, one per GPU if there are any, run the towers on a few videos at a
+time. Reading pauses while the towers are behind. If the process of a video dies, because of its decoder or lack of
+memory, the video is retried a bounded number of times and fails without affecting others. The calling process writes
+the files, so only the videos must be accessible from all machines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .encode import TowerBatches, only_towers
 from .extract import Result
 from .workers import ATTEMPTS, read_here
 
-#: Videos that an actor takes at once.
+#: Maximum number of videos per call of an actor.
 _VIDEOS_OF_A_CALL = 4
 
 #: Inputs of a video in parts, and its facts; see [`prepare`].
@@ -33,14 +33,14 @@ _Read: TypeAlias = tuple[list[dict[str, np.ndarray]], dict[str, Any]]
 def extract_on_ray(
     todo: Mapping[str, Path], processor: Any, model: Any, batch_size: int, workers: int | None
 ) -> Iterator[Result]:
-    """Run the towers over videos on a Ray cluster: the one that `RAY_ADDRESS` names, or one of this machine.
+    """Extract features on the Ray cluster at `RAY_ADDRESS`, or on a local one.
 
     Args:
-        todo: paths by video id; every machine must see them under these paths, and have longvale installed.
-        processor: as [`LongVALEProcessor`].
-        model: as [`LongVALEModel`]; its towers are sent to the actors.
-        batch_size: frames or windows of sound a tower takes at once.
-        workers: videos read at a time; None for as many as there are CPUs.
+        todo: paths by video id; they must be valid on every machine, and longvale must be installed there.
+        processor: processor such as [`LongVALEProcessor`].
+        model: model such as [`LongVALEModel`]; its towers are sent to the actors.
+        batch_size: frames or windows of sound per batch of a tower.
+        workers: number of videos read at once; by default one per CPU that the actors do not use.
 
     Raises:
         ValueError: if Ray is not installed.
@@ -52,7 +52,7 @@ def extract_on_ray(
 
 @contextmanager
 def cluster() -> Iterator[Any]:
-    """Ray, connected to the cluster that `RAY_ADDRESS` names, or to one of this machine that is stopped at the end.
+    """Connect Ray to the cluster at `RAY_ADDRESS`, or to a local one that is stopped at the end.
 
     Raises:
         ValueError: if Ray is not installed.
@@ -66,7 +66,7 @@ def cluster() -> Iterator[Any]:
     if ours:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     if handler is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray has put one of its own there, which prints the stack
+        signal.signal(signal.SIGTERM, handler)  # Ray replaced it by a handler that prints the stack
     try:
         yield ray
     finally:
@@ -75,15 +75,15 @@ def cluster() -> Iterator[Any]:
 
 
 def death(ray: Any, error: Exception, name: str) -> str:
-    """What to say of a video whose process has died each time.
+    """Return the error message of a video whose process died at each attempt.
 
     Args:
         ray: the module.
-        error: that Ray raised the last time.
-        name: of the video's file.
+        error: error of the last attempt, raised by Ray.
+        name: name of the video's file.
 
     Raises:
-        Exception: `error` itself, if it comes from the work and not from the death of a process.
+        Exception: `error` itself, if it was raised by the task and not caused by the death of a process.
     """
     if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error.cause, ray.exceptions.RayError):
         raise error
@@ -92,7 +92,7 @@ def death(ray: Any, error: Exception, name: str) -> str:
 
 
 class _Pipeline:
-    """What is waiting, being read, ready for the towers and in them. Ray's own retries are off: they have no bound."""
+    """Queues of videos: waiting, being read, ready for the towers, being encoded. Ray's unbounded retries are off."""
 
     def __init__(
         self, ray: Any, todo: Mapping[str, Path], processor: Any, model: Any, batch_size: int, workers: int | None
@@ -101,7 +101,7 @@ class _Pipeline:
         actors = max(gpus, 1)
         self._ray, self._todo = ray, todo
         self._read = ray.remote(num_cpus=1, max_retries=0, num_returns=2)(_read)
-        # Where there is one CPU only, an actor that held it would leave none to read.
+        # If there is only one CPU, an actor that reserved it would leave none for reading.
         resources = {"num_cpus": int(cpus > actors), "num_gpus": int(gpus > 0)}
         self._actor = ray.remote(**resources, max_restarts=0, max_task_retries=0)(_Towers)
         self._towers = ray.put(only_towers(model).to("cpu")), batch_size
@@ -115,7 +115,7 @@ class _Pipeline:
         self._encoding: dict[Any, tuple[Any, list[str]]] = {}
 
     def results(self) -> Iterator[Result]:
-        """Results in the order in which they come."""
+        """Yield results in the order of completion."""
         while self._waiting or self._reading or self._ready or self._encoding:
             self._start()
             (done,), _ = self._ray.wait([*self._reading, *self._encoding], num_returns=1)
@@ -129,7 +129,7 @@ class _Pipeline:
         more = bool(self._waiting or self._reading)
         while self._ready and self._idle and (len(self._ready) >= _VIDEOS_OF_A_CALL or not more):
             batch = [self._ready.popleft()]
-            # What has died is tried alone: the others of a batch must not die of it again.
+            # A video whose process died is retried alone, so that it cannot make other videos fail again.
             while self._ready and len(batch) < _VIDEOS_OF_A_CALL and not self._died(batch[0], self._ready[0]):
                 batch.append(self._ready.popleft())
             actor, ids = self._idle.pop(), [video_id for video_id, _ in batch]
@@ -163,18 +163,18 @@ class _Pipeline:
             yield Result(video_id, facts, features)
 
     def _again(self, ids: list[str], died: Exception) -> Iterator[Result]:
-        """Begin again with videos whose process has died, or give them up."""
+        """Retry videos whose process died, or report them as failed."""
         for video_id in ids:
             reason = death(self._ray, died, self._todo[video_id].name)
             self._attempts[video_id] += 1
             if self._attempts[video_id] < ATTEMPTS:
-                self._waiting.append(video_id)  # at the end, when whatever the machine was short of may be there again
+                self._waiting.append(video_id)  # at the end, when missing resources may be available again
             else:
                 yield Result(video_id, error=reason)
 
 
 def _read(video_id: str, path: str, processor: Any) -> tuple[str | None, _Read | None]:
-    """A task: one video, prepared for the towers; or the reason why not."""
+    """Prepare one video for the towers, as a Ray task; returns (error, inputs and facts), one of them None."""
     import torch
 
     torch.set_num_threads(1)
@@ -191,7 +191,7 @@ def _read(video_id: str, path: str, processor: Any) -> tuple[str | None, _Read |
 
 
 class _Towers:
-    """An actor: runs the towers over a few videos."""
+    """Ray actor that runs the towers on a few videos per call."""
 
     def __init__(self, model: Any, batch_size: int) -> None:
         import torch
@@ -201,7 +201,7 @@ class _Towers:
     def encode(
         self, ids: list[str], *read: _Read
     ) -> dict[str, tuple[dict[Modality, np.ndarray | None], dict[str, Any]]]:
-        """Features and facts of videos by their ids."""
+        """Return the features and facts of videos by id."""
         facts = {}
         for video_id, (parts, about) in zip(ids, read, strict=True):
             facts[video_id] = about

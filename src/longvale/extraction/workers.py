@@ -1,4 +1,4 @@
-"""Processes that decode videos ahead of the towers, and whose death costs one attempt at one video."""
+"""Worker processes that decode videos ahead of the towers; if one dies, only one attempt at one video is lost."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any, Literal, NamedTuple
 
 from ..interruption import unheard
 
-#: Attempts at a video. A process may be killed for want of memory that its neighbours took, not twice in a row.
+#: Attempts per video. A process may be killed because others used the memory, but rarely several times in a row.
 ATTEMPTS = 3
 
 
 class Message(NamedTuple):
-    """What comes from a video that is being read.
+    """Message about a video that is being read.
 
     Args:
-        video_id: of the video.
-        kind: `inputs` (one part of them, see [`prepare`]), `facts` (the last of a video), `failed` (instead of those),
-            or `again`: the process died, so what has come of this video is to be forgotten.
-        value: the inputs, the facts, or the reason.
+        video_id: id of the video.
+        kind: `inputs` (one part of them, see [`prepare`]), `facts` (last message of a video), `failed` (instead of
+            `facts`), or `again`: the process died, and earlier messages of this video must be discarded.
+        value: the inputs, the facts, or the error message.
     """
 
     video_id: str
@@ -34,7 +34,7 @@ class Message(NamedTuple):
 
 
 def read_here(paths: Iterable[tuple[str, Path]], processor: Any, threads: int) -> Iterator[Message]:
-    """Read videos one after the other in this process."""
+    """Read videos one after another in this process."""
     for video_id, path in paths:
         yield from _messages(video_id, path, processor, threads)
 
@@ -42,17 +42,17 @@ def read_here(paths: Iterable[tuple[str, Path]], processor: Any, threads: int) -
 def read_in_processes(
     paths: Iterable[tuple[str, Path]], processor: Any, workers: int, threads: int
 ) -> Iterator[Message]:
-    """Read videos in worker processes; messages of different videos come mixed.
+    """Read videos in worker processes; messages of different videos are interleaved.
 
-    A process holds what it has prepared until it is taken, so memory is bounded by the number of processes. They are
-    started from a server process (or spawned, where there is none): a script that calls this needs the usual
+    A process keeps its output until it is received, so memory is bounded by the number of processes. Processes are
+    started by a fork server (or spawned, where there is none): a script that calls this needs the usual
     `if __name__ == "__main__":`.
 
     Args:
         paths: (id, path) of each video.
-        processor: as [`LongVALEProcessor`]; pickled once for each process.
-        workers: how many processes.
-        threads: of each decoder.
+        processor: processor such as [`LongVALEProcessor`]; pickled once for each process.
+        workers: number of processes.
+        threads: threads of each decoder.
     """
     todo = deque((video_id, path) for video_id, path in paths)
     attempts: Counter[str] = Counter()
@@ -72,7 +72,7 @@ def read_in_processes(
                     pool[pool.index(worker)] = _Worker(processor, threads)
                     attempts[job[0]] += 1
                     if attempts[job[0]] < ATTEMPTS:
-                        todo.append(job)  # at the end, when whatever the machine was short of may be there again
+                        todo.append(job)  # at the end, when missing resources may be available again
                         yield Message(job[0], "again")
                     else:
                         yield Message(job[0], "failed", _death(job[1], code))
@@ -91,7 +91,7 @@ def _death(path: Path, code: int | None) -> str:
 
 
 class _Worker:
-    """A process, and what it is at."""
+    """A worker process and its current job."""
 
     def __init__(self, processor: Any, threads: int) -> None:
         context = _context(processor)
@@ -99,18 +99,18 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(theirs, processor, threads), daemon=True)
         with unheard():
             self._process.start()
-        theirs.close()  # else the end of the process would not be the end of the pipe
+        theirs.close()  # otherwise the pipe would stay open when the process ends
         self.job: tuple[str, Path] | None = None
 
     def start(self, video_id: str, path: Path) -> None:
         self.job = (video_id, path)
         try:
             self.connection.send(self.job)
-        except OSError:  # it is dead, which receiving from it will tell
+        except OSError:  # the process is dead: receiving from it will fail
             return
 
     def stop(self) -> int | None:
-        """End the process; returns its exit code if it had ended."""
+        """Stop the process; returns its exit code if it had already ended."""
         self.connection.close()
         self._process.join(timeout=0.2)
         code = self._process.exitcode
@@ -119,7 +119,7 @@ class _Worker:
         return code
 
     def kill(self) -> None:
-        """End the process, whatever it is at."""
+        """Kill the process, whatever its state."""
         self.connection.close()
         self._process.kill()
         self._process.join()
@@ -129,14 +129,14 @@ def _context(processor: Any) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # What takes seconds to import is imported once, by the server.
+    # Slow modules are imported once, by the server.
     parts = {type(part).__module__ for part in (processor, *vars(processor).values())}
     context.set_forkserver_preload([f"{__package__}.preprocess", *sorted(parts)])
     return context
 
 
 def _serve(connection: Connection, processor: Any, threads: int) -> None:
-    """The life of a worker process; it ends with the pipe, and so with the process at the other end."""
+    """Main loop of a worker process; it ends when the pipe closes, and so when the parent process ends."""
     import torch
 
     torch.set_num_threads(1)
@@ -163,6 +163,6 @@ def _messages(video_id: str, path: Path, processor: Any, threads: int) -> Iterat
 
 
 def one_line(error: Exception, path: Path) -> str:
-    """The error's message, beginning with the name of the file, wherever that is."""
+    """Return the error message in one line that begins with the name of the file, without its folder."""
     message = " ".join(str(error).split()).replace(str(path), path.name)
     return message if message.startswith(path.name) else f"{path.name}: {message}"

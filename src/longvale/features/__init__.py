@@ -1,1 +1,1 @@
-"""The feature store: folders, archives and Parquet; knows nothing of torch."""
+"""Feature store: folders, archives and Parquet, without torch."""

@@ -1,7 +1,7 @@
-"""What a feature store reads from: folders of `.npy` files, the published zip archives as they are.
+"""Backends of the feature store: folders of `.npy` files, and the published zip archives without unpacking.
 
-Parquet shards are in `feature_shards.py`. Each is a set of arrays by video id, of one modality. Nothing is unpacked,
-nothing is unpickled, and every array is checked before it is believed.
+Parquet shards are in `shards.py`. A backend contains the arrays of one modality by video id. Nothing is extracted to
+disk, nothing is unpickled, and every array is validated before use.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..checksums import file_identity, file_sha256
 from ..events import Modality, check_video_id
 from ..names import look_up, spellings
 
-#: What numpy raises on headers that are cut, hostile, or promise more than the file holds.
+#: Errors of numpy on headers that are truncated, malicious, or larger than the file.
 _HEADER_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, tokenize.TokenError, EOFError)
 
-#: What zipfile raises on archives that are damaged or hostile, by the compression of the member: bzip2 says OSError.
+#: Errors of zipfile on damaged or malicious archives; they depend on the compression: bzip2 raises OSError.
 _ARCHIVE_ERRORS = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError, struct.error,
     OverflowError, MemoryError,
@@ -36,52 +36,52 @@ try:
     import lzma
 
     _ARCHIVE_ERRORS = (*_ARCHIVE_ERRORS, lzma.LZMAError)
-except ImportError:  # a Python built without it, whose zipfile says NotImplementedError
+except ImportError:  # a Python built without lzma, whose zipfile raises NotImplementedError
     pass
 
-#: The largest array that is read from an archive: an hour of video has 703 windows of speech, 1280 wide, 3.6 MB.
+#: Size limit of an array in an archive. An hour of video has 703 windows of speech of width 1280: 3.6 MB.
 _MAX_MEMBER_BYTES = 256 << 20
 
-#: Deflate shrinks float features by a tenth; a thousandfold is an attack.
+#: Limit of the compression ratio. Deflate shrinks float features by a tenth; a factor of a thousand is an attack.
 _MAX_RATIO = 200
 
-#: Of a member of a zip archive: its name is UTF-8.
+#: Flag of a zip member: its name is UTF-8.
 _UTF8_FLAG = 0x800
 
-#: Bytes that are fetched at once of an archive that lies behind a URL: a video's features of one modality and some.
+#: Bytes per request to an archive at a URL: slightly more than one modality of a video.
 _BLOCK_BYTES = 512 << 10
 
 
 class FeatureFiles(Protocol):
-    """The arrays of one modality."""
+    """Arrays of one modality."""
 
     def ids(self) -> Iterator[str]:
-        """In order."""
+        """Yield the video ids in order."""
 
     def place(self, video_id: str) -> str:
-        """Where this video's array is or would be, for messages."""
+        """Return where this video's array is or would be, for messages."""
 
     def has(self, video_id: str) -> bool: ...
 
     def read(self, video_id: str) -> np.ndarray:
-        """The array as it is stored, floats of one or two dimensions, values not looked at. Raises ValueError."""
+        """Return the array as stored, floats of one or two dimensions, without checking values. Raises ValueError."""
 
     def shape(self, video_id: str) -> tuple[int, ...]:
-        """That of the array, without reading it where that can be helped. Raises ValueError."""
+        """Return the shape of the array, without reading it if possible. Raises ValueError."""
 
     def digest_into(self, digest: Any) -> None:
-        """Update a digest with what changes when the files do: names, sizes, times."""
+        """Update a digest with metadata that changes with the files: names, sizes, times."""
 
     def identity(self, video_id: str) -> str:
-        """What tells this video's array from another one by its content, without reading more than needed."""
+        """Return a string that identifies the content of this video's array, reading as little as possible."""
 
 
 class NpyFolder:
-    """`<folder>/<video_id>.npy`.
+    """Files `<folder>/<video_id>.npy`.
 
     Args:
-        folder: of the files.
-        checksums: SHA-256 of some of them by video id. A file is compared with its own when it is first read.
+        folder: folder of the files.
+        checksums: SHA-256 of some files by video id. A file is compared with its checksum when it is first read.
     """
 
     def __init__(self, folder: Path, checksums: Mapping[str, str] | None = None) -> None:
@@ -110,7 +110,7 @@ class NpyFolder:
         return self._map(path)
 
     def _map(self, path: Path) -> np.ndarray:
-        # Mapping checks the promised shape against the file's size before memory is asked for, and never unpickles.
+        # Mapping compares the shape in the header with the file size before memory is allocated, and never unpickles.
         try:
             array = np.lib.format.open_memmap(path, mode="r")
         except _HEADER_ERRORS as error:
@@ -134,20 +134,20 @@ class NpyFolder:
         return next((path for path in paths if os.path.isfile(path)), paths[0])
 
     def _paths(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*.npy") if path.is_file())  # no links to nothing
+        return sorted(path for path in self.folder.glob("*.npy") if path.is_file())  # no broken links
 
 
 class NpyArchive:
-    """A zip archive of `.npy` files, in any folder of it, on disk or behind a URL.
+    """A zip archive of `.npy` files in any of its folders, on disk or at a URL.
 
     Args:
-        place: path of the archive or a URL that fsspec can open. Of a URL only the ranges that are needed are fetched:
-            the directory at the end, and a video's own bytes.
+        place: path of the archive or a URL that fsspec can open. From a URL, only the necessary ranges are fetched: the
+            directory at the end, and the bytes of a video.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no whole zip archive, or a member is unsafe: a link, encrypted, of an absolute path or one
-            that leaves the archive, or of a size that no features have; or if two members are of one video.
+        ValueError: if it is not a complete zip archive, or a member is unsafe: a link, encrypted, with a path that is
+            absolute or leaves the archive, or with an implausible size; or if two members belong to one video.
     """
 
     def __init__(self, place: str | os.PathLike) -> None:
@@ -179,7 +179,7 @@ class NpyArchive:
         return parse_npy(self._content(video_id), self.place(video_id))
 
     def shape(self, video_id: str) -> tuple[int, ...]:
-        return self.read(video_id).shape  # deflated: there is no way around its bytes
+        return self.read(video_id).shape  # deflated: its bytes must be read
 
     def digest_into(self, digest: Any) -> None:
         for video_id in self.ids():
@@ -194,7 +194,7 @@ class NpyArchive:
         member, place = look_up(self._members, video_id), self.place(video_id)
         try:
             with self._archive().open(member) as file:
-                content = file.read(member.file_size + 1)  # at the end zipfile compares the checksum
+                content = file.read(member.file_size + 1)  # zipfile compares the checksum at the end of the file
         except _ARCHIVE_ERRORS as error:
             raise ValueError(f"{place}: damaged ({short_reason(error)}); copy or download the archive again") from None
         if len(content) != member.file_size:
@@ -204,7 +204,7 @@ class NpyArchive:
         return content
 
     def _archive(self) -> zipfile.ZipFile:
-        # A process that was forked must not share the place in the file with its parent.
+        # A forked process must not share the file position with its parent.
         if self._opened is None or self._opened[0] != os.getpid():
             file = open_binary(self.name)
             try:
@@ -237,7 +237,7 @@ class NpyArchive:
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
-    """The name of a member; one that is UTF-8 without the flag that says so, as macOS packs, is not taken for CP437."""
+    """Return the name of a member; names in UTF-8 without the flag, as written by macOS, are decoded as UTF-8."""
     if member.flag_bits & _UTF8_FLAG:
         return member.filename
     try:
@@ -247,15 +247,15 @@ def _member_name(member: zipfile.ZipInfo) -> str:
 
 
 def short_reason(error: Exception) -> str:
-    """What another library says, in one line of a bearable length."""
+    """Return an error message of another library in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def parse_npy(content: bytes, place: str) -> np.ndarray:
-    """The array of a `.npy` file that is in memory.
+    """Parse the content of a `.npy` file.
 
     Raises:
-        ValueError: naming the place, if it is no whole array of floats of one or two dimensions.
+        ValueError: naming the place, if it is not a complete array of floats of one or two dimensions.
 
     Example:
         >>> parse_npy(b"PK", "visual.zip: abc.npy")  # doctest: +ELLIPSIS
@@ -268,7 +268,7 @@ def parse_npy(content: bytes, place: str) -> np.ndarray:
         version = np.lib.format.read_magic(file)
         read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
         shape, _, dtype = read_header(file)
-        # Compared before memory is asked for.
+        # Compared before memory is allocated.
         missing = int(np.prod(shape, dtype=object)) * dtype.itemsize - (len(content) - file.tell())
         if missing or dtype.hasobject or min(shape, default=1) < 0:
             raise ValueError(f"{abs(missing)} bytes {'are missing' if missing > 0 else 'too many'}")
@@ -285,10 +285,10 @@ def _not_whole(place: str | os.PathLike, error: Exception) -> str:
 
 
 def check_kind(array: np.ndarray, place: str | os.PathLike) -> np.ndarray:
-    """The array, if it is floats of one or two dimensions.
+    """Return the array if it contains floats and has one or two dimensions.
 
     Raises:
-        ValueError: naming the place, if it is not.
+        ValueError: naming the place, otherwise.
     """
     if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2):
         raise ValueError(f"{place}: must be floats of shape [n, width], not {array.dtype} of shape {array.shape}")
@@ -303,7 +303,7 @@ def is_url(place: str | os.PathLike) -> bool:
 
 
 def open_binary(place: str) -> Any:
-    """A file to read at any position; of a URL, in ranges.
+    """Open a file for random access; a URL is read in ranges.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -317,7 +317,7 @@ def open_binary(place: str) -> Any:
 
 
 def list_names(place: str) -> list[str]:
-    """Names of the files directly in a folder, local or behind a URL that fsspec can list.
+    """List the names in a folder, local or at a URL that fsspec can list.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -331,10 +331,10 @@ def list_names(place: str) -> list[str]:
 
 
 def find_archives(place: str, folders: Mapping[Modality, str]) -> dict[Modality, str]:
-    """The archive of each modality in a folder: `visual_features.zip`, or as published, `visual_features_7240.zip`.
+    """Find the archive of each modality in a folder: `visual_features.zip` or, as published, `*_features_7240.zip`.
 
     Raises:
-        ValueError: if there are several of one modality.
+        ValueError: if there are several archives of one modality.
     """
     found: dict[Modality, str] = {}
     names = [name for name in list_names(place) if name.endswith(".zip")]

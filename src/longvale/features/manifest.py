@@ -1,4 +1,4 @@
-"""The record of an extraction, beside the folders of features: what came of each video, or why nothing did."""
+"""Manifest of an extraction, next to the feature folders: the result of each video, or the reason of its failure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..checksums import file_sha256
 from ..events import MODALITIES, check_video_id
 from ..io import atomic_write, named_when_full, parse_json
 
-#: The record of a run; that of shard 2 of 8 is `manifest-2-of-8.jsonl`.
+#: Manifest of a run; that of shard 2 of 8 is `manifest-2-of-8.jsonl`.
 MANIFEST_FILE = "manifest.jsonl"
 
 
 def manifest_path(root: str | os.PathLike, shard: tuple[int, int] | None = None) -> Path:
-    """Where the record of a run is kept.
+    """Return the path of the manifest of a run.
 
     Args:
         root: folder of the features.
-        shard: (number, of how many) of a run that does a part of the videos.
+        shard: (number, total) of a run over a part of the videos.
 
     Example:
         >>> manifest_path("store").as_posix(), manifest_path("store", (2, 8)).name
@@ -33,12 +33,12 @@ def manifest_path(root: str | os.PathLike, shard: tuple[int, int] | None = None)
 
 
 def load_records(root: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """What all runs into this folder have recorded, by video id; what was made counts more than a failure.
+    """Load the records of all runs into this folder by video id; features take precedence over a failure.
 
-    Where runs over other shards made a video's features several times, the record that the files fit counts.
+    If several runs over different shards extracted the same video, the record that matches the files is used.
 
     Raises:
-        ValueError: naming file and line, if a line is not one of ours.
+        ValueError: naming file and line, if a line is not a valid record.
     """
     records: dict[str, dict[str, Any]] = {}
     for path in sorted(Path(root).glob("manifest*.jsonl")):
@@ -52,12 +52,12 @@ def load_records(root: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 
 def differing_files(root: str | os.PathLike, video_id: str, record: Mapping[str, Any]) -> list[Path]:
-    """The stored files of a video that have another checksum than its record says, or are not there.
+    """Return the stored files of a video that are missing or do not match the checksums of its record.
 
     Args:
         root: folder of the features.
-        video_id: of the video.
-        record: of the manifest; modalities of which it has no checksum are not looked at.
+        video_id: id of the video.
+        record: record of the manifest; modalities without a checksum are not checked.
     """
     found = []
     for modality, digest in record.get("sha256", {}).items():
@@ -68,37 +68,37 @@ def differing_files(root: str | os.PathLike, video_id: str, record: Mapping[str,
 
 
 class Manifest:
-    """`manifest.jsonl`: one JSON object a video, the last one of a video counting.
+    """The file `manifest.jsonl`: one JSON object per video; the last one of a video is valid.
 
-    Lines are appended while the manifest is open, each at once on disk; leaving it puts one a video in the order of the
-    ids, so that the file is the same however often the run was stopped.
+    While the manifest is open, lines are appended and flushed one at a time. On exit it is rewritten with one line per
+    video, sorted by id, so that the file is the same however often the run was stopped.
 
     Args:
-        path: of the file; it need not exist.
+        path: path of the file; it need not exist.
 
     Raises:
-        ValueError: naming file and line, if a line is not one of ours. A last line that was cut off is left out.
+        ValueError: naming file and line, if a line is not a valid record. A truncated last line is ignored.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self.records: dict[str, dict[str, Any]] = {}
         content = self.path.read_bytes() if self.path.exists() else b""
-        # Whatever follows the last line break is the begin of a line that a killed run did not finish.
+        # Text after the last line break is a line that a killed run did not finish.
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             record = _parse_line(line, f"{self.path}: line {number}")
             self.records[record["video_id"]] = record
 
     def check_towers(self, video_ids: Iterable[str], towers: str, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse to go on from features of other towers; videos that are not on record may come from anywhere.
+        """Refuse to resume from features of other towers; features of videos without a record are accepted.
 
         Args:
-            video_ids: of the videos whose features are there.
-            towers: digest of those that this run uses.
-            records: of this and of other runs into the folder.
+            video_ids: ids of the videos with existing features.
+            towers: digest of the towers of this run.
+            records: records of this and of other runs into the folder.
 
         Raises:
-            ValueError: naming the first video whose features other towers made.
+            ValueError: naming the first video whose features were extracted by other towers.
         """
         others = [v for v in video_ids if records.get(v, {}).get("towers", towers) != towers]
         if others:
@@ -108,14 +108,14 @@ class Manifest:
             )
 
     def __enter__(self) -> Manifest:
-        for unfinished in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a run that was killed
+        for unfinished in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # left by a killed run
             unfinished.unlink(missing_ok=True)
         self._write_all()
         self._file = self.path.open("a", encoding="utf-8")
         return self
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append a record and see it on disk."""
+        """Append a record and flush it."""
         self.records[record["video_id"]] = record
         with named_when_full(self.path):
             self._file.write(_to_line(record))
@@ -147,5 +147,5 @@ def _parse_line(line: bytes, place: str) -> dict[str, Any]:
 
 
 def _to_line(record: dict[str, Any]) -> str:
-    # ASCII, since names of files may hold bytes that are no characters.
+    # ASCII, because file names may contain bytes that are not valid characters.
     return json.dumps(record) + "\n"

@@ -1,4 +1,4 @@
-"""Parquet shards, as [`longvale.extraction.pack.pack_features`] writes them, for a feature store to read."""
+"""Parquet backend of the feature store: shards written by [`longvale.extraction.pack.pack_features`]."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..events import Modality, check_video_id
 from ..names import look_up
 from .backends import check_kind, short_reason
 
-#: What pyarrow raises, beside its own, on Parquet files that are damaged or of other columns.
+#: Errors that pyarrow raises, in addition to its own, on damaged Parquet files or unexpected columns.
 _PARQUET_ERRORS = (ValueError, TypeError, KeyError, OSError, OverflowError, MemoryError, NotImplementedError)
 
 
 class ParquetColumn:
-    """A column of Parquet shards: lists of rows, beside `video_id`, as [`pack_features`] writes them.
+    """A feature column of Parquet shards: lists of rows, written by [`pack_features`].
 
     Args:
-        shards: that share their files with the columns of other modalities.
-        modality: of the column.
+        shards: shards, which also contain the columns of the other modalities.
+        modality: modality of the column.
     """
 
     def __init__(self, shards: ParquetShards, modality: Modality) -> None:
@@ -57,10 +57,10 @@ class ParquetColumn:
 
 
 class ParquetShards:
-    """The rows of `*.parquet` by video id. Read are the ids, and then the row groups that are asked for.
+    """Rows of `*.parquet` by video id. Reads all ids and checksums first, and row groups on demand.
 
     Raises:
-        ValueError: naming the file that is no such shard, or the video that is in two.
+        ValueError: naming the file that is not such a shard, or the video that occurs twice.
     """
 
     def __init__(self, root: Path, paths: list[Path]) -> None:
@@ -68,10 +68,10 @@ class ParquetShards:
         import pyarrow.parquet as pq
 
         self.root, self.paths = root, paths
-        self.rows: dict[str, tuple[Path, int, int]] = {}  # shard, row group, row of it
+        self.rows: dict[str, tuple[Path, int, int]] = {}  # shard, row group, row in the group
         self._checksums: dict[str, dict[str, str | None]] = {}
         self.columns: set[str] = set()
-        self._group: tuple[tuple[Path, int], Any] | None = None  # the last one that was read
+        self._group: tuple[tuple[Path, int], Any] | None = None  # the row group that was read last
         for path in paths:
             try:
                 file = pq.ParquetFile(path)
@@ -95,7 +95,7 @@ class ParquetShards:
                     self._checksums[video_id] = videos[row]["sha256"] or {}
 
     def array(self, video_id: str, modality: Modality, place: str) -> np.ndarray:
-        """float16 [n, width]; [0, 0] for a modality that the video does not have."""
+        """Return float16 [n, width]; [0, 0] for a modality that the video does not have."""
         path, group, row = look_up(self.rows, video_id)
         table = self._read_group(path, group)
         rows = table.column(f"{modality}_features")[row]
@@ -111,7 +111,7 @@ class ParquetShards:
         return check_kind(array, place)
 
     def checksums(self, video_id: str) -> dict[str, str | None]:
-        """Of a video's arrays by modality, as they were packed."""
+        """Return the checksums of a video's packed arrays by modality."""
         return look_up(self._checksums, video_id)
 
     def _read_group(self, path: Path, group: int) -> Any:
@@ -132,7 +132,7 @@ class ParquetShards:
 
 
 def _check_columns(schema: Any) -> None:
-    """Refuse other columns than those of [`row_features`]."""
+    """Refuse shards whose columns differ from those of [`row_features`]."""
     import pyarrow as pa
 
     kinds = {"video_id": "a text", "sha256": "a struct of texts"}
@@ -163,12 +163,12 @@ def _is_list(kind: Any) -> bool:
 
 
 def _storage(array: Any) -> Any:
-    """Without the extension type that `datasets` gives to arrays of two dimensions."""
+    """Return the storage array, without the extension type that `datasets` uses for 2D arrays."""
     return getattr(array, "storage", array)
 
 
 def array_digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's shape and values as float16, the form in which features are packed."""
+    """Compute the SHA-256 of an array's shape and values as float16, the packed format of features."""
     digest = hashlib.sha256(repr(array.shape).encode())
     digest.update(np.ascontiguousarray(array, np.dtype("<f2")).tobytes())
     return digest.hexdigest()

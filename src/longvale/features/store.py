@@ -1,16 +1,17 @@
-"""The feature store: one array a video and modality, in the layout of the published archives.
+"""Feature store: one array per video and modality, in the layout of the published archives.
 
 ::
 
-    <root>/visual_features/<video_id>.npy    [F, 768]   one row a frame
-    <root>/audio_features/<video_id>.npy     [A, 768]   one row a window of 5.12 s
-    <root>/speech_features/<video_id>.npy    [S, 1280]  one row a window of 5.12 s
+    <root>/visual_features/<video_id>.npy    [F, 768]   one row per frame
+    <root>/audio_features/<video_id>.npy     [A, 768]   one row per window of 5.12 s
+    <root>/speech_features/<video_id>.npy    [S, 1280]  one row per window of 5.12 s
 
-The widths are those of the published towers; others are stored the same way. A modality that a video does not have (no
-sound track) is a file too, of shape [0, 0]: a missing file always means "not made", so that work can be resumed.
+The widths are those of the published towers; other widths are stored in the same way. A modality that a video does not
+have (no audio track) is also a file, of shape [0, 0]: a missing file always means "not extracted", so that runs are
+resumable.
 
-What is read may also be the published archives as they are, `<root>/visual_features_7240.zip` and so on, on disk or
-behind a URL, or the Parquet shards of `longvale features pack`.
+A store can also be read from the published archives without unpacking, `<root>/visual_features_7240.zip` and so on, on
+disk or at a URL, or from the Parquet shards of `longvale features pack`.
 """
 
 from __future__ import annotations
@@ -32,27 +33,27 @@ from .backends import FeatureFiles, NpyArchive, NpyFolder, find_archives, is_url
 from .manifest import load_records
 from .shards import ParquetColumn, ParquetShards
 
-#: Folder of each modality below the root of a store.
+#: Folder of each modality under the root of a store.
 FOLDERS: dict[Modality, str] = {modality: f"{modality}_features" for modality in MODALITIES}
 
 
 class OtherWidth(ValueError):
-    """Whole features that are of another model."""
+    """Error for valid features of another model."""
 
 
 class FeatureStore:
-    """The stored features of many videos.
+    """Stored features of many videos.
 
     Args:
         root: folder with one or more of `visual_features`, `audio_features`, `speech_features` (folders of `.npy`
-            files, or zip archives of these names, with or without a number behind), or with Parquet shards, in it or in
-            its folder `data`. A URL that fsspec can list, such as `hf://datasets/ttgeng233/LongVALE/features_eval`, may
-            stand for a folder of archives: one video is then read without downloading the rest. A modality that is not
-            there is not part of the store.
-        widths: width that each modality must have; [`load`] refuses others. Modalities left out may have any.
+            files, or zip archives with these names, optionally followed by a number), or with Parquet shards, in the
+            folder or in its subfolder `data`. A folder of archives can also be a URL that fsspec can list, such as
+            `hf://datasets/ttgeng233/LongVALE/features_eval`: one video is then read without downloading the rest. A
+            missing modality is not part of the store.
+        widths: required width of each modality; [`load`] refuses others. Modalities not listed may have any width.
 
     Raises:
-        FileNotFoundError: if `root` is no folder or holds none of the three.
+        FileNotFoundError: if `root` is not a folder or contains none of the three.
         ValueError: naming the archive or the shard that is damaged or unsafe.
 
     Example:
@@ -78,11 +79,11 @@ class FeatureStore:
             )
 
     def video_ids(self) -> list[str]:
-        """Ids of the videos of which any modality is there, in order."""
+        """Return the sorted ids of the videos with at least one modality."""
         return sorted({video_id for files in self._files.values() for video_id in files.ids()})
 
     def missing(self, video_id: str) -> tuple[Modality, ...]:
-        """The modalities of the store that have no array for this video; a recorded absence is one.
+        """Return the modalities of the store without an array for this video; a recorded absence counts as an array.
 
         Raises:
             ValueError: if the id could name a file outside the store.
@@ -90,29 +91,29 @@ class FeatureStore:
         return tuple(m for m, files in self._files.items() if not files.has(video_id))
 
     def files(self, modality: Modality) -> FeatureFiles:
-        """Where the arrays of a modality of the store are read from."""
+        """Return the backend of a modality of the store."""
         return self._files[modality]
 
     def has(self, video_id: str) -> bool:
-        """Whether each modality of the store has a file for this video."""
+        """Return whether each modality of the store has a file for this video."""
         return not self.missing(video_id)
 
     def load(self, video_id: str, missing: Literal["error", "none"] = "error") -> dict[Modality, np.ndarray | None]:
-        """The features of a video.
+        """Load the features of a video.
 
         Args:
-            video_id: of the video.
-            missing: what a missing file is: an error, or, as in the published archives, a modality that the video does
-                not have.
+            video_id: id of the video.
+            missing: meaning of a missing file: "error", or "none" for a modality that the video does not have, as in
+                the published archives.
 
         Returns:
-            float32 [n, width] a modality; None for one that the video or the store does not have. The published single
-            vector of an image, [width], becomes [1, width].
+            float32 [n, width] per modality; None for a modality that the video or the store does not have. A published
+            single vector of an image, [width], becomes [1, width].
 
         Raises:
             FileNotFoundError: naming the missing file, unless `missing` is "none".
-            ValueError: naming the file, if it is no whole array of finite floats [n, width] or has another width than
-                the store was opened with.
+            ValueError: naming the file, if it is not a complete array of finite floats [n, width] or does not have the
+                required width.
         """
         if missing not in ("error", "none"):
             raise ValueError(f"missing must be 'error' or 'none', not {missing!r}")
@@ -126,14 +127,14 @@ class FeatureStore:
         return {m: self.load_one(video_id, m) if m in present else None for m in MODALITIES}
 
     def check_widths(self, video_id: str, widths: Mapping[Modality, int]) -> None:
-        """Look at the headers of a video's files, without reading the arrays.
+        """Check the feature widths of a video, from the file headers where possible.
 
         Args:
-            video_id: of the video; modalities without a file are passed over.
-            widths: that each modality must have; modalities left out are not looked at.
+            video_id: id of the video; modalities without a file are skipped.
+            widths: required width of each modality; modalities not listed are not checked.
 
         Raises:
-            ValueError: naming the first file that is no array of floats [n, width], or has another width.
+            ValueError: naming the first file that is not an array of floats [n, width], or has another width.
         """
         for modality, files in self._files.items():
             if modality in widths and files.has(video_id):
@@ -142,10 +143,10 @@ class FeatureStore:
                     check_width(shape, widths[modality], files.place(video_id))
 
     def widths(self) -> dict[Modality, int]:
-        """Width of each modality, as the first file says that is not empty; a modality without one is left out.
+        """Return the width of each modality, from its first file that is not empty; others are omitted.
 
         Raises:
-            ValueError: naming a file that is no array of floats [n, width].
+            ValueError: naming a file that is not an array of floats [n, width].
         """
         widths: dict[Modality, int] = {}
         for modality, files in self._files.items():
@@ -156,7 +157,7 @@ class FeatureStore:
         return widths
 
     def fingerprint(self) -> str:
-        """A digest that changes when a file is added, removed or rewritten (name, size and time, not the content)."""
+        """Return a digest that changes if a file is added, removed or rewritten (by names, sizes and times)."""
         digest = hashlib.sha256()
         for modality, files in self._files.items():
             digest.update(f"{modality}\n".encode())
@@ -167,8 +168,8 @@ class FeatureStore:
         """Identify a video's stored features by their content, wherever they are stored.
 
         Args:
-            video_id: of the video; modalities without an array are left out.
-            modalities: that count.
+            video_id: id of the video; modalities without an array are omitted.
+            modalities: modalities to include.
 
         Returns:
             16 hexadecimal digits.
@@ -178,17 +179,17 @@ class FeatureStore:
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def load_one(self, video_id: str, modality: Modality) -> np.ndarray | None:
-        """One modality of a video, as [`load`] gives it.
+        """Load one modality of a video in the format of [`load`].
 
         Raises:
-            ValueError: as [`load`], and if the file has another checksum than the manifest says. It is compared when it
-                is first read.
+            ValueError: as [`load`], and if the file does not match its checksum in the manifest, which is compared when
+                the file is first read.
         """
         files = self._files[modality]
         stored = files.read(video_id)
         if 0 in stored.shape:
             return None
-        features = np.array(np.atleast_2d(stored), dtype=np.float32, order="C")  # [n, width], no longer the file's
+        features = np.array(np.atleast_2d(stored), dtype=np.float32, order="C")  # [n, width], a copy in memory
         if not np.isfinite(features).all():
             raise ValueError(f"{files.place(video_id)}: holds NaN, infinity or a number beyond float32; make it again")
         if modality in self.expected_widths:
@@ -225,15 +226,15 @@ def _find_files(root: str | Path) -> dict[Modality, FeatureFiles]:
 def save_features(root: str | os.PathLike, video_id: str, features: Mapping[Modality, np.ndarray | None]) -> None:
     """Store the features of a video as float32.
 
-    All files are written under temporary names and then renamed, the first modality (visual, where there is one) last;
-    its old file is removed before the others change. So a killed run never leaves a mixture that [`is_complete`] takes
-    for finished.
+    All files are written under temporary names and then renamed, the first modality (visual, if given) last; its old
+    file is removed before the others change. A killed run therefore never leaves a mixture that [`is_complete`] accepts
+    as finished.
 
     Args:
-        root: folder of the store, made where needed.
-        video_id: of the video.
-        features: floats [n, width] a modality; None records that the video does not have it. Modalities left out are
-            not touched.
+        root: folder of the store, created if needed.
+        video_id: id of the video.
+        features: floats [n, width] per modality; None records that the video does not have it. Other modalities are not
+            changed.
 
     Raises:
         ValueError: if the id could name a file outside the store, or an array is not floats [n, width], n and width at
@@ -246,7 +247,7 @@ def save_features(root: str | os.PathLike, video_id: str, features: Mapping[Moda
     paths = {m: feature_path(root, video_id, m) for m in contents}
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    # The stack renames in the order opposite to opening: the first modality is renamed last.
+    # The stack renames in reverse order of opening: the first modality is renamed last.
     with ExitStack() as files:
         for modality, content in contents.items():
             files.enter_context(atomic_write(paths[modality], "wb")).write(content)
@@ -254,11 +255,11 @@ def save_features(root: str | os.PathLike, video_id: str, features: Mapping[Moda
 
 
 def feature_bytes(features: np.ndarray | None, name: str) -> bytes:
-    """The `.npy` file that stores features as float32.
+    """Return the content of the `.npy` file of features, as float32.
 
     Args:
         features: floats [n, width], or None for a modality that the video does not have.
-        name: of them, for the message.
+        name: name of the features, for the message.
 
     Raises:
         ValueError: if they are not floats [n, width], n and width at least 1, all finite.
@@ -269,11 +270,11 @@ def feature_bytes(features: np.ndarray | None, name: str) -> bytes:
 
 
 def remove_unfinished(root: str | os.PathLike, video_ids: Iterable[str]) -> None:
-    """Delete the temporary files that a killed [`save_features`] could not.
+    """Delete the temporary files left by a killed [`save_features`].
 
     Args:
         root: folder of the store; it need not exist.
-        video_ids: of the videos; no other process may be writing their files.
+        video_ids: ids of the videos; no other process may be writing their files.
     """
     wanted = {temporary_prefix(f"{video_id}.npy") for video_id in video_ids}
     for folder in FOLDERS.values():
@@ -283,29 +284,29 @@ def remove_unfinished(root: str | os.PathLike, video_ids: Iterable[str]) -> None
 
 
 def remove_features(root: str | os.PathLike, video_id: str) -> None:
-    """Delete the features of a video, where there are any.
+    """Delete the features of a video, if there are any.
 
     Args:
         root: folder of the store; it need not exist.
-        video_id: of the video.
+        video_id: id of the video.
     """
     for modality in MODALITIES:
         feature_path(root, video_id, modality).unlink(missing_ok=True)
 
 
 def is_complete(root: str | os.PathLike, video_id: str, modalities: Iterable[Modality] = MODALITIES) -> bool:
-    """Whether [`save_features`] has finished with a video: each of these modalities has a file.
+    """Return whether [`save_features`] has finished a video: each of these modalities has a file.
 
     Args:
         root: folder of the store; it need not exist.
-        video_id: of the video.
-        modalities: those given to [`save_features`].
+        video_id: id of the video.
+        modalities: modalities given to [`save_features`].
     """
     return all(os.path.isfile(feature_path(root, video_id, modality)) for modality in modalities)
 
 
 def feature_path(root: str | os.PathLike, video_id: str, modality: Modality) -> Path:
-    """Where a video's features of this modality are stored.
+    """Return the path of a video's features of one modality.
 
     Raises:
         ValueError: if the id could name a file outside the store.
@@ -319,12 +320,12 @@ def feature_path(root: str | os.PathLike, video_id: str, modality: Modality) -> 
 
 
 def check_width(shape: tuple[int, ...], expected: int, place: str | os.PathLike) -> None:
-    """Refuse features of another width than a model takes.
+    """Refuse features whose width does not match the model.
 
     Args:
-        shape: of the features, (n, width).
-        expected: the model's width.
-        place: where they come from, for the message.
+        shape: shape of the features, (n, width).
+        expected: width of the model.
+        place: origin of the features, for the message.
 
     Raises:
         OtherWidth: a ValueError, naming the place and both widths.

@@ -1,4 +1,4 @@
-"""BEATs configuration: the sizes and switches of the audio encoder."""
+"""Configuration of the BEATs audio encoder: sizes and options."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,8 +31,8 @@ _ORIGINAL_NAMES = {
     "predictor_dropout": "classifier_dropout",
 }
 
-# What the published class takes for a key that the file leaves out. The sizes have no default here: a file without them
-# is not a BEATs checkpoint.
+# Defaults of the published class for keys that a file lacks. Sizes have no default: a file without them is not a BEATs
+# checkpoint.
 _ORIGINAL_DEFAULTS = {
     "conv_bias": False,
     "activation_fn": "gelu",
@@ -56,33 +56,33 @@ _ACTIVATIONS = ("gelu", "relu", "tanh", "linear")
 class BeatsConfig(PreTrainedConfig):
     r"""Configuration of [`BeatsModel`]; the defaults are those of the released BEATs_iter3+ checkpoints.
 
-    BEATs is described in "BEATs: Audio Pre-Training with Acoustic Tokenizers" (https://huggingface.co/papers/2212.09058).
+    Paper: "BEATs: Audio Pre-Training with Acoustic Tokenizers" (https://huggingface.co/papers/2212.09058).
 
     Args:
         hidden_size (`int`, defaults to 768): width D of the encoder.
         num_hidden_layers (`int`, defaults to 12): encoder layers.
-        num_attention_heads (`int`, defaults to 12): heads of an attention layer; divides `hidden_size`.
+        num_attention_heads (`int`, defaults to 12): attention heads per layer; divides `hidden_size`.
         intermediate_size (`int`, defaults to 3072): width of the feed-forward layers.
         hidden_act (`str`, defaults to `"gelu"`): "gelu" (exact), "relu", "tanh" or "linear".
-        patch_size (`int`, defaults to 16): frames and mel bins of a square patch.
+        patch_size (`int`, defaults to 16): side of a square patch, in frames and mel bins.
         embed_dim (`int`, defaults to 512): width of the patch embedding; projected to `hidden_size` if it differs.
         patch_bias (`bool`, defaults to `False`): whether the patch embedding has a bias.
-        num_mel_bins (`int`, defaults to 128): mel bins of a filterbank frame, a multiple of `patch_size`.
-        num_conv_pos_embeddings (`int`, defaults to 128): taps of the convolutional position embedding.
-        num_conv_pos_embedding_groups (`int`, defaults to 16): its groups; divides `hidden_size`.
-        relative_position_embedding (`bool`, defaults to `True`): whether attention has a bias by relative position.
-        gated_position_bias (`bool`, defaults to `True`): whether each query scales that bias by a learnt gate.
+        num_mel_bins (`int`, defaults to 128): mel bins per filterbank frame, a multiple of `patch_size`.
+        num_conv_pos_embeddings (`int`, defaults to 128): kernel size of the convolutional position embedding.
+        num_conv_pos_embedding_groups (`int`, defaults to 16): groups of that convolution; divides `hidden_size`.
+        relative_position_embedding (`bool`, defaults to `True`): whether attention adds a relative position bias.
+        gated_position_bias (`bool`, defaults to `True`): whether each query scales that bias by a learned gate.
         num_buckets (`int`, defaults to 320): buckets of relative positions; even, 4 or more.
-        max_bucket_distance (`int`, defaults to 800): distance in patches from which on all share the last bucket.
+        max_bucket_distance (`int`, defaults to 800): distance in patches from which all share the last bucket.
         layer_norm_first (`bool`, defaults to `False`): normalise before each sublayer instead of after it.
-        deep_norm (`bool`, defaults to `True`): scale residuals by (2N)^(1/4); not together with `layer_norm_first`.
+        deep_norm (`bool`, defaults to `True`): scale residuals by (2N)^(1/4); excludes `layer_norm_first`.
         layer_norm_eps (`float`, defaults to 1e-5): epsilon of every layer norm.
         initializer_range (`float`, defaults to 0.02): standard deviation of initial weights.
         hidden_dropout, attention_dropout, activation_dropout, input_dropout, layerdrop, classifier_dropout (`float`):
-            used in training only; 0 by default, as the encoder is meant to stay frozen.
+            used in training only; 0 by default, because the encoder is meant to stay frozen.
 
     Raises:
-        ValueError: when sizes do not fit each other, naming both.
+        ValueError: if two sizes are incompatible; the message names both.
 
     Example:
         >>> config = BeatsConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
@@ -154,13 +154,13 @@ class BeatsConfig(PreTrainedConfig):
     def from_original(
         cls, cfg: Mapping[str, Any], label_dict: Mapping[int, str] | None = None, **kwargs: Any
     ) -> "BeatsConfig":
-        """Translate the `cfg` of a published checkpoint.
+        """Convert the `cfg` of a published checkpoint.
 
         Args:
-            cfg: as in the file. `layer_wise_gradient_decay_ratio`, which scales gradients only, is left out, and so are
-                keys that are not BEATs'.
-            label_dict: class index -> AudioSet id, as fine-tuned files have it.
-            kwargs: further fields of the configuration.
+            cfg: the dict in the file. `layer_wise_gradient_decay_ratio`, which only scales gradients, is ignored, and
+                so are unknown keys.
+            label_dict: class index -> AudioSet id, as in fine-tuned checkpoints.
+            kwargs: other fields of the configuration.
 
         Raises:
             ValueError: if a size is missing, or the number of labels is not the number of classes.

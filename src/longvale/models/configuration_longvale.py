@@ -8,7 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_beats import BeatsConfig
 
-#: The order in which a model reads them.
+#: The modalities, in the order in which the model reads them.
 MODALITIES = ("visual", "audio", "speech")
 
 #: Widths of the published features (CLIP ViT-L/14, BEATs, Whisper large).
@@ -21,36 +21,36 @@ class LongVALEConfig(PreTrainedConfig):
     Configuration of [`LongVALEModel`] and [`LongVALEForConditionalGeneration`].
 
     The defaults are those of the published LongVALE-LLM (arXiv 2411.19772): a Llama-family language model that reads
-    CLIP, BEATs and Whisper embeddings through three linear projectors. A tower may be left out (`None`): the model then
-    takes that modality as stored features only.
+    CLIP, BEATs and Whisper embeddings through three linear projectors. A tower may be `None`: the model then accepts
+    that modality only as stored features.
 
     Args:
         text_config (`dict` or `PreTrainedConfig`): any causal language model of transformers.
         vision_config (`dict` or `PreTrainedConfig`, *optional*): any vision model of transformers; `clip_vision_model`
-            is used with its projection, others by their pooled output (`visual_feature_size` must then be given if the
-            configuration has no `hidden_size`).
+            is used with its projection, other models with their pooled output (`visual_feature_size` is then required
+            if the configuration has no `hidden_size`).
         audio_config (`dict` or [`BeatsConfig`], *optional*): the sound tower.
-        speech_config (`dict` or `WhisperConfig`, *optional*): the speech tower, of which only the encoder is built.
-        visual_feature_size (`int`, *optional*): width of the visual features, 768 unless the tower says otherwise.
-        audio_feature_size (`int`, *optional*): width of the sound features, 768 unless the tower says otherwise.
-        speech_feature_size (`int`, *optional*): width of the speech features, 1280 unless the tower says otherwise.
-        num_frames (`int`): frames taken from a video, 100 in the paper.
-        audio_window_frames (`int`): filterbank frames (10 ms each) of a sound token; 512 is 5.12 s.
-        speech_window_states (`int`): Whisper encoder states (20 ms each) of a speech token; 256 is 5.12 s.
-        video_token_id (`int`): the placeholder in `input_ids`; it may lie beyond the vocabulary, since placeholders are
-            never looked up in the embedding table.
-        time_embedding (`str`): `"none"` as published, or `"fourier"`: each video token also carries where in the video
-            it lies, as the Fourier features of its share of the duration. This is not in the paper; it makes reading
-            times far easier to learn for small models.
+        speech_config (`dict` or `WhisperConfig`, *optional*): the speech tower; only its encoder is built.
+        visual_feature_size (`int`, *optional*): width of the visual features; by default that of the tower, or 768.
+        audio_feature_size (`int`, *optional*): width of the sound features; by default that of the tower, or 768.
+        speech_feature_size (`int`, *optional*): width of the speech features; by default that of the tower, or 1280.
+        num_frames (`int`): frames per video, 100 in the paper.
+        audio_window_frames (`int`): filterbank frames (10 ms each) per sound token; 512 is 5.12 s.
+        speech_window_states (`int`): Whisper encoder states (20 ms each) per speech token; 256 is 5.12 s.
+        video_token_id (`int`): id of the placeholder in `input_ids`. It may be outside the vocabulary, because
+            placeholders are never looked up in the embedding table.
+        time_embedding (`str`): `"none"` as published, or `"fourier"`: add to each video token the Fourier features of
+            its relative position in the video. This is not in the paper; with it, small models learn to read times far
+            more easily.
         time_embedding_scale (`float`): amplitude of these features.
-        tuned_tasks (`list[str]`): whose questions it was tuned on, in the published words: `"grounding"`,
-            `"dense_captioning"`, `"segment_captioning"`; `"free"` for questions in any words. `longvale ask` warns of
-            others.
-        preprocessing (`str`): how the processor reads media, see [`LongVALEProcessor`]; kept here for the record. The
-            model itself takes from the masks what counts.
+        tuned_tasks (`list[str]`): tasks that the model was tuned on, in the published wording: `"grounding"`,
+            `"dense_captioning"`, `"segment_captioning"`; `"free"` for questions in any wording. `longvale ask` warns
+            about other questions.
+        preprocessing (`str`): how the processor reads media, see [`LongVALEProcessor`]. Recorded here for information:
+            the model itself relies on the masks.
 
     Raises:
-        ValueError: if a number is not positive, or a feature size is not what its tower gives.
+        ValueError: if a number is not positive, or a feature size differs from the width of its tower.
 
     Example:
 
@@ -65,7 +65,7 @@ class LongVALEConfig(PreTrainedConfig):
     """
 
     model_type = "longvale"
-    # Trainers of vision-language models ask for `image_token_id`.
+    # Trainers of vision-language models read `image_token_id`.
     attribute_map = {"image_token_id": "video_token_id"}  # noqa: RUF012
 
     sub_configs_defaults = {  # noqa: RUF012
@@ -94,7 +94,7 @@ class LongVALEConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        # Remote code: which class stands behind which Auto class when the checkpoint is loaded without this library.
+        # Remote code: the class of each Auto class when the checkpoint is loaded without this library.
         kwargs.setdefault(
             "auto_map",
             {
@@ -126,7 +126,7 @@ class LongVALEConfig(PreTrainedConfig):
 
     @property
     def feature_sizes(self) -> dict[str, int]:
-        """Width of the features of each modality: visual, audio, speech."""
+        """Return the feature width of each modality: visual, audio, speech."""
         return {modality: getattr(self, f"{modality}_feature_size") for modality in MODALITIES}
 
 

@@ -1,21 +1,21 @@
-"""Tokens that steer a language model: those of a chat template stay so, those that a text spells stay words."""
+"""Control tokens of a language model: kept in chat templates, broken up in the texts of users."""
 
 import re
 from weakref import WeakKeyDictionary
 
-#: What else steers a model among tokens that were added and are not called special, such as `<think>`.
+#: Added tokens that also control a model but are not marked as special, such as `<think>`.
 _MARKUP = re.compile(r"<.+>|\[[A-Z_/]+\]|◁.+▷", re.DOTALL)
 
-#: By tokenizer: how many tokens it had, and the pattern of those that steer.
+#: Tokenizer -> (its number of tokens, pattern of its control tokens).
 _PATTERNS: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def break_up_control_tokens(text: str, tokenizer) -> str:
     r"""
-    Put a space behind the first character of each control token that a text spells, so that it is read as words.
+    Insert a space after the first character of each control token in a text, so that it is tokenized as plain text.
 
     Args:
-        text (`str`): what a user, a caption or a file says.
+        text (`str`): untrusted text of a user, a caption or a file.
         tokenizer: of the language model.
 
     Example:
@@ -26,7 +26,7 @@ def break_up_control_tokens(text: str, tokenizer) -> str:
     ```
     """
     pattern = _pattern(tokenizer)
-    while pattern is not None and pattern.search(text):  # one may be spelled inside of another
+    while pattern is not None and pattern.search(text):  # one token may be nested in another
         text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
     return text
 

@@ -1,8 +1,8 @@
-"""Grouped convolutions that are right on every CPU.
+"""Grouped convolutions with correct results on every CPU.
 
-oneDNN computes a grouped convolution in bfloat16 wrongly on CPUs with AMX (Intel Xeon of 2023 and later) where a group
-has few channels: with 4 or 8 of them nothing of the result is right, without an error (torch 2.9.1 and 2.15.0). So on a
-CPU they are computed in float32, whatever the precision of the module or of autocast.
+On CPUs with AMX (Intel Xeon of 2023 and later), oneDNN computes grouped bfloat16 convolutions incorrectly if a group
+has few channels: with 4 or 8 channels the whole result is wrong, without an error (torch 2.9.1 and 2.15.0). On a CPU
+they are therefore computed in float32, whatever the precision of the module or of autocast.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def convolve_in_float32(
     bias: torch.Tensor | None,
     **options: Any,
 ) -> torch.Tensor:
-    """Convolve; on a CPU in float32 where the operands or autocast are of lower precision.
+    """Convolve, on a CPU in float32 if the operands or autocast have a lower precision.
 
     Args:
-        convolve: such as `torch.nn.functional.conv1d`.
+        convolve: function such as `torch.nn.functional.conv1d`.
         inputs: [B, C, ...].
-        weight: of the convolution.
-        bias: of the convolution, or None.
-        options: of `convolve`.
+        weight: weight of the convolution.
+        bias: bias of the convolution, or None.
+        options: keyword arguments of `convolve`.
 
     Returns:
-        What `convolve` gives, on a CPU in the precision of `inputs`.
+        The output of `convolve`, on a CPU in the dtype of `inputs`.
 
     Example:
         >>> ones = torch.ones(1, 8, 4, dtype=torch.bfloat16)
@@ -53,7 +53,7 @@ def _raised(operand: torch.Tensor) -> torch.Tensor:
 
 
 class _InFloat32:
-    """Mixed into a convolution of torch, whose `forward` computes the weight and calls `_conv_forward`."""
+    """Mixin for convolutions of torch, whose `forward` computes the weight and calls `_conv_forward`."""
 
     def _conv_forward(self, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return convolve_in_float32(super()._conv_forward, inputs, weight, bias)
@@ -71,15 +71,15 @@ class _Conv3d(_InFloat32, nn.Conv3d):
     pass
 
 
-#: By class, so that models can still be pickled.
+#: Classes at module level, so that models can still be pickled.
 _RAISED = {nn.Conv1d: _Conv1d, nn.Conv2d: _Conv2d, nn.Conv3d: _Conv3d}
 
 
 def guard_convolutions(model: nn.Module) -> nn.Module:
-    """Let the grouped and depthwise convolutions of a model of others compute as [`convolve_in_float32`] does.
+    """Make grouped and depthwise convolutions of any model use [`convolve_in_float32`].
 
     Args:
-        model: changed in place; weights and their names stay.
+        model: model, changed in place; weights and their names stay.
 
     Returns:
         The model.
@@ -92,6 +92,6 @@ def guard_convolutions(model: nn.Module) -> nn.Module:
     for module in model.modules():
         kind = type(module)
         if isinstance(module, tuple(_RAISED)) and module.groups > 1 and not isinstance(module, _InFloat32):
-            # With a parametrised weight, as of wav2vec 2.0, torch has made a class of its own.
+            # For a parametrised weight, as in wav2vec 2.0, torch has created a separate class.
             module.__class__ = _RAISED.get(kind) or type(kind.__name__, (_InFloat32, kind), {})
     return model

@@ -1,4 +1,4 @@
-"""BEATs feature extractor: waveforms to windows of normalised filterbanks."""
+"""BEATs feature extractor: converts waveforms to windows of normalised filterbanks."""
 
 import math
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ SAMPLING_RATE = 16_000
 FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512
 NUM_MEL_BINS, LOWEST_HZ = 128, 20.0
 PREEMPHASIS = 0.97
-SCALE = 2.0**15  # Kaldi counts in 16-bit samples
+SCALE = 2.0**15  # Kaldi expects the range of 16-bit samples
 LOG_FLOOR = torch.finfo(torch.float32).eps
 
-# Frames worked on at once: few enough to stay in a core's cache, enough to keep a GPU busy.
+# Frames per chunk: few enough to fit in the cache of a CPU core, enough to keep a GPU busy.
 _CHUNK_FRAMES = {"cpu": 512, "cuda": 65536}
 
 
 @torch.no_grad()
 def kaldi_fbank(waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Log mel filterbanks of many waveforms at once, as `torchaudio.compliance.kaldi.fbank` computes them one by one.
+    """Compute log mel filterbanks of many waveforms at once, as `torchaudio.compliance.kaldi.fbank` does for one.
 
     Kaldi's options are those of BEATs: 128 mel bins, Povey window, pre-emphasis 0.97, no dither. Up to the Fourier
-    transform the order of operations is torchaudio's: in quiet bands the rounding errors are part of the result.
+    transform the order of operations is that of torchaudio, because rounding errors dominate in quiet bands.
 
     Args:
-        waveforms: float [n] each, 16 kHz in [-1, 1], on one device. Those shorter than a frame (400 samples) are padded
-            with silence to one.
+        waveforms: float [n] each, 16 kHz in [-1, 1], on one device. Waveforms shorter than one frame (400 samples) are
+            padded with silence to one frame.
 
     Returns:
         float32 [m, 128] each, m = 1 + (n - 400) // 160.
@@ -44,8 +44,8 @@ def kaldi_fbank(waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """
     device = waveforms[0].device
     counts = [num_frames(len(waveform)) for waveform in waveforms]
-    # The waveforms stand one after the other, each on a multiple of the frame shift, so that one strided view holds the
-    # frames of all; the two frames that begin in the rest behind the last one of each are computed and dropped.
+    # The waveforms are concatenated, each at a multiple of the frame shift, so that one strided view covers all frames.
+    # The two frames that begin after the last frame of each waveform are computed and dropped.
     signal = torch.zeros(sum(count + 2 for count in counts) * FRAME_SHIFT + FRAME_LENGTH, device=device)
     start = 0
     for waveform, count in zip(waveforms, counts, strict=True):
@@ -63,7 +63,7 @@ def kaldi_fbank(waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def num_frames(num_samples: int) -> int:
-    """Filterbank frames of a waveform, at least one.
+    """Return the number of filterbank frames of a waveform, at least one.
 
     Example:
         >>> num_frames(81920), num_frames(1)
@@ -73,7 +73,7 @@ def num_frames(num_samples: int) -> int:
 
 
 def _log_mel(frames: torch.Tensor) -> torch.Tensor:
-    """[m, 400] samples -> [m, 128] log mel energies."""
+    """Compute log mel energies: [m, 400] samples -> [m, 128]."""
     window, mel_bank = _window_and_mel_bank(frames.device)
     frames = frames - frames.mean(dim=1, keepdim=True)
     previous = torch.cat((frames[:, :1], frames[:, :-1]), dim=1)
@@ -84,7 +84,7 @@ def _log_mel(frames: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=8)
 def _window_and_mel_bank(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Povey window [400] and triangular mel filters [257, 128]; in fp32 throughout, as Kaldi has them."""
+    """Return the Povey window [400] and triangular mel filters [257, 128], computed in fp32 as in Kaldi."""
     window = torch.hann_window(FRAME_LENGTH, periodic=False).pow(0.85)
     lowest, highest = (1127.0 * math.log(1.0 + hertz / 700.0) for hertz in (LOWEST_HZ, SAMPLING_RATE / 2))
     step = (highest - lowest) / (NUM_MEL_BINS + 1)
@@ -93,33 +93,32 @@ def _window_and_mel_bank(device: torch.device) -> tuple[torch.Tensor, torch.Tens
     hertz = SAMPLING_RATE / FFT_LENGTH * torch.arange(FFT_LENGTH // 2)
     mel = 1127.0 * (1.0 + hertz / 700.0).log()
     filters = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
-    # Kaldi leaves out the bin at half the sampling rate.
+    # Kaldi omits the bin at half the sampling rate.
     filters = torch.nn.functional.pad(filters, (0, 1))
     return window.to(device), filters.T.contiguous().to(device)
 
 
 class BeatsFeatureExtractor(SequenceFeatureExtractor):
-    """Cuts waveforms into windows of BEATs filterbanks.
+    """Feature extractor that splits waveforms into windows of BEATs filterbanks.
 
-    Two protocols say what becomes of the end of a sound, which seldom fills its window:
+    Two protocols define how the end of a waveform is handled, which seldom fills its window:
 
-    - `strict`: no sound is lost. The last window is filled up with silence; patches without a frame of the sound are
-      marked in `padding_mask`, for attention and for the mean over a window's patches.
-    - `official`: as the published preprocessing. Of n frames, n % window_frames zeros (which stand for noise at the
-      mean level, not for silence) are added at the end and whole windows are kept: a rest below half a window is
-      dropped, and the zeros count in the mean. The published code fails on sounds below half a window; here they give
-      one window.
+    - `strict`: no sound is lost. The last window is padded with silence. Patches that contain only padding are marked
+      in `padding_mask`, for attention and for the mean over the patches of a window.
+    - `official`: the published preprocessing. To n frames, n % window_frames zeros are appended (they represent noise
+      at the mean level, not silence), and only whole windows are kept: a remainder below half a window is dropped, and
+      the zeros count in the mean. The published code fails on sounds below half a window; here they give one window.
 
     Args:
-        window_frames (`int`, defaults to 512): filterbank frames of a window, 10 ms each; a multiple of `patch_size`.
-            The published model has 512 (5.12 s).
+        window_frames (`int`, defaults to 512): filterbank frames per window, 10 ms each; a multiple of `patch_size`.
+            The published model uses 512 (5.12 s).
         preprocessing (`str`, defaults to `"strict"`): "strict" or "official".
-        patch_size (`int`, defaults to 16): that of the model, in frames.
-        mean (`float`, defaults to 15.41663), std (`float`, defaults to 6.55582): of the published filterbanks, which
-            are normalised to (x - mean) / (2 std).
+        patch_size (`int`, defaults to 16): patch size of the model, in frames.
+        mean (`float`, defaults to 15.41663), std (`float`, defaults to 6.55582): statistics of the published
+            filterbanks, which are normalised to (x - mean) / (2 std).
 
     Raises:
-        ValueError: if an option is out of its range.
+        ValueError: if an option is out of range.
 
     Example:
         >>> extractor = BeatsFeatureExtractor(window_frames=128)
@@ -158,7 +157,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
     def num_windows(
         self, num_samples: int, window_frames: int | None = None, preprocessing: Preprocessing | None = None
     ) -> int:
-        """Windows of a sound of this many samples, at least one.
+        """Return the number of windows of a sound with this many samples, at least one.
 
         Example:
             >>> extractor = BeatsFeatureExtractor()
@@ -180,24 +179,24 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         device: str | torch.device | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Filterbank windows of one or several sounds, computed in one go.
+        """Compute the filterbank windows of one or several sounds.
 
         Args:
             waveforms: one mono waveform, float [n] in [-1, 1], or a list of them; n is at least 1.
-            sampling_rate: of the waveforms; must be 16000 Hz.
-            window_frames: in place of the extractor's own.
-            preprocessing: in place of the extractor's own.
-            device: where to compute, and where the result stays; by default that of each waveform, or the CPU.
+            sampling_rate: sampling rate of the waveforms; must be 16000 Hz.
+            window_frames: overrides the value of the extractor.
+            preprocessing: overrides the value of the extractor.
+            device: device of the computation and of the result; by default that of each waveform, or the CPU.
             return_tensors: "pt" or "np".
 
         Returns:
-            `input_values` float32 [B, A, T, 128], A the most windows of a sound, T = `window_frames`;
-            `audio_features_mask` int64 [B, A], 1 for a window of the sound and 0 for one that fills up the batch;
-            `padding_mask` bool [B, A, T], True for frames that [`BeatsModel`] shall ignore.
+            `input_values` float32 [B, A, T, 128], A the largest number of windows of a sound, T = `window_frames`;
+            `audio_features_mask` int64 [B, A], 1 for windows of the sound and 0 for padding of the batch;
+            `padding_mask` bool [B, A, T], True for frames that [`BeatsModel`] must ignore.
 
         Raises:
-            ValueError: if a waveform is empty, not mono, not of floats or not finite, at another sampling rate, or an
-                option is out of its range.
+            ValueError: if a waveform is empty, not mono, not of floats, not finite or at another sampling rate, or if
+                an option is out of range.
         """
         if sampling_rate != self.sampling_rate:
             raise ValueError(f"waveforms are at {sampling_rate} Hz; resample them to {self.sampling_rate} Hz")
@@ -231,7 +230,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         )
 
     def _options(self, window_frames: int | None, preprocessing: str | None) -> tuple[int, str]:
-        """The options of a call, the extractor's own where None, validated."""
+        """Return the validated options of a call; None selects the value of the extractor."""
         window_frames = self.window_frames if window_frames is None else window_frames
         preprocessing = self.preprocessing if preprocessing is None else preprocessing
         if not isinstance(window_frames, int) or window_frames < 1 or window_frames % self.patch_size:
@@ -242,7 +241,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _as_tensors(waveforms: Waveform | Sequence[Waveform], device: str | torch.device | None) -> list[torch.Tensor]:
-    """One or several waveforms as float32 tensors on one device; refuses what is not a finite mono sound."""
+    """Convert waveforms to float32 tensors on one device; refuse any that is not finite mono sound."""
     if not isinstance(waveforms, list | tuple) or (len(waveforms) and isinstance(waveforms[0], int | float)):
         waveforms = [waveforms]
     if len(waveforms) == 0:

@@ -1,12 +1,12 @@
-"""One video file -> frames at given times and one mono waveform, on one clock.
+"""Media reader: one video file -> frames at given times and one mono waveform, on one clock.
 
-The file is walked by packets once. The sound is decoded on the way, and so are the pictures that will be wanted by what
-the header says of the duration (see `media_pictures.py`). At the end of the walk it is known when each picture is shown
-and how long the file really is, whatever the header says; only if that changes what is wanted, those pictures are
-looked for again. So frames are exact by presentation time (variable frame rates included), and memory holds the chosen
-frames and the waveform, or a window of it, and nothing else.
+The packets of the file are read in one pass. Sound is decoded during the pass, and so are the frames that will be
+needed according to the duration in the header (see `media_pictures.py`). After the pass, the presentation time of each
+frame and the real duration are known. If they change the selection, the missing frames are decoded in a second pass.
+Frames are therefore exact by presentation time (also with variable frame rates), and memory contains only the selected
+frames and the waveform, or one window of it.
 
-Second 0 is where the first picture or the first sound sample is presented, whichever is earlier.
+Second 0 is the presentation time of the first frame or the first audio sample, whichever is earlier.
 """
 
 from __future__ import annotations
@@ -31,45 +31,45 @@ from .media_source import MediaError, MediaLengthError, Source, find_streams
 
 Decode = Literal["strict", "official"]
 
-#: What a video can be read from, see [`read_media`].
+#: Sources of a video, see [`read_media`].
 VideoSource: TypeAlias = str | os.PathLike | bytes | BinaryIO | Mapping[str, Any]
 
-#: Published features hold 100 frames a video (LongVALE, section 5), and its audio towers hear 16 kHz.
+#: The published features have 100 frames per video (LongVALE, section 5), and its audio towers expect 16 kHz.
 NUM_FRAMES = 100
 SAMPLING_RATE = 16_000
 
 #: Two hours: twelve times the longest video of the benchmark, a waveform of 460 MB.
 MAX_DURATION_S = 7200.0
 
-#: A day: what [`MediaStream`] reads, which holds a window of the sound only.
+#: One day: the limit of [`MediaStream`], which keeps only one window of the sound in memory.
 MAX_STREAM_S = 86_400.0
 
-#: Windows in which [`MediaStream`] gives the sound, by default.
+#: Default length of the sound windows of [`MediaStream`].
 WINDOW_S = 30.0
 
-#: Formats whose header states the duration. Elsewhere FFmpeg estimates it, so that it says nothing about a cut file.
+#: Formats whose header states the duration. For others FFmpeg estimates it, which cannot reveal a truncated file.
 _FORMATS_WITH_DURATION = frozenset({"mov", "matroska", "avi", "wav"})
 
-#: A file is truncated when more than this is missing of what its header claims: seconds, share of the claim.
+#: A file counts as truncated if more than this is missing from the duration in its header: seconds, share.
 _TRUNCATED_S, _TRUNCATED_SHARE = 1.0, 0.02
 
-#: Times asked for may lie this much after the end, because published durations are rounded.
+#: Requested times may be this much after the end, because published durations are rounded.
 _AFTER_END_S = 0.5
 
 
 @dataclass(frozen=True)
 class Media:
-    """What [`read_media`] found in a file.
+    """Result of [`read_media`].
 
     Args:
-        duration: seconds from the first picture or sound to the end of the last.
-        frames: uint8 [F, H, W, 3], RGB, upright; None when the file has no picture.
-        frame_times: float64 [F], when each of `frames` begins to be shown, in seconds; empty without pictures.
-        waveform: float32 [round(duration * sampling_rate)], mono; sample k is what sounds at k / sampling_rate seconds,
-            with silence where the sound starts late, pauses or ends early. None when the file has no sound, or
-            [`MediaStream`] has given it in windows.
-        sampling_rate: of `waveform` in Hz.
-        warnings: damage that was passed over, one line each.
+        duration: seconds from the first frame or sound to the end of the last.
+        frames: uint8 [F, H, W, 3], RGB, upright; None if the file has no video.
+        frame_times: float64 [F], presentation times of `frames` in seconds; empty without video.
+        waveform: float32 [round(duration * sampling_rate)], mono; sample k is the sound at k / sampling_rate seconds,
+            with silence where the sound starts late, pauses or ends early. None if the file has no sound, or if
+            [`MediaStream`] returned it in windows.
+        sampling_rate: sampling rate of `waveform` in Hz.
+        warnings: damage that was skipped, one line per item.
     """
 
     duration: float
@@ -82,14 +82,14 @@ class Media:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file's header says, see [`probe`].
+    """Contents of a file's header, see [`probe`].
 
     Args:
-        duration: seconds, None when the header does not say. It is a claim: [`read_media`] measures.
-        has_video: there is a stream of pictures (a cover image is none).
-        has_audio: there is a stream of sound.
-        short_side: of the pictures, in square pixels; None without pictures.
-        frame_rate: pictures a second, None when the header does not say.
+        duration: seconds, None if not in the header. It may be wrong: [`read_media`] measures it.
+        has_video: whether there is a video stream (cover images do not count).
+        has_audio: whether there is an audio stream.
+        short_side: shorter side of the frames in square pixels; None without video.
+        frame_rate: frames per second, None if not in the header.
     """
 
     duration: float | None
@@ -100,7 +100,7 @@ class MediaInfo:
 
 
 def probe(source: VideoSource) -> MediaInfo:
-    """Read a file's header only.
+    """Read only the header of a file.
 
     Args:
         source: as for [`read_media`].
@@ -120,15 +120,15 @@ def probe(source: VideoSource) -> MediaInfo:
 
 
 def read_pictures(source: VideoSource, threads: int | None = None) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """Go through all pictures of a video in the order of showing; damaged ones are left out.
+    """Decode all frames of a video in presentation order, without damaged ones.
 
     Args:
         source: as for [`read_media`].
-        threads: of the decoder; None for one a core, at most four.
+        threads: decoder threads; None for one per core, at most four.
 
     Returns:
-        Yields the second at which each is shown, counted from the first, and the picture as FFmpeg decodes it, neither
-        scaled nor turned. Nothing for a file without pictures.
+        Yields the presentation time of each frame in seconds since the first, and the frame as FFmpeg decodes it,
+        neither scaled nor rotated. Yields nothing for a file without video.
 
     Raises:
         FileNotFoundError, MediaError: as [`probe`].
@@ -160,24 +160,24 @@ def read_media(
     Args:
         source: path of the file, a URL that fsspec can open, its bytes, a binary file object (read from its beginning,
             left open), or a value of a `Video` or `Audio` column of `datasets`.
-        num_frames: how many frames to choose, see `decode`.
-        frame_times: times in seconds to choose frames at instead, in any order. The frame at time t is the last one
-            that begins to be shown at t or before; before the first frame it is the first.
-        size: length of the shorter side in pixels that frames are scaled to while decoding (bicubic, aspect kept); None
-            keeps the size of the picture.
-        sampling_rate: of the waveform in Hz.
-        decode: `strict` cuts the duration into `num_frames` equal parts and takes the frame shown in the middle of
-            each; `official` takes those of index `linspace(0, n - 1, num_frames)`, as the published features did.
-        max_duration_s: longest video that is accepted; None for no limit.
-        threads: of the picture decoder; None for one a core, at most four.
+        num_frames: number of frames to select, see `decode`.
+        frame_times: select frames at these times in seconds instead, in any order. The frame at time t is the last one
+            with a presentation time of t or earlier; before the first frame it is the first.
+        size: length in pixels of the shorter side to which frames are scaled while decoding (bicubic, aspect kept);
+            None keeps the original size.
+        sampling_rate: sampling rate of the waveform in Hz.
+        decode: `strict` splits the duration into `num_frames` equal parts and takes the frame at the middle of each;
+            `official` takes the frames with indices `linspace(0, n - 1, num_frames)`, as the published features did.
+        max_duration_s: maximum duration of a video; None for no limit.
+        threads: threads of the video decoder; None for one per core, at most four.
 
     Raises:
         FileNotFoundError: if there is no such file.
         MediaError: if the file is empty, not a media file, cannot be fetched, is too long, truncated (more than 1 s and
-            2 % of what its header claims is missing), damaged in more than 10 % of a stream's packets, of no duration,
-            holds neither picture nor sound, has a sound that pauses for more than an hour in which it holds no picture
-            either, pictures of more than 67 million pixels or, with `size`, more than 100 times as long as wide, or if
-            the frames would take more than 2.5 GB.
+            2 % of the duration in its header is missing), damaged in more than 10 % of a stream's packets, has zero
+            duration, contains neither video nor sound, or has sound but lacks both for more than an hour in total; if a
+            frame has more than 67 million pixels or, with `size`, is more than 100 times as long as wide; or if the
+            frames would take more than 2.5 GB.
         ValueError: if another argument is out of range.
 
     Example:
@@ -195,19 +195,19 @@ def read_media(
 
 
 class MediaStream:
-    """A video file whose sound is given in windows, for files whose waveform would not fit in memory.
+    """Iterator over the sound of a video file in windows, for files whose waveform would not fit in memory.
 
-    Iterate over it, then look at `media`. Three hours of video take no more memory than three minutes.
+    Iterate over it, then read `media`. Three hours of video take no more memory than three minutes.
 
     Args:
         source: as for [`read_media`].
-        window_s: length of the windows in seconds.
-        max_duration_s: longest video that is accepted, by default a day; None for no limit.
+        window_s: length of a window in seconds.
+        max_duration_s: maximum duration of a video, by default one day; None for no limit.
         kwargs: as for [`read_media`].
 
     Raises:
-        MediaError: while iterating, as [`read_media`]; also if the picture turns out to begin so much later in the file
-            than the sound that the clock was wrong from the first window on.
+        MediaError: while iterating, as [`read_media`]; also if the first frame has an earlier time than the sound but
+            is stored so late in the file that the windows already returned had the wrong time origin.
 
     Example:
         >>> stream = MediaStream("lecture.mkv", num_frames=100, size=224)  # doctest: +SKIP
@@ -230,10 +230,10 @@ class MediaStream:
         if self._window < 1:
             raise ValueError(f"window_s must be a sample or more, not {window_s}")
         self._source = Source(source)
-        self.media: Media | None = None  # without its waveform; None until all windows have been given
+        self.media: Media | None = None  # without its waveform; None until all windows have been returned
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """float32 [window_s * sampling_rate] each, one after the other; nothing when the file has no sound."""
+        """Yield windows float32 [window_s * sampling_rate] in order; nothing if the file has no sound."""
         self.media = yield from _walk(self._source, self._options, self._window)
 
 
@@ -264,7 +264,7 @@ class _Options:
                 raise ValueError("frame_times must be seconds, not at nan")
 
     def wish(self, zero_s: float, duration: float, num_pictures: int) -> Wish:
-        """Which pictures are wanted of a stream that holds so many, by its own clock."""
+        """Return the frames to select from a stream with this many frames, on its own clock."""
         if self.frame_times is not None:
             return Wish(times_s=np.asarray(self.frame_times, np.float64) + zero_s)
         if self.decode == "official":
@@ -288,7 +288,7 @@ class _Options:
 
 
 def _walk(source: Source, options: _Options, window: int | None) -> Generator[np.ndarray, None, Media]:
-    """Go through the packets of a file; yields the sound in windows of this many samples, if a number is given."""
+    """Read the packets of a file; yield the sound in windows of this many samples, if a number is given."""
     warnings: list[str] = []
     with source.open() as container:
         streams = picture, sound = tuple(_with_decoder(stream, warnings) for stream in find_streams(container))
@@ -344,7 +344,7 @@ def _with_decoder(stream: Stream | None, warnings: list[str]) -> Stream | None:
 def _expect_pictures(
     source: Source, container: InputContainer, picture: Stream, sound: Stream | None, options: _Options
 ) -> Pictures:
-    """What will be wanted if the header is right."""
+    """Return the frame reader, with the selection that is correct if the header is."""
     begins, ends = [], []
     for stream in (picture, sound):
         if stream is not None and stream.start_time is not None:
@@ -361,7 +361,7 @@ def _expect_pictures(
 
 
 class _Windows:
-    """The sound in windows of so many samples, or whole."""
+    """The sound in windows of a given number of samples, or as a whole."""
 
     def __init__(self, heard: Sound | None, window: int | None, sampling_rate: int) -> None:
         self._heard, self._window, self._rate = heard, window, sampling_rate
@@ -369,12 +369,12 @@ class _Windows:
         self._zero_s: float | None = None
 
     def full(self, seen: Pictures | None) -> Iterator[np.ndarray]:
-        """Windows all of whose samples are there."""
+        """Yield the windows whose samples have all been decoded."""
         if self._window is None:
             return
         while True:
             if self._zero_s is None:
-                # By the time that a window is full the first pictures have been met, too: files are interleaved.
+                # When a window is full, the first frames have been read too: files are interleaved.
                 begins = [self._heard.start_s, None if seen is None else seen.start_s]
                 zero_s = min(begin for begin in begins if begin is not None)
             else:
@@ -386,7 +386,7 @@ class _Windows:
             self._given += self._window
 
     def rest(self, name: str, zero_s: float, duration: float) -> Iterator[np.ndarray]:
-        """What is left up to the end, in windows or whole."""
+        """Yield the rest up to the end, in windows or as a whole."""
         if self._zero_s is not None and abs(zero_s - self._zero_s) * self._rate > 0.5:
             raise MediaError(
                 f"{name}: the picture begins {self._zero_s - zero_s:.2f} s before the sound, but follows it in "
@@ -400,7 +400,7 @@ class _Windows:
 
 
 def _clock(name: str, timeline: Timeline | None, heard: Sound | None) -> tuple[float, float]:
-    """When the video begins on the clock of its streams, and its duration, in seconds."""
+    """Return the start of the video on the clock of its streams, and its duration, in seconds."""
     spans = [] if timeline is None else [(timeline.start_s, timeline.end_s)]
     if heard is not None and heard.start_s is not None:
         spans.append((heard.start_s, heard.end_s))
@@ -416,7 +416,7 @@ def _clock(name: str, timeline: Timeline | None, heard: Sound | None) -> tuple[f
 def _check_truncated(
     container: InputContainer, name: str, streams: Sequence[Stream | None], ends_s: dict[int, float]
 ) -> None:
-    """Refuse a file of which much less can be read than its header claims."""
+    """Refuse a file whose readable part is much shorter than its header states."""
     if _FORMATS_WITH_DURATION.isdisjoint(container.format.name.split(",")):
         return
     claims = []  # (claimed end, claimed length, readable end) in seconds
@@ -425,7 +425,7 @@ def _check_truncated(
             end = ((stream.start_time or 0) + stream.duration) * stream.time_base
             claims.append((float(end), float(stream.duration * stream.time_base), ends_s.get(stream.index, 0.0)))
     if not claims and container.duration:
-        # Matroska states one duration for all streams, and counts it from 0 even if they start later.
+        # Matroska states one duration for all streams, measured from 0 even if they start later.
         duration = container.duration / av.time_base
         claims.append((duration, duration, max(ends_s.values(), default=0.0)))
     for end, length, readable in claims:

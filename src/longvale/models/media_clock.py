@@ -1,4 +1,4 @@
-"""The clock of a file: continuous where recordings were joined, and bounded by what the file holds."""
+"""The clock of a file: continuous across joined recordings, and bounded by the contents of the file."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from av.stream import Stream
 
 from .media_source import MediaError
 
-#: A stream whose clock goes back by more seconds than this begins another recording.
+#: A stream whose clock jumps back by more than this many seconds starts a new recording.
 _BACK_S = 1.0
 
-#: So does one whose clock jumps ahead of all that came before by more seconds than this, where the clock is that of a
-#: broadcast (as FFmpeg's `dts_delta_threshold`). In other formats a pause is a pause.
+#: In broadcast formats, so does a stream whose clock jumps ahead of all packets so far by more than this many seconds
+#: (as FFmpeg's `dts_delta_threshold`). In other formats such a jump is a pause.
 _AHEAD_S = 10.0
 _BROADCAST = frozenset({"mpegts", "mpeg"})
 
-#: Formats whose times come from an index, by which edit lists may show a part again.
+#: Formats whose times come from an index; their edit lists may show a part repeatedly.
 _INDEXED = frozenset({"mov", "avi"})
 
-#: What is held back at most until all streams have come to the next recording: packets, bytes.
+#: Limits of the buffer that is used until all streams have reached the next recording: packets, bytes.
 _MAX_HELD, _MAX_HELD_BYTES = 2000, 32 << 20
 
-#: A packet stands for this many seconds at most; the rest is time in which the file holds nothing. Up to so much of
-#: that, silence is heard for it.
+#: A packet covers at most this many seconds; the rest of the time is empty. Limit of the total empty time, which is
+#: filled with silence.
 _HOLDS_S, _MAX_EMPTY_S = 10.0, 3600.0
 
 
 def is_broadcast(container: InputContainer) -> bool:
-    """Whether the clock is that of a broadcast, whose header says nothing of the duration."""
+    """Return whether the format is a broadcast format, whose header does not contain the duration."""
     return not _BROADCAST.isdisjoint(container.format.name.split(","))
 
 
@@ -40,26 +40,26 @@ def is_broadcast(container: InputContainer) -> bool:
 
 @dataclass
 class _Place:
-    """Where a stream is, in seconds by the clock of the recording that it is in."""
+    """Position of a stream, in seconds on the clock of its current recording."""
 
     tick_s: float
     recording: int
-    first_s: float | None = None  # when the first of its pictures or samples is shown
+    first_s: float | None = None  # earliest presentation time
     last_s: float | None = None  # decoding time of its last packet
     end_s: float = float("-inf")
-    settled: bool = False  # what follows is shown after `first_s`
+    settled: bool = False  # no later packet is presented before `first_s`
 
 
 class Clock:
-    """Gives packets times that never go back from one recording to the next.
+    """Packet reader whose times never go back from one recording to the next.
 
-    Recordings that were joined end to end (`cat a.ts b.ts`), and broadcasts whose clock was set, are read one after the
-    other. Where the clock of a stream jumps, its packets are held back until the others have jumped, too, so that sound
-    and pictures of a recording keep their distance.
+    Recordings that were joined end to end (`cat a.ts b.ts`), and broadcasts whose clock was reset, are read one after
+    the other. If the clock of a stream jumps, its packets are buffered until the other streams have jumped too, so that
+    sound and frames of a recording stay synchronised.
 
     Args:
-        container: to be read from its beginning.
-        streams: that are of interest; the packets of others are passed on by the clock of the last recording.
+        container: file, at its beginning.
+        streams: streams to track; packets of others get times on the clock of the latest recording.
     """
 
     def __init__(self, container: InputContainer, streams: Iterable[Stream | None]) -> None:
@@ -68,18 +68,18 @@ class Clock:
         self._jumps_back = _INDEXED.isdisjoint(container.format.name.split(","))
         self._jumps_ahead = is_broadcast(container)
         self._places: dict[int, _Place] = {}
-        self._offsets_s = [0.0]  # what is added to the clock of each recording
-        self._held: list[av.Packet] = []  # of the recording that begins
+        self._offsets_s = [0.0]  # added to the clock of each recording
+        self._held: list[av.Packet] = []  # buffered packets of the next recording
         self._held_bytes = 0
-        self._joint_s = 0.0  # when the streams that have come to it had ended
+        self._joint_s = 0.0  # end of the streams that have reached the next recording
 
     @property
     def recordings(self) -> int:
-        """How many were met so far."""
+        """Number of recordings found so far."""
         return len(self._offsets_s)
 
     def packets(self) -> Iterator[av.Packet]:
-        """The packets of all streams; those of one stream in the order of the file."""
+        """Yield the packets of all streams; those of one stream in file order."""
         if not self._jumps_back:
             yield from _demux(self._container)
             return
@@ -92,7 +92,7 @@ class Clock:
                 newest = self.recordings - (not self._held)
                 place = self._places[packet.stream_index] = _Place(float(packet.time_base), newest)
             elif self._leaves(packet, place):
-                if self._held and place.recording == self.recordings:  # the one that began was short
+                if self._held and place.recording == self.recordings:  # the previous new recording was short
                     yield from self._release()
                 self._move(packet, place)
             _note(packet, place)
@@ -106,7 +106,7 @@ class Clock:
         yield from self._release()
 
     def _leaves(self, packet: av.Packet, place: _Place) -> bool:
-        """Whether a packet is no more of the recording that its stream was in."""
+        """Return whether a packet no longer belongs to the current recording of its stream."""
         if packet.dts is None or place.last_s is None:
             return False
         time_s = packet.dts * place.tick_s
@@ -115,7 +115,7 @@ class Clock:
         return time_s < place.last_s - _BACK_S or self._fits_newest(time_s, place)
 
     def _fits_newest(self, time_s: float, place: _Place) -> bool:
-        """Whether other streams have come to another recording, and this time lies near theirs there."""
+        """Return whether other streams are in a newer recording whose times are close to this one."""
         newest = self.recordings - (not self._held)
         return place.recording != newest and abs(time_s - self._front(newest)) < _AHEAD_S
 
@@ -123,7 +123,7 @@ class Clock:
         return max((p.end_s for p in self._places.values() if p.recording == recording), default=float("-inf"))
 
     def _move(self, packet: av.Packet, place: _Place) -> None:
-        """To the recording that others are in, or to one that begins with this packet."""
+        """Move a stream to the recording of the others, or to a new one that begins with this packet."""
         if not self._held and self._fits_newest(packet.dts * place.tick_s, place):
             place.recording = self.recordings - 1
         else:
@@ -133,7 +133,7 @@ class Clock:
         place.first_s, place.last_s, place.end_s, place.settled = None, None, float("-inf"), False
 
     def _has_begun(self) -> bool:
-        """Whether it is known when the first picture or sample of the recording that begins is shown."""
+        """Return whether the first presentation time of the next recording is known, or the buffer is full."""
         return (
             all(place.recording == self.recordings and place.settled for place in self._places.values())
             or len(self._held) >= _MAX_HELD
@@ -177,31 +177,31 @@ def _note(packet: av.Packet, place: _Place) -> None:
 def _demux(container: InputContainer) -> Iterator[av.Packet]:
     try:
         for packet in container.demux():
-            if packet.size or packet.dts is not None:  # else PyAV marks the end of a stream by it
+            if packet.size or packet.dts is not None:  # otherwise it is PyAV's marker for the end of a stream
                 yield packet
     except IndexError:
-        # Where a stream turned up on the way, as in MPEG-TS, PyAV 18 counts wrongly when it marks the ends.
+        # If a stream appears during reading, as in MPEG-TS, PyAV 18 fails at the end-of-stream markers.
         return
 
 
-# --- what the file holds --------------------------------------------------------------------------------------------
+# --- contents of the file -------------------------------------------------------------------------------------------
 
 
 class Reach:
-    """How far each stream can be read, and for how long a file holds nothing on the way.
+    """Record of how far each stream can be read, and of how much time of a file is empty.
 
     Args:
-        container: of the file.
-        name: of the file, for errors.
-        picture: stream of pictures, if any.
-        sound: stream of sound, if any. Without one, time in which nothing is held costs nothing and is accepted.
+        container: container of the file.
+        name: name of the file, for errors.
+        picture: video stream, if any.
+        sound: audio stream, if any. Without one, empty time costs no memory and is accepted.
     """
 
     def __init__(self, container: InputContainer, name: str, picture: Stream | None, sound: Stream | None) -> None:
         self._time_bases = {stream.index: float(stream.time_base) for stream in container.streams if stream.time_base}
         self._wanted = {stream.index for stream in (picture, sound) if stream is not None and sound is not None}
         self._name = name
-        self._front_s: float | None = None  # when the last of all packets so far begins
+        self._front_s: float | None = None  # latest start of all packets so far
         self._empty_s = 0.0
         self.ends_s: dict[int, float] = {}
 
@@ -210,7 +210,7 @@ class Reach:
         return max(self.ends_s.values(), default=0.0)
 
     def add(self, packet: av.Packet) -> None:
-        """Note a packet.
+        """Record a packet.
 
         Raises:
             MediaError: as [`reach`].
@@ -225,10 +225,10 @@ class Reach:
                 self.reach(ticks * tick_s)
 
     def reach(self, time_s: float) -> None:
-        """Note that the file lasts to this time of its clock.
+        """Record that the file extends to this time of its clock.
 
         Raises:
-            MediaError: if for more than an hour in all it holds neither a picture nor sound.
+            MediaError: if it contains neither video nor sound for more than an hour in total.
         """
         front_s = time_s if self._front_s is None else self._front_s
         if time_s > front_s + _HOLDS_S and self._wanted:

@@ -1,4 +1,4 @@
-"""The decoder of one stream, with its damage counted."""
+"""Decoder of one stream that counts damaged packets."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from av.video.frame import VideoFrame
 
 from .media_source import MediaError
 
-#: Up to this share of a stream's packets may be damaged before it is refused.
+#: A stream is refused if more than this share of its packets is damaged.
 _DAMAGED_SHARE = 0.1
 
-#: Of a picture, as of 8192 x 8192. The decoder holds several.
+#: Pixels per frame, as in 8192 x 8192. The decoder keeps several frames in memory.
 _MAX_PIXELS = 1 << 26
 
-#: Codecs in which pictures that no other is predicted from are marked and can be left out without any effect on the
-#: rest: H.264's nal_ref_idc (ITU-T H.264, 7.4.1). HEVC's sub-layer non-reference pictures may still be referred to.
+#: Codecs that mark unreferenced frames, which can be skipped without any effect on the others: nal_ref_idc in H.264
+#: (ITU-T H.264, 7.4.1). In HEVC, sub-layer non-reference pictures may still be referenced.
 _MARKS_UNREFERENCED = frozenset({"h264"})
 
 
 class Decoder:
-    """Passes over damaged packets and counts them.
+    """Decoder that skips damaged packets and counts them.
 
     Args:
-        stream: to decode.
-        name: of the file, for errors.
-        threads: of the decoder.
+        stream: stream to decode.
+        name: name of the file, for errors.
+        threads: decoder threads.
 
     Raises:
-        MediaError: if the pictures are larger than 67 million pixels.
+        MediaError: if the frames have more than 67 million pixels.
     """
 
     def __init__(self, stream: Stream, name: str, threads: int) -> None:
@@ -49,18 +49,18 @@ class Decoder:
         self.packets = self.damaged = 0
 
     def decode(self, packet: av.Packet | None, wanted: bool = True) -> list[AudioFrame] | list[VideoFrame]:
-        """What comes out after this packet went in.
+        """Decode a packet and return the frames that are ready.
 
         Args:
-            packet: None gets out what is left and makes the decoder ready to go on.
-            wanted: false if only other pictures may need this one; it is not decoded if none does.
+            packet: packet to decode; None drains the decoder and resets it for further packets.
+            wanted: False if only other frames may need this one; it is skipped if none does.
         """
-        if packet is not None and not packet.size:  # the picture before it stays; FFmpeg would take it for the end
+        if packet is not None and not packet.size:  # the previous frame stays visible; FFmpeg would treat it as the end
             return []
         self.packets += packet is not None
         if self._can_skip:
             if not wanted and self._length_size and _is_unreferenced(memoryview(packet), self._length_size):
-                return []  # a decoder of several threads would give one of them to it, and wait
+                return []  # a multithreaded decoder would assign a thread to it and wait
             self._context.skip_frame = "DEFAULT" if wanted else "NONREF"
         try:
             frames = self._context.decode(packet)
@@ -75,10 +75,10 @@ class Decoder:
         return frames
 
     def damage(self) -> list[str]:
-        """Warnings about what was passed over.
+        """Return warnings about damaged packets.
 
         Raises:
-            MediaError: if it was too much.
+            MediaError: if there were too many.
         """
         if not self.damaged:
             return []
@@ -88,17 +88,17 @@ class Decoder:
         return [message]
 
 
-#: H.264's NAL units that a picture may come with and nothing later needs: its slices, messages, delimiters and filler.
+#: H.264 NAL units of a frame that no later frame needs: its slices, messages, delimiters and filler data.
 _SLICE, _PASSING = 1, frozenset({1, 6, 9, 12})
 
 
 def _length_size(extradata: bytes) -> int:
-    """Bytes of the length before each NAL unit (ISO/IEC 14496-15, 5.3.3.1.2); 0 if start codes part them."""
+    """Return the bytes of the length field of NAL units (ISO/IEC 14496-15, 5.3.3.1.2); 0 if they have start codes."""
     return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
 
 def _is_unreferenced(packet: memoryview, length_size: int) -> bool:
-    """Whether a packet of H.264 holds a picture that no other is predicted from, and nothing else that others need."""
+    """Return whether an H.264 packet contains an unreferenced frame and nothing else that other frames need."""
     pos, has_slice = 0, False
     while pos + length_size < len(packet):
         header, length = packet[pos + length_size], int.from_bytes(packet[pos : pos + length_size], "big")

@@ -1,9 +1,9 @@
-"""What the media reader opens: the demuxers of FFmpeg, and the names of the files that they read."""
+"""Formats of the media reader: FFmpeg demuxers and file suffixes."""
 
 from __future__ import annotations
 
-#: Suffixes of video files by the demuxer that reads them. Left out are demuxers that follow a file's text to other
-#: files or to the network (concat, hls, dash, ...) and those that draw text or single images.
+#: FFmpeg demuxer -> suffixes of its video files. Excluded are demuxers that open other files or the network as the text
+#: of a file directs (concat, hls, dash, ...), and those that render text or single images.
 _VIDEO = {
     "mov": ".mp4 .mov .m4v .qt .3gp .3g2 .f4v .mj2",
     "matroska,webm": ".mkv .webm .mk3d",
@@ -19,11 +19,11 @@ _VIDEO = {
     "dv": ".dv .dif",
 }
 
-#: Those of files that hold sound alone.
+#: Demuxers of files that contain only sound.
 _AUDIO = "wav,mp3,aac,ac3,flac,aiff,amr,caf,w64"
 
 #: FFmpeg's `format_whitelist`.
 DEMUXERS = ",".join((*_VIDEO, _AUDIO))
 
-#: Suffixes by which the videos of a folder are known, in lower case; names are compared without case.
+#: Suffixes of video files in a folder, in lower case; names are compared without case.
 VIDEO_SUFFIXES = tuple(suffix for suffixes in _VIDEO.values() for suffix in suffixes.split())

@@ -1,4 +1,4 @@
-"""How pictures look: scaled, with square pixels, turned as the file says, and no more than fit in memory."""
+"""Conversion of decoded frames: scaling, square pixels, rotation, and a memory limit."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from .media_source import MediaError
 
-#: How many times as long as wide the pictures are at most that are scaled by their shorter side.
+#: Largest aspect ratio of frames that are scaled by their shorter side.
 _MAX_ASPECT = 100
 
-#: What the frames may take in all: 100 pictures of 3840 x 2160.
+#: Memory limit of all frames: 100 frames of 3840 x 2160.
 _MAX_FRAMES_BYTES = 2_500_000_000
 
 
 class Converter:
-    """Turns decoded pictures into upright RGB arrays of square pixels, all of the shape that the first one gives.
+    """Converter of decoded frames to upright RGB arrays with square pixels, all with the shape of the first.
 
     Args:
-        name: of the file, for errors.
-        stream: of pictures.
-        size: length of the shorter side in pixels, None for that of the pictures.
-        num_frames: how many of them will be in memory at a time.
+        name: name of the file, for errors.
+        stream: video stream.
+        size: length of the shorter side in pixels; None keeps the original size.
+        num_frames: number of frames that will be in memory at once.
     """
 
     def __init__(self, name: str, stream: Stream, size: int | None, num_frames: int) -> None:
         self._name, self._size, self._num_frames = name, size, num_frames
-        self._pixel = stream.sample_aspect_ratio  # now: the stream is gone with its container
-        self._reformatter = VideoReformatter()  # keeps the tables of the scaler from frame to frame
-        self._shape: tuple[int, int] | None = None  # width, height before turning
+        self._pixel = stream.sample_aspect_ratio  # read now: the stream closes with its container
+        self._reformatter = VideoReformatter()  # reuses the tables of the scaler
+        self._shape: tuple[int, int] | None = None  # width, height before rotation
         self._matrix: np.ndarray | None = None
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 [H, W, 3].
+        """Convert a frame to uint8 [H, W, 3].
 
         Raises:
             MediaError: if the frames would not fit in memory.
@@ -49,7 +49,7 @@ class Converter:
         return upright(image.to_ndarray(), self._matrix)
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
-        """With the shorter side at the size, the longer one rounded down as CLIP's image processor does."""
+        """Scale the shorter side to `size`; the longer side is rounded down as in CLIP's image processor."""
         size = self._size
         if size is not None:
             if max(width, height) > _MAX_ASPECT * min(width, height):
@@ -70,12 +70,12 @@ class Converter:
 
 
 def square_size(stream: Stream) -> tuple[int, int]:
-    """Width and height of the pictures in square pixels by the header, before they are turned."""
+    """Return width and height of the frames in square pixels, from the header, before rotation."""
     return _squared(stream.width, stream.sample_aspect_ratio), stream.height
 
 
 def _squared(width: int, pixel: Fraction | None) -> int:
-    """The width in square pixels, by the width of a pixel over its height, if that is known; the height stays.
+    """Convert a width to square pixels by the pixel aspect ratio (width / height), if known; the height stays.
 
     Example:
         >>> _squared(1440, Fraction(4, 3)), _squared(1280, None)
@@ -85,13 +85,13 @@ def _squared(width: int, pixel: Fraction | None) -> int:
 
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray | None:
-    """[[a, b], [c, d]] of the display matrix, by which a point (x, y) is shown at (ax + cy, bx + dy)."""
+    """Return [[a, b], [c, d]] of the display matrix, which maps a point (x, y) to (ax + cy, bx + dy)."""
     data = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
 
 
 def upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Turn and mirror a picture [H, W, 3] as its display matrix says, by quarter turns.
+    """Rotate an image [H, W, 3] by quarter turns and mirror it, according to its display matrix.
 
     Example:
         >>> upright(np.array([[[1], [2]]]), np.array([[0, -65536], [65536, 0]]))[..., 0]

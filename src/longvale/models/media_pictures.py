@@ -1,8 +1,9 @@
-"""The pictures of a file: which are on screen at the wanted times, decoded on the way through the file.
+"""Frame reader: selects the frames on screen at the requested times and decodes them during the pass over the file.
 
-Between two key frames stands a group of pictures. A group is held back, undecoded, until the next one is there; then it
-is known when its pictures are shown, and it is decoded up to the last one that is wanted, or not at all. Where the
-groups are so short, or the wanted pictures so many, that this costs more than it saves, all packets are decoded.
+The frames from one key frame to the next form a group (GOP). A group is buffered, undecoded, until the next one has
+been read. Then the presentation times of its frames are known, and it is decoded up to its last selected frame, or not
+at all. If the groups are so short, or the selected frames so many, that this would cost more than it saves, all packets
+are decoded.
 """
 
 from __future__ import annotations
@@ -24,45 +25,45 @@ from .media_decoder import Decoder
 from .media_frames import Converter
 from .media_source import MediaError, Source, find_streams
 
-#: Presentation times are multiples of a time base, at least a hundred times coarser than this.
+#: Tolerance of time comparisons. Presentation times are multiples of a time base at least a hundred times this long.
 _EPSILON_S = 1e-7
 
-#: Packets that are held back at most, in bytes. A file with few key frames is decoded as it comes.
+#: Limit of buffered packets in bytes. Beyond it, as with few key frames, all packets are decoded.
 _MAX_HELD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class Wish:
-    """Which pictures are wanted: those on screen at times, or those of certain numbers.
+    """Selection of frames, by time or by index.
 
     Args:
-        times_s: seconds of the stream's own clock [F], in any order.
-        indices: numbers in the order of showing [F], instead.
+        times_s: [F] seconds on the clock of the stream, in any order; selects the frames on screen.
+        indices: [F] indices in presentation order, used instead of times.
     """
 
     times_s: np.ndarray | None = None
     indices: np.ndarray | None = None
 
     def among(self, timeline: Timeline) -> np.ndarray:
-        """int64 [F], when the wanted pictures begin, in ticks."""
+        """Return the presentation times of the selected frames, int64 [F], in ticks."""
         if self.indices is not None:
             return timeline.ticks[np.minimum(self.indices, len(timeline.ticks) - 1)]
         return _on_screen(timeline.ticks, timeline.time_base, self.times_s + _EPSILON_S)
 
 
 def _on_screen(ticks: np.ndarray, time_base: float, times_s: np.ndarray) -> np.ndarray:
-    """For each time the last of the rising `ticks` at or before it; the first for times before."""
+    """Return for each time the last of the ascending `ticks` at or before it, or the first if there is none."""
     return ticks[np.maximum(np.searchsorted(ticks * time_base, times_s, side="right") - 1, 0)]
 
 
 def decode_costs(keys_s: np.ndarray, wanted_s: np.ndarray, rate: float, threads: int) -> tuple[float, float]:
-    """How many pictures have to be decoded: from the key frame before each wanted one, and straight through.
+    """Count the frames to decode: from the key frame before each selected frame, and without skipping any.
 
     Args:
-        keys_s: when the key frames are shown, rising, in seconds.
-        wanted_s: when the wanted pictures are shown, in seconds.
-        rate: pictures a second.
-        threads: of the decoder. Emptying it, as before each jump, costs the time of this many pictures less one.
+        keys_s: presentation times of the key frames in seconds, ascending.
+        wanted_s: presentation times of the selected frames in seconds.
+        rate: frames per second.
+        threads: decoder threads. Draining the decoder, as before each jump, costs as much as `threads - 1` frames.
 
     Example:
         >>> decode_costs(np.array([0.0, 10.0]), np.array([1.0, 11.0]), rate=25, threads=2)
@@ -77,8 +78,8 @@ def decode_costs(keys_s: np.ndarray, wanted_s: np.ndarray, rate: float, threads:
 
 
 def _straight_is_cheaper(stream: Stream, wish: Wish, threads: int) -> bool:
-    """By the key frames in the container's index; without an index nothing is decoded that need not be."""
-    if threads == 1 or not stream.average_rate:  # a decoder of one thread has nothing to lose when it is emptied
+    """Return whether to decode all packets, by the key frames in the container's index; False without an index."""
+    if threads == 1 or not stream.average_rate:  # draining a decoder of one thread costs nothing
         return False
     time_base, rate = float(stream.time_base), float(stream.average_rate)
     keys_s = np.array([entry.timestamp * time_base for entry in stream.index_entries if entry.is_keyframe])
@@ -91,15 +92,15 @@ def _straight_is_cheaper(stream: Stream, wish: Wish, threads: int) -> bool:
 
 @dataclass(frozen=True)
 class Timeline:
-    """When the pictures of a stream are shown: one entry a packet, in the order of the file; times in ticks."""
+    """Presentation times of the frames of a stream: one entry per packet, in file order; times in ticks."""
 
-    time_base: float  # seconds a tick
+    time_base: float  # seconds per tick
     pts: np.ndarray  # int64 [n]
     key: np.ndarray  # bool [n], decoding can begin here
-    ticks: np.ndarray  # int64 [m <= n], rising: `pts` without what the edit list hides
-    end: int  # when the last picture ends
-    exact: bool  # every packet says when its picture is shown
-    counted: bool  # none does, as in AVI: the pictures that come out are shown at `ticks`, one after the other
+    ticks: np.ndarray  # int64 [m <= n], ascending: `pts` without frames that the edit list hides
+    end: int  # end of the last frame
+    exact: bool  # every packet has a presentation time
+    counted: bool  # no packet has one, as in AVI: decoded frames are presented at `ticks` in order
 
     @property
     def start_s(self) -> float:
@@ -111,7 +112,7 @@ class Timeline:
 
     @classmethod
     def from_packets(cls, stream: Stream, packets: array, exact: bool, counted: bool) -> Timeline | None:
-        """From the flat (pts, duration, is key frame, is shown) of each packet; None when no picture is shown."""
+        """Build from the flat (pts, duration, is key frame, is shown) of all packets; None if no frame is shown."""
         pts, length, key, shown = np.frombuffer(packets, np.int64).reshape(-1, 4).T
         shown = shown.astype(bool)
         if not shown.any():
@@ -119,7 +120,7 @@ class Timeline:
         ticks = np.unique(pts[shown])
         last = length[shown][np.argmax(pts[shown])]
         if last <= 0:
-            # Some containers leave out the length of pictures: the last is taken to last as long as the others.
+            # Some containers omit frame durations: the last frame is assumed to last as long as the others.
             rate = stream.average_rate
             usual = 1 / (rate * stream.time_base) if rate else 0
             last = round(np.median(np.diff(ticks)) if len(ticks) > 1 else usual)
@@ -127,17 +128,17 @@ class Timeline:
 
     @property
     def everything(self) -> list[tuple[int, int]]:
-        """All packets, as [`runs`] gives them."""
+        """All packets, in the format of [`runs`]."""
         return [(0, len(self.pts) - 1)]
 
     def runs(self, wanted: np.ndarray) -> list[tuple[int, int]]:
-        """Which packets to decode to get the pictures that begin at `wanted`: [first, last] index pairs, rising."""
+        """Return the packets to decode for the frames at `wanted` ticks: ascending (first, last) index pairs."""
         if self.counted or not self.exact:
             return self.everything
         keys = np.union1d(np.flatnonzero(self.key), 0)
         packets = np.flatnonzero(np.isin(self.pts, wanted))
         group = np.searchsorted(keys, packets, side="right") - 1
-        # Shown before the key frame that it follows in the file: it needs the group before, too.
+        # A frame presented before the key frame that it follows in the file also needs the previous group.
         group -= (self.pts[packets] < self.pts[keys[group]]) & (group > 0)
         runs: list[tuple[int, int]] = []
         for first, last in sorted(zip(keys[group].tolist(), packets.tolist(), strict=True)):
@@ -148,22 +149,22 @@ class Timeline:
         return runs
 
 
-# --- on the way through the file ------------------------------------------------------------------------------------
+# --- during the pass over the file ----------------------------------------------------------------------------------
 
 
 class Pictures:
-    """Takes the packets of a stream of pictures, one after the other, and keeps the pictures that will be wanted.
+    """Frame reader that accepts the packets of a video stream in order and keeps the frames to select.
 
-    What is wanted depends on the duration, which is known at the end only: so `guess` is made from the header, and
-    [`read`] looks again for what it got wrong.
+    The selection depends on the duration, which is known only at the end. `guess` is therefore based on the header, and
+    [`read`] decodes the frames that it missed in a second pass.
 
     Args:
         source: the file.
-        stream: of pictures.
-        guess: what will probably be wanted.
-        size: length of the shorter side in pixels, None for that of the pictures.
-        threads: of the decoder.
-        counted: as of [`Timeline`].
+        stream: video stream.
+        guess: probable selection.
+        size: length of the shorter side in pixels; None keeps the original size.
+        threads: decoder threads.
+        counted: see [`Timeline`].
     """
 
     def __init__(
@@ -177,38 +178,38 @@ class Pictures:
         self._decoder = Decoder(stream, source.name, threads)
         num_frames = len(guess.indices if self._by_index else guess.times_s)
         self._convert = Converter(source.name, stream, size, num_frames)
-        self._images: dict[int, tuple[np.ndarray, int]] = {}  # wanted tick -> picture, when that one begins
-        self._group: list[av.Packet] = []  # that is complete
-        self._next: list[av.Packet] = []  # that grows
+        self._images: dict[int, tuple[np.ndarray, int]] = {}  # selected tick -> image, its own tick
+        self._group: list[av.Packet] = []  # complete group
+        self._next: list[av.Packet] = []  # group that is being read
         self._held_bytes = self._shown = 0
-        self._began = False  # a group has been looked at
+        self._began = False  # a group has been processed
         self._latest: VideoFrame | None = None
         self._straight = _straight_is_cheaper(stream, guess, threads)
 
     @property
     def start_s(self) -> float | None:
-        """When the first picture of those so far is shown."""
+        """Earliest presentation time of the packets so far, in seconds."""
         if not self._packets:
             return None
         pts, _, _, shown = np.frombuffer(self._packets, np.int64).reshape(-1, 4).T
         return float(pts[shown.astype(bool)].min(initial=np.iinfo(np.int64).max)) * self._time_base
 
     def add(self, packet: av.Packet) -> None:
-        """Note when the packet's picture is shown; decode what is known to be needed."""
+        """Record the presentation time of a packet and decode the frames that are known to be needed."""
         ticks = packet.dts if packet.pts is None or self._counted else packet.pts
         if ticks is None:
-            ticks = sum(self._packets[-4:-2])  # when the picture before it ends
+            ticks = sum(self._packets[-4:-2])  # end of the previous frame
         self._packets.extend((ticks, packet.duration or 0, packet.is_keyframe, not packet.is_discard))
         self._exact &= packet.pts is not None
         if self._counted or not self._exact:
-            self._group, self._next = [], []  # nothing can be told before the end
+            self._group, self._next = [], []  # presentation times are unknown before the end
         elif self._straight:
             self._decode_straight(packet)
         else:
             self._add_to_group(packet)
 
     def close(self) -> Timeline | None:
-        """When the pictures of the stream are shown; None if there is none."""
+        """Finish the pass and return the timeline of the stream; None if no frame is shown."""
         if self._straight:
             self._decode_straight(None)
         elif self._next:
@@ -219,13 +220,13 @@ class Pictures:
         return Timeline.from_packets(self._stream, self._packets, self._exact, self._counted)
 
     def read(self, timeline: Timeline, wanted: np.ndarray, warnings: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The pictures that begin at `wanted` [F] ticks: frames uint8 [F, H, W, 3], and when they begin, [F] ticks."""
+        """Return the frames at `wanted` [F] ticks: uint8 [F, H, W, 3], and their presentation times, [F] ticks."""
         missing = np.setdiff1d(wanted, list(self._images))
         decoder = self._decoder
         if len(missing):
             found, decoder = self._look_again(timeline, missing, timeline.runs(missing))
             if any(tick != shown for tick, (_, shown) in found.items()) or len(found) < len(missing):
-                # Not every key frame is one to begin at: with intra refresh a picture is whole only some frames later.
+                # Decoding cannot begin at every key frame: with intra refresh, images are complete some frames later.
                 self._images.clear()
                 found, decoder = self._look_again(timeline, np.unique(wanted), timeline.everything)
             else:
@@ -241,7 +242,7 @@ class Pictures:
         frames = np.empty((len(wanted), *next(iter(self._images.values()))[0].shape), np.uint8)
         shown = np.empty(len(wanted), np.int64)
         for tick in np.unique(wanted).tolist():
-            # Taken out one by one, so that the pictures are not in memory twice.
+            # Removed one at a time, so that the images are not in memory twice.
             frames[wanted == tick], shown[wanted == tick] = self._images.pop(tick)
         return frames, shown
 
@@ -263,9 +264,9 @@ class Pictures:
                 self._decode_straight(packet)
 
     def _decode_group(self, group: list[av.Packet], following: list[av.Packet]) -> None:
-        """Decode what is wanted of what is shown from this group's key frame up to that of the following."""
+        """Decode the selected frames presented from the key frame of this group up to that of the next group."""
         key = group[0].pts
-        # Pictures that stand behind a key frame but are shown before it need the group before: they are its part.
+        # Frames stored after a key frame but presented before it need the previous group, so they are counted there.
         own = [p for p in group if p.pts >= key or not self._began]
         self._began = True
         leading = [p for p in following[1:] if p.pts < following[0].pts]
@@ -285,7 +286,7 @@ class Pictures:
                 self._images[frame.pts] = (self._convert(frame), frame.pts)
 
     def _due(self, ticks: np.ndarray, until: int | None) -> np.ndarray:
-        """Which of the pictures at `ticks`, the next ones that are shown before `until`, are wanted."""
+        """Return the selected ones of the frames at `ticks`, which are the next frames presented before `until`."""
         if not len(ticks):
             return ticks
         if self._by_index:
@@ -298,7 +299,7 @@ class Pictures:
         self._pending = self._pending[count:]
         return wanted
 
-    # Straight through
+    # Decoding all packets
 
     def _decode_straight(self, packet: av.Packet | None) -> None:
         if not len(self._pending):
@@ -319,12 +320,12 @@ class Pictures:
     def _keep(self, frame: VideoFrame) -> None:
         self._images[frame.pts] = (self._convert(frame), frame.pts)
 
-    # A second look
+    # Second pass
 
     def _look_again(
         self, timeline: Timeline, wanted: np.ndarray, runs: list[tuple[int, int]]
     ) -> tuple[dict[int, tuple[np.ndarray, int]], Decoder]:
-        """Decode these packets, and no others, and keep what is on screen at the ticks `wanted`, which rise."""
+        """Decode only these packets and keep the frames on screen at the ascending ticks `wanted`."""
         pending, found = deque(wanted.tolist()), {}
         latest, latest_shown = None, 0
         with self._source.open() as container:
@@ -336,7 +337,7 @@ class Pictures:
                 else:
                     shown = latest_shown if frame.pts is None else frame.pts
                 while pending and pending[0] < shown:
-                    # Where the wanted picture itself is damaged, the one before it stays on the screen.
+                    # If the selected frame is damaged, the previous one stays on the screen.
                     kept, at = (frame, shown) if latest is None else (latest, latest_shown)
                     found[pending.popleft()] = (self._convert(kept), at)
                 latest, latest_shown = frame, shown
@@ -346,7 +347,7 @@ class Pictures:
 
 
 def _play(clock: Clock, stream: Stream, decoder: Decoder, runs: list[tuple[int, int]]) -> Iterator[VideoFrame]:
-    """Decode these packets of the stream and no others; frames come in the order of showing."""
+    """Decode only these packets of the stream; yield frames in presentation order."""
     runs = deque(runs)
     try:
         own = (packet for packet in clock.packets() if packet.stream_index == stream.index)
@@ -359,26 +360,26 @@ def _play(clock: Clock, stream: Stream, decoder: Decoder, runs: list[tuple[int, 
                 if not runs:
                     return
     except av.FFmpegError:
-        # The first walk met the same break, warned of it and knew of nothing behind it.
+        # The first pass met the same error, reported it and read nothing after it.
         yield from decoder.decode(None)
 
 
-# --- all of them ----------------------------------------------------------------------------------------------------
+# --- all frames -----------------------------------------------------------------------------------------------------
 
 
 def is_counted(container: InputContainer) -> bool:
-    """Whether pictures are shown one after the other, as in AVI, which does not say of each when that is."""
+    """Return whether the format, such as AVI, has no presentation times: frames are presented in sequence."""
     return container.format.name == "avi"
 
 
 def play(source: Source, threads: int) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """All pictures with the seconds since the first; see [`longvale.models.media.read_pictures`]."""
+    """Yield all frames with the seconds since the first; see [`longvale.models.media.read_pictures`]."""
     with source.open() as container:
         streams = find_streams(container)
         stream, counted = streams[0], is_counted(container)
         if stream is None or stream.codec_context is None:
             return
-        ticks: list[int] = []  # when the pictures of all packets so far are shown
+        ticks: list[int] = []  # presentation times of all packets so far
 
         def noted() -> Iterator[av.Packet]:
             for packet in Clock(container, streams).packets():

@@ -1,4 +1,4 @@
-"""The sound of a file: decoded, mixed to one channel, resampled, and put where it belongs on the video's clock."""
+"""Sound of a file: decoded, mixed to mono, resampled, and aligned with the clock of the video."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from av.stream import Stream
 from .media_decoder import Decoder
 from .media_source import MediaError
 
-#: Sound that starts this much off the time it should by count of samples has a gap; less is rounding of timestamps.
+#: Sound has a gap if its time differs by more than this from the sample count; less is rounding of timestamps.
 _SOUND_GAP_S = 0.1
 
-#: Options of FFmpeg's resampler. rematrix_maxval=1 averages the channels; without it FFmpeg adds them up, at .7 each,
-#: in floats beyond 1. The low-pass filter is twice as long as by default: from 48 to 16 kHz a tone of 7.0 kHz passes
-#: whole and one of 8.5 kHz is 90 dB down (by default .4 dB and 26 dB), for a seventh more time.
+#: Options of FFmpeg's resampler. rematrix_maxval=1 averages the channels; without it FFmpeg adds them, at .7 each, so
+#: that floats exceed 1. The low-pass filter is twice as long as the default: from 48 to 16 kHz a tone of 7.0 kHz passes
+#: unattenuated and one of 8.5 kHz is attenuated by 90 dB (by default .4 dB and 26 dB), in a seventh more time.
 _RESAMPLING = {"rematrix_maxval": "1", "filter_size": "64", "cutoff": "0.96"}
 
 
-#: Sampling rates in Hz that are believed. Beyond them a few bytes ask for hours of sound, or for a filter of gigabytes.
+#: Accepted sampling rates in Hz. Outside them, a few bytes could request hours of sound or a filter of gigabytes.
 _RATES = (1_000, 1_000_000)
 
 
 class Sound:
-    """Collects the sound of a stream as mono chunks at one sampling rate, each with the time at which it starts.
+    """Reader that collects the sound of a stream as mono chunks at one sampling rate, each with its start time.
 
     Args:
-        stream: of sound.
-        name: of the file, for errors.
-        sampling_rate: of the waveform in Hz.
+        stream: audio stream.
+        name: name of the file, for errors.
+        sampling_rate: sampling rate of the waveform in Hz.
 
     Raises:
-        MediaError: on the way, if the sound claims a sampling rate below 1 kHz or above 1 MHz.
+        MediaError: during decoding, if the sampling rate of the stream is below 1 kHz or above 1 MHz.
     """
 
     def __init__(self, stream: Stream, name: str, sampling_rate: int) -> None:
@@ -43,23 +43,23 @@ class Sound:
         self._time_base = float(stream.time_base)
         self._decoder = Decoder(stream, name, threads=1)
         self._rate = sampling_rate
-        self._chunks: deque[tuple[float, int, np.ndarray]] = deque()  # start of the segment, samples since, the chunk
+        self._chunks: deque[tuple[float, int, np.ndarray]] = deque()  # start of the segment, sample offset, chunk
         self._segment_s, self._in_segment = 0.0, 0
         self._resampler: AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
-        self._next_s = 0.0  # when the next frame is due
+        self._next_s = 0.0  # expected start of the next frame
         self._packet_end_s: float | None = None
-        self.start_s: float | None = None  # None until a sample has come out
-        self.held_s = 0.0  # length of the sound in the file, wherever it belongs
+        self.start_s: float | None = None  # None until a sample has been decoded
+        self.held_s = 0.0  # total length of the decoded sound, without gaps
 
     @property
     def end_s(self) -> float:
-        """When the last packet ends: the decoder's last frame also holds the encoder's padding."""
+        """End of the last packet; the last decoded frame also contains the padding of the encoder."""
         return self._next_s if self._packet_end_s is None else self._packet_end_s
 
     @property
     def ready_s(self) -> float:
-        """Up to when the samples are there."""
+        """Time up to which samples are available."""
         return self._segment_s + self._in_segment / self._rate
 
     def add(self, packet: av.Packet) -> None:
@@ -70,16 +70,16 @@ class Sound:
             self._add_frame(frame)
 
     def close(self) -> list[str]:
-        """Take what is left in the decoder; returns warnings. Raises MediaError if the sound is too damaged."""
+        """Drain the decoder and return warnings. Raises MediaError if the sound is too damaged."""
         for frame in self._decoder.decode(None):
             self._add_frame(frame)
         self._flush()
         return self._decoder.damage()
 
     def take(self, zero_s: float, first: int, count: int) -> np.ndarray:
-        """float32 [count] from sample `first` after `zero_s` of the stream's clock on, silent where nothing sounds.
+        """Return float32 [count] from sample `first` after `zero_s` on the stream's clock, with silence in gaps.
 
-        What lies before its end is forgotten.
+        Chunks before its end are discarded.
         """
         waveform = np.zeros(count, np.float32)
         kept: deque[tuple[float, int, np.ndarray]] = deque()
@@ -100,7 +100,7 @@ class Sound:
             self._flush()
             if not _RATES[0] <= frame.sample_rate <= _RATES[1]:
                 raise MediaError(f"{self._name}: its sound claims {frame.sample_rate} samples a second; convert it")
-            # frame_size makes chunks of a second, whatever the codec's frames are.
+            # frame_size gives chunks of one second, whatever the frame size of the codec.
             self._resampler = AudioResampler(
                 "flt", "mono", self._rate, frame_size=self._rate, options=dict(_RESAMPLING)
             )
@@ -111,7 +111,7 @@ class Sound:
         length_s = frame.samples / frame.sample_rate
         self._next_s += length_s
         self.held_s += length_s
-        frame.pts = None  # a segment has no gaps: samples follow each other by count
+        frame.pts = None  # a segment has no gaps: sample times follow from their count
         self._keep(frame)
 
     def _keep(self, frame: AudioFrame | None) -> None:

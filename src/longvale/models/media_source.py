@@ -1,4 +1,4 @@
-"""Where a video comes from: a path, a URL, bytes, a file object or a value of `datasets`; opened safely."""
+"""Sources of a video: a path, a URL, bytes, a file object or a value of `datasets`; opened safely."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
 
 
 def silence_ffmpeg() -> None:
-    """Keep FFmpeg from logging to Python, before anything is decoded.
+    """Disable FFmpeg logging to Python before anything is decoded.
 
-    PyAV's log callback takes the GIL in the decoder's threads. A decoder that is freed waits for its threads with the
-    GIL in hand: neither goes on (PyAV issue 751). PyAV itself installs no callback, but torchvision does when it is
-    imported, whenever that is. What is wrong with a file is told by the errors and warnings here, which do not need it.
+    PyAV's log callback acquires the GIL in decoder threads. A decoder that is freed waits for its threads while it
+    owns the GIL, which is a deadlock (PyAV issue 751). PyAV itself installs no callback, but torchvision does on
+    import, at any time. The errors and warnings of this module do not depend on the log.
 
     Example:
         >>> import av.logging
@@ -38,16 +38,16 @@ def silence_ffmpeg() -> None:
 
 
 class MediaError(ValueError):
-    """A file that cannot be read as a video, with the file's name, what is wrong and a remedy in one line."""
+    """Error for a file that cannot be read as a video: file name, reason and remedy in one line."""
 
 
 class MediaLengthError(MediaError):
-    """A file that is longer than asked for.
+    """Error for a file that is longer than the limit.
 
     Args:
-        name: of the file.
-        duration: seconds that were found; there may be more.
-        limit: in seconds.
+        name: name of the file.
+        duration: seconds found so far; the file may be longer.
+        limit: limit in seconds.
     """
 
     def __init__(self, name: str, duration: float, limit: float) -> None:
@@ -61,16 +61,16 @@ class MediaLengthError(MediaError):
 
 
 class Source:
-    """A file that can be opened as often as needed, with the name that errors give it.
+    """A video source that can be opened any number of times, with its name for errors.
 
     Args:
         source: path of the file; a URL that fsspec can open; its bytes; a binary file object (read from its beginning,
-            left open); a value of a column `Video` or `Audio` of `datasets`, decoded or not.
+            left open); a value of a `Video` or `Audio` column of `datasets`, decoded or not.
 
     Raises:
         FileNotFoundError: if there is no such file.
         MediaError: if it is empty, not a file, or cannot be fetched.
-        TypeError: if it is none of these.
+        TypeError: if it has another type.
     """
 
     def __init__(self, source: Any) -> None:
@@ -82,7 +82,7 @@ class Source:
             self.name = self._url = source
             with self._fetched() as file:
                 size = getattr(file, "size", None)
-                if size is None:  # the server does not say, so it cannot be read in parts
+                if size is None:  # unknown to the server, so the file cannot be read in ranges
                     self._file = io.BytesIO(file.read())
                     size = len(self._file.getbuffer())
         elif isinstance(source, str | os.PathLike):
@@ -104,7 +104,7 @@ class Source:
 
     @contextmanager
     def open(self) -> Iterator[InputContainer]:
-        """The demuxer at the begin of the file.
+        """Open the demuxer at the beginning of the file.
 
         Raises:
             MediaError: if it is not a media file, or reading it fails.
@@ -122,7 +122,7 @@ class Source:
 
     @contextmanager
     def _target(self) -> Iterator[str | BinaryIO]:
-        """What PyAV can open."""
+        """Open a target for PyAV."""
         if self._file is not None:
             self._file.seek(0)
             yield self._file
@@ -130,7 +130,7 @@ class Source:
             with self._fetched() as file:
                 yield file
         else:
-            # "file:" keeps FFmpeg from taking the begin of a name such as "part 1: rain.mp4" for a protocol.
+            # "file:" keeps FFmpeg from parsing the beginning of a name such as "part 1: rain.mp4" as a protocol.
             yield f"file:{os.path.abspath(self.name)}"
 
     @contextmanager
@@ -142,12 +142,12 @@ class Source:
         try:
             with fsspec.open(self._url, "rb") as file:
                 yield file
-        except FileNotFoundError as error:  # for HTTP, fsspec says so whatever the reason
+        except FileNotFoundError as error:  # for HTTP, fsspec raises this for any failure
             reason = f" ({_one_line(error.__cause__)})" if error.__cause__ else ""
             raise FileNotFoundError(f"{self.name}: no such file{reason}") from None
         except MediaError:
             raise
-        except (ImportError, ValueError) as error:  # no such protocol, or one whose package is missing
+        except (ImportError, ValueError) as error:  # unknown protocol, or its package is missing
             raise MediaError(f"{self.name}: cannot be opened ({_one_line(error)})") from error
         except _network_errors() as error:
             raise MediaError(f"{self.name}: cannot be fetched ({_one_line(error)}); try again") from error
@@ -167,13 +167,13 @@ class Source:
 
 
 def _unwrap(source: Any) -> tuple[Any, str | None]:
-    """What a value of `datasets` holds, and the name it has there; other sources as they are.
+    """Return the path or bytes of a `datasets` value, and its name; other sources unchanged.
 
     Example:
         >>> _unwrap({"path": "a.mp4", "bytes": b"..."}), _unwrap({"path": "a.mp4", "bytes": None})
         ((b'...', 'a.mp4'), ('a.mp4', None))
     """
-    encoded = getattr(source, "_hf_encoded", source)  # decoded values keep what they were decoded from
+    encoded = getattr(source, "_hf_encoded", source)  # decoded values keep their encoded source
     if isinstance(encoded, Mapping) and ("path" in encoded or "bytes" in encoded):
         path, content = encoded.get("path"), encoded.get("bytes")
         if content is None and path is None:
@@ -203,7 +203,7 @@ def _one_line(error: Exception) -> str:
 
 
 def find_streams(container: InputContainer) -> tuple[Stream | None, Stream | None]:
-    """The stream of pictures and the stream of sound, as a player would choose them."""
+    """Return the video stream and the audio stream that a player would select."""
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     best = container.streams.best("video")
     picture = best if best in pictures else next(iter(pictures), None)

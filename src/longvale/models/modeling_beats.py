@@ -1,8 +1,8 @@
-"""BEATs audio encoder: filterbank windows in, one hidden state a patch out.
+"""BEATs audio encoder: maps filterbank windows to one hidden state per patch.
 
 Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers" (https://huggingface.co/papers/2212.09058). A vision
-transformer over 16 x 16 patches of a filterbank, with a convolutional position embedding, a relative position bias that
-each query gates (as in WavLM), and residuals scaled as in DeepNorm.
+transformer over 16 x 16 patches of a filterbank, with a convolutional position embedding, a relative position bias
+gated by each query (as in WavLM), and residuals scaled as in DeepNorm.
 """
 
 import math
@@ -29,7 +29,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_beats import BeatsConfig
 from .convolutions import convolve_in_float32
 
-#: Parameter names here -> names in a published checkpoint; the first that matches counts.
+#: Parameter names of this model -> names in a published checkpoint; the first match applies.
 _ORIGINAL_NAMES = (
     (r"^embeddings\.projection\.", r"patch_embedding."),
     (r"^embeddings\.layer_norm\.", r"layer_norm."),
@@ -43,13 +43,13 @@ _ORIGINAL_NAMES = (
     (r"^(layers|layer_norm)\.", r"encoder.\1."),
     (r"^classifier\.", r"predictor."),
 )
-#: torch's two spellings of a weight-normalised tensor.
+#: Names of weight-normalised tensors in newer versions of torch -> names in older ones.
 _WEIGHT_NORM_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 _BIAS_TABLE = re.compile(r"^encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\.weight$")
 
 
 def reduce_padding_mask(padding_mask: torch.Tensor, length: int) -> torch.Tensor:
-    """Shorten a padding mask; a new entry is padding when all entries that it stands for are.
+    """Shorten a padding mask; a new entry is padding if all entries that it covers are padding.
 
     Args:
         padding_mask: bool [B, M], True where there is padding.
@@ -76,15 +76,15 @@ def reduce_padding_mask(padding_mask: torch.Tensor, length: int) -> torch.Tensor
 
 
 def pool_windows(hidden_states: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over the patches of each window.
+    """Average the patches of each window.
 
     Args:
-        hidden_states: [N, L, D], one window a row.
-        padding_mask: bool [N, T] (frames) or [N, L] (patches), True where there is padding, which is left out of the
-            mean. None counts every patch, as the published preprocessing does.
+        hidden_states: [N, L, D], one window per row.
+        padding_mask: bool [N, T] (frames) or [N, L] (patches), True for padding, which is excluded from the mean. None
+            averages all patches, as the published preprocessing does.
 
     Returns:
-        [N, D]; zeros for a window that is padding throughout.
+        [N, D]; zeros for a window that contains only padding.
 
     Example:
         >>> pool_windows(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[False, True]]))
@@ -98,7 +98,7 @@ def pool_windows(hidden_states: torch.Tensor, padding_mask: torch.Tensor | None 
 
 
 class BeatsPatchEmbeddings(nn.Module):
-    """Filterbank to patch embeddings, [B, T, mel bins] -> [B, L, D] with L = T // P * bands, time-major."""
+    """Patch embeddings of a filterbank, [B, T, mel bins] -> [B, L, D] with L = T // P * bands, time-major."""
 
     def __init__(self, config: BeatsConfig):
         super().__init__()
@@ -119,10 +119,10 @@ class BeatsPatchEmbeddings(nn.Module):
 
 
 class BeatsPositionalConvEmbedding(nn.Module):
-    """Convolution along the sequence whose output tells positions, [B, L, D] -> [B, L, D].
+    """Convolutional position embedding along the sequence, [B, L, D] -> [B, L, D].
 
-    Its weight is normalised a tap: `magnitude[k] * direction[:, :, k] / ||direction[:, :, k]||`. The two are plain
-    parameters, not torch's `weight_norm`, so that sharded training gathers them like any other.
+    The weight is normalised per tap: `magnitude[k] * direction[:, :, k] / ||direction[:, :, k]||`. Both factors are
+    plain parameters, not torch's `weight_norm`, so that sharded training gathers them like any other parameter.
     """
 
     def __init__(self, config: BeatsConfig):
@@ -143,19 +143,19 @@ class BeatsPositionalConvEmbedding(nn.Module):
             padding=taps // 2,
             groups=self.groups,
         )
-        # An even number of taps gives one output more than inputs: the last one goes.
+        # An even number of taps gives one output more than inputs: the last one is dropped.
         return nn.functional.gelu(output[:, :, :length]).transpose(1, 2)
 
 
 class BeatsRelativePositionBias(nn.Embedding):
-    """One bias a head for each bucket of relative positions of flattened patches; shared by all layers."""
+    """One bias per head and bucket of relative positions of flattened patches, shared by all layers."""
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config.num_buckets, config.num_attention_heads)
         self.max_distance = config.max_bucket_distance
 
     def bucket(self, relative_position: torch.Tensor) -> torch.Tensor:
-        """Bucket of each `key - query` position: exact when near, logarithmic when far, halves by sign (as in T5)."""
+        """Return the bucket of each `key - query` position: exact if near, logarithmic if far, halves by sign (T5)."""
         half = self.num_embeddings // 2
         exact = half // 2
         distance = relative_position.abs()
@@ -164,9 +164,9 @@ class BeatsRelativePositionBias(nn.Embedding):
         return (relative_position > 0) * half + torch.where(distance < exact, distance, far)
 
     def forward(self, length: int) -> torch.Tensor:
-        """[1, H, length, length], query before key."""
+        """Return the bias [1, H, length, length], query before key."""
         positions = torch.arange(length, device=self.weight.device)
-        # A table over the 2 length - 1 relative positions first: the [length, length] bias only indexes it.
+        # A table of the 2 length - 1 relative positions comes first; the [length, length] bias only indexes it.
         table = super().forward(self.bucket(torch.arange(1 - length, length, device=self.weight.device)))
         bias = table[positions[None, :] - positions[:, None] + length - 1]  # [length, length, H]
         return bias.permute(2, 0, 1).unsqueeze(0).contiguous()
@@ -182,7 +182,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out; also returns the weights, [B, H, L, L]."""
+    """Compute attention without fused kernels; also returns the weights, [B, H, L, L]."""
     attn_weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         attn_weights = attn_weights + attention_mask
@@ -193,7 +193,7 @@ def eager_attention_forward(
 
 
 class BeatsAttention(nn.Module):
-    """Self-attention with a relative position bias that each query scales by its gate."""
+    """Self-attention with a relative position bias scaled by a gate of each query."""
 
     def __init__(self, config: BeatsConfig):
         super().__init__()
@@ -212,7 +212,7 @@ class BeatsAttention(nn.Module):
             self.gate_scale = nn.Parameter(torch.ones(1, config.num_attention_heads, 1, 1))
 
     def gate(self, query: torch.Tensor) -> torch.Tensor:
-        """Gate of each unscaled query, [B, H, L, d] -> [B, H, L, 1]."""
+        """Compute the gate of each unscaled query, [B, H, L, d] -> [B, H, L, 1]."""
         projected = self.gate_proj(query).unflatten(-1, (2, 4)).sum(-1)  # [B, H, L, 2]
         first, second = torch.sigmoid(projected).chunk(2, dim=-1)
         return first * (second * self.gate_scale - 1.0) + 2.0
@@ -231,7 +231,7 @@ class BeatsAttention(nn.Module):
         value = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
 
         if position_bias is not None and self.gate_proj is not None:
-            # In this order the product is dense in its last dimension, which fused attention kernels ask for.
+            # In this order the product is contiguous in its last dimension, as fused attention kernels require.
             position_bias = position_bias * self.gate(query)
         if position_bias is not None:
             attention_mask = position_bias if attention_mask is None else position_bias + attention_mask
@@ -268,8 +268,8 @@ class BeatsLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
         if config.deep_norm:
-            # DeepNorm (https://huggingface.co/papers/2203.00555), encoder-only. Each linear layer knows its gain, as
-            # transformers does not initialise a module of remote code that has no parameters of its own.
+            # DeepNorm (https://huggingface.co/papers/2203.00555), encoder-only. Each linear layer stores its own gain,
+            # because transformers does not initialise a module of remote code without direct parameters.
             for linear in (self.self_attn.q_proj, self.self_attn.k_proj):
                 linear.init_gain = 1.0
             for linear in (self.self_attn.v_proj, self.self_attn.out_proj, self.fc1, self.fc2):
@@ -298,7 +298,7 @@ class BeatsLayer(GradientCheckpointingLayer):
 
 
 class BeatsPreTrainedModel(PreTrainedModel):
-    """What the BEATs models share: initial weights, and loading of the published files."""
+    """Base class of the BEATs models: weight initialisation, and loading of published checkpoints."""
 
     config: BeatsConfig
     base_model_prefix = "beats"
@@ -326,10 +326,10 @@ class BeatsPreTrainedModel(PreTrainedModel):
     def from_original(cls, path: str | os.PathLike) -> "BeatsPreTrainedModel":
         """Load a published BEATs checkpoint, for instance `BEATs_iter3_plus_AS20K.pt`.
 
-        Nothing in the file is executed. The head of a fine-tuned checkpoint is left out unless the class has one.
+        Nothing in the file is executed. The head of a fine-tuned checkpoint is ignored unless the class has one.
 
         Args:
-            path: a `.pt` file that holds `{"cfg": ..., "model": ...}`, and `label_dict` if it is fine-tuned.
+            path: a `.pt` file that contains `{"cfg": ..., "model": ...}`, and `label_dict` if it is fine-tuned.
 
         Returns:
             The model in fp32, in evaluation mode.
@@ -337,7 +337,7 @@ class BeatsPreTrainedModel(PreTrainedModel):
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it is not such a checkpoint, or a tensor is missing, unexpected or of the wrong shape; the
-                message names it as the file does.
+                message contains its name in the file.
         """
         path = Path(path)
         checkpoint = _read_original(path)
@@ -356,7 +356,7 @@ class BeatsPreTrainedModel(PreTrainedModel):
 
 
 class BeatsModel(BeatsPreTrainedModel):
-    """The encoder: windows of normalised filterbanks to one hidden state a patch.
+    """BEATs encoder: maps windows of normalised filterbanks to one hidden state per patch.
 
     Example:
         >>> config = BeatsConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
@@ -393,15 +393,15 @@ class BeatsModel(BeatsPreTrainedModel):
         """Encode a batch of windows.
 
         Args:
-            input_values: [B, T, 128], normalised filterbanks of [`BeatsFeatureExtractor`]; T at least a patch. Frames
-                past the last whole patch are ignored.
-            padding_mask: bool [B, T] or [B, samples], True where there is padding: those patches are not attended to.
-                As published, a mask that ends inside a patch masks that patch's upper bands only; the feature
-                extractor's masks end with a patch.
+            input_values: [B, T, 128], normalised filterbanks of [`BeatsFeatureExtractor`]; T at least one patch. Frames
+                after the last whole patch are ignored.
+            padding_mask: bool [B, T] or [B, samples], True for padding: those patches are not attended to. As
+                published, a mask that ends inside a patch masks only the upper bands of that patch; masks of the
+                feature extractor end at a patch border.
             kwargs: `output_hidden_states`, `output_attentions` (eager attention only), `return_dict`.
 
         Returns:
-            `last_hidden_state` [B, L, D], L = T // 16 * 8 patches, time-major; padded patches hold no meaning.
+            `last_hidden_state` [B, L, D], L = T // 16 * 8 patches, time-major; values of padded patches are undefined.
 
         Raises:
             ValueError: if the shape of an input is wrong.
@@ -414,7 +414,7 @@ class BeatsModel(BeatsPreTrainedModel):
         if padding_mask is not None:
             padded = reduce_padding_mask(reduce_padding_mask(padding_mask, input_values.shape[1]), length)  # [B, L]
             hidden_states = hidden_states.masked_fill(padded.unsqueeze(-1), 0.0)
-            # The lowest number instead of -inf: a window that is padding throughout gives no NaN.
+            # The lowest finite number instead of -inf: a window that contains only padding gives no NaN.
             attention_mask = torch.zeros_like(padded, dtype=hidden_states.dtype)
             attention_mask = attention_mask.masked_fill(padded, torch.finfo(hidden_states.dtype).min)[:, None, None, :]
 
@@ -434,10 +434,9 @@ class BeatsModel(BeatsPreTrainedModel):
 
 
 class BeatsForAudioClassification(BeatsPreTrainedModel):
-    """BEATs with the AudioSet head of the fine-tuned checkpoints: a linear layer a patch, averaged.
+    """BEATs with the AudioSet head of the fine-tuned checkpoints: a linear layer per patch, averaged over patches.
 
-    The sigmoid of `logits` is what the published code returns: a probability for each of the classes, which do not
-    exclude each other.
+    The published code returns the sigmoid of `logits`: a probability for each class; classes do not exclude each other.
     """
 
     def __init__(self, config: BeatsConfig):
@@ -460,10 +459,10 @@ class BeatsForAudioClassification(BeatsPreTrainedModel):
 
         Args:
             input_values, padding_mask, kwargs: as for [`BeatsModel`].
-            labels: float [B, C], ones for the classes that are heard; gives `loss` (binary cross-entropy).
+            labels: float [B, C], ones for the classes present; adds `loss` (binary cross-entropy).
 
         Returns:
-            `logits` [B, C], averaged over the patches that are not padding.
+            `logits` [B, C], averaged over the patches without padding.
         """
         outputs = self.beats(input_values, padding_mask, **kwargs)
         logits = pool_windows(
@@ -519,7 +518,7 @@ def _original_name(name: str) -> str:
 def _convert_state_dict(
     original: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Tensors of a published file under this model's names, in fp32; `expected` gives names and shapes."""
+    """Rename the tensors of a published file to this model's names, in fp32; `expected` has names and shapes."""
     tensors = {}
     for name, tensor in original.items():
         if not isinstance(tensor, torch.Tensor):
@@ -529,7 +528,7 @@ def _convert_state_dict(
         tensors[name] = tensor
     names = {_original_name(name): name for name in expected}
     table = tensors.get("encoder.layers.0.self_attn.relative_attention_bias.weight")
-    # Every layer repeats the shared table.
+    # Every layer contains a copy of the shared table.
     for name in [name for name in tensors if _BIAS_TABLE.match(name)]:
         repeated = tensors.pop(name)
         if table is None or not torch.equal(repeated, table):

@@ -1,7 +1,7 @@
-"""LongVALE model: a language model that reads what is seen, heard and spoken in a video.
+"""LongVALE model: a language model that reads the visual content, sound and speech of a video.
 
-Each modality has a frozen tower and a linear projector; the three projected sequences are concatenated (visual, audio,
-speech) and stand where the prompt has its video placeholders. Architecture: arXiv 2411.19772, section 4.
+Each modality has a frozen tower and a linear projector. The three projected sequences are concatenated (visual, audio,
+speech) and replace the video placeholders of the prompt. Architecture: arXiv 2411.19772, section 4.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from .configuration_longvale import MODALITIES, LongVALEConfig
 from .convolutions import guard_convolutions
 from .modeling_beats import BeatsModel, pool_windows
 
-# Inputs that stand for the video: used in the prefill, dropped in later decoding steps.
+# Inputs of the video: used in the prefill, dropped in later decoding steps.
 VIDEO_INPUTS = (
     "visual_features",
     "audio_features",
@@ -39,23 +39,23 @@ VIDEO_INPUTS = (
     "input_features_mask",
 )
 
-# What else may be handed down to the language model; a name that is neither is a mistake.
+# Other inputs that are passed to the language model; any other name is an error.
 LANGUAGE_MODEL_INPUTS = frozenset(TransformersKwargs.__annotations__) | {"use_cache", "shift_labels"}
 
-# Lowest and highest frequency of the time embedding, in turns a video.
+# Lowest and highest frequency of the time embedding, in turns per video.
 TIME_TURNS = (0.25, 10.0)
 
 
 @dataclass
 class LongVALEModelOutputWithPast(BaseModelOutputWithPast):
-    """Adds `video_hidden_states` [B, n, hidden], the projected features that went into the language model."""
+    """Output with `video_hidden_states` [B, n, hidden], the projected features passed to the language model."""
 
     video_hidden_states: torch.FloatTensor | None = None
 
 
 @dataclass
 class LongVALECausalLMOutputWithPast(CausalLMOutputWithPast):
-    """Adds `video_hidden_states` [B, n, hidden], the projected features that went into the language model."""
+    """Output with `video_hidden_states` [B, n, hidden], the projected features passed to the language model."""
 
     video_hidden_states: torch.FloatTensor | None = None
 
@@ -74,7 +74,7 @@ class LongVALEPreTrainedModel(PreTrainedModel):
 
 
 class LongVALEModel(LongVALEPreTrainedModel):
-    """Towers, projectors and the language model without its head; here features are merged into the text."""
+    """Towers, projectors and the language model without its head; merges the features into the text embeddings."""
 
     def __init__(self, config: LongVALEConfig):
         super().__init__(config)
@@ -86,13 +86,13 @@ class LongVALEModel(LongVALEPreTrainedModel):
         self.audio_projector = nn.Linear(config.audio_feature_size, hidden_size)
         self.speech_projector = nn.Linear(config.speech_feature_size, hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
-        guard_convolutions(self)  # of towers and language models of others
-        if not config.text_config.num_hidden_layers:  # for the towers alone: a checkpoint's layers stay where they are
+        guard_convolutions(self)  # also in towers and language models of other libraries
+        if not config.text_config.num_hidden_layers:  # only the towers are needed: ignore the layers of the checkpoint
             self._keys_to_ignore_on_load_unexpected = [r"language_model\.layers\.", r"^lm_head\."]
         self.post_init()
 
     def train(self, mode: bool = True) -> "LongVALEModel":
-        """As usual, except that the towers stay in evaluation mode: they are frozen, and give what is stored."""
+        """Set the training mode, except for the towers: they are frozen and must match stored features."""
         super().train(mode)
         for tower in (self.visual_tower, self.audio_tower, self.speech_tower):
             if tower is not None:
@@ -108,7 +108,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
     # Towers
 
     def get_visual_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """One embedding a frame: [B, F, 3, H, W] -> [B, F, width]."""
+        """Return one embedding per frame: [B, F, 3, H, W] -> [B, F, width]."""
         tower = self._tower("visual", "pixel_values_videos")
         batch, frames = pixel_values_videos.shape[:2]
         outputs = tower(pixel_values_videos.flatten(0, 1).to(tower.dtype))
@@ -121,10 +121,10 @@ class LongVALEModel(LongVALEPreTrainedModel):
         return embeds.flatten(1).unflatten(0, (batch, frames))
 
     def get_audio_features(self, input_values: torch.Tensor, input_values_mask: torch.Tensor) -> torch.Tensor:
-        """One embedding a window of filterbank frames: [B, A, T, mels] and its mask [B, A, T] -> [B, A, width]."""
+        """Return one embedding per window of filterbanks: [B, A, T, mels] and mask [B, A, T] -> [B, A, width]."""
         tower = self._tower("audio", "input_values")
         mask = input_values_mask.bool()
-        used = mask.any(dim=-1)  # [B, A], false for windows that fill up the batch
+        used = mask.any(dim=-1)  # [B, A], false for windows that pad the batch
         padding = ~mask[used]
         pooled = pool_windows(tower(input_values[used], padding_mask=padding).last_hidden_state, padding)
         features = pooled.new_zeros(*used.shape, pooled.shape[-1])
@@ -134,22 +134,22 @@ class LongVALEModel(LongVALEPreTrainedModel):
     def get_speech_features(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder states of all chunks, averaged over windows that run across chunk borders.
+        """Return the encoder states of all chunks, averaged over windows that may cross chunk borders.
 
         Args:
             input_features: [B, C, mels, frames], the log-mel spectrograms of C chunks.
-            input_features_mask: [B, C, frames], ones for frames that count in the averages.
+            input_features_mask: [B, C, frames], ones for frames to average.
 
         Returns:
-            features [B, S, width] and their mask [B, S].
+            Features [B, S, width] and their mask [B, S].
         """
         tower = self._tower("speech", "input_features")
-        used = input_features_mask.any(dim=-1)  # [B, C], false for chunks that fill up the batch
+        used = input_features_mask.any(dim=-1)  # [B, C], false for chunks that pad the batch
         encoded = tower(input_features[used].to(tower.dtype)).last_hidden_state
         states = encoded.new_zeros(*used.shape, *encoded.shape[1:])
         states[used] = encoded
         states = states.flatten(1, 2)  # [B, C * states, width]
-        # Two mel frames give one state; a lone last frame still counts.
+        # Two mel frames give one state; a single last frame still counts.
         mask = input_features_mask[..., ::2].flatten(1)  # [B, C * states]
         return pool_states(states, mask, self.config.speech_window_states)
 
@@ -162,11 +162,11 @@ class LongVALEModel(LongVALEPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         visual_features_mask: torch.Tensor | None = None,
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Run the towers on raw inputs, as the processor gives them without a text.
+        """Run the towers on raw inputs, as returned by the processor when it is called without text.
 
         Returns:
-            For each modality given, its features [B, n, width] and their mask [B, n]: what `longvale features` stores
-            and what [`~LongVALEModel.forward`] computes when it is given raw inputs.
+            For each modality given, its features [B, n, width] and their mask [B, n]: the values that are stored by
+            `longvale features` and computed by [`~LongVALEModel.forward`] for raw inputs.
         """
         encoded = {}
         if pixel_values_videos is not None:
@@ -210,11 +210,11 @@ class LongVALEModel(LongVALEPreTrainedModel):
                 projected = projected + self.config.time_embedding_scale * times
             embeddings.append(projected)
             masks.append(mask)
-        device = embeddings[0].device  # projectors may lie on different ones
+        device = embeddings[0].device  # projectors may be on different devices
         return torch.cat([e.to(device) for e in embeddings], dim=1), torch.cat([m.to(device) for m in masks], dim=1)
 
     def get_placeholder_mask(self, input_ids: torch.Tensor, video_mask: torch.Tensor) -> torch.Tensor:
-        """Where the placeholders stand [B, L]; every row must have as many as it has features."""
+        """Return the mask of the placeholders [B, L]; each row must have as many placeholders as features."""
         placeholders = input_ids == self.config.video_token_id
         wanted, given = placeholders.sum(dim=1), video_mask.to(placeholders.device).sum(dim=1)
 
@@ -250,21 +250,22 @@ class LongVALEModel(LongVALEPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LongVALEModelOutputWithPast:
-        r"""
+        r"""Merge the video into the text embeddings and run the language model.
+
         Args:
-            input_ids: [B, L]; `config.video_token_id` once for each feature of the row.
-            visual_features: [B, F, visual width], one a frame; likewise `audio_features` [B, A, audio width] and
+            input_ids: [B, L]; contains `config.video_token_id` once for each feature of the row.
+            visual_features: [B, F, visual width], one per frame; likewise `audio_features` [B, A, audio width] and
                 `speech_features` [B, S, speech width], padded on the right.
-            visual_features_mask: [B, F], ones for features and zeros for padding; all ones when left out.
-            pixel_values_videos: [B, F, 3, H, W], in place of `visual_features`.
-            input_values: [B, A, T, mels] filterbanks, in place of `audio_features`; `input_values_mask` [B, A, T].
-            input_features: [B, C, mels, frames] log-mel chunks, in place of `speech_features`;
+            visual_features_mask: [B, F], ones for features and zeros for padding; all ones by default.
+            pixel_values_videos: [B, F, 3, H, W], instead of `visual_features`.
+            input_values: [B, A, T, mels] filterbanks, instead of `audio_features`; `input_values_mask` [B, A, T].
+            input_features: [B, C, mels, frames] log-mel chunks, instead of `speech_features`;
                 `input_features_mask` [B, C, frames].
 
         Raises:
-            ValueError: if a row's placeholders and features differ in number, a modality is given both raw and as
-                features, raw without a tower, or a feature has another width than its projector.
-            TypeError: for an unknown input, such as a misspelt `audio_feature`.
+            ValueError: if a row has different numbers of placeholders and features, a modality is given both raw and as
+                features, raw without a tower, or features have a different width than their projector.
+            TypeError: for an unknown input, such as the misspelled `audio_feature`.
         """
         self._refuse_unknown_inputs(kwargs)
         if (input_ids is None) == (inputs_embeds is None):
@@ -312,7 +313,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
     def _embed(
         self, input_ids: torch.Tensor, features: dict[str, tuple[torch.Tensor, torch.Tensor]]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings of the text [B, L, hidden] with the video in place, and those of the video alone."""
+        """Return the text embeddings [B, L, hidden] with the video merged in, and the video embeddings alone."""
         for modality, (values, _) in features.items():
             if len(values) != len(input_ids):
                 raise ValueError(
@@ -320,13 +321,13 @@ class LongVALEModel(LongVALEPreTrainedModel):
                     "give one video a row"
                 )
         placeholders = input_ids == self.config.video_token_id
-        # The placeholder may lie beyond the vocabulary: look up any token there, it is replaced below.
+        # The placeholder may be outside the vocabulary: look up another token there, which is replaced below.
         inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
         if features:
             video_embeddings, video_mask = self.get_video_embeddings(features)
             placeholders = self.get_placeholder_mask(input_ids, video_mask)
             return merge_embeddings(inputs_embeds, placeholders, video_embeddings, video_mask), video_embeddings
-        if input_ids.shape[1] > 1:  # a decoding step has one token, and is not worth waiting for the device
+        if input_ids.shape[1] > 1:  # skip decoding steps of one token: the check would synchronise with the device
             torch_compilable_check(
                 ~placeholders,
                 lambda: f"input_ids has {int(placeholders.sum())} video placeholders but no features were given",
@@ -334,7 +335,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
         return inputs_embeds, None
 
     def _touch_absent_projectors(self, inputs_embeds: torch.Tensor, features: dict) -> torch.Tensor:
-        # With several processes, all must reduce the same gradients: a modality absent here may be present elsewhere.
+        # With several processes, all must reduce the same gradients: an absent modality may be present in another one.
         for modality in MODALITIES:
             if modality not in features:
                 projector = getattr(self, f"{modality}_projector")
@@ -362,7 +363,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
 
 
 class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin):
-    """LongVALE-LLM: [`LongVALEModel`] and a language modelling head.
+    """LongVALE-LLM: [`LongVALEModel`] with a language modelling head.
 
     Example:
 
@@ -386,7 +387,7 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         self.model = LongVALEModel(config)
         self._tied_weights_keys = {"lm_head.weight": f"{_name_of(self, self.get_input_embeddings())}.weight"}
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        # A vocabulary that was extended holds the placeholder too, which is no word of an answer.
+        # An extended vocabulary also contains the placeholder, which must not be generated.
         self.generation_config.suppress_tokens = [config.video_token_id]
         self.post_init()
 
@@ -430,10 +431,11 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LongVALECausalLMOutputWithPast:
-        r"""
+        r"""Compute logits, and the loss if `labels` are given.
+
         Args:
-            labels: [B, L], the ids to predict, -100 where there is no loss.
-            logits_to_keep: how many of the last positions get logits; 0 for all.
+            labels: [B, L], the ids to predict, -100 for positions without loss.
+            logits_to_keep: number of last positions to compute logits for; 0 for all.
 
         The other arguments are those of [`LongVALEModel.forward`].
         """
@@ -476,28 +478,28 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         cache = inputs.get("cache")
-        # Not by `is_first_iteration` alone: a draft model begins without it, and continues a cache with it.
+        # `is_first_iteration` alone is not enough: a draft model starts without it, and continues a cache with it.
         if cache is None or cache.get_seq_length() == 0:
             return inputs
         ids = inputs.get("input_ids")
         if is_first_iteration and ids is not None and (ids == self.config.video_token_id).any():
             return inputs
-        # The cache holds the video already: there are no placeholders left to fill.
+        # The cache already contains the video: no placeholders are left to fill.
         return {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
 
 
 def merge_embeddings(
     inputs_embeds: torch.Tensor, placeholders: torch.Tensor, video_embeddings: torch.Tensor, video_mask: torch.Tensor
 ) -> torch.Tensor:
-    """Put the k-th embedding of a row's video where the row has its k-th placeholder.
+    """Replace the k-th placeholder of each row by the k-th embedding of its video.
 
-    Rows are gathered, not scattered as a whole: shapes stay static for the compiler, and no row reads another's video.
+    Rows use gather, not one scatter: shapes stay static for the compiler, and no row reads the video of another.
 
     Args:
         inputs_embeds: [B, L, hidden].
         placeholders: bool [B, L].
         video_embeddings: [B, n, hidden].
-        video_mask: bool [B, n], false for padding, which may lie anywhere.
+        video_mask: bool [B, n], false for padding, which may be at any position.
 
     Example:
 
@@ -520,15 +522,15 @@ def merge_embeddings(
 
 
 def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average each stretch of `window` states, leaving padding out.
+    """Average consecutive windows of `window` states, without padding.
 
     Args:
         states: [B, n, width].
-        mask: [B, n], ones for states and zeros for padding, which lies at the end of a row.
-        window: states a window; the last one of a row may be shorter.
+        mask: [B, n], ones for states and zeros for padding, which is at the end of a row.
+        window: states per window; the last window of a row may be shorter.
 
     Returns:
-        features [B, ceil(n / window), width] and their mask [B, ceil(n / window)].
+        Features [B, ceil(n / window), width] and their mask [B, ceil(n / window)].
 
     Example:
 
@@ -548,13 +550,13 @@ def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[
 
 
 def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
-    """Where in the video each token lies, as [`fourier_features`].
+    """Encode the position of each token in the video with [`fourier_features`].
 
-    Every modality covers the whole video, so that token i of n is centred at (i + 1/2) / n of the duration.
+    Every modality covers the whole video, so token i of n is centred at (i + 1/2) / n of the duration.
 
     Args:
-        mask: [B, n], true for tokens; padding lies at the end.
-        width: of the result.
+        mask: [B, n], true for tokens; padding is at the end.
+        width: width of the result.
 
     Returns:
         [B, n, width] in [-1, 1].
@@ -564,14 +566,14 @@ def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def fourier_features(shares: torch.Tensor, width: int) -> torch.Tensor:
-    """Shares of a duration as cosines (first half) and sines (second half).
+    """Encode relative positions as cosines (first half) and sines (second half).
 
-    Their frequencies go from a quarter of a turn a video, which tells early from late, to ten turns, which tell
-    neighbours apart, in equal ratios.
+    The frequencies form a geometric series from a quarter of a turn per video, which distinguishes early from late, to
+    ten turns, which distinguish neighbours.
 
     Args:
-        shares: [...], 0 to 1.
-        width: of the result; odd widths end with a zero.
+        shares: [...], relative positions in the duration, 0 to 1.
+        width: width of the result; odd widths end with a zero.
 
     Returns:
         [..., width] in [-1, 1].
@@ -593,7 +595,7 @@ def _build_visual_tower(config: PreTrainedConfig | None) -> nn.Module | None:
 def _build_audio_tower(config: PreTrainedConfig | None) -> nn.Module | None:
     if config is None:
         return None
-    # Its position bias travels in the attention mask, so what is chosen for the whole model may be out of reach here.
+    # Its position bias is passed in the attention mask, which not every attention implementation supports.
     if config._attn_implementation not in (None, "eager", "sdpa"):
         config._attn_implementation = "sdpa"
     return BeatsModel._from_config(config)
@@ -608,17 +610,17 @@ def _ones_mask(features: torch.Tensor) -> torch.Tensor:
 
 
 def _name_of(model: nn.Module, part: nn.Module) -> str:
-    """Language models have their embeddings in different places."""
+    """Return the name of a submodule; language models keep their embeddings under different names."""
     return next(name for name, module in model.named_modules() if module is part)
 
 
 def _dtype(projector: nn.Module) -> torch.dtype:
-    # Adapters wrap a projector and keep the trained copy as a module of its own, and quantised weights are integers
-    # beside a bias of floats: ask for any parameter of floats.
+    # Adapters wrap a projector and keep the trained copy as a separate module, and quantised weights are integers with
+    # a float bias: take the dtype of any float parameter.
     return next(parameter.dtype for parameter in projector.parameters() if parameter.is_floating_point())
 
 
-# A call each: without it the code is not saved beside the weights. `auto_map` in the configuration names all of them.
+# Without these calls the code is not saved with the weights. `auto_map` in the configuration names all Auto classes.
 LongVALEModel.register_for_auto_class("AutoModel")
 LongVALEForConditionalGeneration.register_for_auto_class("AutoModelForCausalLM")
 

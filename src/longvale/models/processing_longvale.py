@@ -1,4 +1,4 @@
-"""Processor of LongVALE models: media or stored features, and a prompt, to model inputs."""
+"""Processor of LongVALE models: converts media or stored features, and a prompt, to model inputs."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from .control_tokens import break_up_control_tokens
 from .feature_extraction_beats import FRAME_SHIFT, BeatsFeatureExtractor
 from .media import read_media
 
-#: The conversation template of the published model (Vicuna v1.1) in Jinja. `generation` marks what a model is trained
-#: on: the assistant's words and the end token. A video stands in a message as `<video>` or as a part of its content; a
-#: sound belongs to its video.
+#: The conversation template of the published model (Vicuna v1.1) in Jinja. `generation` marks the tokens to train on:
+#: the assistant's answer and the end token. A message refers to a video by `<video>` or by a content part; sound
+#: belongs to its video.
 CHAT_TEMPLATE = (
     "{%- macro words(content) -%}"
     "{%- if content is string -%}{{- content -}}"
@@ -48,7 +48,7 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
 )
 
-#: Masks and raw inputs of the model, beside its features; see `LongVALEModel.forward`.
+#: Raw inputs of the model and their masks; see `LongVALEModel.forward`.
 RAW_INPUTS = (
     "pixel_values_videos",
     "input_values",
@@ -60,29 +60,29 @@ RAW_INPUTS = (
 
 class LongVALEProcessor(ProcessorMixin):
     r"""
-    Turns a video and a prompt into the inputs of a LongVALE model.
+    Processor that converts a video and a prompt to the inputs of a LongVALE model.
 
-    A video is given raw (a path, bytes, an open file, a [`Media`], or frames) or as stored features. The prompt holds
-    `<video>` once; it is repeated for each feature of the video: the frames, then the sound windows, then the speech
-    windows.
+    A video is given raw (a path, bytes, an open file, a [`Media`], or frames) or as stored features. The prompt
+    contains `<video>` once; the processor repeats it for each feature of the video: the frames, then the sound windows,
+    then the speech windows.
 
     Args:
-        image_processor: of the visual tower.
-        feature_extractor (`WhisperFeatureExtractor`): of the speech tower.
-        tokenizer: of the language model; the video placeholder is added to it if it is not there.
-        chat_template (`str`, *optional*): Jinja; the published Vicuna v1.1 conversation when left out.
+        image_processor: image processor of the visual tower.
+        feature_extractor (`WhisperFeatureExtractor`): feature extractor of the speech tower.
+        tokenizer: tokenizer of the language model; the video placeholder is added to it if missing.
+        chat_template (`str`, *optional*): Jinja template; the published Vicuna v1.1 conversation by default.
         video_token (`str`): the placeholder.
-        num_frames (`int`): frames taken from a video.
-        audio_window_frames (`int`): filterbank frames (10 ms) of a sound window; 512 is the published 5.12 s.
-        speech_window_states (`int`): encoder states (20 ms) of a speech window; 256 is the published 5.12 s.
-        preprocessing (`str`): `"strict"` takes frames at the centres of equal parts of the duration, and every sample
-            of the sound counts once. `"official"` is the published preprocessing: frames from the first to the last by
-            index, resized without antialiasing; sound windows as [`BeatsFeatureExtractor`] says; speech windows over
-            whole chunks with their padding, of which the last states that fill no window are dropped. Sound is
-            resampled with a low-pass filter in both.
+        num_frames (`int`): frames per video.
+        audio_window_frames (`int`): filterbank frames (10 ms) per sound window; 512 is the published 5.12 s.
+        speech_window_states (`int`): encoder states (20 ms) per speech window; 256 is the published 5.12 s.
+        preprocessing (`str`): `"strict"` takes frames at the centres of equal parts of the duration, and every audio
+            sample counts once. `"official"` is the published preprocessing: frames from the first to the last by index,
+            resized without antialiasing; sound windows as in [`BeatsFeatureExtractor`]; speech windows over whole
+            chunks including their padding, without the last states that fill no window. Both resample sound with a
+            low-pass filter.
 
     Raises:
-        ValueError: if an option is out of its range, or the feature extractors differ in sampling rate.
+        ValueError: if an option is out of range, or the feature extractors have different sampling rates.
 
     Example:
 
@@ -134,19 +134,19 @@ class LongVALEProcessor(ProcessorMixin):
         self.video_token_id = tokenizer.convert_tokens_to_ids(video_token)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-        # Answers are generated in batches: prompts must end together.
+        # For generation in batches, all prompts must end at the same position.
         tokenizer.padding_side = "left"
 
     @property
     def sampling_rate(self) -> int:
-        """Of the waveforms that both sound towers take, in Hz."""
+        """Sampling rate of the waveforms for both sound towers, in Hz."""
         return self.feature_extractor.sampling_rate
 
     @property
     def piece_samples(self) -> int:
-        """Length of the pieces into which a long waveform can be cut: in multiples of it the windows of both sound
-        towers and the chunks of the speech tower begin together. For the published windows half an hour, 1920 s."""
-        hop = self.feature_extractor.hop_length  # of a mel frame; two make a state
+        """Length of the pieces into which a long waveform can be split, in samples: at its multiples, the windows of
+        both sound towers and the chunks of the speech tower begin together. It is 1920 s for the published windows."""
+        hop = self.feature_extractor.hop_length  # samples per mel frame; two frames give one state
         windows = self.audio_window_frames * FRAME_SHIFT, self.speech_window_states * 2 * hop
         return math.lcm(*windows, self.feature_extractor.n_samples)
 
@@ -156,9 +156,9 @@ class LongVALEProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", *features, *(f"{name}_mask" for name in features), *RAW_INPUTS]
 
     def media_kwargs(self) -> dict:
-        """Keyword arguments for [`read_media`] that give what this processor wants of a file."""
+        """Return the keyword arguments of [`read_media`] that read a file for this processor."""
         size = None
-        # Scaling while decoding saves memory; the published preprocessing resizes the full picture.
+        # Scaling while decoding saves memory; the published preprocessing resizes the full frame.
         if self.preprocessing == "strict" and self.image_processor.do_resize:
             wanted = dict(self.image_processor.size)
             size = wanted.get("shortest_edge") or max(wanted.get("height") or 0, wanted.get("width") or 0) or None
@@ -182,28 +182,29 @@ class LongVALEProcessor(ProcessorMixin):
         return_tensors="pt",
         **text_kwargs: Unpack[TextKwargs],
     ) -> BatchFeature:
-        r"""
+        r"""Convert prompts and videos to model inputs.
+
         Args:
-            text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once. Without text only the
-                video's inputs are returned, as `model.encode` takes them.
-            videos (*optional*): one video a text: a path, a URL, bytes, an open file, a value of a `Video` column of
-                datasets, a [`Media`], or frames [F, H, W, 3] as uint8; None in a list where there is only sound.
-            audio (*optional*): one waveform a text (mono floats in [-1, 1], at `sampling_rate`), beside frames; a path
-                brings its own.
-            visual_features, audio_features, speech_features (*optional*): one array [n, width] a text or a list of
-                them, any of them None.
-            sampling_rate (`int`, *optional*): of the waveforms, to be sure that it is the processor's.
+            text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once. Without text, only the
+                inputs of the videos are returned, as expected by `model.encode`.
+            videos (*optional*): one video per text: a path, a URL, bytes, an open file, a value of a `Video` column of
+                datasets, a [`Media`], or frames [F, H, W, 3] as uint8; None in a list for an item with only sound.
+            audio (*optional*): one waveform per text (mono floats in [-1, 1], at `sampling_rate`), used with frames; a
+                video file already includes its sound.
+            visual_features, audio_features, speech_features (*optional*): one array [n, width] per text, or a list of
+                them; any may be None.
+            sampling_rate (`int`, *optional*): sampling rate of the waveforms, checked against that of the processor.
             return_tensors (`str`): only `"pt"`.
-            text_kwargs: for the tokenizer, such as `padding` (on by default when there are several texts).
+            text_kwargs: arguments of the tokenizer, such as `padding` (on by default for several texts).
 
         Returns:
-            [`BatchFeature`] with `input_ids` and `attention_mask` [B, L], and for each modality that is there either
-            its features [B, n, width] and `*_features_mask` [B, n], or the raw inputs of its tower.
+            [`BatchFeature`] with `input_ids` and `attention_mask` [B, L], and for each modality present either its
+            features [B, n, width] and `*_features_mask` [B, n], or the raw inputs of its tower.
 
         Raises:
-            ValueError: if a prompt does not hold the placeholder once, a row has no video at all, a feature is not a
-                finite array [n, width], or truncation would cut off a part of the video.
-            TypeError: for an argument that neither the processor nor the tokenizer knows.
+            ValueError: if a prompt does not contain the placeholder exactly once, a row has no video, a feature is not
+                a finite array [n, width], or truncation would remove a part of the video.
+            TypeError: for an argument unknown to the processor and the tokenizer.
             MediaError: if a file cannot be read.
         """
         if images is not None:
@@ -226,13 +227,13 @@ class LongVALEProcessor(ProcessorMixin):
     def video_inputs(
         self, videos=None, audio=None, visual_features=None, audio_features=None, speech_features=None
     ) -> tuple[dict[str, torch.Tensor], list[int] | None]:
-        """Inputs of the videos of a batch, and how many placeholders each needs.
+        """Return the inputs of the videos of a batch, and how many placeholders each needs.
 
         Args:
-            videos, audio, visual_features, audio_features, speech_features: as in the call.
+            videos, audio, visual_features, audio_features, speech_features: as in `__call__`.
 
         Returns:
-            model inputs without text, and the number of features a video; None when no video was given.
+            Model inputs without text, and the number of features per video; None if no video was given.
         """
         stored = {"visual": visual_features, "audio": audio_features, "speech": speech_features}
         stored = {modality: values for modality, values in stored.items() if values is not None}
@@ -247,10 +248,10 @@ class LongVALEProcessor(ProcessorMixin):
 
         Args:
             texts: prompts.
-            counts: features of each text's video; None when there are no videos at all.
+            counts: number of features of each text's video; None if there are no videos.
 
         Raises:
-            ValueError: if texts and videos differ in number, or a text does not hold the placeholder once.
+            ValueError: if the numbers of texts and videos differ, or a text does not contain the placeholder once.
         """
         if counts is None:
             counts = [None] * len(texts)
@@ -266,11 +267,11 @@ class LongVALEProcessor(ProcessorMixin):
         return expanded
 
     def escape(self, text: str) -> str:
-        """Break up placeholders and control tokens that a user's words spell, so that they stay words."""
+        """Break up placeholders and control tokens in the text of a user, so that they are tokenized as plain text."""
         return break_up_control_tokens(text, self.tokenizer)
 
     def tokenize_prompts(self, texts: str | list[str], **text_kwargs) -> BatchEncoding:
-        """Tokenize what a chat template wrote: one begin token, whether the template or the tokenizer writes it."""
+        """Tokenize the output of a chat template with one begin token, added by the template or the tokenizer."""
         begin = self.tokenizer.bos_token
         if begin and all(text.startswith(begin) for text in ([texts] if isinstance(texts, str) else texts)):
             text_kwargs.setdefault("add_special_tokens", False)
@@ -279,7 +280,7 @@ class LongVALEProcessor(ProcessorMixin):
     def _text_inputs(
         self, texts: list[str], counts: list[int] | None, return_text_replacement_offsets: bool = False, **text_kwargs
     ) -> dict:
-        """Token ids of prompts whose placeholders are repeated; offsets as `apply_chat_template` wants them."""
+        """Tokenize prompts with repeated placeholders; return offsets in the format of `apply_chat_template`."""
         text_kwargs.setdefault("padding", len(texts) > 1)
         expanded = self.expand_placeholders(texts, counts)
         encoding = self.tokenize_prompts(expanded, return_tensors="pt", **text_kwargs)
@@ -318,13 +319,13 @@ class LongVALEProcessor(ProcessorMixin):
         return data, counts
 
     def _read(self, video, sound, row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Frames and waveform of one video, validated; None for what it does not have."""
+        """Return the validated frames and waveform of one video; None for each that it lacks."""
         if isinstance(video, list | tuple) and len(video) < 2 and np.ndim(video[:1]) != 4:
-            video = video[0] if video else None  # conversations give a list of videos a row
-        is_value = isinstance(video, dict) or hasattr(video, "_hf_encoded")  # of a column of datasets
+            video = video[0] if video else None  # conversations have a list of videos per row
+        is_value = isinstance(video, dict) or hasattr(video, "_hf_encoded")  # value of a datasets column
         if isinstance(video, str | PathLike | bytes) or hasattr(video, "read") or is_value:
             video = read_media(video, **self.media_kwargs())
-        # Not `isinstance`: this file and the caller's `Media` may come from different copies of the code.
+        # Not `isinstance`: the caller's `Media` may be a class of another copy of the code.
         if hasattr(video, "waveform"):
             if video.waveform is not None and video.sampling_rate != self.sampling_rate:
                 raise ValueError(
@@ -340,7 +341,7 @@ class LongVALEProcessor(ProcessorMixin):
         )
 
     def _raw_inputs(self, frames: np.ndarray | None, waveform: np.ndarray | None) -> dict:
-        """Inputs of one video without the batch dimension, and how many features they give."""
+        """Return the inputs of one video without the batch dimension, and the number of features in `count`."""
         inputs = {"count": 0}
         if frames is not None:
             inputs["pixel_values_videos"] = self._pixels(frames)  # [F, 3, H, W]
@@ -356,7 +357,7 @@ class LongVALEProcessor(ProcessorMixin):
         return inputs
 
     def _pixels(self, frames: np.ndarray) -> torch.Tensor:
-        """Frames uint8 [F, H, W, 3] as the visual tower takes them, float32 [F, 3, H, W]."""
+        """Convert frames uint8 [F, H, W, 3] to the input of the visual tower, float32 [F, 3, H, W]."""
         if self.preprocessing == "strict":
             images = self.image_processor(list(frames), input_data_format="channels_last", return_tensors="pt")
             return images["pixel_values"]
@@ -367,7 +368,7 @@ class LongVALEProcessor(ProcessorMixin):
         return (pixels - mean) / std
 
     def _speech_inputs(self, waveform: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-mel chunks [C, mels, frames] and which of their frames count [C, frames]."""
+        """Return log-mel chunks [C, mels, frames] and the mask of frames to average [C, frames]."""
         length = self.feature_extractor.n_samples
         speech = self.feature_extractor(
             [waveform[start : start + length] for start in range(0, len(waveform), length)],
@@ -377,7 +378,7 @@ class LongVALEProcessor(ProcessorMixin):
         )
         mask = speech["attention_mask"].long()
         if self.preprocessing == "official":
-            # A state is two frames. All count, padding too, up to the end of the last whole window.
+            # One state is two frames. All count, including padding, up to the end of the last whole window.
             windows = max(mask.numel() // 2 // self.speech_window_states, 1)
             mask = (torch.arange(mask.numel()) < 2 * windows * self.speech_window_states).long().view_as(mask)
         return speech["input_features"], mask
@@ -402,7 +403,7 @@ def _batch_stored(stored: dict) -> tuple[dict[str, torch.Tensor], list[int]]:
 
 
 def _as_list(values) -> list:
-    """One entry a text; what is no list (nor a batch of features, [B, n, width]) stands for one text."""
+    """Return a list with one entry per text; a value that is not a list or batch [B, n, width] is for one text."""
     if isinstance(values, list | tuple) or getattr(values, "ndim", None) == 3:
         return list(values)
     return [values]
@@ -444,7 +445,7 @@ def _check_counts(counts: list[int]) -> None:
 
 
 def _pad(rows: Sequence[torch.Tensor | None], name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack [n_i, ...] into [B, max n, ...] with zeros behind, and tell them apart by a mask [B, max n]."""
+    """Stack [n_i, ...] into [B, max n, ...] padded with zeros on the right; also returns the mask [B, max n]."""
     present = [row for row in rows if row is not None]
     shapes = sorted({tuple(row.shape[1:]) for row in present})
     if len(shapes) > 1:
@@ -460,7 +461,7 @@ def _pad(rows: Sequence[torch.Tensor | None], name: str) -> tuple[torch.Tensor, 
 
 
 def _resize_and_crop(image: torch.Tensor, edge: int, crop: tuple[int, int]) -> torch.Tensor:
-    """The published transform of a picture, uint8 [3, H, W] -> float32 [3, *crop] in about [0, 1].
+    """Apply the published image transform, uint8 [3, H, W] -> float32 [3, *crop] in about [0, 1].
 
     torchvision's `Resize(edge, BICUBIC)` and `CenterCrop` on float tensors: bicubic without antialiasing or clamping.
     """
