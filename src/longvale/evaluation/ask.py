@@ -67,7 +67,7 @@ def ask(
             of the video; otherwise the video comes first. None asks for all events.
         task: `grounding`, `dense_captioning` or `segment_captioning`: use the benchmark's question and parse the answer
             accordingly. By default a free question, whose answer is parsed as a list of events, or as one interval if
-            there is no list; logs a warning if the model was not tuned on free questions.
+            it contains no list; logs a warning if the model was not tuned on free questions.
         span: start and end in seconds, for `segment_captioning`.
         max_new_tokens: maximum answer length in tokens; default: the task's limit, or the largest limit of all tasks.
         device: device such as "cpu"; by default an accelerator if available.
@@ -155,7 +155,7 @@ def read_answer(text: str, duration: Seconds, task: Task | None = None) -> tuple
         text: the answer.
         duration: duration of the video in seconds.
         task: `dense_captioning` parses a list of events, `grounding` one interval, `segment_captioning` nothing; None
-            parses a list, or one interval if there is no list.
+            parses a list, or one interval if the answer contains no list.
 
     Example:
         >>> read_answer("From 05 to 25.", 120.0)

@@ -14,7 +14,7 @@ def path(name: str) -> str:
         name: a task: `grounding`, `dense_captioning` or `segment_captioning`.
 
     Raises:
-        ValueError: if there is no such metric.
+        ValueError: if the metric is unknown.
 
     Example:
         >>> import evaluate

@@ -29,7 +29,7 @@ def build_page(name: str) -> gradio.Interface:
         name: name of a task.
 
     Raises:
-        ValueError: if there is no such metric.
+        ValueError: if the metric is unknown.
     """
     import evaluate
     import gradio

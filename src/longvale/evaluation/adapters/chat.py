@@ -88,7 +88,7 @@ class ChatAdapter(Adapter):
         messages = [{"role": "user", "content": [{"type": "video"}, words]}]
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         begun = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
-        options = {"add_special_tokens": False} if begun else {}  # avoid a second BOS token
+        options = {"add_special_tokens": False} if begun else {}  # avoid a duplicate BOS token
         inputs = self.processor(text=[prompt], return_tensors="pt", **self._video(media), **options)
         inputs = inputs.to(self.model.device)
         inputs = inputs.to(self.model.dtype)  # casts frames and audio; token IDs stay integers

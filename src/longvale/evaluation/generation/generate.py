@@ -89,7 +89,7 @@ def generate(
 
     Args:
         model: folder, Hub id, or (model, processor) pair.
-        data: folder that holds `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark.
+        data: folder that contains `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark.
         output: prediction log (JSONL) to write; `<output>.run.json` next to it contains the settings of the run.
         tasks: tasks whose questions are asked, all of one benchmark.
         split: "test" or "train"; for zero-shot benchmarks also "validation".

@@ -34,7 +34,7 @@ class Run:
         letter: one of [`LETTERS`].
         path: path of the log.
         predictions: the answers.
-        manifest: settings of the run, from the manifest of the log; None if there is no manifest.
+        manifest: settings of the run, from the manifest of the log; None without a manifest.
     """
 
     letter: str

@@ -24,7 +24,7 @@ def check_answers(
         The number of `questions`, `answers`, `missing`, `repeated` and `unknown`.
 
     Raises:
-        ValueError: on the first kind of mismatch, or if there is no answer.
+        ValueError: on the first kind of mismatch, or if there are no answers.
 
     Example:
         >>> answers = [Prediction("abc", "grounding", "From 00 to 20.", 0)]

@@ -76,7 +76,7 @@ def compute_score(
         `precision@1s` and so on; `count` of videos, `reference_events`, `predicted_events`.
 
     Raises:
-        ValueError: if there is no reference event, the numbers of videos differ, or the protocol is unknown.
+        ValueError: if there are no reference events, the numbers of videos differ, or the protocol is unknown.
 
     Example:
         >>> scores = compute_score([[(0, 10, "a bell rings"), (30, 60, "a dog barks")]], [[(0, 12, "A bell rings.")]])
