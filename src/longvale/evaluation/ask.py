@@ -88,7 +88,7 @@ def ask(
     _check_question(question, task, span)
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be 1 or more, not {max_new_tokens}")
-    _check_media(video)  # before the model, which takes longer
+    _check_media(video)  # before loading the model, which takes longer
     limit = max_new_tokens or (MAX_NEW_TOKENS[task] if task else max(MAX_NEW_TOKENS.values()))
     model, processor = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
     media = _read_media(video, processor)

@@ -55,7 +55,7 @@ class Quirks:
 
 _STRICT = Quirks()
 
-#: The defaults of each protocol.
+#: The options of each protocol.
 QUIRKS: dict[Protocol, Quirks] = {
     "strict": _STRICT,
     "official": Quirks(**dict.fromkeys(vars(_STRICT), True)),

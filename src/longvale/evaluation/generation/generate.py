@@ -48,7 +48,7 @@ def annotations_path(data: str | os.PathLike, split: Split = "test") -> Path:
     """Return the path of a split's annotations in a data folder, or of the output of `longvale annotate`.
 
     Raises:
-        FileNotFoundError: if the folder does not exist or contains none.
+        FileNotFoundError: if the folder does not exist or contains no annotations.
         ValueError: if the split is unknown.
     """
     if split not in ANNOTATION_FILES:

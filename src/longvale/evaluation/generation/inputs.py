@@ -35,7 +35,7 @@ class UnusableVideo(ValueError):
 
 
 class VideoInputs:
-    """The inputs of videos by id, from a folder of features or of media files.
+    """Video inputs by ID, from a folder of features or of media files.
 
     Args:
         data_dir: folder of the data set.

@@ -19,8 +19,8 @@ ModelLike: TypeAlias = str | os.PathLike | tuple[Any, Any]
 #: One array [n, width] per modality; None if a video lacks the modality.
 Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
 
-#: Enough for an interval, the longest list of events and the longest caption of the benchmark; 1,024 is the published
-#: evaluation's limit.
+#: Maximum answer length per task in tokens: enough for an interval, the longest list of events and the longest caption
+#: of the benchmark; 1,024 is the limit of the published evaluation.
 MAX_NEW_TOKENS: dict[AnyTask, int] = {
     "grounding": 32,
     "dense_captioning": 1024,

@@ -21,7 +21,7 @@ PUBLISHED_TEMPERATURE = 0.05
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated.
+    """Decoding settings.
 
     Args:
         temperature: 0 selects the most likely token; [`PUBLISHED_TEMPERATURE`] is that of the published evaluation.

@@ -49,7 +49,7 @@ class Boundaries:
 
     Args:
         spans: (start, end) in seconds by modality.
-        cuts: seconds of the hard cuts; dotted lines.
+        cuts: times of the hard cuts in seconds, drawn as dotted lines.
     """
 
     spans: Mapping[Modality, Sequence[Sequence[Seconds]]]

@@ -133,7 +133,7 @@ def _score_task(
 ) -> TaskScores:
     counts, answers = {}, {}
     for run in runs:
-        # A question that was asked more than once counts by its first answer.
+        # If a question was asked more than once, only the first answer counts.
         mine = [p for p in run.predictions if p.task == task and p.query_id == 0]
         try:
             counts[run.letter] = count_answers(task, mine, annotations, protocol=protocol, partial=partial)
