@@ -128,7 +128,7 @@ class Published:
 
     def segments(self, case: Case) -> dict[str, float]:
         """Compute the scores of segment captioning, all pairs in one batch."""
-        own, other = (dict(enumerate([text] for text in self.tokenize(side))) for side in (case.told, case.captions))
+        own, other = (dict(enumerate([text] for text in self.tokenize(side))) for side in (case.retold, case.captions))
         return _named({name: self.score(name, scorer, own, other)[0] for name, scorer in _scorers().items()})
 
     def tokenize(self, captions: Iterable[str]) -> list[str]:
@@ -216,7 +216,7 @@ def run_ours(videos: int) -> Run:
         return dense_captioning.compute_score(case.found, case.wanted, protocol="official")
 
     def segments(case: Case) -> dict[str, float]:
-        told, captions = dict(enumerate(case.told)), dict(enumerate(case.captions))
+        retold, captions = dict(enumerate(case.retold)), dict(enumerate(case.captions))
         return segment_captioning.compute_score(told, captions, protocol="official")
 
     return _run(dense, segments, make_case(videos), Counter(), Counter())

@@ -70,13 +70,13 @@ class Case:
     Args:
         found: predicted events of each video, in seconds.
         wanted: reference events of each video.
-        told: a model's caption of each reference event.
+        retold: a model's caption of each reference event.
         captions: of the reference events, in the same order.
     """
 
     found: list[list[CaptionedInterval]]
     wanted: list[list[CaptionedInterval]]
-    told: list[str]
+    retold: list[str]
     captions: list[str]
 
 
@@ -91,8 +91,8 @@ def make_case(videos: int = VIDEOS) -> Case:
         for duration, answer in zip(durations, answers, strict=True)
     ]
     captions = [caption for events in wanted for _, _, caption in events]
-    told = [rng.choice(["", "..."]) if rng.random() < 0.02 else _retell(rng, caption) for caption in captions]
-    return Case(found, wanted, told, captions)
+    retold = [rng.choice(["", "..."]) if rng.random() < 0.02 else _retell(rng, caption) for caption in captions]
+    return Case(found, wanted, retold, captions)
 
 
 def _counts(rng: random.Random, videos: int) -> list[int]:

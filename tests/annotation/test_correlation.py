@@ -65,7 +65,7 @@ def test_a_good_answer_is_taken_as_it_is():
 @pytest.mark.parametrize(
     ("answer", "repair"),
     [
-        ("Sure, here it is:\n```json\n" + json.dumps(GOOD) + "\n```", "text before or after the object"),
+        ("Sure, here it is:\n```json\n" + json.dumps(GOOD) + "\n```", "text around the object"),
         (json.dumps({**GOOD, "relations": "Causality and Synchronicity"}), "relations was a text"),
         (json.dumps({**GOOD, "relations": ["Causality", "magic", "synchronicity"]}), "unknown relations were left out"),
         (json.dumps({**GOOD, "source_visible": "maybe"}), "source_visible was none of yes, no, unknown"),

@@ -26,7 +26,7 @@ def test_a_case_has_the_statistics_of_the_test_split(make_case):
     captions = [caption for events in case.wanted for _, _, caption in events]
     assert case == make_case(200)
     assert len(case.found) == len(case.wanted) == 200
-    assert len(captions) == round(200 * 13867 / 1171) == len(case.told) and captions == case.captions
+    assert len(captions) == round(200 * 13867 / 1171) == len(case.retold) and captions == case.captions
     assert 24 < sum(len(caption.split()) for caption in captions) / len(captions) < 30
     assert 0.75 < sum(map(len, case.found)) / len(captions) < 0.95
     assert any(not events for events in case.found)

@@ -234,7 +234,7 @@ def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[st
         >>> answer = '{"relations": "Causality", "caption": "A dog barks at a car."}'
         >>> found, repairs = read_answer("Sure! " + answer)
         >>> found["relations"], found["source_visible"], repairs
-        (['causality'], 'unknown', ['text before or after the object', 'relations was a text', 'source_visible was missing'])
+        (['causality'], 'unknown', ['text around the object', 'relations was a text', 'source_visible was missing'])
     """
     repairs: list[str] = []
     value = _find_object(text, repairs)
@@ -274,7 +274,7 @@ def _find_object(text: str, repairs: list[str]) -> dict[str, Any]:
         else:
             if isinstance(value, dict) and "caption" in value:
                 if text[:start].strip() or text[end:].strip():
-                    repairs.append("text before or after the object")
+                    repairs.append("text around the object")
                 return value
             problem = "field 'caption' is missing"
         start = text.find("{", start + 1)

@@ -40,7 +40,7 @@ _NAMES = {task: name for name, task in CHOICES.items()}
 QUEUE_SIZE = 32
 
 _STOPPED = "Stopped."
-_FAILED = "Something went wrong on our side, not with your video. The operator of this page finds the reason in its log."
+_FAILED = "Something went wrong on our side, not with your video. The reason is in the log of this page."
 
 
 @dataclass

@@ -283,7 +283,7 @@ def export(
 def import_(
     exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="Export of Label Studio (its JSON format).")],
     annotations: Annotated[Path, typer.Option(help="Annotations that were exported.")],
-    output: Annotated[Path, typer.Option(help="Annotations to write (JSON); a log of the changes is written next to it.")],
+    output: Annotated[Path, typer.Option(help="Annotations to write (JSON), with a log of the changes.")],
     annotator: Annotated[
         str | None, typer.Option(help="Whose work to take, if several did a video.", show_default="the latest")
     ] = None,

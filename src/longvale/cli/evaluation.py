@@ -146,7 +146,7 @@ def score(
 ) -> None:
     """Score a log of answers against annotations.
 
-    Or, with --compare, print the difference of two runs with its confidence interval, by a paired bootstrap over the videos.
+    Or, with --compare, print the difference of two runs and its confidence interval (paired bootstrap over videos).
     """
     from longvale.evaluation.benchmarks.judge import choose_judge
     from longvale.evaluation.scoring.compare import compare_files, format_comparison

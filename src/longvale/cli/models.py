@@ -80,7 +80,7 @@ def convert(
         ),
     ] = False,
     back: Annotated[
-        bool, typer.Option("--back", help="The reverse: OFFICIAL_DIR is an adapter of this library; write it in the published layout.")
+        bool, typer.Option("--back", help="The reverse: OFFICIAL_DIR is our adapter; write the published layout.")
     ] = False,
     base: Annotated[
         Path | None, typer.Option(help="Folder of the language model.", show_default="found in OFFICIAL_DIR")

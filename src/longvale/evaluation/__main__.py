@@ -1,4 +1,4 @@
-"""`accelerate launch -m longvale.evaluation MODEL ...` is `longvale evaluate MODEL ...` over several processes."""
+"""Entry point for several processes: `accelerate launch -m longvale.evaluation MODEL ...` runs `longvale evaluate`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""One video, one question: the answer, and the events that it names on a timeline."""
+"""Asking a model one question about one video, and formatting the events of the answer as a timeline."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _WIDTH = 60
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered about a video.
+    """A model's answer about a video.
 
     Args:
         text: the answer as generated.
-        duration: of the video in seconds.
-        events: the times that the answer names, in seconds, with the caption that stands beside them or an empty one.
+        duration: duration of the video in seconds.
+        events: events parsed from the answer, with times in seconds and a caption, which may be empty.
     """
 
     text: str
@@ -61,17 +61,17 @@ def ask(
     """Ask a model one question about a video file.
 
     Args:
-        model: folder, Hub id, or (model, processor) pair.
-        video: path of the file, or what [`longvale.models.media.read_media`] read of it.
-        question: any, or with the task `grounding` the event that is looked for. It may contain `<video>` where the
-            video stands; else the video comes first. None asks for all events.
-        task: `grounding`, `dense_captioning` or `segment_captioning`: ask in the words of the benchmark, and read the
-            answer accordingly. By default a free question, whose answer is read as a list of events, or as one interval
-            if it contains none; a warning says when the model was not tuned on such questions.
-        span: start and end in seconds, which `segment_captioning` asks about.
-        max_new_tokens: longest answer in tokens; by default the task's, or the longest of all tasks.
-        device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        model: folder, Hub ID, or (model, processor) pair.
+        video: path of the file, or the result of [`longvale.models.media.read_media`].
+        question: any question, or for the task `grounding` the event to find. It may contain `<video>` at the position
+            of the video; otherwise the video comes first. None asks for all events.
+        task: `grounding`, `dense_captioning` or `segment_captioning`: use the benchmark's question and parse the answer
+            accordingly. By default a free question, whose answer is parsed as a list of events, or as one interval if
+            it contains no list; logs a warning if the model was not tuned on free questions.
+        span: start and end in seconds, for `segment_captioning`.
+        max_new_tokens: maximum answer length in tokens; default: the task's limit, or the largest limit of all tasks.
+        device: device such as "cpu"; by default an accelerator if available.
+        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
 
     Raises:
         FileNotFoundError: if the model or the video is missing.
@@ -88,7 +88,7 @@ def ask(
     _check_question(question, task, span)
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be 1 or more, not {max_new_tokens}")
-    _check_media(video)  # before the model, which takes longer
+    _check_media(video)  # before loading the model, which takes longer
     limit = max_new_tokens or (MAX_NEW_TOKENS[task] if task else max(MAX_NEW_TOKENS.values()))
     model, processor = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
     media = _read_media(video, processor)
@@ -123,7 +123,7 @@ def _check_question(question: str | None, task: Task | None, span: tuple[Seconds
 
 
 def _in_words(question: str | None, task: Task | None, span: tuple[Seconds, Seconds] | None, duration: Seconds) -> str:
-    """What the model is asked: a task's question as published, unless it is given in these words already."""
+    """Build the model's question: a task's published question, unless `question` already has this form."""
     if task == "dense_captioning" and question is None:
         return dense_captioning_question()
     if span is not None:
@@ -149,13 +149,13 @@ def _read_media(video: str | os.PathLike | Media, processor: Any) -> Media:
 
 
 def read_answer(text: str, duration: Seconds, task: Task | None = None) -> tuple[Event, ...]:
-    """The events that an answer names, in seconds.
+    """Parse the events of an answer, in seconds.
 
     Args:
         text: the answer.
-        duration: of the video in seconds.
-        task: `dense_captioning` reads a list of events, `grounding` one interval, `segment_captioning` nothing; None
-            reads a list, or one interval if there is none.
+        duration: duration of the video in seconds.
+        task: `dense_captioning` parses a list of events, `grounding` one interval, `segment_captioning` nothing; None
+            parses a list, or one interval if the answer contains no list.
 
     Example:
         >>> read_answer("From 05 to 25.", 120.0)
@@ -168,7 +168,7 @@ def read_answer(text: str, duration: Seconds, task: Task | None = None) -> tuple
 
 
 def format_answer(answer: Answer) -> str:
-    """The answer, and a line a named event: its times, its place in the video, its caption.
+    """Format an answer with one line per event: position in the video, times, caption.
 
     Example:
         >>> print(format_answer(Answer("From 50 to 99.", 60.0, (Event(30, 59.4, ""),))))

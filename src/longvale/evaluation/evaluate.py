@@ -1,4 +1,4 @@
-"""The whole evaluation of a model: answers, scores and the report."""
+"""Full evaluation of a model: generation, scoring and report."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ def evaluate(
     title: str = TITLE,
     **options: Any,
 ) -> dict[str, Any] | None:
-    """Generate, score and report into `output/{predictions.jsonl,scores.json,report.html}`.
+    """Generate answers, score them and write `output/{predictions.jsonl,scores.json,report.html}`.
 
-    A call that was killed goes on where it stopped and gives the same files.
+    Repeating an interrupted call resumes it and produces the same files.
 
     Args:
-        model: folder, Hub id, or (model, processor) pair.
-        data: folder that holds `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark, and
+        model: folder, Hub ID, or (model, processor) pair.
+        data: folder that contains `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark, and
             `features` or `videos`.
-        output: folder, made where needed.
-        split: "test" or "train"; of zero-shot benchmarks also "validation".
-        device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
-        protocol, judge: of the scores, see [`score`].
-        with_ablation: also ask with modalities left out, see [`ablation`]; writes `ablation.json`.
-        training_curves: to show in the report, each with `name`, `steps` and `loss`.
-        report_videos: how many videos to show in the report.
-        title: of the report.
-        options: of [`generate`], for instance `tasks`, `features`, `batch_size`, `limit`, `overwrite`, `progress`. With
-            `limit` or `skip_missing` the scores are of the questions that were asked, and count the others as missing.
+        output: output folder, created if needed.
+        split: "test" or "train"; for zero-shot benchmarks also "validation".
+        device: device such as "cpu"; by default an accelerator if available.
+        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        protocol, judge: scoring options, see [`score`].
+        with_ablation: also run the modality ablation, see [`ablation`]; writes `ablation.json`.
+        training_curves: curves to show in the report, each with `name`, `steps` and `loss`.
+        report_videos: number of videos to show in the report.
+        title: title of the report.
+        options: options of [`generate`], such as `tasks`, `features`, `batch_size`, `limit`, `overwrite`, `progress`.
+            With `limit` or `skip_missing`, only answered questions are scored; the others are counted as missing.
 
     Returns:
-        The scores as in `scores.json` and, under `videos`, those of each video; of several processes, the first
-        one's, and None in the others.
+        The scores as in `scores.json` and, under `videos`, the scores per video. With several processes, the first
+        returns the scores and the others None.
 
     Raises:
-        FileNotFoundError, ValueError: as [`generate`] and [`score`] do.
+        FileNotFoundError, ValueError: as in [`generate`] and [`score`].
     """
     output, tasks = Path(output), check_tasks(options.get("tasks", ["all"]))
     processes = join_processes()
@@ -74,7 +74,7 @@ def evaluate(
         annotations = {}
     else:
         references = annotations_path(data, split)
-        # Before the model is loaded, which may take minutes.
+        # Validate the annotations before loading the model, which may take minutes.
         annotations = {annotation.video_id: annotation for annotation in load_videos(references)}
     if with_ablation and options.get("adapter"):
         raise ValueError("the ablation is of LongVALE's own model; leave it out with an adapter")

@@ -1,4 +1,4 @@
-"""Metrics of the three tasks, each a pure scorer beside a thin `evaluate.Metric`; text metrics are in `text`."""
+"""Metrics of the three tasks, each a pure scorer with a thin `evaluate.Metric`; text metrics are in `text`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..tasks import TASKS
 
 
 def path(name: str) -> str:
-    """The folder of a task's metric, for `evaluate.load`.
+    """Return the folder of a task's metric, for `evaluate.load`.
 
     Args:
         name: a task: `grounding`, `dense_captioning` or `segment_captioning`.
 
     Raises:
-        ValueError: if there is no such metric.
+        ValueError: if the metric is unknown.
 
     Example:
         >>> import evaluate

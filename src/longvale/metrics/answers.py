@@ -1,4 +1,4 @@
-"""What a metric compares, out of what a model answers: a text, or times in seconds as they are."""
+"""Conversion of model answers to metric inputs; an answer is text or numeric values in seconds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .grounding.compute_score import Interval
 
 
 def read_span(answer: str | Sequence[Seconds], duration: Seconds, protocol: Protocol = "strict") -> Interval | None:
-    """Start and end as fractions of the duration, or None where an answer names none.
+    """Return start and end as fractions of the duration, or None if the answer contains no interval.
 
     Args:
-        answer: a text with two timecodes, or start and end in seconds, or nothing of these.
-        duration: of the video.
-        protocol: how a text is read, see [`longvale.timecodes.parse_span`].
+        answer: text with two timecodes, or start and end in seconds, or an empty sequence.
+        duration: duration of the video.
+        protocol: protocol for parsing text, see [`longvale.timecodes.parse_span`].
 
     Raises:
-        ValueError: if times are not two finite ones from 0 on, or the duration is not above 0.
+        ValueError: if the answer is not two finite times of 0 or more, or the duration is not above 0.
 
     Example:
         >>> read_span("From 05 to 25.", 60.0), read_span([3, 15], 60.0), read_span("Never.", 60.0)
@@ -41,7 +41,7 @@ def read_span(answer: str | Sequence[Seconds], duration: Seconds, protocol: Prot
 
 
 def read_caption(answer: str, protocol: Protocol = "strict") -> str:
-    """The caption that an answer is: all of it, in the strict protocol without reasoning.
+    """Return the caption in an answer: the whole answer; in the strict protocol without reasoning.
 
     Example:
         >>> read_caption("<think>A cat? No.</think> A dog barks."), read_caption("<think>A cat?", "official")
@@ -53,15 +53,15 @@ def read_caption(answer: str, protocol: Protocol = "strict") -> str:
 def read_events(
     answer: str | Sequence[Mapping], duration: Seconds, protocol: Protocol = "strict"
 ) -> list[CaptionedInterval]:
-    """Start and end in seconds and caption of each event of an answer.
+    """Return start and end in seconds and the caption of each event of an answer.
 
     Args:
-        answer: a text of lines such as "From 05 to 25, a dog barks.", or dicts with start, end and caption.
-        duration: of the video.
-        protocol: how a text is read, see [`longvale.timecodes.parse_events`].
+        answer: text with lines such as "From 05 to 25, a dog barks.", or dicts with start, end and caption.
+        duration: duration of the video.
+        protocol: protocol for parsing text, see [`longvale.timecodes.parse_events`].
 
     Raises:
-        ValueError: if an event's times are not finite ones from 0 on, or the duration is not above 0.
+        ValueError: if a time is not finite or is below 0, a caption is not text, or the duration is not above 0.
 
     Example:
         >>> read_events("From 05 to 25, a dog barks.", 60.0)

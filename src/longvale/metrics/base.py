@@ -1,4 +1,4 @@
-"""What the three metrics of `evaluate` share: rows of the data set are references as they are."""
+"""Base class of the three `evaluate` metrics; it accepts rows of the data set as references."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .citation import CITATION
 class TaskMetric(evaluate.Metric, ABC):
     """A metric whose references may have more fields than it needs.
 
-    It is abstract, for `evaluate.load` takes the first class of a module that is not.
+    The class is abstract because `evaluate.load` selects the first class of a module that is not abstract.
     """
 
-    #: What is shown of the metric, and how it is called, with an example.
+    #: Description of the metric, and its usage with an example.
     about: str
     usage: str
-    #: The forms that a prediction may have, and those of a reference.
+    #: Accepted formats of a prediction and of a reference.
     prediction_forms: tuple[Any, ...]
     reference_forms: tuple[Any, ...]
 
@@ -42,11 +42,11 @@ class TaskMetric(evaluate.Metric, ABC):
     def _compute(self, predictions: list, references: list, **options: Any) -> dict[str, float]: ...
 
     def add(self, *, prediction: Any = None, reference: Any = None, **others: Any) -> None:
-        """Take in one prediction with its reference; see `evaluate.Metric.add`."""
+        """Add one prediction with its reference; see `evaluate.Metric.add`."""
         super().add(prediction=self._fields(prediction), reference=self._needed(reference), **others)
 
     def add_batch(self, *, predictions: Any = None, references: Iterable | None = None, **others: Any) -> None:
-        """Take in some predictions with their references; see `evaluate.Metric.add_batch`."""
+        """Add predictions with their references; see `evaluate.Metric.add_batch`."""
         if predictions is None or references is None:
             raise ValueError("give both predictions and references")
         predictions = [self._fields(prediction) for prediction in predictions]
@@ -68,7 +68,7 @@ class TaskMetric(evaluate.Metric, ABC):
         return pick(form, reference)
 
     def _fields(self, prediction: Any) -> Any:
-        """A prediction of events with the fields that are needed; what else it may be stays as it is."""
+        """Reduce a list of predicted events to the required fields; return other predictions unchanged."""
         if not isinstance(prediction, list):
             return prediction
         return next(
@@ -81,10 +81,10 @@ def _is_list(form: Any) -> bool:
 
 
 def pick(form: Any, value: Any, of: str = "reference") -> Any:
-    """The fields of `value` that the form has; `of` names it in messages.
+    """Select the fields of `value` that are in `form`; `of` is the name of `value` in messages.
 
     Raises:
-        ValueError: naming a field that is not there.
+        ValueError: if a field is missing.
 
     Example:
         >>> pick({"start": datasets.Value("float64")}, {"start": 3.0, "video_id": "abc"})

@@ -1,4 +1,4 @@
-"""What to cite with the scores."""
+"""Citation of the benchmark, shown with the metrics."""
 
 CITATION = """\
 @inproceedings{geng2025longvale,

@@ -1,4 +1,4 @@
-"""A metric as a web page: paste predictions and references, read the scores. For a Space, or at home."""
+"""Web page of a metric, to score pasted predictions and references; for a Space or local use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import path
 if TYPE_CHECKING:
     import gradio
 
-#: What stands in the two boxes at first.
+#: Initial content of the two input boxes.
 EXAMPLES: dict[str, tuple[list, list]] = {
     "grounding": (["From 05 to 25."], [{"start": 3, "end": 15, "duration": 60}]),
     "dense_captioning": (
@@ -23,13 +23,13 @@ EXAMPLES: dict[str, tuple[list, list]] = {
 
 
 def build_page(name: str) -> gradio.Interface:
-    """The page of a task's metric; `.launch()` opens it. Needs the extra `app`.
+    """Build the page of a task's metric; `.launch()` opens it. Requires the extra `app`.
 
     Args:
-        name: a task.
+        name: name of a task.
 
     Raises:
-        ValueError: if there is no such metric.
+        ValueError: if the metric is unknown.
     """
     import evaluate
     import gradio
@@ -60,6 +60,6 @@ def build_page(name: str) -> gradio.Interface:
 
 
 def _card(name: str) -> str:
-    """The text of the README, without the settings of the Space at its head."""
+    """Return the text of the README without the Space's front matter."""
     text = (Path(path(name)) / "README.md").read_text(encoding="utf-8")
     return text.split("---\n", 2)[2]

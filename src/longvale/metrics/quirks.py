@@ -1,4 +1,4 @@
-"""What the published scorers do and a reader of the paper would not expect: a named option each, in one table."""
+"""Protocol options: behavior of the published scorers that the paper does not describe, as named options."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from longvale.timecodes import PROTOCOLS, Protocol
 
 @dataclass(frozen=True)
 class Quirks:
-    """Ways of the published scorers; all are off in the `strict` protocol and on in the `official` one.
+    """Options of the published scorers; all are off in the `strict` protocol and on in the `official` protocol.
 
-    How answers are read as times and captions is no part of this: see [`longvale.timecodes`].
+    Parsing of times and captions in answers is not included, see [`longvale.timecodes`].
 
     Args:
-        rounded_iou: grounding rounds each IoU to two decimals before it meets the thresholds: .295 counts at .3. The
-            published IoUs are of times as fractions of the duration; in seconds a few round the other way.
-        rounded_union: in dense captioning 1e-8 is added to the union, so that an IoU of just .5 misses .5.
-        every_pair: a predicted event pairs with every reference event of enough IoU; else they pair one to one, see
-            [`longvale.metrics.dense_captioning.compute_score.match`].
-        garbage: only predicted events are compared: one without a pair against a text of fifteen `x`. Else only
-            reference events are: one without a pair against an empty caption.
-        strictly_above: precision and recall ask for an IoU above the threshold; else to reach it is enough.
-        video_means: a video is scored by itself and the scores are averaged, 0 for a video without predicted events;
-            else the scores are those of all events together.
-        own_frequencies: CIDEr's document frequencies are those of the pairs of a video and a threshold (a single pair
-            scores 0); else those of all reference events.
-        swapped_meteor: in SODA METEOR takes the prediction for the reference and the reference for the prediction.
-        limited_soda: SODA scores 0 for a video of more than 990 predicted and reference events together, where the
-            published recursion leaves Python's stack.
-        ascii_only: in dense captioning characters outside ASCII become spaces.
-        one_batch: captions are tokenized as one text, a line each: a line may change with the next, and some characters
-            break it and shift all that follow. Published is the order of a set of video ids, which differs from run to
-            run; here it is the order given. Else each is tokenized by itself.
-        empty_alike: two captions without a word have a ROUGE-L of 1; else of 0.
-        paired_by_order: segment captions pair in the order in which they stand, whatever they are about; else by key.
+        rounded_iou: grounding rounds each IoU to two decimals before it is compared with the thresholds: .296 counts
+            at .3. The published IoUs use times as fractions of the duration; in seconds, a few IoUs round differently.
+        rounded_union: dense captioning adds 1e-8 to the union, so that an IoU of exactly .5 misses .5.
+        every_pair: a predicted event is paired with every reference event of sufficient IoU. Otherwise events are
+            paired one to one, see [`longvale.metrics.dense_captioning.compute_score.match`].
+        garbage: captions are compared per predicted event; unpaired predictions are compared with a text of fifteen
+            `x`. Otherwise captions are compared per reference event; unpaired references with an empty caption.
+        strictly_above: precision and recall require an IoU above the threshold; otherwise an equal IoU is sufficient.
+        video_means: scores are computed per video and averaged, with 0 for a video without predicted events. Otherwise
+            scores are computed over all events together.
+        own_frequencies: CIDEr uses document frequencies of the pairs of one video and one threshold (a single pair
+            scores 0); otherwise of all reference events.
+        swapped_meteor: SODA swaps METEOR's arguments: the prediction is used as the reference and vice versa.
+        limited_soda: SODA is 0 for a video with more than 990 predicted and reference events together, for which the
+            published recursion exceeds Python's stack.
+        ascii_only: dense captioning replaces non-ASCII characters by spaces.
+        one_batch: captions are tokenized as one text with one caption per line: a line can change with the next one,
+            and some characters break a line and shift all following lines. The published order is that of a set of
+            video IDs, which differs between runs; here it is the given order. Otherwise each caption is tokenized
+            separately.
+        empty_alike: two captions without words have a ROUGE-L of 1; otherwise 0.
+        paired_by_order: segment captions are paired by their order, regardless of the event; otherwise by key.
     """
 
     rounded_iou: bool = False
@@ -54,7 +55,7 @@ class Quirks:
 
 _STRICT = Quirks()
 
-#: The defaults of each protocol.
+#: The options of each protocol.
 QUIRKS: dict[Protocol, Quirks] = {
     "strict": _STRICT,
     "official": Quirks(**dict.fromkeys(vars(_STRICT), True)),
@@ -62,10 +63,10 @@ QUIRKS: dict[Protocol, Quirks] = {
 
 
 def quirks_of(protocol: Protocol) -> Quirks:
-    """The defaults of a protocol; take `dataclasses.replace` to change one.
+    """Return the options of a protocol; use `dataclasses.replace` to change one.
 
     Raises:
-        ValueError: if there is no such protocol.
+        ValueError: if the protocol is unknown.
 
     Example:
         >>> quirks_of("official").swapped_meteor, quirks_of("strict").swapped_meteor

@@ -108,9 +108,7 @@ class SFTStageConfig(SFTConfig):
     )
     mosaic: int = field(
         default=0,
-        metadata={
-            "help": "Examples per epoch, each composed from the stored features of a synthetic corpus; 0: none."
-        },
+        metadata={"help": "Examples per epoch, each composed from the stored features of a synthetic corpus; 0: none."},
     )
     turns: int | None = field(default=None, metadata={"help": "Questions an example at most (mosaic)."})
     modality_dropout: float = field(

@@ -1,4 +1,4 @@
-"""What adapters share: question and raw video become a model's own input, its reply an answer of the benchmark."""
+"""Base class of adapters, which convert questions and raw videos to a model's input and its replies to answers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Adapter(ABC):
-    """An [`longvale.evaluation.generation.answerer.Answerer`] for a model that knows nothing of LongVALE.
+    """An [`longvale.evaluation.generation.answerer.Answerer`] for a model that was not trained on LongVALE.
 
     Args:
         videos: the media files.
-        annotations: of the benchmark by video id; empty for zero-shot tasks.
-        limits: longest answer of each task in tokens.
-        unit: in which times are asked for.
+        annotations: annotations of the benchmark by video ID; empty for zero-shot tasks.
+        limits: maximum answer length per task, in tokens.
+        unit: unit of the times in questions and answers.
 
     Raises:
         ValueError: if the unit is unknown.
     """
 
-    #: Videos follow each other; no batch holds several.
+    #: Videos are processed one after the other; there are no batches of several videos.
     videos_at_a_time = 1
 
     def __init__(
@@ -48,19 +48,19 @@ class Adapter(ABC):
 
     @abstractmethod
     def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
-        """What the model says to a text about a video.
+        """Return the model's reply to a text about a video.
 
         Raises:
-            MediaError: if the model can do nothing with such a video.
+            MediaError: if the model cannot process the video.
             NoAnswer: if the model writes no answer.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Which model this is, for the manifest."""
+        """Return settings that identify the model, for the manifest."""
 
     def settings(self) -> dict[str, Any]:
-        """The model, what it is given of a video, and how it is asked."""
+        """Return the settings of the model, its video inputs and its prompts."""
         return {
             **self.describe(),
             "videos": str(self.videos.root.resolve()),
@@ -70,7 +70,7 @@ class Adapter(ABC):
         }
 
     def check(self, video_ids: Iterable[str]) -> None:
-        """Look whether all videos are there."""
+        """Check that all videos exist."""
         self.videos.check(video_ids)
 
     def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
@@ -87,8 +87,8 @@ class Adapter(ABC):
             except NoAnswer as error:
                 yield [Unanswered(question.key, str(error))]
                 continue
-            # Times in a question and in its answer are of one length, which the question names.
+            # Times in the question and the answer refer to the duration that the question contains.
             named = self.annotations.get(question.video_id)
             answer = read_reply(question, reply, named.duration if named else media.duration, self.unit)
-            # The model's own words stay beside what was read of them.
+            # `info` keeps the model's raw reply next to the parsed answer.
             yield [Prediction(question.video_id, question.task, answer, question.sentence_id, info={"reply": reply})]

@@ -1,7 +1,7 @@
-"""Any video model of transformers that has a chat template; those that hear get the sound too.
+"""Adapter for any transformers video model with a chat template; omni models also receive the audio.
 
-Frames and sound are decoded here, in one pass and at known times, so that no model's own reader (torchcodec, decord)
-decides what it sees.
+Frames and audio are decoded here, in one pass and at known times, so that the input does not depend on a model's own
+reader (torchcodec, decord).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .base import Adapter
 if TYPE_CHECKING:
     from ...models.media import Media
 
-#: Models whose sound runs between the frames of its video, and the class of the part that writes: the whole speaks too.
+#: Models that interleave audio with video frames, and the class of their text generator; the full model also generates
+#: speech.
 OMNI_WRITERS = {
     "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
     "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
@@ -30,14 +31,14 @@ OMNI_WRITERS = {
 
 
 class ChatAdapter(Adapter):
-    """A model of transformers.
+    """Adapter for a transformers model.
 
     Args:
-        model: folder or Hub id, or a (model, processor) pair.
-        sound: give the sound to models that hear; others never get it.
-        device: such as "cpu"; by default an accelerator if there is one.
+        model: folder, Hub ID, or a (model, processor) pair.
+        sound: pass the audio to models with audio input; other models never receive it.
+        device: device such as "cpu"; by default an accelerator if available.
         dtype, load_in_4bit: see [`load_chat_model`].
-        options: those of [`Adapter`].
+        options: arguments of [`Adapter`].
 
     Raises:
         FileNotFoundError, ValueError: if the model cannot be loaded, or its processor has no chat template.
@@ -62,7 +63,7 @@ class ChatAdapter(Adapter):
             raise ValueError(f"{self.model.name_or_path}: its processor has no chat template; it cannot be asked")
 
     def describe(self) -> dict[str, Any]:
-        """Model, revision, weights, and whether the sound is given."""
+        """Return the model, revision, weights, and whether the model receives audio."""
         return {
             "model": str(self.model.name_or_path),
             "revision": getattr(self.model.config, "_commit_hash", None),
@@ -72,11 +73,11 @@ class ChatAdapter(Adapter):
         }
 
     def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
-        """Ask the model, greedily.
+        """Generate a reply greedily.
 
         Raises:
-            NoAnswer: if the model wrote reasoning alone.
-            MediaError: if the video has no picture.
+            NoAnswer: if the model wrote only reasoning.
+            MediaError: if the file has no video stream.
         """
         import torch
 
@@ -87,10 +88,10 @@ class ChatAdapter(Adapter):
         messages = [{"role": "user", "content": [{"type": "video"}, words]}]
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         begun = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
-        options = {"add_special_tokens": False} if begun else {}  # one begin token is enough
+        options = {"add_special_tokens": False} if begun else {}  # avoid a duplicate BOS token
         inputs = self.processor(text=[prompt], return_tensors="pt", **self._video(media), **options)
         inputs = inputs.to(self.model.device)
-        inputs = inputs.to(self.model.dtype)  # the pictures and the sound; numbers of tokens stay whole
+        inputs = inputs.to(self.model.dtype)  # casts frames and audio; token IDs stay integers
         with torch.inference_mode():
             output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **self._generation())
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
@@ -98,7 +99,7 @@ class ChatAdapter(Adapter):
         return answer_of(text, self.processor.tokenizer, str(self.model.name_or_path))
 
     def _video(self, media: Media) -> dict[str, Any]:
-        """The processor's arguments: frames with their rate, and, where the model hears, the sound of that video."""
+        """Return the processor's arguments: frames with their rate and, for models with audio input, the audio."""
         frames = len(media.frames)
         rate = frames / media.duration
         metadata = {
@@ -123,15 +124,15 @@ class ChatAdapter(Adapter):
 
 
 def answer_of(text: str, tokenizer: Any, name: str) -> str:
-    """The answer in what a model generated, without reasoning.
+    """Extract the answer from generated text, without reasoning.
 
     Args:
-        text: decoded with special tokens, since those of some models mark their reasoning.
-        tokenizer: that decoded it.
-        name: of the model.
+        text: text decoded with special tokens, because some models mark their reasoning with them.
+        tokenizer: tokenizer that decoded the text.
+        name: name of the model.
 
     Raises:
-        NoAnswer: if there is reasoning and nothing else.
+        NoAnswer: if the text contains only reasoning.
     """
     answer = _without(tokenizer.all_special_tokens, strip_reasoning(text))
     if not answer and _without(tokenizer.all_special_tokens, text):
@@ -148,17 +149,17 @@ def _without(tokens: Iterable[str], text: str) -> str:
 def load_chat_model(
     model: str | os.PathLike, device: str | None = None, dtype: str | None = None, load_in_4bit: bool = False
 ) -> tuple[Any, Any]:
-    """A model with its processor.
+    """Load a model with its processor.
 
     Args:
-        model: folder or Hub id.
-        device: such as "cpu"; by default an accelerator if there is one.
-        dtype: of the weights, such as "bfloat16"; by default the one that they are stored in.
+        model: folder or Hub ID.
+        device: device such as "cpu"; by default an accelerator if available.
+        dtype: dtype of the weights, such as "bfloat16"; default: the stored dtype.
         load_in_4bit: quantize the weights to 4 bits.
 
     Raises:
-        FileNotFoundError: if it cannot be had.
-        ValueError: if it is no model that writes about pictures.
+        FileNotFoundError: if the model is not available.
+        ValueError: if it is not an image-text-to-text model.
     """
     import transformers
 

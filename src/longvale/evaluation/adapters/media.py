@@ -1,4 +1,4 @@
-"""What models of others are given of a video: frames at even times, and the sound."""
+"""Video inputs of third-party models: uniformly sampled frames, and the audio."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class RawVideos:
-    """Media files by video id.
+    """Media files by video ID.
 
     Args:
-        root: folder of `<video_id>.mp4` and the like.
-        frames: how many are given to the model.
+        root: folder of media files such as `<video_id>.mp4`.
+        frames: number of frames that the model receives.
         size: length of a frame's shorter side in pixels.
-        sampling_rate: of the sound in Hz.
+        sampling_rate: sampling rate of the audio in Hz.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
         ValueError: if a number is below 1.
     """
 
@@ -37,21 +37,21 @@ class RawVideos:
                 raise ValueError(f"{name} must be 1 or more, not {number}")
         self.root, self.frames, self.size, self.sampling_rate = Path(root), frames, size, sampling_rate
         self._paths = index_videos(root)
-        # Questions about a video follow each other: it is decoded once.
+        # Questions about a video are consecutive, so each video is decoded once.
         self.read = lru_cache(maxsize=1)(self._read)
 
     def check(self, video_ids: Iterable[str]) -> None:
-        """Look, without reading, whether all are there.
+        """Check that all files exist, without reading them.
 
         Raises:
-            FileNotFoundError: naming the first file that is missing.
+            FileNotFoundError: with the name of the first missing file.
         """
         for video_id in video_ids:
             if look_up(self._paths, video_id) is None:
                 raise FileNotFoundError(f"{self.root / video_id}.mp4: no such file; add it")
 
     def _read(self, video_id: str) -> Media:
-        """Frames and sound of a video."""
+        """Decode the frames and the audio of a video."""
         from ...models.media import read_media
 
         return read_media(

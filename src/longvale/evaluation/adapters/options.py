@@ -1,4 +1,4 @@
-"""Which adapter, and what it is told: the options of a command in one value."""
+"""Adapter options: the kind of adapter and its settings."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .base import Adapter
 from .media import RawVideos
 from .prompts import Unit
 
-#: `chat` is a model of transformers, `server` one behind a server of the OpenAI kind.
+#: `chat` is a transformers model, `server` a model on an OpenAI-compatible server.
 Kind: TypeAlias = Literal["chat", "server"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
 class AdapterOptions:
-    """How a model of others is asked.
+    """Options of an adapter for a third-party model.
 
     Args:
         kind: one of [`KINDS`].
-        base_url: of the server, such as "http://127.0.0.1:8000/v1".
-        times: in which unit times are asked for.
-        frames: how many the model is given.
-        frame_size: length of their shorter side in pixels.
-        sound: give the sound to models that hear.
-        timeout_s: deadline of a whole answer of a server in seconds.
+        base_url: URL of the server, such as "http://127.0.0.1:8000/v1".
+        times: unit of the times in questions and answers.
+        frames: number of frames that the model receives.
+        frame_size: length of a frame's shorter side in pixels.
+        sound: pass the audio to models with audio input.
+        timeout_s: timeout per complete server reply in seconds.
 
     Raises:
         ValueError: if the kind is unknown.
@@ -57,10 +57,10 @@ class AdapterOptions:
         dtype: str | None = None,
         load_in_4bit: bool = False,
     ) -> Adapter:
-        """The adapter for a model: its folder, Hub id or name; with `chat` also a (model, processor) pair.
+        """Build the adapter for a model: a folder, Hub ID or name; for `chat` also a (model, processor) pair.
 
         Raises:
-            ValueError: if a server is given a `dtype` or `load_in_4bit`: it has loaded its model.
+            ValueError: if `dtype` or `load_in_4bit` is given for a server, which has already loaded its model.
         """
         from .chat import ChatAdapter
         from .server import ServerAdapter

@@ -1,8 +1,8 @@
-"""LongVALE's questions in words that any model understands, and their answers back in the form of the benchmark.
+"""Prompts for models that were not tuned on LongVALE, and conversion of their replies to the benchmark's format.
 
-The published questions speak of times as two digits without saying that these are percentages, which a model that was
-not tuned on them cannot know. Here times are asked for in percent or in seconds, as the model prefers, and what it says
-is turned into `From xx to xx`, so that every scorer reads it and all models are rounded alike.
+The published questions use two-digit times without stating that these are percentages, which a model that was not tuned
+on them cannot know. The prompts here ask for times in percent or in seconds, depending on the model. Replies are
+converted to `From xx to xx`, so that every scorer can read them and rounding is the same for all models.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ...reasoning import strip_reasoning
 from ...tasks import VIDEO_TOKEN, Question
 from ...timecodes import MAX_TIMECODE, to_timecode
 
-#: How a model is asked for times.
+#: Units in which a model can be asked for times.
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 def word_question(question: Question, annotations: Mapping[str, Annotation], unit: Unit) -> str:
-    """The question for a model that was not tuned on the benchmark; the video is given beside it.
+    """Build the question text for a model that was not tuned on the benchmark; the video is passed separately.
 
     Args:
-        question: of [`longvale.tasks.questions`], or of a zero-shot task, which is asked as it is.
-        annotations: of the videos by id.
-        unit: of times.
+        question: a question of [`longvale.tasks.questions`], or of a zero-shot task, whose text is not changed.
+        annotations: annotations by video ID.
+        unit: unit of the times.
 
     Example:
         >>> from longvale.events import Event
@@ -51,16 +51,16 @@ def word_question(question: Question, annotations: Mapping[str, Annotation], uni
 
 
 def read_reply(question: Question, reply: str, duration: Seconds, unit: Unit) -> str:
-    """A reply in the form of the benchmark; empty where it names no time and should.
+    """Convert a reply to the benchmark's format; the result is empty if a required time is missing.
 
-    Reasoning is dropped; see [`longvale.reasoning.strip_reasoning`]. Times may be written as anyone writes them, in
-    sentences, lists, tables or JSON; see [`longvale.reading`]. What could be read in two ways is not read.
+    Reasoning is removed, see [`longvale.reasoning.strip_reasoning`]. Times can have any common format, in sentences,
+    lists, tables or JSON, see [`longvale.reading`]. Ambiguous times are ignored.
 
     Args:
-        question: that was asked.
+        question: the question that was asked.
         reply: any text.
-        duration: of the video in seconds, as the question named it.
-        unit: that was asked for; a unit beside the numbers counts more.
+        duration: duration of the video in seconds, as in the question.
+        unit: unit that was asked for; a unit next to the numbers takes precedence.
 
     Example:
         >>> asked = Question("v", "grounding", 0, "", "")
@@ -81,8 +81,8 @@ def read_reply(question: Question, reply: str, duration: Seconds, unit: Unit) ->
 
 
 def _code(span: TimeSpan, duration: Seconds, unit: Unit) -> str | None:
-    """`From xx to xx`, at least 1 % long, or None where the times cannot be of this video."""
-    # Models round up, and durations are rounded: an end a little after the video is the video's end.
+    """Format a span as `From xx to xx`, at least 1% long; return None if the times do not fit in the video."""
+    # Models round up, and durations are rounded: an end shortly after the video is clipped to its end.
     shares = span.shares(duration, unit, tolerance_s=max(DURATION_TOLERANCE_S, duration / 100))
     if shares is None:
         return None

@@ -1,4 +1,4 @@
-"""Any model behind a server of the OpenAI kind: frames as JPEG pictures, the sound as a WAV file, in one message."""
+"""Adapter for a model on an OpenAI-compatible server: frames as JPEG images and audio as WAV, in one message."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class ServerAdapter(Adapter):
-    """A model of a server.
+    """Adapter for a model on a server.
 
     Args:
-        model: its name, as the server knows it.
-        base_url: such as "http://127.0.0.1:8000/v1"; None asks Hugging Face's inference providers.
-        sound: send the sound; servers of models that only see refuse it.
-        timeout_s: deadline of a whole answer in seconds.
-        token: of the server; by default that of the environment variable LONGVALE_SERVER_TOKEN, if it is set.
-        options: those of [`Adapter`].
+        model: name of the model on the server.
+        base_url: URL such as "http://127.0.0.1:8000/v1"; None uses Hugging Face's inference providers.
+        sound: send the audio; servers of models without audio input reject it.
+        timeout_s: timeout per complete answer in seconds.
+        token: token of the server; default: the environment variable LONGVALE_SERVER_TOKEN, if set.
+        options: arguments of [`Adapter`].
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class ServerAdapter(Adapter):
         self._client = ChatClient(model, base_url, token=token, timeout_s=timeout_s)
 
     def describe(self) -> dict[str, Any]:
-        """The name, and whether the sound is sent."""
+        """Return the name of the model, the server, and whether audio is sent."""
         return {"model": self._client.model, "server": self._client.base_url, "sound": self.sound}
 
     def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
-        """Ask the server, greedily.
+        """Ask the server, with greedy decoding.
 
         Raises:
             NoAnswer: if the model wrote no answer.
-            ServerError: if the server cannot be reached or refuses.
+            ServerError: if the server cannot be reached or returns an error.
         """
         content = [{"type": "image_url", "image_url": {"url": jpeg_uri(frame)}} for frame in _frames(media)]
         if self.sound and media.waveform is not None:
@@ -62,7 +62,7 @@ class ServerAdapter(Adapter):
 
 
 def jpeg_uri(frame: np.ndarray) -> str:
-    """A frame [H, W, 3] as a `data:` URI."""
+    """Encode a frame [H, W, 3] as JPEG in a `data:` URI."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -71,7 +71,7 @@ def jpeg_uri(frame: np.ndarray) -> str:
 
 
 def wav(media: Media) -> str:
-    """The sound as a WAV file of 16 bits, in base64."""
+    """Encode the audio as a 16-bit WAV file in base64."""
     buffer = io.BytesIO()
     samples = (np.clip(media.waveform, -1, 1) * 32767).astype("<i2")
     with wave.open(buffer, "wb") as file:

@@ -1,1 +1,1 @@
-"""What a model's answers depend on: ablation of modalities and attribution."""
+"""Analysis of a model's answers: modality ablation and modality attribution."""

@@ -1,4 +1,4 @@
-"""What each modality is worth: grounding with some of a video's modalities left out, or with nothing to see or hear."""
+"""Modality ablation: grounding with some of a video's modalities omitted, or with all features set to 0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..generation.generate import Split, annotations_path, generate
 from ..generation.model import ModelLike, load_model
 from ..scoring.score import GROUPS, score
 
-#: What the model gets in each setting; `none` gets all features set to 0, the others lack the modalities not named.
+#: Modalities that the model receives per setting. In `none` all features are set to 0; the others omit modalities.
 SETTINGS: dict[str, tuple[Modality, ...]] = {
     "none": MODALITIES,
     "visual": ("visual",),
@@ -36,19 +36,19 @@ def ablation(
     """Ask the grounding questions in the five [`SETTINGS`] and compare the mean IoU.
 
     Args:
-        model: folder, Hub id, or (model, processor) pair.
+        model: folder, Hub ID, or (model, processor) pair.
         data: folder of the data set.
-        output: folder for `ablation.json` and for the answers, `ablation/<setting>.jsonl`; a killed run goes on there.
+        output: folder for `ablation.json` and for the answers, `ablation/<setting>.jsonl`; resumable.
         split: "test" or "train".
-        device: such as "cpu"; by default an accelerator if there is one.
-        options: further options of [`generate`], for instance `features`, `batch_size`, `limit`, `progress`.
+        device: device such as "cpu"; by default an accelerator if available.
+        options: further options of [`generate`], such as `features`, `batch_size`, `limit`, `progress`.
 
     Returns:
-        What stands in `ablation.json`: `metric`, `protocol`, `settings`; `count` of questions by group of events, and
-        `mIoU` by group and setting. The groups are `all` and, where modalities are known, those of events.
+        The content of `ablation.json`: `metric`, `protocol`, `settings`; `count` of questions by group of events, and
+        `mIoU` by group and setting. The groups are `all` and, if modalities are known, the event groups.
 
     Raises:
-        FileNotFoundError, ValueError: as [`generate`] and [`score`] do.
+        FileNotFoundError, ValueError: as in [`generate`] and [`score`].
     """
     output = Path(output)
     pair = load_model(model, device)
@@ -89,7 +89,7 @@ def _tabulate(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def format_ablation(result: Mapping[str, Any]) -> str:
-    """The ablation as a table for a terminal, times 100.
+    """Format the ablation as a text table, times 100.
 
     Example:
         >>> print(format_ablation({"settings": {"none": {}, "all": {}}, "count": {"all": 8, "audio": 3},

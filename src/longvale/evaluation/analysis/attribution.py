@@ -1,9 +1,9 @@
-"""What an answer rests on: how much the model's belief in each of its events owes to seeing, to hearing, to speech.
+"""Modality attribution: how much each modality contributes to the probability of each event in an answer.
 
-A model does not say in which modality it noticed an event. It can be asked, though: how probable does it find its own
-words when it is given only some of the modalities? The gain of a modality, averaged over all ways to add it to the
-others, is its Shapley value ("A Value for n-Person Games", 1953): it splits what all of them tell together among them,
-also where two of them tell the same.
+A model does not report in which modality it detected an event. Instead, the probability of its own answer is computed
+with only some of the modalities. The gain of a modality, averaged over all orders in which it can be added to the
+others, is its Shapley value ("A Value for n-Person Games", 1953). The Shapley values of all modalities sum to their
+joint gain, also if two modalities carry the same information.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ...events import MODALITIES, Event, Modality
 from ...timecodes import parse_events
 from ..generation.model import Features, prepare_question
 
-#: A modality counts when it gives this much of what the strongest one gives: with less, noise joins in; with more, the
-#: weaker of two that both tell is lost.
+#: Minimum share of the strongest modality's weight for a modality to count. A lower value includes noise; a higher
+#: value drops the weaker of two informative modalities.
 EVIDENCE_SHARE = 0.25
-#: Nats that the strongest one must give: less than a factor of 1.6 in probability tells nothing.
+#: Minimum weight of the strongest modality in nats: less than a factor of 1.6 in probability is not informative.
 EVIDENCE_FLOOR = 0.5
 
 Subset = frozenset[Modality]
@@ -29,13 +29,13 @@ Subset = frozenset[Modality]
 def weigh_modalities(
     model: Any, processor: Any, question: str, features: Features, answer: str, events: Sequence[Event]
 ) -> Iterator[tuple[float, list[dict[Modality, float]] | None]]:
-    """Weigh what the events of an answer rest on, one reading of the answer at a time.
+    """Compute the weight of each modality for each event of an answer, one forward pass at a time.
 
     Args:
-        question: that was answered; holds `<video>`.
-        features: of the video; modalities it does not have weigh nothing.
-        answer: as generated.
-        events: that [`longvale.evaluation.ask.read_answer`] found in it.
+        question: the question that was answered; contains `<video>`.
+        features: features of the video; absent modalities have weight 0.
+        answer: the answer as generated.
+        events: events that [`longvale.evaluation.ask.read_answer`] found in the answer.
 
     Yields:
         (share of the work done, None), and at the end (1.0, for each event the Shapley value of each modality in nats).
@@ -52,7 +52,7 @@ def weigh_modalities(
 
 
 def lanes(weights: Mapping[Modality, float]) -> tuple[Modality, ...]:
-    """The modalities that an event rests on: those with a share of the strongest one's weight, none if it is weak.
+    """Select the modalities of an event by their share of the strongest weight; none if the strongest weight is low.
 
     Example:
         >>> lanes({"visual": 2.0, "audio": 1.9, "speech": 0.1})
@@ -67,10 +67,10 @@ def lanes(weights: Mapping[Modality, float]) -> tuple[Modality, ...]:
 
 
 def shapley(worth: Mapping[Subset, float], players: Sequence[Modality]) -> dict[Modality, float]:
-    """The average gain of each player over all orders in which they can join.
+    """Compute the average gain of each player over all orders in which the players can join.
 
     Args:
-        worth: of every subset of the players.
+        worth: value of every subset of the players.
         players: some of the modalities.
 
     Example:
@@ -89,7 +89,7 @@ def shapley(worth: Mapping[Subset, float], players: Sequence[Modality]) -> dict[
 
 
 def event_spans(answer: str, count: int) -> list[tuple[int, int]]:
-    """Where in an answer each of its events stands: [begin, end) in characters, the whole answer for a lone interval.
+    """Return the [begin, end) character span of each event in an answer; the whole answer for a single interval.
 
     Example:
         >>> event_spans("From 00 to 50, a bell.\\nFrom 50 to 99, a dog.", 2)
@@ -104,7 +104,7 @@ def event_spans(answer: str, count: int) -> list[tuple[int, int]]:
 
 
 def _only(features: Features, subset: Subset) -> dict[Modality, Any]:
-    """The features with the others silent: zeros, so that the video stays as long as it is."""
+    """Set the features of modalities outside `subset` to 0, so that the sequence lengths do not change."""
     return {
         modality: None if values is None else values if modality in subset else values * 0
         for modality, values in features.items()
@@ -114,12 +114,12 @@ def _only(features: Features, subset: Subset) -> dict[Modality, Any]:
 def _log_probabilities(
     model: Any, processor: Any, question: str, features: Features, answer: str, spans: Sequence[tuple[int, int]]
 ) -> list[float]:
-    """The log-probability of each span of the answer, after the question and what stands before it."""
+    """Return the log-probability of each span of the answer, given the question and the preceding text."""
     import torch
 
     inputs = prepare_question(model, processor, [question], [features], answers=[answer], return_offsets_mapping=True)
     offsets = inputs.pop("offset_mapping")[0]  # [L, 2]
-    # Where each token ends, in characters of the answer: the first one may begin with the space before it.
+    # End of each token in characters of the answer; the first token may include the preceding space.
     ends = offsets[:, 1] - (offsets[-1, 1] - len(answer))
     first = int((ends > 0).nonzero()[0])
     with torch.inference_mode():

@@ -1,10 +1,10 @@
 """AVSD: dialogues about videos of people at home (Alamri et al., CVPR 2019), the track of DSTC7.
 
-Two tasks: `avsd` asks the last question of each dialogue, with what was said before it, as the track does; `avsd_first`
-asks the first question, with nothing before it, as VideoLLaMA2 does. The official files are
-`{train,valid,test}_set4DSTC7-AVSD.json`; in the test file the last answers are not disclosed, and their six references
-each are in `test_set4DSTC7-AVSD_multiref.json` of the official scorer, which is looked for beside it. Later work's
-`avsd_{split}.json`, by video id, is read as well.
+There are two tasks. `avsd` asks the last question of each dialogue, with the dialogue history, as in the track.
+`avsd_first` asks the first question, without history, as in VideoLLaMA2. The official files are
+`{train,valid,test}_set4DSTC7-AVSD.json`. The test file does not disclose the last answers; six references per question
+are in `test_set4DSTC7-AVSD_multiref.json` of the official scorer, which must be in the same folder. The files
+`avsd_{split}.json` of later work, by video ID, are also supported.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from ...metrics.text.captions import score_captions
 from ...tasks import Prediction, Question, ZeroShotTask
 from .prompting import ask_about_video, load_prompt
 
-#: Names of the files of a split; the first that is there is read.
+#: File names of a split; the first existing file is read.
 FILES = {
     "train": ("train_set4DSTC7-AVSD.json", "avsd_train.json"),
     "validation": ("valid_set4DSTC7-AVSD.json", "avsd_val.json"),
     "test": ("test_set4DSTC7-AVSD.json", "avsd_test.json"),
 }
 
-#: Stands in place of an answer of the test file.
+#: Placeholder for undisclosed answers in the test file.
 UNDISCLOSED = "__UNDISCLOSED__"
 
-#: What tables show.
+#: Table columns.
 SCORES = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr")
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Questions and answers about a video, in their order."""
+    """Questions and answers about a video, in order."""
 
     video_id: str
     turns: tuple[tuple[str, str], ...]
 
 
 def load_dialogues(path: str | os.PathLike) -> list[Dialogue]:
-    """Read a file of dialogues in one of the two forms.
+    """Read a file of dialogues in either format.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming file, dialogue and turn of what is refused.
+        FileNotFoundError: if the file does not exist.
+        ValueError: with the file, dialogue and turn of an invalid entry.
     """
     value = load_json(path)
     if isinstance(value, Mapping) and isinstance(value.get("dialogs"), list):
@@ -87,12 +87,12 @@ def _read_turns(item: Any, field: str) -> tuple[tuple[str, str], ...]:
 def questions(
     dialogues: Sequence[Dialogue], tasks: Sequence[ZeroShotTask], prompt: str | None = None
 ) -> list[Question]:
-    """What a model is asked, by `tasks`.
+    """Build the questions of `tasks`.
 
     Args:
-        dialogues: of [`load_dialogues`].
+        dialogues: result of [`load_dialogues`].
         tasks: `avsd`, `avsd_first` or both.
-        prompt: path of a text file with `$question` and, for what was said before, `$history`.
+        prompt: path of a text file with `$question` and, for the dialogue history, `$history`.
 
     Example:
         >>> dialogue = Dialogue("v", (("is it day ?", "yes"), ("who is there ?", "a man")))
@@ -115,17 +115,17 @@ def questions(
 
 
 def find_file(data: Path, split: str) -> Path:
-    """The file of a split in a folder; the first of its names if none is there."""
+    """Return the path of a split's file in a folder; if no file exists, the path with the first name."""
     paths = [data / name for name in FILES[split]]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
 def load_references(path: Path, dialogues: Sequence[Dialogue], tasks: Sequence[ZeroShotTask]) -> dict[tuple, list[str]]:
-    """The right answers of each question by its key, from the dialogues or, where not disclosed, from beside them.
+    """Return the reference answers by question key, from the dialogues or, if undisclosed, from the reference file.
 
     Raises:
-        FileNotFoundError: if answers are not disclosed and the file of references is missing.
-        ValueError: naming the file that lacks some.
+        FileNotFoundError: if answers are undisclosed and the reference file is missing.
+        ValueError: if the reference file lacks a question.
     """
     wanted = {question.key: [question.reference] for question in questions(dialogues, tasks)}
     hidden = [key for key, texts in wanted.items() if texts == [UNDISCLOSED]]
@@ -140,7 +140,7 @@ def load_references(path: Path, dialogues: Sequence[Dialogue], tasks: Sequence[Z
 
 
 def _load_multiple(path: Path) -> dict[str, list[str]]:
-    """References by video id: a COCO file whose images are named `<video_id>_<turn>`, one a video."""
+    """Read references by video ID from a COCO file whose images are named `<video_id>_<turn>`, one per video."""
     value = load_json(path)
     try:
         video_of = {image["id"]: image["name"].rpartition("_")[0] for image in value["images"]}
@@ -159,7 +159,7 @@ def _load_multiple(path: Path) -> dict[str, list[str]]:
 def score_dialogues(
     answers: Sequence[Prediction], references: Mapping[tuple, Sequence[str]]
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """BLEU, METEOR, ROUGE-L and CIDEr of answers as coco-caption gives them, over all and a row an answer."""
+    """Compute BLEU, METEOR, ROUGE-L and CIDEr as in coco-caption, for all answers and as one row per answer."""
     scores = score_captions([p.answer for p in answers], [list(references[p.key]) for p in answers])
     rows = [{name: values[place] for name, values in scores.pairs.items()} for place in range(len(answers))]
     return {**scores.corpus, "count": len(answers)}, rows

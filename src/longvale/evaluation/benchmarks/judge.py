@@ -1,7 +1,7 @@
-"""A language model as the judge of free answers, as Video-ChatGPT's evaluation has it: right or not, and 0 to 5 points.
+"""A language model as the judge of free-form answers, as in Video-ChatGPT's evaluation: yes or no, and 0 to 5 points.
 
-The judge is a model of any server of the OpenAI kind, or of Hugging Face's inference providers. What it said is on
-disk, resumable like answers are, and is read again when scoring.
+The judge is a model on any OpenAI-compatible server or on Hugging Face's inference providers. Its replies are written
+to a resumable log, which scoring reads again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..generation.prediction_log import AnswerLog
 from ..inference import ChatClient
 from .prompting import load_prompt
 
-#: Longest reply in tokens.
+#: Maximum length of a reply in tokens.
 MAX_TOKENS = 2048
-#: Asked once more, with this added, when a reply cannot be read.
+#: Appended to the prompt for one retry if a reply cannot be parsed.
 _AGAIN = "Reply with the JSON object alone."
-#: Read in time linear in the length of the reply: no part of them can begin at many places and run on from each.
+#: These patterns match in time linear in the length of the reply, without backtracking.
 _OBJECT = re.compile(r"\{[^{}]*+\}")
 _PRED = re.compile(r"\bpred['\"]?\s{0,8}:\s{0,8}['\"]?(yes|no)\b", re.IGNORECASE)
 _SCORE = re.compile(r"\bscore['\"]?\s{0,8}:\s{0,8}['\"]?([0-5])(?:\.0)?\b", re.IGNORECASE)
@@ -34,16 +34,16 @@ _SCORE = re.compile(r"\bscore['\"]?\s{0,8}:\s{0,8}['\"]?([0-5])(?:\.0)?\b", re.I
 
 @dataclass(frozen=True)
 class Judge:
-    """Who judges, and by which words.
+    """Model, server and prompt of the judge.
 
     Args:
-        model: name of the model, as the server knows it, or a Hub id.
-        base_url: of the server, such as "http://127.0.0.1:8000/v1"; None asks Hugging Face's inference providers.
-        prompt: path of a text file with `$question`, `$reference` and `$prediction`; None is ours.
-        workers: requests at a time.
-        timeout_s: deadline of a whole reply in seconds.
-        max_tokens: longest reply. The verdict is a short object; the rest is room for a model that reasons first.
-        token: of the server; by default that of the environment variable LONGVALE_JUDGE_TOKEN, if it is set.
+        model: name of the model on the server, or a Hub ID.
+        base_url: URL of the server, such as "http://127.0.0.1:8000/v1"; None uses Hugging Face's inference providers.
+        prompt: path of a text file with `$question`, `$reference` and `$prediction`; None uses the built-in prompt.
+        workers: number of concurrent requests.
+        timeout_s: timeout per complete reply in seconds.
+        max_tokens: maximum length of a reply in tokens. The verdict is a short object; the rest allows reasoning.
+        token: token of the server; default: the environment variable LONGVALE_JUDGE_TOKEN, if set.
     """
 
     model: str
@@ -64,23 +64,23 @@ def judge_answers(
     *,
     progress: bool = True,
 ) -> list[Prediction]:
-    """Let a model judge answers; what is judged is on disk and is not asked again.
+    """Judge answers with a language model; resumable, so that judged answers are not judged again.
 
     Args:
-        judge: who.
-        answers: to judge.
-        asked: the questions by key.
-        references: the right answers by key; the judge is told the first.
-        log_path: JSONL of the replies, in the form of the answers.
+        judge: the judge.
+        answers: answers to judge.
+        asked: questions by key.
+        references: reference answers by key; the prompt contains the first.
+        log_path: log of the replies (JSONL), in the format of the prediction log.
         progress: show a progress bar.
 
     Returns:
         The replies, in the order of the answers.
 
     Raises:
-        NoAnswer: if the judge wrote nothing but reasoning about some; the others are judged and stay.
-        ServerError: if the server cannot be reached or refuses; what was judged before stays.
-        ValueError: if the log is of other answers, another judge or another prompt.
+        NoAnswer: if some replies contain only reasoning; the other replies are kept.
+        ServerError: if the server cannot be reached or returns an error; earlier replies are kept.
+        ValueError: if the log belongs to other answers, another judge or another prompt.
     """
     from tqdm.auto import tqdm
 
@@ -93,7 +93,7 @@ def judge_answers(
         "prompt": hashlib.sha256(template.template.encode()).hexdigest()[:16],
         "answers": hashlib.sha256("\n".join(p.to_log() for p in answers).encode(errors="replace")).hexdigest()[:16],
     }
-    if judge.max_tokens != MAX_TOKENS:  # logs of earlier versions do not name it
+    if judge.max_tokens != MAX_TOKENS:  # logs of earlier versions do not contain it
         settings["max_tokens"] = judge.max_tokens
     given, patience = {answer.key: answer for answer in answers}, Patience()
 
@@ -122,7 +122,7 @@ def judge_answers(
                         patience.used()
                         log.append([reply])
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # waits for those under way: they are kept
+                pool.shutdown(cancel_futures=True)  # waits for running requests, whose replies are kept
                 whole = [future.result() for future in futures if not future.cancelled() and not future.exception()]
                 log.append(r for r in whole if isinstance(r, Prediction) and r.key not in log.done)
                 raise
@@ -140,7 +140,7 @@ def _bare(question: str) -> str:
 
 
 def _reply(client: ChatClient, text: str, max_tokens: int) -> str:
-    """The judge's words; asked a second time if they cannot be read."""
+    """Return the judge's reply; retry once if it cannot be parsed."""
     for words in (text, f"{text}\n{_AGAIN}"):
         reply = client.ask(words, max_tokens)
         if read_verdict(reply) is not None:
@@ -149,7 +149,7 @@ def _reply(client: ChatClient, text: str, max_tokens: int) -> str:
 
 
 def read_verdict(reply: str) -> tuple[bool, int] | None:
-    """Whether a reply says yes, and its points from 0 to 5; None where it says neither.
+    """Parse a reply into yes or no and points from 0 to 5; return None if it cannot be parsed.
 
     Example:
         >>> read_verdict('Sure! {"pred": "yes", "score": 4}'), read_verdict("{'pred': 'no', 'score': 1}")
@@ -171,10 +171,10 @@ def read_verdict(reply: str) -> tuple[bool, int] | None:
 
 
 def score_verdicts(replies: Sequence[Prediction], judge: Judge) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Accuracy, the share of yes, and mean points; a reply that cannot be read counts as no with 0 points.
+    """Compute accuracy (the share of yes) and mean points; a reply that cannot be parsed counts as no with 0 points.
 
     Returns:
-        `accuracy`, `score`, `unread` replies, `count`, `model`; and a row an answer.
+        `accuracy`, `score`, `unread` replies, `count`, `model`; and one row per answer.
     """
     verdicts = [read_verdict(reply.answer) for reply in replies]
     rows = [
@@ -194,17 +194,17 @@ def score_verdicts(replies: Sequence[Prediction], judge: Judge) -> tuple[dict[st
 
 
 def judge_log(predictions_path: str | os.PathLike, task: str) -> Path:
-    """Where the replies about a log's answers to a task are kept."""
+    """Return the path of the judge's log for a prediction log and a task."""
     return Path(f"{predictions_path}.judge.{task}.jsonl")
 
 
 def choose_judge(
     model: str | None, base_url: str | None, max_tokens: int = MAX_TOKENS, timeout_s: float = 600.0
 ) -> Judge | None:
-    """The judge that a command names, or none.
+    """Return the judge selected by command-line options, or None.
 
     Raises:
-        ValueError: if there is a server and no model, or no token is allowed.
+        ValueError: if a server is given without a model, or `max_tokens` is below 1.
     """
     if max_tokens < 1:
         raise ValueError(f"--judge-max-tokens must be 1 or more, not {max_tokens}")

@@ -1,8 +1,8 @@
 """MUSIC-AVQA: questions about musical performances with one-word answers (Li et al., CVPR 2022).
 
-The official files are `avqa-{train,val,test}.json` of github.com/GeWu-Lab/MUSIC-AVQA, the corrected ones in
-`data/json_update`. Their scorer takes the most probable of 42 answers; a model that writes words needs a rule for what
-is right, and published ones differ, see [`PROTOCOLS`].
+The official files are `avqa-{train,val,test}.json` of github.com/GeWu-Lab/MUSIC-AVQA; corrected versions are in
+`data/json_update`. The official scorer selects the most probable of 42 answers. Generated text needs a matching rule,
+and published rules differ, see [`PROTOCOLS`].
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Row:
     """One question of the file.
 
     Args:
-        video_id, question_id: as there.
-        group, kind: the two parts of its type, such as "Audio-Visual" and "Counting".
-        template, values: the question with slots such as `<Object>`, and what fills them.
-        answer: such as "yes", "two", "acoustic_guitar".
+        video_id, question_id: as in the file.
+        group, kind: the two parts of the question type, such as "Audio-Visual" and "Counting".
+        template, values: the question with slots such as `<Object>`, and the values of the slots.
+        answer: reference answer such as "yes", "two", "acoustic_guitar".
     """
 
     video_id: str
@@ -47,14 +47,14 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """As [`Question.key`]."""
+        """Return the key, as [`Question.key`]."""
         return self.video_id, "music_avqa", self.question_id
 
     def question(self, *, repeat_first: bool = False) -> str:
-        """The question with its slots filled from left to right.
+        """Return the question with its slots filled from left to right.
 
         Args:
-            repeat_first: give a slot whose name was there before the same value again, as CREMA's code does.
+            repeat_first: fill a repeated slot name with its first value, as CREMA's code does.
 
         Example:
             >>> template = "Is the <Object> louder than the <Object>?"
@@ -75,8 +75,8 @@ def load_rows(path: str | os.PathLike) -> list[Row]:
     """Read an official file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming file, question and field of what is refused.
+        FileNotFoundError: if the file does not exist.
+        ValueError: with the file, question and field of an invalid entry.
     """
     values = load_json(path)
     if not isinstance(values, list) or not values:
@@ -87,7 +87,7 @@ def load_rows(path: str | os.PathLike) -> list[Row]:
             row = _read_row(value)
         except ValueError as error:
             raise ValueError(f"{path}: question {place}: {error}") from None
-        # The first release of the test file holds 55 questions twice.
+        # The first release of the test file contains 55 questions twice.
         if row.key not in seen:
             seen.add(row.key)
             rows.append(row)
@@ -124,11 +124,11 @@ def _read_row(value: Any) -> Row:
 
 
 def questions(rows: Sequence[Row], prompt: str | None = None) -> list[Question]:
-    """What a model is asked, a video's questions together.
+    """Build the questions, grouped by video.
 
     Args:
-        rows: of [`load_rows`].
-        prompt: "crema" or "tdc_video" ask as these do, anything else is a path of a text file with `$question`.
+        rows: result of [`load_rows`].
+        prompt: "crema" or "tdc_video" for their published prompts, or the path of a text file with `$question`.
     """
     template = load_prompt("music_avqa", prompt)
     asked: dict[str, list[Question]] = {}
@@ -140,7 +140,7 @@ def questions(rows: Sequence[Row], prompt: str | None = None) -> list[Question]:
 
 
 def normalize(answer: str) -> str:
-    """An answer in one spelling: lower case, spaces for underscores, words for numbers, no punctuation at its ends.
+    """Normalize an answer: lower case, spaces for underscores, words for numbers, no leading or trailing punctuation.
 
     Example:
         >>> normalize(" Acoustic_guitar. "), normalize("2"), normalize("12")
@@ -161,10 +161,10 @@ def _crema(prediction: str, answer: str) -> bool:
     return words in answer.replace("_", " ")
 
 
-#: When a written answer is right. `strict`: prediction and answer are the same after [`normalize`]. `videollama2`
-#: (VideoLLaMA2, branch audio_visual): the same in upper case, without spaces and full stops at the end. `crema` (CREMA,
-#: a76043b): the prediction is a part of the answer, so that an empty one is right. `tdc_video` (TDC-Video,
-#: score_music.py): the answer is a part of the prediction in lower case, so that "no" is in "piano".
+#: Matching rules for generated answers. `strict`: prediction and answer are equal after [`normalize`]. `videollama2`
+#: (VideoLLaMA2, branch audio_visual): equal in upper case, without trailing spaces and full stops. `crema` (CREMA,
+#: a76043b): the prediction is a substring of the answer, so an empty prediction is correct. `tdc_video` (TDC-Video,
+#: score_music.py): the answer is a substring of the lower-case prediction, so "piano" matches "no".
 PROTOCOLS: dict[str, Callable[[str, str], bool]] = {
     "strict": lambda prediction, answer: normalize(prediction) == normalize(answer),
     "videollama2": lambda prediction, answer: prediction.rstrip(" .").upper() == answer.rstrip(" .").upper(),
@@ -176,17 +176,17 @@ PROTOCOLS: dict[str, Callable[[str, str], bool]] = {
 def score_rows(
     answers: Sequence[Prediction], rows: Mapping[tuple, Row], protocol: str = "strict"
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Accuracy of written answers.
+    """Compute the accuracy of generated answers.
 
     Args:
-        answers: to questions of `rows`.
-        rows: by their key.
+        answers: answers to questions of `rows`.
+        rows: rows by key.
         protocol: one of [`PROTOCOLS`].
 
     Returns:
         `accuracy` over all questions, `by_group` ("Audio"), `by_type` ("Audio Counting"), each a plain mean over its
-        questions as officially, `counts_by_type`; `protocols`, what each protocol says of the same answers; and a row
-        an answer.
+        questions as in the official scorer, `counts_by_type`; `protocols`, the accuracy under each protocol; and one
+        row per answer.
 
     Raises:
         ValueError: if the protocol is unknown.
@@ -215,7 +215,7 @@ def score_rows(
 
 
 def known_answers(rows: Sequence[Row]) -> set[str]:
-    """The answers that the file gives, normalized: an answer among them can be read as one."""
+    """Return the normalized answers of the file; a prediction that matches one of them counts as parsed."""
     return {normalize(row.answer) for row in rows}
 
 
@@ -224,6 +224,6 @@ def _mean(hits: Sequence[bool]) -> float:
 
 
 def load_questions(data: Path, split: str, prompt: str | None) -> tuple[Path, list[Question]]:
-    """The file of a split in a folder, and its questions."""
+    """Return the path of a split's file in a folder, and its questions."""
     path = data / FILES[split]
     return path, questions(load_rows(path), prompt)

@@ -1,4 +1,4 @@
-"""The words around a question: text files, those of published evaluations by name or one's own."""
+"""Prompt templates of benchmark questions: text files of published evaluations, by name, or custom text files."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ...tasks import VIDEO_TOKEN
 
 
 def load_prompt(name: str, variant: str | None = None) -> Template:
-    """A prompt of this package, or of a file.
+    """Load a prompt template of this package or from a file.
 
     Args:
-        name: such as "music_avqa".
-        variant: of a published evaluation, such as "crema"; or a path of a text file. None is ours.
+        name: name of the prompt, such as "music_avqa".
+        variant: name of a published evaluation, such as "crema", or path of a text file. None selects the default.
 
     Returns:
-        A template of the fields that the prompt names, such as `$question`.
+        A template with fields such as `$question`.
 
     Raises:
-        FileNotFoundError: if there is no such variant and no such file.
-        ValueError: if the file holds no `$question`.
+        FileNotFoundError: if the variant or file does not exist.
+        ValueError: if the file does not contain `$question`.
 
     Example:
         >>> load_prompt("music_avqa", "tdc_video").substitute(question="Is it loud?")
@@ -44,10 +44,10 @@ def load_prompt(name: str, variant: str | None = None) -> Template:
 
 
 def ask_about_video(template: Template, **fields: str) -> str:
-    """A question as the models take it, the video first.
+    """Build the text of a question, with the video first.
 
     Raises:
-        ValueError: if the template names a field that this task does not have.
+        ValueError: if the template contains a field that this task does not have.
     """
     try:
         return f"{VIDEO_TOKEN}\n{template.substitute(fields)}"

@@ -1,4 +1,4 @@
-"""The report of a zero-shot evaluation: how it was asked and scored, and what other protocols would say."""
+"""HTML report of a zero-shot evaluation: scores, scores under the other protocols, and settings."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _TITLES: dict[ZeroShotTask, str] = {
 def write_zero_shot_report(
     output_html: str | os.PathLike, scores: Mapping[str, Any], manifest: Mapping[str, Any], *, title: str
 ) -> Path:
-    """Write the report; the file appears whole or not at all.
+    """Write the report atomically.
 
     Args:
         output_html: file to write; its folder must exist.
-        scores: of [`longvale.evaluation.scoring.score.score`].
-        manifest: of the run that made the answers.
-        title: of the page.
+        scores: result of [`longvale.evaluation.scoring.score.score`].
+        manifest: manifest of the run that generated the answers.
+        title: title of the page.
 
     Returns:
         The path of the file.

@@ -1,4 +1,4 @@
-"""Scores of answers to the zero-shot benchmarks, read, checked and paired as those of LongVALE are."""
+"""Scoring of the zero-shot benchmarks: read, check and pair answers in the same way as for LongVALE."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from ..scoring.validate import check_answers, format_counts, means_by_video
 from . import avsd, music_avqa
 from .judge import Judge, judge_answers, judge_log, score_verdicts
 
-#: What tables show of each task, in this order.
+#: Table columns of each task, in this order.
 TABLE: dict[ZeroShotTask, tuple[str, ...]] = {
     "music_avqa": ("accuracy",),
     "avsd": avsd.SCORES,
     "avsd_first": avsd.SCORES,
 }
 
-#: Scores of one answer in a row, in the order of the answers.
+#: One row of scores per answer, in the order of the answers.
 Rows = list[dict[str, float]]
 
 
 def load_questions(
     data: str | os.PathLike, split: str, tasks: Sequence[AnyTask], prompt: str | None = None
 ) -> tuple[Path, list[Question]]:
-    """The official file of a zero-shot benchmark in a folder, and its questions.
+    """Return the path of a zero-shot benchmark's official file in a folder, and its questions.
 
     Args:
-        data: folder that holds the file.
+        data: folder that contains the file.
         split: "train", "validation" or "test".
-        tasks: of one benchmark.
-        prompt: the words around the question, see [`longvale.evaluation.benchmarks.prompting.load_prompt`].
+        tasks: tasks of one benchmark.
+        prompt: prompt template, see [`longvale.evaluation.benchmarks.prompting.load_prompt`].
 
     Raises:
         FileNotFoundError: if the file or the prompt is missing.
-        ValueError: if the tasks are of several benchmarks, the split is unknown, or the file is refused.
+        ValueError: if the tasks belong to several benchmarks, the split is unknown, or the file is invalid.
     """
     if split not in music_avqa.FILES:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(music_avqa.FILES)}")
@@ -64,20 +64,20 @@ def score_zero_shot(
     """Score answers to a zero-shot benchmark.
 
     Args:
-        predictions_path: log of the answers; a judge's replies are kept beside it.
+        predictions_path: prediction log; a judge's replies are written next to it.
         predictions: the answers of the log.
         references_path: official file of the benchmark.
-        tasks: which to score; of one benchmark.
-        protocol: of MUSIC-AVQA, one of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
-        partial: leave out questions without an answer, and count them.
-        judge: lets a language model judge the answers too.
+        tasks: tasks to score, all of one benchmark.
+        protocol: for MUSIC-AVQA, one of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
+        partial: allow questions without an answer; they are counted, but excluded from the scores.
+        judge: language model that also judges the answers.
         progress: show a progress bar while the judge works.
 
     Returns:
-        In the form of [`longvale.evaluation.scoring.score.score_predictions`], with `judge` among a task's scores.
+        Scores as in [`longvale.evaluation.scoring.score.score_predictions`], with `judge` among a task's scores.
 
     Raises:
-        FileNotFoundError, ValueError, ConnectionError: naming the file, or the server, and what is wrong.
+        FileNotFoundError, ValueError, ConnectionError: with the file or the server, and the problem.
     """
     load = _load_music_avqa if "music_avqa" in tasks else _load_avsd
     if "music_avqa" in tasks and len(tasks) > 1:
@@ -107,7 +107,7 @@ def score_zero_shot(
 
 @dataclass(frozen=True)
 class _Benchmark:
-    """What an official file says: questions and right answers by key, and how answers are scored and read."""
+    """Content of an official file: questions and reference answers by key, and functions to score and parse answers."""
 
     asked: Mapping[tuple, Question]
     references: Mapping[tuple, Sequence[str]]
@@ -141,7 +141,7 @@ def _load_avsd(path: Path, tasks: Sequence[ZeroShotTask], protocol: str) -> _Ben
 
 
 def format_zero_shot(scores: Mapping[str, Any]) -> list[str]:
-    """Lines of a table for a terminal, times 100, of the zero-shot tasks among scores."""
+    """Format the scores of the zero-shot tasks as lines of a text table, times 100."""
     lines = []
     for task in (task for task in ZERO_SHOT_TASKS if task in scores):
         of_task = scores[task]

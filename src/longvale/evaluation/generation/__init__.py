@@ -1,1 +1,1 @@
-"""Answers of models to the questions of a benchmark."""
+"""Answer generation: ask models the questions of a benchmark."""

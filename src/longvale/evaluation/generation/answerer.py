@@ -1,4 +1,4 @@
-"""What answers questions about videos: LongVALE's own model here, those of others in `adapters`."""
+"""The answerer protocol and the answerer for LongVALE's own model; third-party models are in `adapters`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .sampling import GREEDY, Decoding
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A question to which a model wrote no answer, such as reasoning alone.
+    """A question that a model did not answer, for example because it wrote only reasoning.
 
     Args:
-        key: of the question.
-        reason: one line, with what to change.
+        key: key of the question.
+        reason: one line that includes what to change.
     """
 
     key: tuple
@@ -30,39 +30,39 @@ class Unanswered:
 
 
 class Answerer(Protocol):
-    """Answers questions about videos, batch by batch."""
+    """Protocol of classes that answer questions about videos in batches."""
 
-    #: Videos that are asked about at a time: few enough to keep what is known of them, enough to fill batches.
+    #: Number of videos processed together: few enough to keep their features in memory, enough to fill batches.
     videos_at_a_time: int
 
     def settings(self) -> dict[str, Any]:
-        """What the answers depend on, as JSON values, for the manifest."""
+        """Return the settings that the answers depend on, as JSON values, for the manifest."""
         ...
 
     def check(self, video_ids: Iterable[str]) -> None:
-        """Refuse, before anything is asked, what cannot be answered."""
+        """Raise an error for videos that cannot be processed, before any question is asked."""
         ...
 
     def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
-        """Answer questions about some videos, but for batches whose keys are all `done`.
+        """Answer questions about some videos; skip batches whose keys are all in `done`.
 
         Raises:
-            UnusableVideo: if one of the videos cannot be read; what was yielded before is right.
+            UnusableVideo: if one of the videos cannot be read; batches yielded before are valid.
         """
         ...
 
 
 @dataclass
 class LongVALEAnswerer:
-    """LongVALE's model: questions about a video share its prefix, and batches hold questions about several videos.
+    """Answerer for LongVALE's model: questions about a video share its prefix; a batch can mix several videos.
 
     Args:
-        model, processor: as loaded.
-        inputs: where the videos come from.
-        limits: longest answer of each task in tokens.
-        batch_size: questions answered together at most; also how many videos are kept at a time.
-        batch_tokens: tokens of a batch at most, those to be generated among them.
-        decoding: greedy, or sampled with a seed a question.
+        model, processor: the loaded model and its processor.
+        inputs: source of the videos.
+        limits: maximum answer length per task, in tokens.
+        batch_size: maximum number of questions per batch; also the number of videos kept in memory.
+        batch_tokens: maximum number of tokens per batch, including the tokens to generate.
+        decoding: greedy, or sampled with one seed per question.
     """
 
     model: Any
@@ -75,11 +75,11 @@ class LongVALEAnswerer:
 
     @property
     def videos_at_a_time(self) -> int:
-        """As many as there may be questions in a batch, so that tasks that ask a video once fill it too."""
+        """Return `batch_size`, so that tasks with one question per video also fill a batch."""
         return self.batch_size
 
     def settings(self) -> dict[str, Any]:
-        """Model, revision, weights, what it gets of a video, and how it writes."""
+        """Return the model, revision, weights, video inputs and decoding settings."""
         config = self.model.config
         return {
             "model": str(getattr(self.model, "name_or_path", "")),
@@ -92,11 +92,11 @@ class LongVALEAnswerer:
         }
 
     def check(self, video_ids: Iterable[str]) -> None:
-        """Look whether stored features are as wide as the model takes them."""
+        """Check that stored features have the width that the model expects."""
         self.inputs.check_widths(video_ids, self.model)
 
     def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
-        """Answer questions, a task at a time: answers of different lengths would wait for the longest."""
+        """Answer questions, one task at a time, because each batch takes as long as its longest answer."""
         if all(question.key in done for question in questions):
             return
         place_of = {video_id: place for place, video_id in enumerate(dict.fromkeys(q.video_id for q in questions))}
@@ -123,7 +123,7 @@ class LongVALEAnswerer:
 
 
 def _read(question: Question, written: str) -> Prediction | Unanswered:
-    """What a model wrote, without reasoning; an empty answer is one, reasoning alone is none."""
+    """Strip the reasoning from a model's output; empty output is an answer, output with only reasoning is not."""
     answer = strip_reasoning(written)
     if written.strip() and not answer:
         return Unanswered(question.key, ONLY_REASONING)

@@ -1,4 +1,4 @@
-"""One evaluation over several processes, as `accelerate launch` or `torchrun` start them."""
+"""Evaluation over several processes, started by `accelerate launch` or `torchrun`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-#: A process that is done waits for the slowest; torch gives up after 10 to 30 minutes unless told.
+#: A finished process waits for the slowest one; torch's default timeout is 10 to 30 minutes.
 _PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all.
+    """Rank of this process and number of processes.
 
     Args:
-        rank: its number; 0 is the first, which reads and writes what all share.
-        count: how many there are.
-        device: of this process; None leaves the choice.
+        rank: index of this process; process 0 reads and writes the shared files.
+        count: number of processes.
+        device: device of this process; None selects the default.
     """
 
     rank: int = 0
@@ -29,13 +29,13 @@ class Processes:
     _state: Any = None
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes have reached this call."""
         if self._state is not None:
             self._state.wait_for_everyone()
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """A block that the first process goes through before the others do."""
+        """Run a block in process 0 before the other processes."""
         if self.rank:
             self.wait()
         yield
@@ -44,7 +44,7 @@ class Processes:
 
 
 def join_processes() -> Processes:
-    """Meet the other processes, if this one was launched with others."""
+    """Initialize the process group if this process was launched with others."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return Processes()
     import torch

@@ -1,4 +1,4 @@
-"""From questions to answers: batched, resumable at the question, each video read once, over one process or several."""
+"""Batched generation of answers, resumable per question, in one process or several; each video is read once."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from .sampling import GREEDY, Decoding
 
 logger = logging.getLogger(__name__)
 
-#: "validation" is there for zero-shot tasks only.
+#: "validation" exists for zero-shot tasks only.
 Split: TypeAlias = Literal["train", "validation", "test"]
 Item = TypeVar("Item")
 
-#: What to do about videos that cannot be read.
+#: Remedies in error messages, for videos that cannot be read and for unanswered questions.
 _SKIP = "or leave such videos out with --skip-missing"
 _LEAVE = "or leave such questions out with --skip-missing"
-#: Questions in a row without an answer that end a run.
+#: Number of consecutive unanswered questions that ends a run.
 _MAX_UNANSWERED = 20
 
-#: Packages whose release the answers depend on.
+#: Packages whose version the answers depend on.
 _VERSIONED = ("longvale", "torch", "transformers")
 
 
 def annotations_path(data: str | os.PathLike, split: Split = "test") -> Path:
-    """Where a data set's folder keeps the annotations of a split, or the output of `longvale annotate`.
+    """Return the path of a split's annotations in a data folder, or of the output of `longvale annotate`.
 
     Raises:
-        FileNotFoundError: if the folder does not exist or contains none.
+        FileNotFoundError: if the folder does not exist or contains no annotations.
         ValueError: if the split is unknown.
     """
     if split not in ANNOTATION_FILES:
@@ -82,31 +82,32 @@ def generate(
     load_in_4bit: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Let a model answer the questions of a benchmark split.
+    """Answer the questions of a benchmark split with a model.
 
-    Every answer is on disk as soon as its batch is done. The same call goes on where a killed one stopped, and the
-    finished file is the same, byte for byte. Launched as several processes, each answers its share of the videos.
+    Answers are written to disk as soon as their batch is done. Repeating an interrupted call resumes it, and the
+    finished file is identical, byte for byte. With several processes, each answers its share of the videos.
 
     Args:
         model: folder, Hub id, or (model, processor) pair.
-        data: folder that holds `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark.
-        output: official log (JSONL) to write; `<output>.run.json` beside it tells how it was made.
-        tasks: which tasks' questions to ask; those of one benchmark.
-        split: "test" or "train"; of zero-shot benchmarks also "validation".
-        features, videos, modalities, zero_features: what the model gets of a video, see [`VideoInputs`].
-        batch_size: questions that are answered together at most, and videos that are kept for it.
-        batch_tokens: tokens of a batch at most, those to be generated among them.
-        max_new_tokens: longest answer in tokens, one number or one a task; by default enough for the benchmark.
-        decoding: greedy, or sampled with a seed a question.
-        prompt: words around the questions of a zero-shot benchmark, published ones by name or a text file.
-        adapter: how to ask a model of others, from raw videos; None for LongVALE's own. With it, `batch_size`,
-            `batch_tokens`, `decoding`, `modalities` and `zero_features` do not count.
-        limit: only the first so many videos.
-        skip_missing: leave out the questions about videos that have no file or one that cannot be read, and those that
-            the model does not answer, and name them in a warning and in the manifest, instead of refusing.
-        overwrite: begin anew if the log exists.
-        device: such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        data: folder that contains `longvale-annotations-eval.json`, or the official file of a zero-shot benchmark.
+        output: prediction log (JSONL) to write; `<output>.run.json` next to it contains the settings of the run.
+        tasks: tasks whose questions are asked, all of one benchmark.
+        split: "test" or "train"; for zero-shot benchmarks also "validation".
+        features, videos, modalities, zero_features: video inputs of the model, see [`VideoInputs`].
+        batch_size: maximum number of questions per batch, and number of videos kept in memory.
+        batch_tokens: maximum number of tokens per batch, including the tokens to generate.
+        max_new_tokens: maximum answer length in tokens, one number or one per task; the default is enough for the
+            benchmark.
+        decoding: greedy, or sampled with one seed per question.
+        prompt: prompt template for the questions of a zero-shot benchmark, a published name or a text file.
+        adapter: options of an adapter that asks a third-party model about raw videos; None for LongVALE's own model.
+            With an adapter, `batch_size`, `batch_tokens`, `decoding`, `modalities` and `zero_features` are ignored.
+        limit: use only the first `limit` videos.
+        skip_missing: instead of raising an error, skip questions about videos whose file is missing or unreadable and
+            questions that the model does not answer; list them in a warning and in the manifest.
+        overwrite: start over if the log exists.
+        device: device such as "cpu"; by default an accelerator if available.
+        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
         progress: show a progress bar.
 
     Returns:
@@ -114,7 +115,7 @@ def generate(
 
     Raises:
         FileNotFoundError: if the model, the annotations or a video's input is missing.
-        ValueError: if an option or a file is refused, or `output` was made with other settings.
+        ValueError: if an option or a file is invalid, or `output` was written with other settings.
     """
     limits = token_limits(max_new_tokens)
     for name, number in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
@@ -158,14 +159,14 @@ def load_questions(
     limit: int | None = None,
     prompt: str | None = None,
 ) -> tuple[Path, list[Question], dict[str, Any]]:
-    """The file of a benchmark split, its questions in the order of the file, and what a manifest says of them.
+    """Return the file of a benchmark split, its questions in file order, and their settings for the manifest.
 
     Args:
-        data, tasks, split, limit, prompt: as of [`generate`].
+        data, tasks, split, limit, prompt: as in [`generate`].
 
     Raises:
         FileNotFoundError: if the folder, the file or the prompt is missing.
-        ValueError: if an option or the file is refused.
+        ValueError: if an option or the file is invalid.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, not {limit}")
@@ -192,11 +193,11 @@ def load_questions(
 def without_input(
     asked: Sequence[Question], inputs: VideoInputs, references: Path, *, skip_missing: bool = False
 ) -> dict[str, str]:
-    """The videos that have no input or a damaged one, with the reason; they are refused now, not hours later.
+    """Return the videos whose input is missing or damaged, with the reason; checks all videos before generation starts.
 
     Raises:
-        FileNotFoundError: naming the file that is missing, unless those are to be skipped.
-        ValueError: naming the file that is damaged, unless those are to be skipped; or if no video is left.
+        FileNotFoundError: with the name of the missing file, unless `skip_missing`.
+        ValueError: with the name of the damaged file, unless `skip_missing`; or if no video is left.
     """
     skipped: dict[str, str] = {}
     video_ids = dict.fromkeys(question.video_id for question in asked)
@@ -216,7 +217,7 @@ def without_input(
 
 
 def _name_other_lengths(lengths: Mapping[str, float], annotations: Mapping[str, Annotation]) -> None:
-    """Warn of videos that are not as long as their annotations: their times cannot be right."""
+    """Warn about videos whose length differs from their annotation's duration: their times would be wrong."""
     for video_id, lasts in lengths.items():
         if other := other_length(video_id, lasts, annotations[video_id].duration):
             logger.warning("%s", other)
@@ -235,24 +236,24 @@ def answer_all(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Let an answerer answer questions into a log; see [`generate`].
+    """Answer questions and write the answers to a prediction log; see [`generate`].
 
     Args:
-        answerer: such as [`LongVALEAnswerer`].
-        asked: the questions, those about a video together.
-        output: log to write, or to go on with.
-        settings: what a manifest says of the questions.
-        processes: this process among all.
-        inputs: what the videos are, see [`AnswerLog`].
-        skipped: why nothing is to be asked about a video, by its id.
-        skip_missing: leave out, too, what turns out to be unreadable on the way, and questions without an answer.
-        overwrite: begin anew if the log exists.
-        progress: show a progress bar, of the first process.
+        answerer: an answerer such as [`LongVALEAnswerer`].
+        asked: the questions, grouped by video.
+        output: log to write or to resume.
+        settings: settings of the questions for the manifest.
+        processes: rank of this process and number of processes.
+        inputs: identity of each video's content, see [`AnswerLog`].
+        skipped: skipped videos by id, with the reason.
+        skip_missing: also skip videos found to be unreadable during the run, and unanswered questions.
+        overwrite: start over if the log exists.
+        progress: show a progress bar, for the first process.
 
     Raises:
-        Locked: if another run writes the log.
-        NoAnswer: if the model wrote no answer to some questions and they are not to be left out, or to many in a row.
-        ValueError: if `output` was made with other settings, or a video cannot be read.
+        Locked: if another run writes to the log.
+        NoAnswer: if questions remain unanswered without `skip_missing`, or too many in a row are unanswered.
+        ValueError: if `output` was written with other settings, or a video cannot be read.
     """
     processes, skipped = processes or Processes(), skipped or {}
     todo = [question for question in asked if question.video_id not in skipped]
@@ -304,7 +305,7 @@ def _answer_blocks(
             while block:
                 try:
                     for batch in answerer.answer(block, log.done.keys()):
-                        # What a kill left of a batch was asked as the whole batch again: rounding cannot differ.
+                        # A partly written batch is generated again as a whole, so that rounding does not differ.
                         new = [answer for answer in batch if answer.key not in log.done]
                         log.append(answer for answer in new if isinstance(answer, Prediction))
                         bar.update(len(new))
@@ -319,7 +320,7 @@ def _answer_blocks(
 
 
 def _note_unanswered(answers: Iterable[Prediction | Unanswered], log: AnswerLog, patience: Patience) -> None:
-    """Keep what has no answer out of the log and count it; a model that answers nothing at all ends the run."""
+    """Record unanswered questions and count consecutive ones; too many in a row end the run."""
     for answer in answers:
         if isinstance(answer, Prediction):
             patience.used()
@@ -332,7 +333,7 @@ def _note_unanswered(answers: Iterable[Prediction | Unanswered], log: AnswerLog,
 
 
 def video_blocks(asked: Iterable[Question], videos: int) -> Iterator[list[Question]]:
-    """The questions of so many videos at a time: few enough to keep their features, enough to fill batches.
+    """Yield the questions of `videos` videos at a time: few enough to keep their features, enough to fill batches.
 
     Example:
         >>> asked = [Question(video_id, "dense_captioning", None, "", "") for video_id in "aabbbc"]
@@ -345,7 +346,7 @@ def video_blocks(asked: Iterable[Question], videos: int) -> Iterator[list[Questi
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one perhaps shorter (`itertools.batched` needs Python 3.12)."""
+    """Yield lists of `size` items; the last one may be shorter (`itertools.batched` needs Python 3.12)."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -354,7 +355,7 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def _videos_folder(
     data: str | os.PathLike, videos: str | os.PathLike | None, adapter: AdapterOptions | None
 ) -> str | os.PathLike | None:
-    """The folder of raw videos that an adapter needs; without one, what is asked for."""
+    """Return `videos`; with an adapter, the default is the folder `videos` in `data`."""
     return Path(data, "videos") if adapter is not None and videos is None else videos
 
 

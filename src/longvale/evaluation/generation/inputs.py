@@ -1,4 +1,4 @@
-"""Where the video of a question comes from: stored features, or a media file."""
+"""Video inputs of questions: stored features or media files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class UnusableVideo(ValueError):
-    """A video whose input cannot be read, so that nothing can be asked about it.
+    """Raised for a video whose input cannot be read, so that no question about it can be asked.
 
     Args:
-        video_id: of the video.
-        reason: one line.
+        video_id: ID of the video.
+        reason: one-line reason.
     """
 
     def __init__(self, video_id: str, reason: object) -> None:
@@ -35,19 +35,19 @@ class UnusableVideo(ValueError):
 
 
 class VideoInputs:
-    """The inputs of videos by id, from a folder of features or of media files.
+    """Video inputs by ID, from a folder of features or of media files.
 
     Args:
         data_dir: folder of the data set.
         features_dir: folder of stored features in the official layout.
-        videos_dir: folder of media files, `<video_id>.mp4` and the like. Without any of the two, `features` in
+        videos_dir: folder of media files, such as `<video_id>.mp4`. If neither folder is given, `features` in
             `data_dir` is used if it exists, else `videos`.
-        modalities: which modalities the model gets; the others are left out as if the video did not have them.
-        zero_features: replace every value by 0 and keep the lengths, to see how a model answers blindly.
+        modalities: modalities that the model receives; the others are omitted as if the video did not have them.
+        zero_features: replace every value by 0 and keep the lengths, to measure how a model answers without input.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if both folders are given, or the modalities are not known ones.
+        ValueError: if both folders are given, or a modality is unknown.
 
     Example:
         >>> inputs = VideoInputs("corpus", modalities=("visual", "audio"))  # doctest: +SKIP
@@ -84,11 +84,11 @@ class VideoInputs:
                 )
 
     def check(self, video_id: str) -> None:
-        """Look whether a video's input is there and can be read: all of stored features, the header of a media file.
+        """Check that a video's input exists and is readable: stored features completely, media files by their header.
 
         Raises:
-            FileNotFoundError: naming the file that is missing, or if the video has none of the modalities asked for.
-            ValueError: naming the file that is damaged.
+            FileNotFoundError: with the name of the missing file, or if the video has none of the modalities.
+            ValueError: with the name of the damaged file.
         """
         self._find(video_id)
         if self._store is not None:
@@ -100,7 +100,7 @@ class VideoInputs:
         self._check_given(video_id, ["visual"] * info.has_video + ["audio", "speech"] * info.has_audio)
 
     def lengths(self, video_ids: Iterable[str]) -> dict[str, Seconds]:
-        """How long these videos are, by their headers or the manifest of their features; unknown ones are left out."""
+        """Return the video lengths from media headers or the feature manifest; unknown lengths are omitted."""
         if self._store is None:
             found = {video_id: probe(look_up(self._videos, video_id)).duration for video_id in video_ids}
         else:
@@ -109,7 +109,7 @@ class VideoInputs:
         return {video_id: length for video_id, length in found.items() if length is not None}
 
     def identities(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """What tells the input of each of these videos from another one of its name, by the content."""
+        """Return a content identity per video, which changes if the video's input is replaced."""
         if self._store is None:
             return identities({video_id: look_up(self._videos, video_id) for video_id in video_ids})
         return {video_id: self._store.identity(video_id, self.modalities) for video_id in video_ids}
@@ -134,10 +134,10 @@ class VideoInputs:
             )
 
     def check_widths(self, video_ids: Iterable[str], model: Any) -> None:
-        """Look, by the headers of stored features, whether they are as wide as the model takes them.
+        """Check, from the headers of stored features, that they have the width that the model expects.
 
         Raises:
-            ValueError: naming the first file of another width, or that is no array of features.
+            ValueError: with the name of the first file that has another width or is not an array of features.
         """
         if self._store is not None:
             widths = {modality: getattr(model.config, f"{modality}_feature_size") for modality in self.modalities}
@@ -145,14 +145,14 @@ class VideoInputs:
                 self._store.check_widths(video_id, widths)
 
     def load(self, video_id: str, model: Any, processor: Any) -> Features:
-        """The features of a video, read from the store or computed by the model's towers.
+        """Load the features of a video from the store, or compute them with the model's towers.
 
         Returns:
-            One array [n, width] a modality, None where the video has none or it is not among `modalities`.
+            One array [n, width] per modality; None if the video lacks it or it is not in `modalities`.
 
         Raises:
-            FileNotFoundError: if the video has no file, or no features of the modalities asked for.
-            ValueError: if a file is refused.
+            FileNotFoundError: if the video has no file, or no features of the selected modalities.
+            ValueError: if a file is invalid.
         """
         import numpy as np
 
@@ -161,7 +161,7 @@ class VideoInputs:
             found = encode_video(model, processor, look_up(self._videos, video_id))
         else:
             self.check_widths([video_id], model)
-            found = self._store.load(video_id, missing="none")  # missing are, at most, modalities not asked for
+            found = self._store.load(video_id, missing="none")  # only modalities that are not selected can be missing
         features = {m: found[m] if m in self.modalities else None for m in MODALITIES}
         self._check_given(video_id, [modality for modality, values in features.items() if values is not None])
         if self.zero_features:
@@ -170,10 +170,10 @@ class VideoInputs:
 
 
 def check_modalities(names: Iterable[str]) -> tuple[Modality, ...]:
-    """Names of modalities in their usual order.
+    """Check names of modalities and return them in their fixed order.
 
     Raises:
-        ValueError: if one is unknown, or there is none.
+        ValueError: if a name is unknown or the list is empty.
 
     Example:
         >>> check_modalities(["speech", "visual"])

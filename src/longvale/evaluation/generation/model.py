@@ -1,4 +1,4 @@
-"""The thin edge to a model: loading it, encoding a video once, answering a batch of questions."""
+"""Interface to a model: load it, build its prompts and inputs, answer a batch of questions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...tasks import VIDEO_TOKEN, AnyTask
 if TYPE_CHECKING:
     import numpy as np
 
-#: A folder or Hub id, or a loaded model with its processor.
+#: A folder, a Hub ID, or a loaded model with its processor.
 ModelLike: TypeAlias = str | os.PathLike | tuple[Any, Any]
-#: One array [n, width] a modality, None where a video has none.
+#: One array [n, width] per modality; None if a video lacks the modality.
 Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
 
-#: Enough for an interval, the longest list of events and the longest caption of the benchmark; 1,024 is the published
-#: evaluation's limit.
+#: Maximum answer length per task in tokens: enough for an interval, the longest list of events and the longest caption
+#: of the benchmark; 1,024 is the limit of the published evaluation.
 MAX_NEW_TOKENS: dict[AnyTask, int] = {
     "grounding": 32,
     "dense_captioning": 1024,
@@ -37,13 +37,13 @@ def load_model(
     """Load a model for inference together with its processor.
 
     Args:
-        model: folder written by `save_pretrained`, Hub id, or a (model, processor) pair, which is used as it is.
-        device: such as "cpu" or "cuda:1"; by default an accelerator if there is one, and for a pair where it is.
-        dtype: of the weights, such as "bfloat16"; by default the checkpoint's. Not for a pair.
+        model: folder written by `save_pretrained`, Hub ID, or a (model, processor) pair, which is not reloaded.
+        device: device such as "cpu" or "cuda:1"; by default an accelerator if available; a pair stays on its device.
+        dtype: dtype of the weights, such as "bfloat16"; default: the checkpoint's. Not for a pair.
         load_in_4bit: quantize the language model to 4 bits, see [`load_checkpoint`]. Not for a pair.
 
     Raises:
-        FileNotFoundError, ValueError: as [`load_checkpoint`] does.
+        FileNotFoundError, ValueError: as in [`load_checkpoint`].
     """
     if isinstance(model, tuple):
         if dtype is not None or load_in_4bit:
@@ -58,7 +58,10 @@ def load_model(
 
 
 def token_limits(max_new_tokens: int | Mapping[AnyTask, int] | None = None) -> dict[AnyTask, int]:
-    """The longest answer of each task in tokens: [`MAX_NEW_TOKENS`] unless one number or some tasks' are given.
+    """Return the maximum answer length per task in tokens.
+
+    Args:
+        max_new_tokens: one number for all tasks, or numbers for some tasks; default [`MAX_NEW_TOKENS`].
 
     Raises:
         ValueError: if a number is below 1 or a task is unknown.
@@ -75,13 +78,13 @@ def token_limits(max_new_tokens: int | Mapping[AnyTask, int] | None = None) -> d
 
 
 def build_prompt(processor: Any, question: str) -> str:
-    """The conversation up to the model's turn, which begins with the answer: without thinking before it.
+    """Build the conversation up to the model's turn, with thinking disabled.
 
-    Only the first `<video>` of a question stands for the video; control tokens that it spells stay words.
+    Only the first `<video>` of a question is replaced by the video; other control tokens in it are escaped as text.
     """
     before, token, after = question.partition(VIDEO_TOKEN)
     content = processor.escape(before) + token + processor.escape(after)
-    # What a template does not know is taken for an argument of the processor.
+    # Options that are not in the template are passed to the processor as arguments.
     options = {"enable_thinking": False} if "enable_thinking" in (processor.chat_template or "") else {}
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **options
@@ -89,7 +92,7 @@ def build_prompt(processor: Any, question: str) -> str:
 
 
 def decode_answers(processor: Any, tokens: Any) -> list[str]:
-    """What a model wrote, without special tokens, reasoning and white space at both ends."""
+    """Decode generated tokens; remove special tokens, reasoning and leading and trailing whitespace."""
     return [strip_reasoning(text).strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
@@ -101,13 +104,13 @@ def prepare_question(
     answers: Sequence[str] | None = None,
     **text_kwargs: Any,
 ) -> Any:
-    """Model inputs of questions about videos, on the model's device.
+    """Build the model inputs of questions about videos, on the model's device.
 
     Args:
-        questions: texts that hold `<video>`.
-        features: of the video of each question.
-        answers: put behind the questions, to see what the model thinks of them.
-        text_kwargs: for the tokenizer.
+        questions: texts that contain `<video>`.
+        features: features of each question's video.
+        answers: answers to append to the questions, to score them with the model.
+        text_kwargs: arguments of the tokenizer.
     """
     columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
     texts = [build_prompt(processor, question) for question in questions]
@@ -122,12 +125,12 @@ def answer_batch(
     """Answer questions greedily.
 
     Args:
-        questions: texts that hold `<video>`.
-        features: of the video of each question.
-        max_new_tokens: of an answer.
+        questions: texts that contain `<video>`.
+        features: features of each question's video.
+        max_new_tokens: maximum number of tokens per answer.
 
     Returns:
-        The answers without reasoning and without white space at both ends.
+        The answers without reasoning and without leading or trailing whitespace.
     """
     import torch
 

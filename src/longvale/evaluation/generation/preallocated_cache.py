@@ -1,7 +1,7 @@
-"""A cache of keys and values that new tokens are written into.
+"""A preallocated cache of keys and values.
 
-The cache of transformers is copied whole for every token that is generated: for a batch of 25 questions about a video
-that took as long as the layers themselves. With room for what is to come nothing is copied but the new tokens.
+The cache of transformers is copied completely for every generated token: for a batch of 25 questions about a video this
+copy took as long as the layers themselves. With preallocated memory only the new tokens are copied.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class RoomyLayer(DynamicLayer):
-    """Chosen rows of a layer of full attention, with room for more tokens.
+    """Selected rows of a full-attention cache layer, with memory for more tokens.
 
     Args:
-        layer: its keys and values, [rows, heads, tokens, width].
-        rows: indices of the rows wanted, repeated as often as needed.
-        room: tokens that will come at most.
+        layer: source of the keys and values, [rows, heads, tokens, width].
+        rows: indices of the selected rows; an index may be repeated.
+        room: maximum number of tokens to append.
 
-    `keys` and `values` are the beginnings that are filled of larger tensors.
+    `keys` and `values` are views of the filled part of larger tensors.
     """
 
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor, room: int) -> None:
@@ -32,10 +32,10 @@ class RoomyLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append keys and values, [rows, heads, new tokens, width], and return all.
+        """Append keys and values, [rows, heads, new tokens, width], and return all keys and values.
 
         Raises:
-            ValueError: if there is no room for them.
+            ValueError: if the preallocated memory is too small.
         """
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
@@ -48,12 +48,12 @@ class RoomyLayer(DynamicLayer):
 
 
 def roomy_cache(cache: Cache, rows: torch.Tensor, room: int) -> Cache:
-    """Rows of a cache, with room for more tokens in every layer; the cache itself stays as it is.
+    """Copy rows of a cache, with memory for more tokens in every layer; the original cache is not changed.
 
     Args:
-        cache: of layers of full attention only.
-        rows: indices of the rows wanted, on the cache's device.
-        room: tokens that will come at most.
+        cache: cache with full-attention layers only.
+        rows: indices of the selected rows, on the cache's device.
+        room: maximum number of tokens to append.
     """
     return Cache(layers=[RoomyLayer(layer, rows, room) for layer in cache.layers])
 

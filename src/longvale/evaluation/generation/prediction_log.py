@@ -1,4 +1,4 @@
-"""The log of answers on disk: appended to while a model answers, resumed after a kill, put in order at the end."""
+"""The prediction log on disk: appended to during generation, resumable after a kill, sorted at the end."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from ...tasks import Prediction, Question, load_predictions
 
 logger = logging.getLogger(__name__)
 
-#: Settings that are only recorded: a folder may be moved or spelled in another way; `weights` tells models apart. The
-#: `inputs` are compared per video, `skipped` and `unanswered` are what came of the last run.
+#: Settings that are recorded but not compared: a model folder may be moved or written differently, and `weights`
+#: distinguishes models. `inputs` are compared per video; `skipped` and `unanswered` are results of the last run.
 _NOT_COMPARED = ("model", "inputs", "skipped", "unanswered")
 
 
 class AnswerLog:
-    """An official log (JSONL) that is written an answer at a time and picked up where it stopped.
+    """A resumable prediction log in the official JSONL format, with one answer per line.
 
-    Beside it stands `<path>.run.json` with the settings of the run, so that answers of different runs never mix. Of
-    several processes the first writes the log, and the others a part each, `<path>.part1` and so on, which the first
-    puts into the log when it finishes or, after a kill, begins again.
+    `<path>.run.json` contains the settings of the run, so that answers of different runs never mix. With several
+    processes, the first writes the log and each other process writes a part, `<path>.part1` and so on. The first
+    process merges the parts into the log when it finishes or, after a kill, when it starts again.
 
     Args:
-        path: the log; its folder is made.
-        settings: what the answers depend on, as JSON values.
+        path: path of the log; its folder is created.
+        settings: settings that the answers depend on, as JSON values.
         asked: all questions of the run, in the order of the finished file.
-        inputs: what tells each video's content from another one of its name; answers about a video that has another
-            content now are dropped, and named in a warning. Videos left out are not compared.
-        overwrite: begin anew if the log exists.
-        part: number of the process; 0, the first, opens the log before the others do.
+        inputs: content identity per video; answers about a video whose content has changed are dropped and listed in a
+            warning. Videos without an entry are not compared.
+        overwrite: start over if the log exists.
+        part: index of the process; process 0 opens the log before the others do.
 
     Attributes:
         done: the answers on disk, by [`Question.key`].
-        skipped: why nothing was asked about a video, by its id; for the manifest.
-        unanswered: why there is no answer to a question, by its key; for the manifest.
+        skipped: skipped videos by ID, with the reason; for the manifest.
+        unanswered: unanswered questions by key, with the reason; for the manifest.
 
     Raises:
-        ValueError: if the log was made with other settings or by something else, or holds a line that is no answer of
-            this run. What a kill left of a last line is dropped.
+        ValueError: if the log was written with other settings or by another program, or contains a line that is not an
+            answer of this run. An incomplete last line, left by a kill, is dropped.
 
     Example:
         >>> import tempfile
@@ -88,13 +88,13 @@ class AnswerLog:
             self._compare_inputs(inputs)
 
     def _check_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Those of the run that made the log, or these."""
+        """Return the settings of the run that started the log, or write and return `settings` if the log is new."""
         remedy = "give another --output, or --overwrite"
         if self.run_path.is_file():
             before = load_json(self.run_path)
             if not isinstance(before, dict):
                 raise ValueError(f"{self.run_path}: must be an object of settings; {remedy}")
-            # Without weights, as of a server, the name is all that tells models apart.
+            # Without weights (a model on a server), only the name distinguishes models.
             recorded = _NOT_COMPARED if settings.get("weights") else [n for n in _NOT_COMPARED if n != "model"]
             for name in {**before, **settings}:
                 if name not in recorded and before.get(name) != settings.get(name):
@@ -103,7 +103,7 @@ class AnswerLog:
                     )
             return before
         if self.path.is_file():
-            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which records how it was made; {remedy}")
+            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which says how it was made; {remedy}")
         self._write_settings(settings)
         return settings
 
@@ -113,7 +113,7 @@ class AnswerLog:
             file.write("\n")
 
     def _compare_inputs(self, inputs: Mapping[str, str]) -> None:
-        """Drop the answers about videos that were replaced, and note what the videos are now."""
+        """Drop the answers about replaced videos, and record the current identities."""
         before = self._settings.get("inputs", {} if not self.done else None)
         if before is None:
             logger.warning(
@@ -137,7 +137,7 @@ class AnswerLog:
         return [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}.part*") if path.is_file()]
 
     def _collect(self) -> None:
-        """Put what other processes wrote into the log; what a kill left of a last line is dropped everywhere."""
+        """Merge the parts of other processes into the log; an incomplete last line of any file is dropped."""
         if self.path.is_file():
             os.truncate(self.path, len(_whole_lines(self.path)))
         for path in sorted(self._parts()):
@@ -154,7 +154,7 @@ class AnswerLog:
                 raise ValueError(
                     f"{self.path}: answers a question that is not asked: {prediction.key}; begin again with --overwrite"
                 )
-            # A kill between collecting a part and removing it leaves the same answers twice.
+            # A kill between merging a part and removing it leaves the same answers twice.
             if self.done.setdefault(prediction.key, prediction) != prediction:
                 raise ValueError(
                     f"{self.path}: answers twice, and differently: {prediction.key}; begin again with --overwrite"
@@ -172,7 +172,7 @@ class AnswerLog:
             self._file.close()
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Write answers and hand them to the operating system, so that a kill does not lose them."""
+        """Write answers and flush them to the operating system, so that a kill does not lose them."""
         with named_when_full(self._file.name):
             for prediction in predictions:
                 self._file.write(prediction.to_log() + "\n")
@@ -180,11 +180,10 @@ class AnswerLog:
             self._file.flush()
 
     def finish(self) -> None:
-        """Rewrite the log in the order of the questions: the same bytes however often the run was interrupted.
+        """Rewrite the log in the order of the questions; the bytes do not depend on interruptions.
 
-        Questions without an answer are left out, and recorded as such or their videos as skipped.
-
-        For the first process, after the others are done.
+        Questions without an answer are omitted; the manifest lists them as unanswered or their videos as skipped.
+        Called by the first process after the others are done.
         """
         if self._parts():
             self._collect()
@@ -205,7 +204,7 @@ class AnswerLog:
 
 
 def format_skipped(log: str | os.PathLike) -> list[str]:
-    """The videos that nothing was asked about and the questions without an answer, as the manifest of a log says."""
+    """Format the skipped videos and the unanswered questions in the manifest of a log, as lines of text."""
     lines, manifest = [], load_json(run_path(log))
     for name, what in (("skipped", "videos, whose questions"), ("unanswered", "questions, which")):
         if left_out := manifest.get(name, {}):
@@ -215,7 +214,7 @@ def format_skipped(log: str | os.PathLike) -> list[str]:
 
 
 def run_path(log: str | os.PathLike) -> Path:
-    """Where the manifest of a log stands."""
+    """Return the path of a log's manifest."""
     return Path(log).with_name(f"{Path(log).name}.run.json")
 
 

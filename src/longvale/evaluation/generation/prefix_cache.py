@@ -1,9 +1,9 @@
-"""Many questions about videos: what the questions about one have in common is computed once.
+"""Answering many questions per video with a shared prefix, which is computed once per video.
 
-A prompt begins with the conversation's opening and the video, some hundreds of tokens, and only then come the words of
-the question, some tens. The towers run once a video, and so does the language model over that beginning; its cache of
-keys and values is continued by all questions of a batch at a time, those about other videos among them. The answers are
-those of one call a question, as the published evaluation makes them.
+A prompt starts with the opening of the conversation and the video, some hundreds of tokens, followed by the question,
+some tens of tokens. The towers and the prefill of the language model run once per video. All questions of a batch,
+including those about other videos, continue from the cached keys and values. The answers equal those of one call per
+question, as in the published evaluation.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
     from ...models.media import Media
 
-#: Of a prompt, in tokens: what comes up to the end of the video, and what comes after.
+#: Token IDs of a part of a prompt: the head (up to the end of the video) or the tail (the rest).
 Tokens = tuple[int, ...]
 
-#: Tokens of a batch, those to be generated among them, that fit beside a 7B model on one GPU of 40 GB.
+#: Tokens per batch, including the tokens to generate, that fit on one 40 GB GPU together with a 7B model.
 BATCH_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A question to a batch.
+    """A question of a batch.
 
     Args:
-        video: place of its video among those of the prefixes.
-        question: text that holds `<video>`.
-        name: tells questions apart where answers are sampled.
+        video: index of the question's video in the prefixes.
+        question: text that contains `<video>`.
+        name: identifies the question when answers are sampled.
     """
 
     video: int
@@ -55,18 +55,18 @@ def answer_about_video(
     """Answer questions about one video greedily.
 
     Args:
-        model: as [`LongVALEForConditionalGeneration`], with any language model.
-        processor: as [`LongVALEProcessor`].
-        video: stored features by modality, or what the processor takes: a path, frames, what `read_media` read.
-        questions: texts that hold `<video>`.
-        max_new_tokens: of an answer.
-        batch_size: questions answered together. Memory grows with it, not with the number of questions.
+        model: a [`LongVALEForConditionalGeneration`], with any language model.
+        processor: a [`LongVALEProcessor`].
+        video: stored features by modality, or an input of the processor: a path, frames, or the result of `read_media`.
+        questions: texts that contain `<video>`.
+        max_new_tokens: maximum number of tokens per answer.
+        batch_size: questions per batch. Memory grows with it, not with the number of questions.
 
     Returns:
-        The answers in the order of the questions, stripped of white space at both ends.
+        The answers in the order of the questions, without leading or trailing whitespace.
 
     Raises:
-        ValueError: if the video has no features, or a question does not hold `<video>`.
+        ValueError: if the video has no features, or a question does not contain `<video>`.
 
     Example:
         >>> questions = ["<video>\\nWhen does the bell ring?"]
@@ -77,12 +77,12 @@ def answer_about_video(
 
 
 class VideoPrefixes:
-    """Videos that questions are asked about again and again.
+    """Cached prefixes of videos, to ask many questions about them.
 
     Args:
-        model: as [`LongVALEForConditionalGeneration`], with any language model.
-        processor: as [`LongVALEProcessor`].
-        videos: stored features by modality of each; or of one what the processor takes, see [`answer_about_video`].
+        model: a [`LongVALEForConditionalGeneration`], with any language model.
+        processor: a [`LongVALEProcessor`].
+        videos: stored features by modality of each video; or inputs of the processor, see [`answer_about_video`].
 
     Raises:
         ValueError: if a video has no features.
@@ -102,22 +102,23 @@ class VideoPrefixes:
         decoding: Decoding = GREEDY,
         done: Container[int] = (),
     ) -> Iterator[tuple[list[int], list[str]]]:
-        """Answer questions, a batch at a time.
+        """Answer questions in batches.
 
         Args:
             asked: the questions.
-            max_new_tokens: of an answer.
-            batch_size: questions answered together at most.
-            batch_tokens: tokens of a batch at most, those to be generated among them; one question is always answered.
-            decoding: greedy, or sampled by the question's name.
-            done: places of questions whose answers are known. They stay in their batches, so that rounding is as it
-                was, and batches of nothing else are left out.
+            max_new_tokens: maximum number of tokens per answer.
+            batch_size: maximum number of questions per batch.
+            batch_tokens: maximum number of tokens per batch, including the tokens to generate; a batch has at least
+                one question.
+            decoding: greedy, or sampled with a seed from the question's name.
+            done: indices of answered questions. They stay in their batches, so that rounding does not change; batches
+                that contain only answered questions are skipped.
 
         Yields:
-            Places of the questions of a batch in `asked`, and their answers as the model wrote them.
+            Indices in `asked` of the questions of a batch, and their decoded answers.
 
         Raises:
-            ValueError: if a question does not hold `<video>`, or a size is below 1.
+            ValueError: if a question does not contain `<video>`, or a size is below 1.
         """
         import torch
 
@@ -140,7 +141,7 @@ class VideoPrefixes:
                     yield places, self._generate(cache, chosen, max_new_tokens, decoding, names)
 
     def _split(self, asked: Sequence[Ask]) -> list[tuple[int, Tokens, Tokens]]:
-        """Of each question its video and the tokens of its prompt, up to the end of the video and after it."""
+        """Return, per question, the video index, the head and the tail of the prompt, split at the end of the video."""
         prompts = [build_prompt(self.processor, ask.question) for ask in asked]
         texts = self.processor.expand_placeholders(prompts, [self._counts[ask.video] for ask in asked])
         rows = []
@@ -153,7 +154,7 @@ class VideoPrefixes:
         return rows
 
     def _compute(self, heads: Sequence[tuple[int, Tokens]]) -> None:
-        """The caches of keys and values of heads; kept until others are needed."""
+        """Compute the key-value caches of heads, unless the current caches contain all of them."""
         if all(any(head in cache.row_of for cache in self._caches) for head in heads):
             return
         self._caches = []
@@ -170,7 +171,7 @@ class VideoPrefixes:
         ids, mask = _padded_left([head for _, head in heads], self.processor.tokenizer.pad_token_id)
         videos = torch.tensor([video for video, _ in heads], device=self.model.device)
         features = {name: values[videos] for name, values in self._features.items()}
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # as `generate` has it: padding has no place of its own
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # as in `generate`: padding does not advance positions
         texts = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         texts = {name: values.to(self.model.device) for name, values in texts.items()}
         cache = self.model(**texts, **features, use_cache=True, logits_to_keep=1).cache
@@ -184,7 +185,7 @@ class VideoPrefixes:
         decoding: Decoding,
         names: Sequence[str],
     ) -> list[str]:
-        """Answers to a batch: of each question the row of its head and the tokens after, padded between the two."""
+        """Answer a batch; `rows` has the cache row of each question's head and its tail, padded between the two."""
         import torch
 
         from .preallocated_cache import roomy_cache
@@ -196,7 +197,7 @@ class VideoPrefixes:
         if prefix.padded:
             cache = roomy_cache(prefix.cache, chosen.to(self.model.device), tails.shape[1] + max_new_tokens)
         else:
-            cache = copy.deepcopy(prefix.cache)  # generation goes on in it
+            cache = copy.deepcopy(prefix.cache)  # generation appends to it
             cache.reorder_cache(chosen.to(self.model.device))
         output = self.model.generate(
             input_ids=ids.to(self.model.device),
@@ -210,17 +211,17 @@ class VideoPrefixes:
 
 
 class VideoPrefix(VideoPrefixes):
-    """One video that questions are asked about again and again; see [`answer_about_video`].
+    """Cached prefix of one video; see [`answer_about_video`].
 
     Args:
-        model, processor, video: as there.
+        model, processor, video: as in [`answer_about_video`].
     """
 
     def __init__(self, model: Any, processor: Any, video: Features | str | Media) -> None:
         super().__init__(model, processor, [video])
 
     def answer(self, questions: Sequence[str], max_new_tokens: int, batch_size: int = 16) -> list[str]:
-        """Answer questions greedily, without reasoning; as [`answer_about_video`]."""
+        """Answer questions greedily, without reasoning, as [`answer_about_video`]."""
         answers = [""] * len(questions)
         for places, texts in super().answer([Ask(0, text) for text in questions], max_new_tokens, batch_size):
             for place, text in zip(places, texts, strict=True):
@@ -232,7 +233,7 @@ class VideoPrefix(VideoPrefixes):
 class _Cache:
     """Keys and values of heads, [heads, ...], with their tokens and mask [heads, longest], padded on the left.
 
-    `row_of` tells the row of a video's head; unless `padded`, nothing may be padded in it or after it.
+    `row_of` maps a video and its head to a row. If `padded` is false, heads and tails must not be padded.
     """
 
     cache: Any
@@ -245,7 +246,7 @@ class _Cache:
 def _encode(
     model: Any, processor: Any, videos: Sequence[Features | str | Media]
 ) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """The model's inputs of videos as features, and how many placeholders each needs."""
+    """Return the features of videos as model inputs, and the number of placeholder tokens of each video."""
     import torch
 
     stored = all(isinstance(video, Mapping) for video in videos)
@@ -264,7 +265,7 @@ def _encode(
 
 
 def _padded_left(rows: Sequence[Tokens], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, [rows, longest] both."""
+    """Pad rows on the left; return token IDs and mask, both [rows, longest]."""
     import torch
 
     ids = torch.full((len(rows), max(map(len, rows))), pad)
@@ -276,8 +277,8 @@ def _padded_left(rows: Sequence[Tokens], pad: int) -> tuple[torch.Tensor, torch.
 
 
 def _takes_padding(model: Any) -> bool:
-    """Whether padding between video and question is harmless: masked in full attention, it is not where a window
-    slides over the tokens or a state runs through them."""
+    """Return whether padding between video and question is harmless: full attention masks it, but sliding windows and
+    recurrent states do not."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config.get_text_config()).layers)
@@ -286,9 +287,9 @@ def _takes_padding(model: Any) -> bool:
 def _batches(
     tail_of: Mapping[int, Tokens], prefix: _Cache, max_new_tokens: int, size: int, tokens: int
 ) -> Iterator[list[int]]:
-    """Places of questions that are answered together: of like length, or where they must not be padded of the same.
+    """Yield indices of questions per batch, grouped by similar length, or by equal length if padding is not allowed.
 
-    The longest come first: if memory is too short for them, this shows at once.
+    The longest come first, so that a lack of memory shows immediately.
     """
     batch: list[int] = []
     row_tokens = 0

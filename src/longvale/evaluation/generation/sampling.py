@@ -1,8 +1,8 @@
-"""How the next token is chosen: the likeliest one, or drawn with a seed of its own for each question.
+"""Decoding: greedy, or sampling with one seed per question.
 
-To draw from softmax(logits / T) is to take the largest of logits / T plus Gumbel noise (Gumbel, 1954; Maddison et al.,
-"A* Sampling", 2014). The noise of a question comes from a generator that its name seeds, so that an answer does not
-depend on what is answered beside it.
+Sampling from softmax(logits / T) is equivalent to taking the argmax of logits / T plus Gumbel noise (Gumbel, 1954;
+Maddison et al., "A* Sampling", 2014). The generator of a question's noise is seeded with the question's name, so that
+an answer does not depend on the other questions of its batch.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-#: The published evaluation draws at this temperature (the authors' repository at commit 2eb88ce).
+#: Sampling temperature of the published evaluation (the authors' repository at commit 2eb88ce).
 PUBLISHED_TEMPERATURE = 0.05
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated.
+    """Decoding settings.
 
     Args:
-        temperature: 0 takes the likeliest token; [`PUBLISHED_TEMPERATURE`] is that of the published evaluation.
-        seed: of the draws.
+        temperature: 0 selects the most likely token; [`PUBLISHED_TEMPERATURE`] is that of the published evaluation.
+        seed: random seed of the sampling.
 
     Raises:
         ValueError: if the temperature is negative or not finite.
@@ -39,7 +39,7 @@ class Decoding:
             raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
 
     def settings(self) -> dict[str, Any]:
-        """What a manifest says."""
+        """Return the decoding settings for the manifest."""
         return {"temperature": self.temperature, "seed": self.seed} if self.temperature else {"greedy": True}
 
 
@@ -47,11 +47,11 @@ GREEDY = Decoding()
 
 
 def seeded_noise(decoding: Decoding, names: Sequence[str]) -> dict[str, Any]:
-    """Arguments of `generate` that turn its greedy choice into a draw; none when greedy.
+    """Return arguments that make a greedy `generate` call sample; empty for greedy decoding.
 
     Args:
-        decoding: how to draw.
-        names: of the questions of the batch.
+        decoding: the decoding settings.
+        names: names of the questions of the batch.
     """
     if not decoding.temperature:
         return {}
@@ -59,7 +59,7 @@ def seeded_noise(decoding: Decoding, names: Sequence[str]) -> dict[str, Any]:
 
 
 class SeededNoise:
-    """A logits processor that adds a question's own Gumbel noise to its row.
+    """A logits processor that adds each question's own Gumbel noise to its row.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ class SeededNoise:
         self._generators = [torch.Generator().manual_seed(_seed(f"{decoding.seed}:{name}")) for name in names]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [questions, vocabulary] whose largest is a draw."""
+        """Return scores [questions, vocabulary] whose argmax is a sample."""
         import torch
 
         rows = [torch.empty(scores.shape[1]).exponential_(generator=own).log_() for own in self._generators]

@@ -1,4 +1,4 @@
-"""An answer word by word, as it is generated, and able to be stopped."""
+"""Streaming of an answer during generation, with the option to stop it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .model import Features, decode_answers, prepare_question
 
 
 class Stopped(Exception):
-    """Somebody asked for an end."""
+    """Raised when generation was asked to stop."""
 
 
 @contextmanager
 def stoppable(model: Any, wanted: Callable[[], bool]) -> Iterator[None]:
-    """Let what this thread computes with a model end between two of its layers.
+    """Make this thread's forward passes of a model stoppable between layers.
 
-    One forward pass of a long prompt takes minutes on a slow machine, and generation looks at its stopping criteria
-    only afterwards. The numbers stay what they are.
+    One forward pass of a long prompt takes minutes on a slow machine, and generation checks its stopping criteria only
+    afterwards. The numbers do not change.
 
     Args:
         model: any module with its layers in a `ModuleList`, towers included.
-        wanted: is asked before each layer; True ends the work.
+        wanted: called before each layer; True stops the work.
 
     Raises:
-        Stopped: inside of the block, before the next layer.
+        Stopped: inside the block, before the next layer.
 
     Example:
         >>> import torch
@@ -63,19 +63,20 @@ def stream_answer(
     max_new_tokens: int,
     stop: threading.Event | None = None,
 ) -> Iterator[str]:
-    """Answer one question greedily; the last text is what [`longvale.evaluation.generation.model.answer_batch`] gives.
+    """Answer one question greedily, as a stream; the last text equals the answer of
+    [`longvale.evaluation.generation.model.answer_batch`].
 
     Args:
-        question: text that holds `<video>`.
-        features: of the video.
-        max_new_tokens: of the answer.
-        stop: when set, the answer ends with the token that is being made, or with a layer while the prompt is read.
+        question: text that contains `<video>`.
+        features: features of the video.
+        max_new_tokens: maximum number of tokens of the answer.
+        stop: when set, generation stops before the next layer.
 
     Yields:
-        The answer so far, longer each time, without reasoning. Leaving the iterator ends the generation, too.
+        The answer so far, longer each time, without reasoning. Closing the iterator also stops the generation.
 
     Raises:
-        Exception: what the generation raised.
+        Exception: any exception of the generation.
     """
     import torch
     from transformers import StoppingCriteriaList
@@ -103,7 +104,7 @@ def stream_answer(
                 )
         except Stopped:
             pass
-        except Exception as error:  # noqa: BLE001  handed to the thread that waits
+        except Exception as error:  # noqa: BLE001  raised again in the waiting thread
             failures.append(error)
         finally:
             tokens.end()
@@ -113,7 +114,7 @@ def stream_answer(
     text = ""
     try:
         for ids in tokens:
-            # All of it anew: the text of a token may depend on those around it.
+            # Decode all tokens again: the text of a token may depend on its neighbors.
             answer = decode_answers(processor, [ids])[0]
             if answer != text:
                 text = answer
@@ -127,7 +128,7 @@ def stream_answer(
 
 
 class _Tokens:
-    """A streamer of transformers: the ids of the answer so far, each time there are more."""
+    """A transformers streamer that yields the IDs of the answer so far, whenever there are new ones."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[list[int] | None] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file with tables, timelines and answers, which loads nothing from anywhere."""
+"""Report of an evaluation: one self-contained HTML file with tables, timelines and answers."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def write_report(
     videos: int = 5,
     title: str = TITLE,
 ) -> Path:
-    """Write the report; the file appears whole or not at all.
+    """Write the report atomically.
 
     Args:
         output_html: file to write; its folder must exist.
-        scores: of [`longvale.evaluation.scoring.score.score`].
-        annotations: by video id; events that know their modalities are drawn in the lanes seen, heard and said.
-        predictions: the answers that were scored.
-        ablation: of [`longvale.evaluation.analysis.ablation.ablation`].
-        training_curves: each with `name`, `steps` and `loss`.
-        videos: how many videos to show, the first ones that have answers.
-        title: of the page.
+        scores: result of [`longvale.evaluation.scoring.score.score`].
+        annotations: annotations by video ID; events with modalities are drawn in the lanes seen, heard and said.
+        predictions: the scored answers.
+        ablation: result of [`longvale.evaluation.analysis.ablation.ablation`].
+        training_curves: curves, each with `name`, `steps` and `loss`.
+        videos: number of videos to show, the first ones with answers.
+        title: title of the page.
 
     Returns:
         The path of the file.
@@ -128,12 +128,12 @@ def _video_section(annotation: Annotation, predictions: Sequence[Prediction]) ->
 
 
 def dense_events(answer: str, annotation: Annotation) -> list[Event]:
-    """The events that a dense captioning answer names, in seconds."""
+    """Parse the events of a dense captioning answer, in seconds."""
     return [Event(*span.seconds(annotation.duration), span.caption) for span in parse_events(answer)]
 
 
 def grounded(answer: str, annotation: Annotation) -> Event | None:
-    """The event that a grounding answer names, in seconds."""
+    """Parse the event of a grounding answer, in seconds; return None if it has no interval."""
     span = parse_span(answer)
     return span and Event(*span.seconds(annotation.duration), "")
 

@@ -1,7 +1,6 @@
-"""The pictures of the report: timelines of a video's events, and training curves.
+"""Figures of the reports: timelines of a video's events, scores by groups, and training curves.
 
-Events are numbered (predicted ones P1, P2, ...); their captions, texts of a data set, stand in a picture only where
-they are asked for, and are shown as they are.
+Events are numbered (predicted ones P1, P2, ...). Captions are drawn only on request, as plain text without math markup.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..scoring.runs import Mean
 
-#: Of each run in turn: colour and hatching of its bars, mark of its points. With or without colour, no two are alike.
+#: Color and hatching of the bars and marker of the points, per run. All styles differ, also without color.
 _RUN_STYLES = (
     ("#FFFFFF", "\\\\\\\\", "o"),
     ("#0072B2", "", "s"),
@@ -36,21 +35,21 @@ _RUN_STYLES = (
 Numbered: TypeAlias = tuple[str, Event]
 
 _ROW_IN, _CAPTION_ROW_IN, _STRIP_IN = 0.26, 0.18, 0.62
-#: Width of the axes, of a character of a number and of the white around the number.
+#: Width of the axes, of a character of a number and of the padding around the number.
 _AXES_IN, _CHARACTER_IN, _PADDING_IN = 8.0, 0.065, 0.06
-#: Characters of a caption that fit into the width of a picture, beside a second column of captions or alone.
+#: Maximum caption length in characters, by number of caption columns.
 _CAPTION_CHARACTERS = {2: 68, 1: 140}
-#: From so many captions on a lone list takes two columns.
+#: A single list with more captions than this is split into two columns.
 _LONG_LIST = 16
 
 
 @dataclass(frozen=True)
 class Boundaries:
-    """What each modality alone was cut into.
+    """The segments of each modality.
 
     Args:
         spans: (start, end) in seconds by modality.
-        cuts: seconds of the hard cuts; dotted lines.
+        cuts: times of the hard cuts in seconds, drawn as dotted lines.
     """
 
     spans: Mapping[Modality, Sequence[Sequence[Seconds]]]
@@ -67,22 +66,22 @@ def timeline_figure(
     boundaries: Boundaries | None = None,
     title: str = "events",
 ) -> Figure:
-    """Reference and predicted events of a video over its seconds.
+    """Draw the reference and predicted events of a video on a time axis in seconds.
 
     Args:
-        annotation: the reference. Events whose modalities are known lie in the lanes seen, heard, said, in each that
-            they can be perceived in; else in one lane.
-        dense: the events of the dense captioning answer; None draws no lane for them.
-        grounding: the event that each grounding answer names, by the event asked about, None where it names none. It
-            is drawn below, a row a question.
-        captions: list them below by number, cut to the width of the picture.
-        pictures: uint8 [n, H, W, 3], evenly spread over the video: a film strip above.
-        boundaries: what each modality alone was cut into: the lanes seen, heard, said. The events made of it lie in a
-            lane below.
-        title: above the events.
+        annotation: the reference. Events with modalities are drawn in the lanes seen, heard and said, one per modality;
+            events without modalities in one lane.
+        dense: events of the dense captioning answer; None omits their lane.
+        grounding: predicted event per grounding question, by index of the reference event; None if the answer has no
+            interval. Drawn below, one row per question.
+        captions: list the captions below by number, cut to the width of the figure.
+        pictures: frames, uint8 [n, H, W, 3], evenly spaced over the video, for a film strip above.
+        boundaries: segments of each modality, for the lanes seen, heard and said. The events formed from them are drawn
+            in a lane below.
+        title: title above the events.
 
     Returns:
-        A figure whose events bear their number from 1: that of `annotation`, or after a P that of `dense`.
+        A figure with events numbered from 1; events of `dense` have the prefix P.
     """
     from matplotlib.figure import Figure
 
@@ -123,16 +122,16 @@ def runs_figure(
     dense: Mapping[str, Sequence[Event]],
     grounding: Mapping[str, Mapping[int, Event | None]],
 ) -> Figure:
-    """Reference events of a video and those that several runs predicted.
+    """Draw the reference events of a video and the predicted events of several runs.
 
     Args:
         annotation: the reference, drawn as in [`timeline_figure`].
-        dense: the events of each run's dense captioning answer by the run's letter; empty where that was not asked.
-        grounding: of each run, the event that each grounding answer names, by the event asked about; None where it
-            names none. Empty where that was not asked.
+        dense: events of each run's dense captioning answer, by the run's letter; empty if the task was not asked.
+        grounding: per run, the predicted event per grounding question, by index of the reference event; None if the
+            answer has no interval. Empty if the task was not asked.
 
     Returns:
-        A figure with a lane a run, and below it a row a grounding question with a bar a run.
+        A figure with one lane per run and, below, one row per grounding question with one bar per run.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -164,11 +163,11 @@ def runs_figure(
 
 
 def means_figure(score: str, panels: Mapping[str, Mapping[str, Mapping[str, Mean]]]) -> Figure:
-    """Scores by groups of questions: a panel a property, a row a group, a point with its interval a run.
+    """Draw scores by groups of questions: one panel per property, one row per group, one point and interval per run.
 
     Args:
-        score: what is shown, times 100.
-        panels: means by property, label of the group and letter of the run.
+        score: name of the score, shown times 100.
+        panels: means by property, group label and letter of the run.
     """
     from matplotlib.figure import Figure
 
@@ -191,10 +190,10 @@ def means_figure(score: str, panels: Mapping[str, Mapping[str, Mapping[str, Mean
 
 
 def curves_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
-    """Training losses over steps.
+    """Draw training losses over steps.
 
     Args:
-        curves: each with `name`, `steps` and `loss`, two lists of the same length.
+        curves: curves, each with `name` and the lists `steps` and `loss` of the same length.
 
     Raises:
         ValueError: if a curve's lists differ in length.
@@ -218,12 +217,12 @@ def curves_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def svg_uri(figure: Figure) -> str:
-    """A figure as a `data:` URI: the same bytes for the same figure, and nothing in it can run or load."""
+    """Encode a figure as an SVG `data:` URI: deterministic, without scripts or external resources."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg_bytes(figure)).decode()
 
 
 def _run_style(letter: str) -> tuple[str, str, str]:
-    """Colour, hatching and mark of a run, by its letter from A."""
+    """Return the color, hatching and marker of a run by its letter, starting at A."""
     return _RUN_STYLES[ord(letter) - ord("A")]
 
 
@@ -249,7 +248,7 @@ def _numbered(events: Sequence[Event], prefix: str = "") -> list[Numbered]:
 
 
 def _caption_columns(*lists: Sequence[Numbered]) -> list[Sequence[Numbered]]:
-    """A column a list, without empty ones; a long lone list takes two columns."""
+    """Return one column per non-empty list; a long single list is split into two columns."""
     columns = [numbered for numbered in lists if numbered]
     if len(columns) == 1 and len(columns[0]) > _LONG_LIST:
         half = (len(columns[0]) + 1) // 2
@@ -258,7 +257,7 @@ def _caption_columns(*lists: Sequence[Numbered]) -> list[Sequence[Numbered]]:
 
 
 def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Numbered]]) -> None:
-    """Captions by number, a column a list."""
+    """Draw captions with their numbers, one column per list."""
     limit = _CAPTION_CHARACTERS[len(lists)]
     for axes, numbered in zip(figure.subplots(1, len(lists), squeeze=False)[0], lists, strict=True):
         for row, (number, event) in enumerate(numbered):
@@ -273,7 +272,7 @@ def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Numbered]]) -> No
 
 
 def _stack(numbered: Sequence[Numbered], duration: Seconds) -> list[list[Numbered]]:
-    """Rows in which no two events or numbers overlap, each event in the first row that has room."""
+    """Assign each event to the first row in which no events or numbers overlap."""
     rows: list[list[Numbered]] = []
     for item in sorted(numbered, key=lambda item: item[1].start):
         start = _extent(item, duration)[0]
@@ -286,14 +285,14 @@ def _stack(numbered: Sequence[Numbered], duration: Seconds) -> list[list[Numbere
 
 
 def _extent(numbered: Numbered, duration: Seconds) -> tuple[Seconds, Seconds]:
-    """What a bar and the number on it take of a row."""
+    """Return the start and end of a bar including its number, in seconds."""
     number, event = numbered
     middle, half = _number_place(number, event, duration)
     return (min(event.start, middle - half), max(event.end, middle + half)) if number else (event.start, event.end)
 
 
 def _number_place(number: str, event: Event, duration: Seconds) -> tuple[Seconds, Seconds]:
-    """Middle and half the width of an event's number, in seconds: on the bar, but inside of the picture."""
+    """Return the center and half the width of an event's number, in seconds: on the bar, but inside the axes."""
     half = (len(number) * _CHARACTER_IN + _PADDING_IN) / 2 / _AXES_IN * duration
     return min(max(event.start + event.length / 2, half), max(duration - half, half)), half
 
@@ -322,12 +321,12 @@ def _draw_lanes(
 
 
 def _height_in(heights: Sequence[float]) -> float:
-    """Inches that axes of so many rows each take below each other."""
+    """Return the total height of stacked axes in inches, given their numbers of rows."""
     return _ROW_IN * sum(heights) + 0.55 * len(heights) + 0.25
 
 
 def _stacked_axes(figure: Figure | SubFigure, heights: Sequence[float]) -> Sequence[Axes]:
-    """Axes below each other over the same seconds, so many rows high each."""
+    """Create stacked axes with a shared time axis, given their numbers of rows."""
     return figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
 
 
@@ -337,7 +336,7 @@ def _draw_grounding(
     grounding: Mapping[str, Mapping[int, Event | None]],
     styles: Sequence[Style],
 ) -> None:
-    """A row a question, in it the reference and a bar for each of `grounding`."""
+    """Draw one row per question with the reference and one bar per entry of `grounding`."""
     asked = list(dict.fromkeys(index for found in grounding.values() for index in found))
     height = 0.8 / (1 + len(grounding))
     for row, index in enumerate(asked):

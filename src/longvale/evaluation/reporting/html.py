@@ -1,4 +1,4 @@
-"""Parts of a page: one HTML file that loads nothing from anywhere, with tables and pictures."""
+"""HTML building blocks of the reports: self-contained pages, tables and images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...io import atomic_write
 
 
 def write_page(path: str | os.PathLike, title: str, parts: Iterable[str]) -> Path:
-    """Write a page; the file appears whole or not at all.
+    """Write a page atomically.
 
     Args:
         path: file to write; its folder must exist.
         title: any text.
-        parts: HTML, one below the other.
+        parts: HTML fragments, in order.
 
     Returns:
         The path of the file.
@@ -31,29 +31,29 @@ def write_page(path: str | os.PathLike, title: str, parts: Iterable[str]) -> Pat
 
 
 def times(event: Event) -> str:
-    """Start and end of an event in seconds."""
+    """Format the start and end of an event in seconds."""
     return f"{event.start:.1f}-{event.end:.1f} s"
 
 
 def percent(value: float | None) -> str:
-    """A score times 100, nothing where there is none."""
+    """Format a score times 100; an empty string for None."""
     return "" if value is None else f"{value * 100:.2f}"
 
 
 def image(uri: str, description: str) -> str:
-    """A picture from a `data:` URI."""
+    """Return an image element for a `data:` URI."""
     return f'<img src="{uri}" alt="{escape(description)}">'
 
 
 def details(summary: str, content: str) -> str:
-    """HTML that is shown when its summary is clicked."""
+    """Return a collapsible HTML element; the content is shown when the summary is clicked."""
     return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>"
 
 
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] | None = None
 ) -> str:
-    """A table of texts, escaped here; `numbers` are the columns set flush right, all but the first if None."""
+    """Return a table of texts, which are escaped; `numbers` are right-aligned columns, by default all but the first."""
     right = range(1, len(head)) if numbers is None else numbers
     marks = [" class=number" if column in right else "" for column in range(len(head))]
     titles = "".join(f"<th scope=col{mark}>{escape(text)}</th>" for text, mark in zip(head, marks, strict=True))

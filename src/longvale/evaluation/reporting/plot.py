@@ -1,4 +1,4 @@
-"""A picture of one video's timeline: what the annotations say, what a model answered."""
+"""Timeline plots of one video: its annotation and a model's answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Shorter side of the film strip's pictures in pixels.
+#: Shorter side of the film strip's frames in pixels.
 _STRIP_SIZE = 96
 
 
@@ -35,18 +35,18 @@ def plot_video(
     """Draw the timeline of one video.
 
     Args:
-        video_id: in the annotations.
+        video_id: ID of the video in the annotations.
         data: folder with official annotation files, or one such file.
-        output: name of the pictures, see [`longvale.plotting.save_figure`].
-        predictions: log of answers; those about the video are drawn beside the annotation.
-        video: its file, for a film strip above; None draws none.
+        output: name of the image files, see [`longvale.plotting.save_figure`].
+        predictions: prediction log; answers about the video are drawn together with the annotation.
+        video: video file for a film strip above; None omits it.
 
     Returns:
         The paths of the PNG and of the SVG.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if the annotations do not know the video, or the log holds no answer about it.
+        ValueError: if the annotations do not contain the video, or the log contains no answer about it.
     """
     annotation = find_video(video_id, data)
     dense, grounding = None, None
@@ -61,10 +61,10 @@ def plot_video(
 
 
 def strip_pictures(video: str | os.PathLike) -> np.ndarray | None:
-    """The pictures of a video's film strip: uint8 [16, H, W, 3]; None where there is only sound.
+    """Read the frames of a video's film strip: uint8 [16, H, W, 3]; None for files with audio only.
 
     Raises:
-        FileNotFoundError, ValueError: as [`longvale.models.media.read_media`].
+        FileNotFoundError, ValueError: as in [`longvale.models.media.read_media`].
     """
     from ...models.media import read_media
 
@@ -72,17 +72,17 @@ def strip_pictures(video: str | os.PathLike) -> np.ndarray | None:
 
 
 def plot_answer(answer: Answer, output: str | os.PathLike) -> list[Path]:
-    """Draw the events that an answer names over the seconds of the video.
+    """Draw the events of an answer on the video's timeline.
 
     Args:
-        answer: of [`longvale.evaluation.ask.ask`].
-        output: name of the pictures, see [`longvale.plotting.save_figure`].
+        answer: result of [`longvale.evaluation.ask.ask`].
+        output: name of the image files, see [`longvale.plotting.save_figure`].
 
     Returns:
         The paths of the PNG and of the SVG.
 
     Raises:
-        ValueError: if the answer names no event.
+        ValueError: if the answer contains no event.
     """
     if not answer.events:
         raise ValueError(f"the answer names no event, so there is nothing to draw: {' '.join(answer.text.split())!r}")
@@ -90,20 +90,20 @@ def plot_answer(answer: Answer, output: str | os.PathLike) -> list[Path]:
 
 
 def find_video(video_id: str, data: str | os.PathLike) -> Annotation:
-    """The annotation of a video in any split.
+    """Return the annotation of a video in any split.
 
     Raises:
-        ValueError: if there is none, naming ids that are spelled like it.
+        ValueError: if there is none; the message suggests similar IDs.
     """
     known = {video.video_id: video for videos in read_splits(data).values() for video in videos}
     return pick_video(known, video_id, data)
 
 
 def pick_video(known: Mapping[str, T], video_id: str, place: str | os.PathLike) -> T:
-    """The value of a video by its id.
+    """Return the value of a video by its ID.
 
     Raises:
-        ValueError: if there is none, naming ids that are spelled like it.
+        ValueError: if there is none; the message suggests similar IDs.
 
     Example:
         >>> pick_video({"v10": 1}, "v1", "a.json")
@@ -122,15 +122,15 @@ def pick_video(known: Mapping[str, T], video_id: str, place: str | os.PathLike) 
 def read_answers(
     annotation: Annotation, answers: Sequence[Prediction]
 ) -> tuple[list[Event] | None, dict[int, Event | None]]:
-    """What [`longvale.evaluation.reporting.figures.timeline_figure`] draws of answers about a video.
+    """Parse answers about a video into inputs of [`longvale.evaluation.reporting.figures.timeline_figure`].
 
     Args:
-        annotation: of the video.
-        answers: about it, of any task.
+        annotation: annotation of the video.
+        answers: answers about the video, of any task.
 
     Returns:
-        The events of the dense captioning answer, None without one; and by the event asked about what its grounding
-        answer names, None where it names nothing.
+        The events of the dense captioning answer, None without one; and the predicted event per grounding question, by
+        index of the reference event, None if the answer has no interval.
     """
     dense, grounding = None, {}
     for answer in answers:

@@ -1,4 +1,4 @@
-"""The report of several runs: one HTML page that tells which is better, by how much, where, and on which videos."""
+"""Report of several runs: one HTML page with scores, differences, breakdowns and example videos."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .html import details, image, percent, table, times, write_page
 
 TITLE = "LongVALE runs compared"
 
-#: What a reader of scores asks after the model and its decoding.
+#: Manifest fields shown after the model and its decoding.
 _MANIFEST_FIELDS = ("revision", "weights", "modalities", "prompt", "versions")
 
-#: An overall score and the mean over videos are the same number if they differ by less.
+#: Tolerance for treating an overall score and the mean over videos as equal.
 _SAME = 1e-9
 
 
@@ -41,22 +41,22 @@ def write_run_report(
     videos: int = 2,
     title: str = TITLE,
 ) -> Path:
-    """Score runs on the same questions and write a page about them; the file appears whole or not at all.
+    """Score runs on the same questions and write a report atomically.
 
     Args:
-        paths: logs of answers, or folders that `longvale evaluate` wrote. The others are compared with the first.
-        references: annotations (JSON); an `events.jsonl` beside them tells modalities and relations.
-        output_html: file to write; its folder is made.
+        paths: prediction logs, or output folders of `longvale evaluate`. The first run is the baseline.
+        references: annotations (JSON); an `events.jsonl` next to them provides modalities and relations.
+        output_html: file to write; its folder is created.
         protocol: `strict` or `official`.
-        partial: take the questions that all runs answered, instead of refusing a run that lacks one.
-        videos: how many of the best, of the worst and of the most different videos to show.
-        title: of the page.
+        partial: score the questions that all runs answered, instead of raising an error for missing answers.
+        videos: number of best, of worst and of most different videos to show.
+        title: title of the page.
 
     Returns:
         The path of the page.
 
     Raises:
-        FileNotFoundError, ValueError: as [`load_runs`] and [`score_runs`] do; before anything is written.
+        FileNotFoundError, ValueError: as in [`load_runs`] and [`score_runs`], before anything is written.
 
     Example:
         >>> write_run_report(["a", "b"], "longvale-annotations-eval.json", "report.html")  # doctest: +SKIP
@@ -108,7 +108,7 @@ def _manifest_text(run: Run) -> str:
 
 
 def _decoding_words(decoding: object) -> str:
-    """How answers were decoded, as people say it.
+    """Describe the decoding settings in words.
 
     Example:
         >>> _decoding_words({"greedy": True}), _decoding_words({"temperature": 0.05, "seed": 3})
@@ -162,7 +162,7 @@ def _score_cell(overall: float, mean: Mean) -> str:
 
 
 def _compare(task: Task, scores: TaskScores, first: str, second: str) -> dict[str, Comparison]:
-    """The differences of two runs; none where there is one video only."""
+    """Compare two runs; the result is empty for a single video."""
     videos: dict[str, list[int]] = {}
     for place, (video_id, _) in enumerate(scores.asked):
         videos.setdefault(video_id, []).append(place)
@@ -277,7 +277,7 @@ def _event_rows(
     answers: Mapping[str, Mapping[tuple[Task, int | None], Prediction]],
     grounding: Mapping[str, Mapping[int, Event | None]],
 ) -> tuple[list[str], list[list[str]]]:
-    """Titles of the columns of the runs' answers, and a row a reference event."""
+    """Return the column titles of the runs' answers, and one row per reference event."""
     captioned = [x for x, mine in answers.items() if any(task == "segment_captioning" for task, _ in mine)]
     head = [f"{x}: time (IoU)" for x in grounding] + [f"{x}: caption" for x in captioned]
     rows = []

@@ -1,1 +1,1 @@
-"""Predictions to scores: pairing, breakdowns, confidence intervals, comparison of runs."""
+"""Scoring of predictions: pairing, breakdowns, confidence intervals, comparison of runs."""

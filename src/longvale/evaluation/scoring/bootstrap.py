@@ -1,14 +1,14 @@
-"""How sure is a mean over videos: percentile intervals of a bootstrap that draws videos, not answers.
+"""Confidence intervals of means over videos: percentile intervals of a bootstrap that resamples videos, not answers.
 
-The answers about one video share its features and its annotation, so they are drawn together (Efron and Tibshirani, "An
-Introduction to the Bootstrap", 1993, chapter 13).
+The answers about one video share its features and its annotation, so they are resampled together (Efron and Tibshirani,
+"An Introduction to the Bootstrap", 1993, chapter 13).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Draws, and how many are held in memory at once.
+#: Number of resamples, and number of resamples in memory at once.
 RESAMPLES, _BATCH = 5000, 250
 
 
@@ -20,14 +20,14 @@ def mean_intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of weighted means over videos.
+    """Return bootstrap confidence intervals of weighted means over videos.
 
     Args:
-        values: [videos, columns], each column a score; all columns are drawn together.
-        weights: [videos], how many answers a video's value is the mean of.
-        confidence: of the intervals, above 0 and below 1.
-        resamples: draws.
-        seed: of the draws.
+        values: [videos, columns], one score per column; all columns are resampled together.
+        weights: [videos], number of answers per video.
+        confidence: level of the intervals, above 0 and below 1.
+        resamples: number of resamples.
+        seed: random seed.
 
     Returns:
         Lower and upper bounds, [columns] each.

@@ -1,4 +1,4 @@
-"""What a score may depend on: questions in groups by length, by number of events, by modality and relation."""
+"""Breakdowns of scores: questions grouped by length, number of events, modality and relation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ...events import RELATIONS, Annotation
 from ...tasks import Task
 from .score import GROUPS, modality_group
 
-#: Numbers are cut into so many groups of about as many questions each: their intervals are then about as wide.
+#: Number of groups for numeric properties. Groups have about equal size, so that their intervals have similar widths.
 _PARTS = 5
 
 
 @dataclass(frozen=True)
 class Facet:
-    """Questions in groups by one property.
+    """Questions grouped by one property.
 
     Args:
-        name: of the property.
-        groups: places of the questions by the label of their group, in the order to show them.
+        name: name of the property.
+        groups: indices of the questions per group label, in display order.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Facet:
 def facets(
     task: Task, asked: Sequence[tuple[str, int | None]], annotations: Mapping[str, Annotation]
 ) -> tuple[list[Facet], list[str]]:
-    """The groups of a task's questions.
+    """Group a task's questions by each property.
 
     Args:
-        task: of the questions; dense captioning asks about a video, the others about one event.
-        asked: video id and sentence id of each question.
-        annotations: by video id.
+        task: task of the questions; dense captioning asks about a video, the others about one event.
+        asked: video ID and sentence ID of each question.
+        annotations: annotations by video ID.
 
     Returns:
-        The facets with two groups or more, and the names of the others: all questions are alike in these, or the
-        annotations do not tell.
+        The breakdowns with at least two groups, and the names of the others, in which all questions are equal or the
+        annotations lack the property.
 
     Example:
         >>> from longvale.events import Event
@@ -68,10 +68,10 @@ def facets(
 
 
 def number_groups(values: Sequence[float], unit: str = "", *, whole: bool = False) -> dict[str, list[int]]:
-    """Places of numbers in up to five groups of about the same size, by labels such as "15 to 30 s".
+    """Group numbers into up to five groups of similar size; return indices by labels such as "15 to 30 s".
 
-    The bounds are quantiles, rounded to two digits; a group holds its lower bound and not its upper one, which `whole`
-    numbers show.
+    The bounds are quantiles, rounded to two digits, or up to integers if `whole`. A group includes its lower bound and
+    excludes its upper bound; labels of `whole` numbers show the first and last number of the group.
 
     Example:
         >>> number_groups([4.0, 16.0, 44.0, 45.0], " s")

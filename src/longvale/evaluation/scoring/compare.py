@@ -1,4 +1,4 @@
-"""Two sets of answers to the same questions: how sure is the difference of their scores?"""
+"""Comparison of two runs on the same questions, with confidence intervals of the score differences."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .score import TABLE
 
 @dataclass(frozen=True)
 class Comparison:
-    """A score of two runs, as means over their videos, and the difference with its interval.
+    """A score of two runs, as means over videos, and the confidence interval of the difference.
 
     Args:
-        first, second: the score of each run.
+        first, second: score of each run.
         low, high: bounds of the confidence interval of `second - first`.
     """
 
@@ -32,21 +32,21 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """`second - first`."""
+        """Return `second - first`."""
         return self.second - self.first
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Return whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def compare_files(first: str | os.PathLike, second: str | os.PathLike, **options: Any) -> dict[Task, dict]:
-    """[`compare`] of two files that `longvale score --per-video` wrote.
+    """Run [`compare`] on two files that `longvale score --per-video` wrote.
 
     Raises:
-        FileNotFoundError: if one is missing.
-        ValueError: naming the file that is not one of scores by video, or what does not fit.
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file does not contain scores by video, or the two do not match.
     """
     loaded = []
     for path in (first, second):
@@ -71,24 +71,24 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[Task, dict[str, Comparison]]:
-    """Compare the scores of two runs on the same videos by a paired bootstrap over the videos.
+    """Compare the scores of two runs on the same videos with a paired bootstrap over the videos.
 
-    Videos are drawn with replacement, both runs together, and the percentile interval of the difference of the means is
-    taken, see [`longvale.evaluation.scoring.bootstrap`]. A video counts as often as it has questions. Where a score of
-    all answers together is not a mean over videos (corpus BLEU, METEOR and F1 of the strict protocol), that of the
-    table differs a little.
+    Videos are drawn with replacement, for both runs together, to compute the percentile interval of the difference of
+    the means, see [`longvale.evaluation.scoring.bootstrap`]. A video is weighted by its number of questions. Some
+    corpus scores are not means over videos (corpus BLEU, METEOR and F1 of the strict protocol); for these the score
+    table differs slightly.
 
     Args:
-        first, second: what [`longvale.evaluation.scoring.score.score_predictions`] returns.
-        confidence: of the interval.
-        resamples: draws.
-        seed: of the draws.
+        first, second: results of [`longvale.evaluation.scoring.score.score_predictions`].
+        confidence: confidence level of the interval.
+        resamples: number of resamples.
+        seed: random seed.
 
     Returns:
-        The scores of [`longvale.evaluation.scoring.score.TABLE`] of each task that both hold.
+        The scores in [`longvale.evaluation.scoring.score.TABLE`] of each task that both runs contain.
 
     Raises:
-        ValueError: if protocol or videos differ, there are fewer than two, or no task is in both.
+        ValueError: if protocols or videos differ, there are fewer than two videos, or the runs have no common task.
     """
     if first["protocol"] != second["protocol"]:
         raise ValueError(f"one is scored by the {first['protocol']} protocol, the other by {second['protocol']}")
@@ -120,7 +120,7 @@ def _check_videos(task: Task, first: Mapping, second: Mapping) -> None:
 def compare_rows(
     pairs: Sequence[tuple[Mapping, Mapping]], names: Sequence[str], **drawing: Any
 ) -> dict[str, Comparison]:
-    """Compare scores by name, given the rows of each video in two runs; see [`compare`]."""
+    """Compare the named scores, given pairs of per-video rows of two runs; see [`compare`]."""
     weights = np.array([one["count"] for one, _ in pairs], dtype=float)
     scores = np.array([[[row[name] for name in names] for row in pair] for pair in pairs])  # [videos, 2, names]
     low, high = mean_intervals(scores[:, 1] - scores[:, 0], weights, **drawing)
@@ -131,7 +131,7 @@ def compare_rows(
 
 
 def format_comparison(compared: Mapping[Task, Mapping[str, Comparison]], names: Sequence[str]) -> str:
-    """A table for a terminal, times 100; a star marks differences whose interval leaves out 0.
+    """Format a comparison as a text table, times 100; a star marks differences whose interval excludes 0.
 
     Example:
         >>> print(format_comparison({"grounding": {"mIoU": Comparison(0.25, 0.5, 0.125, 0.375)}}, ["old", "new"]))

@@ -1,4 +1,4 @@
-"""Runs side by side: the answers of several models to the same questions, scored question by question."""
+"""Comparison of several runs: answers of several models to the same questions, scored per question."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..generation.prediction_log import run_path
 from .bootstrap import mean_intervals
 from .score import count_answers, score_answers
 
-#: How runs are called in tables and pictures; a page with more runs could not be read.
+#: Labels of runs in tables and figures; a page with more runs would be unreadable.
 LETTERS = "ABCDEF"
 
-#: What a folder of `longvale evaluate` calls its log.
+#: Name of the log in an output folder of `longvale evaluate`.
 LOG_NAME = "predictions.jsonl"
 
 
@@ -32,9 +32,9 @@ class Run:
 
     Args:
         letter: one of [`LETTERS`].
-        path: of the log.
+        path: path of the log.
         predictions: the answers.
-        manifest: what stands beside the log about how it was made; None if nothing does.
+        manifest: settings of the run, from the manifest of the log; None without a manifest.
     """
 
     letter: str
@@ -45,13 +45,13 @@ class Run:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What the runs score in one task.
+    """The scores of all runs in one task.
 
     Args:
-        asked: video id and sentence id of each question that all runs answered.
-        overall: the scores of each run, by its letter.
-        counts: of each run, see [`longvale.evaluation.scoring.score.score_predictions`].
-        rows: the scores of each question, in the order of `asked`, by the run's letter.
+        asked: video ID and sentence ID of each question that all runs answered.
+        overall: scores of each run by letter.
+        counts: counts of each run by letter, see [`longvale.evaluation.scoring.score.score_predictions`].
+        rows: scores per question in the order of `asked`, by the run's letter.
     """
 
     asked: Sequence[tuple[str, int | None]]
@@ -62,7 +62,7 @@ class TaskScores:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over questions and the interval of a bootstrap over their videos; none where there is one video only."""
+    """A mean over questions and its bootstrap interval over videos; no interval for a single video."""
 
     value: float
     low: float | None = None
@@ -70,14 +70,14 @@ class Mean:
 
 
 def load_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
-    """Read the logs of runs.
+    """Read the prediction logs of runs.
 
     Args:
-        paths: logs (JSONL), or folders that hold a [`LOG_NAME`].
+        paths: logs (JSONL), or folders that contain a [`LOG_NAME`].
 
     Raises:
         FileNotFoundError: if a log is missing.
-        ValueError: if there is none or more than there are letters, one is given twice, or a log is refused.
+        ValueError: if there are no paths or more than [`LETTERS`], a path is repeated, or a log is invalid.
     """
     if not 1 <= len(paths) <= len(LETTERS):
         raise ValueError(f"give 1 to {len(LETTERS)} runs, not {len(paths)}")
@@ -108,17 +108,17 @@ def score_runs(
     """Score the tasks that all runs answered.
 
     Args:
-        runs: of [`load_runs`].
+        runs: result of [`load_runs`].
         references: annotations (JSON).
         protocol: `strict` or `official`.
-        partial: take the questions that all runs answered, instead of refusing a run that lacks one.
+        partial: score the questions that all runs answered, instead of raising an error for missing answers.
 
     Returns:
-        The scores by task, and the annotations by video id.
+        The scores by task, and the annotations by video ID.
 
     Raises:
-        FileNotFoundError, ValueError: as [`longvale.evaluation.scoring.score.score`] does, naming the run's log.
-        ValueError: if the runs have no task, or no question, in common.
+        FileNotFoundError, ValueError: as in [`longvale.evaluation.scoring.score.score`], with the path of the log.
+        ValueError: if the runs have no common task or no common question.
     """
     annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references))}
     answered = [{p.task for p in run.predictions} for run in runs]
@@ -133,7 +133,7 @@ def _score_task(
 ) -> TaskScores:
     counts, answers = {}, {}
     for run in runs:
-        # A question that was asked more than once counts by its first answer.
+        # If a question was asked more than once, only the first answer counts.
         mine = [p for p in run.predictions if p.task == task and p.query_id == 0]
         try:
             counts[run.letter] = count_answers(task, mine, annotations, protocol=protocol, partial=partial)
@@ -151,7 +151,7 @@ def _score_task(
 
 
 def mean_of(asked: Sequence[tuple[str, int | None]], values: Sequence[float], places: Sequence[int]) -> Mean:
-    """The mean of some questions' scores, and its interval.
+    """Return the mean of selected questions' scores, and its interval.
 
     Example:
         >>> mean_of([("a", 0), ("a", 1), ("b", 0)], [0.5, 1.0, 0.0], [0, 1])
@@ -170,7 +170,7 @@ def mean_of(asked: Sequence[tuple[str, int | None]], values: Sequence[float], pl
 
 
 def rank_videos(scores: TaskScores, score: str) -> dict[str, dict[str, float]]:
-    """The mean score of each video by id and run, the best video first (by the mean of the runs)."""
+    """Return the mean score of each video by ID and run, best video first (by the mean over runs)."""
     videos: dict[str, dict[str, list[float]]] = {}
     for letter, rows in scores.rows.items():
         for (video_id, _), row in zip(scores.asked, rows, strict=True):
@@ -180,7 +180,7 @@ def rank_videos(scores: TaskScores, score: str) -> dict[str, dict[str, float]]:
 
 
 def choose_videos(ranked: Mapping[str, Mapping[str, float]], number: int) -> dict[str, list[str]]:
-    """The videos to show, each once: the best, the worst, and those on which the runs differ most.
+    """Choose videos to show, each once: the best, the worst, and those on which the runs differ most.
 
     Example:
         >>> choose_videos({"a": {"A": 1.0, "B": 1.0}, "b": {"A": 0.9, "B": 0.1}, "c": {"A": 0.0, "B": 0.1}}, 1)

@@ -1,4 +1,4 @@
-"""From a log of answers to scores: reads, checks, pairs with the annotations and calls the metrics."""
+"""Scoring of a prediction log: read and check the answers, pair them with annotations, compute the metrics."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..benchmarks.judge import Judge
 from ..benchmarks.scoring import format_zero_shot, score_zero_shot
 from .validate import check_answers, format_counts, means_by_video
 
-#: Groups of events in tables: those perceived in one modality only, and those in several.
+#: Groups of events in tables: events perceived in a single modality, and events in several.
 GROUPS = ("visual", "audio", "speech", "joint")
 
-#: What the table shows of each task, in this order; scores.json holds more.
+#: Table columns of each task, in this order; scores.json contains more.
 TABLE: dict[Task, tuple[str, ...]] = {
     "grounding": ("mIoU", "R@0.3", "R@0.5", "R@0.7"),
     "dense_captioning": ("soda_c", "METEOR", "CIDEr", "BLEU_4", "ROUGE_L", "precision", "recall", "F1"),
     "segment_captioning": ("METEOR", "CIDEr", "BLEU_4", "ROUGE_L"),
 }
 
-#: Scores of all answers of a task by name; and those of each answer, in the order of the answers.
+#: Scores of a task by name; and scores per answer, in the order of the answers.
 Scores: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[dict[str, float]]
 
@@ -46,25 +46,25 @@ def score(
     judge: Judge | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score a log of answers.
+    """Score a prediction log.
 
     Args:
         predictions_path: official log (JSONL).
-        references_path: official annotations (JSON). Where an `events.jsonl` beside them tells the events' modalities,
-            grounding is also scored a group of events. For answers to a zero-shot task its official file.
-        tasks: which tasks to score; by default those that have an answer in the log.
-        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`]; of MUSIC-AVQA one
-            of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
-        partial: allow questions without an answer. They are left out of the scores and counted.
-        judge: lets a language model judge the answers to a zero-shot task too.
+        references_path: official annotations (JSON). If an `events.jsonl` next to them contains the events' modalities,
+            grounding is also scored per group of events. For zero-shot tasks, the official file of the benchmark.
+        tasks: tasks to score; by default the tasks with answers in the log.
+        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`]; for MUSIC-AVQA
+            one of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
+        partial: allow questions without an answer. They are counted, but excluded from the scores.
+        judge: language model that also judges the answers to zero-shot tasks.
         progress: show a progress bar while the judge works.
 
     Returns:
-        What [`score_predictions`] returns.
+        As in [`score_predictions`].
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is refused, or the log does not fit the annotations; see [`score_predictions`].
+        ValueError: if a file is invalid, or the log does not match the annotations; see [`score_predictions`].
     """
     predictions = load_predictions(predictions_path)
     answered = {prediction.task for prediction in predictions}
@@ -84,12 +84,12 @@ def score(
 
 
 def save_scores(scores: Mapping[str, Any], path: str | os.PathLike, *, by_video: bool = False) -> None:
-    """Write scores as JSON at full precision; the file appears whole or not at all.
+    """Write scores as JSON at full precision, atomically.
 
     Args:
-        scores: of [`score_predictions`].
-        path: of the file.
-        by_video: keep the scores of each video, which [`longvale.evaluation.scoring.compare.compare`] needs.
+        scores: result of [`score_predictions`].
+        path: path of the file.
+        by_video: include the scores per video, which [`longvale.evaluation.scoring.compare.compare`] needs.
     """
     with atomic_write(path) as file:
         json.dump({name: value for name, value in scores.items() if by_video or name != "videos"}, file, indent=2)
@@ -108,15 +108,15 @@ def score_predictions(
 
     Args:
         predictions: answers to the questions of [`longvale.tasks.questions`].
-        annotations: by video id. Where events know their modalities, grounding is also scored a group of events.
-        tasks: which tasks to score; by default those that have an answer.
+        annotations: annotations by video ID. If events have modalities, grounding is also scored per group of events.
+        tasks: tasks to score; by default the tasks with answers.
         protocol: `strict`, or `official`, which reproduces the published scorers.
-        partial: allow questions without an answer; they are left out of the scores.
+        partial: allow questions without an answer; they are excluded from the scores.
 
     Returns:
-        A key a task with its scores as fractions (CIDEr up to 10); `counts` a task: `questions`, `answers`, `parsed`
-        and the share of them, `missing`, `repeated`, `unknown`, and `events` of the videos with answers; `protocol`;
-        `videos`: the scores of each video by its id and the task.
+        One key per task with its scores as fractions (CIDEr up to 10); `counts` per task: `questions`, `answers`,
+        `parsed`, `parsed_share`, `missing`, `repeated`, `unknown`, and `events` of the videos with answers; `protocol`;
+        `videos`: scores by video ID and task.
 
     Raises:
         ValueError: if an answer is about an unknown video or event, is repeated, is missing (unless `partial`), or if
@@ -140,7 +140,7 @@ def score_predictions(
 
 
 def modality_group(event: Event) -> str | None:
-    """One of [`GROUPS`], or None when the event's modalities are not known.
+    """Return one of [`GROUPS`], or None if the event's modalities are unknown.
 
     Example:
         >>> modality_group(Event(0, 1, "", ("audio",))), modality_group(Event(0, 1, "", ("visual", "audio")))
@@ -159,10 +159,10 @@ def count_answers(
     protocol: Protocol = "strict",
     partial: bool = False,
 ) -> dict[str, Any]:
-    """Compare the answers of a task with the questions that the annotations give; see [`score_predictions`].
+    """Count the answers of a task against the questions of the annotations; see [`score_predictions`].
 
     Raises:
-        ValueError: on the first kind of misfit.
+        ValueError: on the first kind of mismatch.
     """
     asked = [q.key for annotation in annotations.values() for q in questions(annotation, (task,))]
     counts = check_answers(task, answers, asked, partial=partial)
@@ -186,16 +186,16 @@ def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
 def score_answers(
     task: Task, answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol = "strict"
 ) -> tuple[Scores, Rows]:
-    """Score the answers of one task, together and each by itself.
+    """Score the answers of one task, together and individually.
 
     Args:
-        task: of all the answers.
-        answers: each about a video and event of the annotations, and none twice.
-        annotations: by video id.
+        task: task of all answers.
+        answers: answers without repetition; each video and event must be in the annotations.
+        annotations: annotations by video ID.
         protocol: `strict` or `official`.
 
     Returns:
-        The scores of all, and a row an answer with the scores of [`TABLE`].
+        The scores of all answers, and one row per answer with the scores of [`TABLE`].
 
     Example:
         >>> video = Annotation("abc", 100.0, (Event(0, 20, "A bell."), Event(50, 60, "A dog.")))
@@ -254,7 +254,7 @@ _SCORERS = {
 
 
 def format_scores(scores: Mapping[str, Any]) -> str:
-    """The scores as a table for a terminal, times 100, with the protocol and the share of answers that parsed.
+    """Format scores as a text table, times 100, with the protocol and the share of parsed answers.
 
     Example:
         >>> print(format_scores(

@@ -1,4 +1,4 @@
-"""Do answers fit the questions: unknown, repeated and missing ones are counted, or refused."""
+"""Validation of answers against questions: count unknown, repeated and missing answers, or raise an error."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def check_answers(
     """Compare the answers of a task with its questions.
 
     Args:
-        task: of all the answers.
-        answers: to check.
-        asked: the keys of all questions of the task.
+        task: task of all answers.
+        answers: answers to check.
+        asked: keys of all questions of the task.
         partial: allow questions without an answer.
 
     Returns:
-        How many `questions`, `answers`, `missing`, `repeated` and `unknown` there are.
+        The number of `questions`, `answers`, `missing`, `repeated` and `unknown`.
 
     Raises:
-        ValueError: on the first kind of misfit, or if there is no answer.
+        ValueError: on the first kind of mismatch, or if there are no answers.
 
     Example:
         >>> answers = [Prediction("abc", "grounding", "From 00 to 20.", 0)]
@@ -62,7 +62,7 @@ def check_answers(
 
 
 def format_counts(counts: Mapping[str, Any]) -> str:
-    """How many questions were answered, the share of answers that parsed, and what did not fit, in one line."""
+    """Format the number of answered questions, the share of parsed answers and the mismatches, in one line."""
     answered = counts["questions"] - counts["missing"]
     return (
         f"{answered} of {counts['questions']} questions answered, {counts['parsed_share']:.1%} parsed; "
@@ -72,7 +72,7 @@ def format_counts(counts: Mapping[str, Any]) -> str:
 
 
 def means_by_video(answers: Sequence[Prediction], rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean scores of each video by its id, and of how many answers."""
+    """Return the mean scores and the number of answers per video, by video ID."""
     of_videos: dict[str, list[Mapping[str, float]]] = {}
     for answer, row in zip(answers, rows, strict=True):
         of_videos.setdefault(answer.video_id, []).append(row)

@@ -1,4 +1,4 @@
-"""Scores of dense captioning: are the events of a video found, and are they told rightly?"""
+"""Scores of dense captioning: detection and captions of the events of a video."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from longvale.timecodes import Protocol
 from . import soda
 from .soda import CaptionedInterval
 
-#: An event counts as found when its temporal IoU reaches the threshold (the four of the published scorer).
+#: Temporal IoU thresholds for a match (the four of the published scorer).
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
-#: An event's start counts as found within so many seconds (Yang et al., "VidChapters-7M", NeurIPS 2023, section 4).
+#: Maximum distances of event starts for a match, in seconds (Yang et al., "VidChapters-7M", NeurIPS 2023, section 4).
 DISTANCES = (1, 3, 5)
 
-#: What unmatched predictions are compared with under `Quirks.garbage`; published: 10 to 20 random letters.
+#: Reference of unmatched predictions under `Quirks.garbage`; the published scorer uses 10 to 20 random letters.
 GARBAGE = "x" * 15
 
-#: Texts of a pair as written: a caption and the one that it is compared with.
+#: Raw texts of a pair: a predicted caption and its reference.
 RawPair: TypeAlias = tuple[str, str]
 
 
 def match(
     predictions: Sequence[CaptionedInterval], references: Sequence[CaptionedInterval], threshold: float
 ) -> list[tuple[int, int]]:
-    """Pair predicted with reference events one to one, where their IoU reaches the threshold.
+    """Match predicted and reference events one to one, with an IoU of at least the threshold.
 
-    As many pairs as possible are made, and among those ways the one with the largest sum of IoU is taken.
+    The matching has the maximum number of pairs and, among such matchings, the largest sum of IoU.
 
     Returns:
-        (index of the prediction, index of the reference), by prediction.
+        (index of the prediction, index of the reference), sorted by prediction.
 
     Example:
         >>> match([(0, 10, ""), (1, 10, "")], [(0, 10, "a bell rings")], 0.5)
@@ -53,21 +53,22 @@ def compute_score(
     protocol: Protocol = "strict",
     quirks: Quirks | None = None,
 ) -> dict[str, float | int]:
-    """SODA, and precision, recall, F1 and the captions' METEOR, CIDEr, ROUGE-L and BLEU at IoUs of .3, .5, .7 and .9.
+    """Compute SODA, and precision, recall, F1, METEOR, CIDEr, ROUGE-L and BLEU at IoUs of .3, .5, .7 and .9.
 
-    `strict`: events are paired by [`match`]. Precision is the share of all predicted events that are paired, recall
-    that of all reference events, over the whole corpus. Each reference event's caption is compared with that of its
-    pair, or with an empty one: an event that is not found scores 0, and CIDEr's document frequencies are the same for
-    every model. `official`: see [`longvale.metrics.quirks.Quirks`].
+    `strict`: events are paired by [`match`]. Precision is the share of paired predicted events and recall the share of
+    paired reference events, over the whole corpus. Each reference event's caption is compared with the caption of its
+    pair, or with an empty caption: a missed event scores 0, and CIDEr's document frequencies are the same for every
+    model. `official`: see [`longvale.metrics.quirks.Quirks`].
 
-    Each score without a threshold in its name is the mean over the four. SODA is that of variant c with METEOR, the
-    mean over the videos. Starts within 1, 3 and 5 s of one another, whatever the ends, give `precision@1s` and so on.
+    Each score without a threshold in its name is the mean over the four thresholds. SODA is variant c with METEOR,
+    averaged over the videos. `precision@1s` and similar scores match events whose starts differ by at most 1, 3 or 5 s,
+    regardless of their ends.
 
     Args:
         predictions: the events of each video, in seconds; a video may have none.
         references: the events of each video, in the same order of videos.
-        protocol: gives the default of `quirks`.
-        quirks: all but `rounded_iou` and `paired_by_order` are in question.
+        protocol: sets the default of `quirks`.
+        quirks: protocol options; all except `rounded_iou` and `paired_by_order` apply.
 
     Returns:
         `soda_c`, `METEOR`, `ROUGE_L`, `BLEU_1` to `BLEU_4`, `precision`, `recall`, `F1` as fractions and `CIDEr` (up to
@@ -75,7 +76,7 @@ def compute_score(
         `precision@1s` and so on; `count` of videos, `reference_events`, `predicted_events`.
 
     Raises:
-        ValueError: if there is no reference event, the numbers of videos differ, or the protocol is unknown.
+        ValueError: if there are no reference events, the numbers of videos differ, or the protocol is unknown.
 
     Example:
         >>> scores = compute_score([[(0, 10, "a bell rings"), (30, 60, "a dog barks")]], [[(0, 12, "A bell rings.")]])
@@ -92,10 +93,10 @@ def score_videos(
     protocol: Protocol = "strict",
     quirks: Quirks | None = None,
 ) -> tuple[dict[str, float | int], list[dict[str, float | int]]]:
-    """What [`compute_score`] gives, and the same of each video by itself.
+    """Return the scores of [`compute_score`], and the same scores of each video separately.
 
-    Under `Quirks.video_means` the first is the mean of the second, but for F1, which is that of the mean precision and
-    recall.
+    Under `Quirks.video_means` the former are means over the videos, except F1, which is computed from the mean
+    precision and recall.
 
     Example:
         >>> overall, (first, second) = score_videos([[(0, 9, "a bell")], []], [[(0, 9, "a bell")], [(0, 9, "a dog")]])
@@ -119,7 +120,7 @@ def score_videos(
 
 
 class _Found:
-    """How many events of each video are found, by threshold of the IoU and by distance of the starts."""
+    """Number of matched events per video, by IoU threshold and by distance of the starts."""
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class _Found:
         self._sizes = np.array(
             [[len(found), len(wanted)] for found, wanted in zip(predictions, references, strict=True)]
         )
-        self._hits: dict[str, np.ndarray] = {}  # predicted and reference events that are found, [videos, 2]
+        self._hits: dict[str, np.ndarray] = {}  # matched predicted and reference events, [videos, 2]
         ious = [_ious(found, wanted, quirks) for found, wanted in zip(predictions, references, strict=True)]
         for threshold in THRESHOLDS:
             allowed = [grid > threshold if quirks.strictly_above else grid >= threshold for grid in ious]
@@ -141,7 +142,7 @@ class _Found:
             self._hits[f"@{distance}s"] = np.array([_hits(-grid, grid <= distance, quirks) for grid in apart])
 
     def videos(self, places: Sequence[int]) -> dict[str, float | int]:
-        """Precision, recall and F1 of these videos together, and how many there are of what."""
+        """Return precision, recall and F1 of these videos together, and the numbers of videos and events."""
         sizes = self._sizes[list(places)]
         scores = {suffix: self._score(hits[list(places)], sizes) for suffix, hits in self._hits.items()}
         names = ("precision", "recall", "F1")
@@ -161,7 +162,7 @@ class _Found:
 
 
 class _Captions:
-    """Scores of the captions of each video and of all, by threshold of the IoU."""
+    """Caption scores of each video and of all videos, by IoU threshold."""
 
     def __init__(
         self,
@@ -187,11 +188,11 @@ class _Captions:
         }
 
     def video(self, place: int) -> dict[str, float]:
-        """Scores of one video by itself."""
+        """Return the scores of one video."""
         return _by_threshold({threshold: videos[place] for threshold, videos in self._videos.items()})
 
     def corpus(self) -> dict[str, float]:
-        """Scores of the pairs of all videos together."""
+        """Return the scores of the pairs of all videos together."""
         return _by_threshold({threshold: self._together(threshold) for threshold in THRESHOLDS})
 
     def _together(self, threshold: float) -> dict[str, float]:
@@ -208,14 +209,14 @@ def _tokenized_pairs(
     references: Sequence[Sequence[CaptionedInterval]],
     quirks: Quirks,
 ) -> dict[float, list[list[Pair]]]:
-    """The pairs of texts to compare, by threshold and video."""
+    """Return the tokenized pairs of texts to compare, by threshold and video."""
     videos = list(zip(predictions, references, strict=True))
     ious = [_ious(found, wanted, quirks) for found, wanted in videos]
     raw = {
         threshold: [_raw_pairs(*video, grid, threshold, quirks) for video, grid in zip(videos, ious, strict=True)]
         for threshold in THRESHOLDS
     }
-    # One batch is the predictions, or the references, of all videos at one threshold.
+    # One batch contains the predictions, or the references, of all videos at one threshold.
     batches = [(threshold,) for threshold in THRESHOLDS] if quirks.one_batch else [THRESHOLDS]
     words: list[Iterator[str]] = []
     for side in (0, 1):
@@ -236,7 +237,7 @@ def _raw_pairs(
     threshold: float,
     quirks: Quirks,
 ) -> list[RawPair]:
-    """Captions of a video to compare, before they are tokenized; `ious` are [predictions, references]."""
+    """Return the captions of a video to compare, before tokenization; `ious` are [predictions, references]."""
     allowed = ious >= threshold
     pairs = [(p, r) for p, r in np.argwhere(allowed)] if quirks.every_pair else _match(ious, allowed)
     texts = [(p, r, (found[p][2], wanted[r][2])) for p, r in pairs]
@@ -250,20 +251,20 @@ def _raw_pairs(
 
 
 def _ious(found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval], quirks: Quirks) -> np.ndarray:
-    """[predictions, references]"""
+    """Return the IoUs, [predictions, references]."""
     return iou_matrix(
         [event[:2] for event in found], [event[:2] for event in wanted], rounded_union=quirks.rounded_union
     )
 
 
 def _start_distances(found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval]) -> np.ndarray:
-    """Seconds between the starts, [predictions, references]."""
+    """Return the distances between the starts in seconds, [predictions, references]."""
     starts = [np.array([event[0] for event in events], dtype=float) for events in (found, wanted)]
     return np.abs(starts[0][:, None] - starts[1][None])
 
 
 def _hits(worth: np.ndarray, allowed: np.ndarray, quirks: Quirks) -> tuple[int, int]:
-    """How many predictions and how many references have a pair among the allowed, [predictions, references] both."""
+    """Return how many predictions and references have an allowed pair; arrays are [predictions, references]."""
     if quirks.every_pair:
         return int(allowed.any(axis=1).sum()), int(allowed.any(axis=0).sum())
     pairs = len(_match(worth, allowed))
@@ -271,16 +272,16 @@ def _hits(worth: np.ndarray, allowed: np.ndarray, quirks: Quirks) -> tuple[int, 
 
 
 def _match(worth: np.ndarray, allowed: np.ndarray) -> list[tuple[int, int]]:
-    """As many one-to-one pairs as possible of those allowed, and among those ways the one that is worth most.
+    """Compute the one-to-one matching with the maximum number of allowed pairs and, among these, the largest worth.
 
     Args:
-        worth, allowed: of each pair, [rows, columns].
+        worth, allowed: value of each pair, and whether it is allowed, [rows, columns].
     """
     from scipy.optimize import linear_sum_assignment
 
     if not allowed.any():
         return []
-    # One more pair outweighs any sum: scaled to 0 to 1 each, the worth of all pairs is at most their number.
+    # One more pair outweighs any sum: worths are scaled to 0 to 1, so their sum is at most the number of pairs.
     low, high = worth[allowed].min(), worth[allowed].max()
     scaled = (worth - low) / (high - low) if high > low else np.zeros_like(worth)
     rows, columns = linear_sum_assignment(np.where(allowed, scaled + min(worth.shape) + 1, 0.0), maximize=True)
@@ -292,7 +293,7 @@ def _soda_names(story: dict[str, float]) -> dict[str, float]:
 
 
 def _by_threshold(scores: dict[float, dict[str, float]]) -> dict[str, float]:
-    """`NAME@threshold` of each, and `NAME`, the mean over the thresholds."""
+    """Return `NAME@threshold` for each threshold, and `NAME`, the mean over the thresholds."""
     means = {name: sum(scores[t][name] for t in THRESHOLDS) / len(THRESHOLDS) for name in NAMES}
     return {**means, **{f"{name}@{t}": scores[t][name] for name in NAMES for t in THRESHOLDS}}
 

@@ -1,4 +1,4 @@
-"""Dense captioning as a metric of `evaluate`."""
+"""Dense captioning as an `evaluate` metric."""
 
 import datasets
 
@@ -38,7 +38,7 @@ _EVENTS = datasets.List(
 
 
 class DenseCaptioning(TaskMetric):
-    """The metric; `evaluate.load(longvale.metrics.path("dense_captioning"))` makes it."""
+    """The dense captioning metric; load it with `evaluate.load(longvale.metrics.path("dense_captioning"))`."""
 
     about, usage = _DESCRIPTION, _INPUTS
     prediction_forms = (datasets.Value("string"), _EVENTS)

@@ -1,8 +1,8 @@
-"""SODA: does a list of events tell the story of a video, in order and without padding?
+"""SODA: a story-oriented score of a list of events, which considers their order and penalizes redundant events.
 
 Fujita, Hirao, Kamigaito, Okumura and Nagata, "SODA: Story Oriented Dense Video Captioning Evaluation Framework", ECCV
-2020. Predicted and reference events, sorted by start, are aligned so that no two pairs cross; the sum over the pairs,
-divided by the number of predicted events, is the precision, by that of reference events the recall.
+2020. Predicted and reference events, sorted by start, are aligned so that no two pairs cross. The sum over the pairs
+divided by the number of predicted events is the precision; divided by the number of reference events, the recall.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from longvale.metrics.text.captions import tokenize
 from longvale.metrics.text.ngrams import NgramTable
 from longvale.timecodes import Protocol
 
-#: Start and end in one unit for predictions and references, and the caption.
+#: Start and end, in the same unit for predictions and references, and the caption.
 CaptionedInterval: TypeAlias = tuple[float, float, str]
 
-#: How pairs are found, and what each is worth; see [`score_videos`].
+#: Rules for the alignment and for the value of a pair; see [`score_videos`].
 Variant: TypeAlias = Literal["a", "b", "c", "d"]
-#: What captions are compared by; `IoU` takes all captions for equal.
+#: Caption metric; `IoU` treats all captions as equal.
 Scorer: TypeAlias = Literal["METEOR", "CIDEr", "IoU"]
 
 #: The thresholds of variant a.
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
-#: Events of a video, predicted and reference, beyond which the published recursion fails.
+#: Maximum number of predicted and reference events of a video that the published recursion supports.
 EVENT_LIMIT = 990
 
 
@@ -42,29 +42,28 @@ def score_videos(
     protocol: Protocol = "strict",
     quirks: Quirks | None = None,
 ) -> list[dict[str, float]]:
-    """SODA of each video; the score of a data set is the mean over its videos.
+    """Compute SODA of each video; the score of a data set is the mean over its videos.
 
-    With C the captions' score of a pair, the pairs are those of the order-preserving alignment with the largest sum of
+    Let C be the caption score of a pair. The pairs are those of the order-preserving alignment with the largest sum of
 
-    - a: IoU, where it reaches a threshold; a pair is worth C. The mean over the thresholds .3, .5, .7, .9.
-    - b: IoU; a pair is worth IoU x C.
-    - c: IoU x C, which is what a pair is worth. This is what "SODA" and `soda_c` stand for.
-    - d: IoU, which is what a pair is worth, whatever the captions say.
+    - a: IoU, if it reaches a threshold; the value of a pair is C. Mean over the thresholds .3, .5, .7, .9.
+    - b: IoU; the value of a pair is IoU x C.
+    - c: IoU x C, which is also the value of a pair. This is "SODA" and `soda_c`.
+    - d: IoU, which is also the value of a pair, regardless of the captions.
 
-    Events that share no time are no pair in any variant, and their captions are not compared.
+    Events that do not overlap are not paired in any variant, and their captions are not compared.
 
     Args:
         predictions: the events of each video, in any order; a video may have none.
-        references: the events of each video by one annotator, or by several, an argument each. The annotator with the
-            highest F1 counts; one who has no events of a video is left out there.
+        references: the events of each video by one annotator, or by several with one argument per annotator. The
+            annotator with the highest F1 counts; an annotator without events for a video is ignored for that video.
         variant: a, b, c or d.
-        scorer: METEOR, CIDEr (up to 10; document frequencies are those of all reference captions), or IoU: C is 1.
-        protocol: gives the default of `quirks`; `official` swaps METEOR's arguments.
-        quirks: the options in question are `swapped_meteor`, `limited_soda`, `rounded_union`, `ascii_only` and
-            `one_batch`.
+        scorer: METEOR, CIDEr (up to 10; with document frequencies of all reference captions), or IoU: C is 1.
+        protocol: sets the default of `quirks`; `official` swaps METEOR's arguments.
+        quirks: protocol options; `swapped_meteor`, `limited_soda`, `rounded_union`, `ascii_only` and `one_batch` apply.
 
     Returns:
-        `precision`, `recall`, `F1` a video, fractions (with CIDEr up to 10).
+        `precision`, `recall`, `F1` per video as fractions (with CIDEr up to 10).
 
     Raises:
         ValueError: if there are no references, the numbers of videos differ, or variant, scorer or protocol is unknown.
@@ -92,15 +91,15 @@ def score_videos(
 
 
 def align(worth: np.ndarray) -> list[tuple[int, int]]:
-    """The order-preserving alignment of rows and columns with the largest sum.
+    """Compute the order-preserving alignment of rows and columns with the largest sum.
 
-    Dynamic programming over rows, a row at a time: time and memory are rows x columns, there is no recursion.
+    Dynamic programming row by row, without recursion; time and memory are rows x columns.
 
     Args:
-        worth: what a pair of row and column adds, 0 or more, [rows, columns].
+        worth: value of each pair of row and column, 0 or more, [rows, columns].
 
     Returns:
-        (row, column), ascending in both; no pair that adds nothing.
+        (row, column), ascending in both; pairs with value 0 are omitted.
 
     Example:
         >>> align(np.array([[0.1, 0.6], [0.5, 0.3]]))
@@ -149,7 +148,7 @@ def _sorted_and_tokenized(
 
 
 class _Grid:
-    """Predicted events of a video against those of one annotator, both sorted and tokenized."""
+    """Predicted events of a video and the events of one annotator, both sorted and tokenized."""
 
     def __init__(self, found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval], quirks: Quirks) -> None:
         self.found, self.wanted = found, wanted
@@ -158,10 +157,10 @@ class _Grid:
         )
         if quirks.limited_soda and len(found) + len(wanted) > EVENT_LIMIT:
             self.ious[:] = 0
-        self._cells = np.argwhere(self.ious > 0)  # [n, 2]: an event in time and another
+        self._cells = np.argwhere(self.ious > 0)  # [n, 2]: (prediction, reference) of pairs that overlap
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Captions of the pairs of events that share time."""
+        """Return the captions of overlapping pairs of events."""
         return [(self.found[row][2], self.wanted[column][2]) for row, column in self._cells]
 
     def f_measure(self, known: dict[tuple[str, str], float], variant: Variant) -> dict[str, float]:
@@ -176,7 +175,7 @@ def _compare(
     annotators: Sequence[Sequence[Sequence[CaptionedInterval]]],
     quirks: Quirks,
 ) -> dict[tuple[str, str], float]:
-    """Scores of (prediction, reference); each distinct pair is compared once."""
+    """Return the scores of (prediction, reference); each distinct pair is compared once."""
     pairs = list(dict.fromkeys(pairs))
     if scorer == "IoU" or not pairs:
         return dict.fromkeys(pairs, 1.0)
@@ -193,7 +192,7 @@ def _compare(
 
 
 def _sum_of_pairs(ious: np.ndarray, scores: np.ndarray, variant: Variant) -> float:
-    """What the aligned pairs are worth together; IoUs and captions' scores are [predictions, references]."""
+    """Return the summed value of the aligned pairs; IoUs and caption scores are [predictions, references]."""
     if variant == "a":
         aligned = [align(np.where(ious >= threshold, ious, 0)) for threshold in THRESHOLDS]
         return sum(float(scores[pair]) for pairs in aligned for pair in pairs) / len(THRESHOLDS)

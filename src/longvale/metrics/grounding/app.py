@@ -1,4 +1,4 @@
-"""The metric as a Space."""
+"""Hugging Face Space of the metric."""
 
 from longvale.metrics.page import build_page
 

@@ -1,4 +1,4 @@
-"""Scores of temporal grounding: how well the named interval meets the event's."""
+"""Scores of temporal grounding: overlap of the predicted interval with the event's interval."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from longvale.metrics.quirks import Quirks, quirks_of
 from longvale.timecodes import Protocol
 
-#: Start and end, in one unit for predictions and references: seconds, percent, ...
+#: Start and end, in the same unit for predictions and references: seconds, percent, ...
 Interval: TypeAlias = tuple[float, float]
 
-#: What an answer names: an interval, several candidates (the surest first), or nothing.
+#: Prediction of an answer: an interval, several candidates (most confident first), or None.
 Prediction: TypeAlias = Interval | Sequence[Interval] | None
 
 #: Recall is reported at these IoU thresholds (table 2 of the paper).
 THRESHOLDS = (0.3, 0.5, 0.7)
 
-#: What the published dense captioning scorer adds to a union so as not to divide by 0.
+#: The published dense captioning scorer adds this to a union to avoid a division by 0.
 _UNION_ROUNDING = 1e-8
 
 
 def iou(first: Interval, second: Interval) -> float:
-    """Intersection over union of two intervals; 0 when they share nothing or one has no length.
+    """Compute the intersection over union of two intervals; 0 if they do not overlap or one has no length.
 
     Example:
         >>> iou((0, 10), (5, 20)), iou((0, 10), (10, 20))
@@ -33,12 +33,12 @@ def iou(first: Interval, second: Interval) -> float:
     shared = min(first[1], second[1]) - max(first[0], second[0])
     if shared <= 0:
         return 0.0
-    # Intervals that share something have no gap between them: their union is the hull.
+    # Overlapping intervals have no gap between them: their union is the hull.
     return shared / (max(first[1], second[1]) - min(first[0], second[0]))
 
 
 def iou_matrix(first: Sequence[Interval], second: Sequence[Interval], *, rounded_union: bool = False) -> np.ndarray:
-    """[`iou`] of all pairs, [first, second]; for `rounded_union` see [`longvale.metrics.quirks.Quirks`].
+    """Compute [`iou`] of all pairs, [first, second]; for `rounded_union` see [`longvale.metrics.quirks.Quirks`].
 
     Example:
         >>> iou_matrix([(0, 10)], [(5, 20), (10, 20)])
@@ -58,9 +58,9 @@ def score_questions(
     protocol: Protocol = "strict",
     quirks: Quirks | None = None,
 ) -> list[list[float]]:
-    """IoU of each candidate of each question, in the order of the candidates; none where an answer names none.
+    """Compute the IoU of each candidate of each question, in order; an empty list for an answer without interval.
 
-    Arguments and errors are those of [`compute_score`].
+    Arguments and errors are as in [`compute_score`].
 
     Example:
         >>> score_questions([[(5, 10), (0, 10)], None], [(0, 20), (5, 10)])
@@ -84,25 +84,27 @@ def compute_score(
     protocol: Protocol = "strict",
     quirks: Quirks | None = None,
 ) -> dict[str, float | int]:
-    """Mean IoU, and the share of questions whose IoU reaches each threshold.
+    """Compute the mean IoU, and the share of questions whose IoU reaches each threshold.
 
     Args:
-        predictions: one interval a question, or several candidates, the surest first; None where the answer named none:
-            its IoU is 0 and it stays in the denominator.
-        references: one interval a question, in the same order and unit; for published numbers, fractions of the video's
-            duration.
-        thresholds: of the IoU, above 0 to 1.
-        candidates: each n of "R@n": the best of the first n candidates counts. The first alone gives the mean IoU.
-        protocol: gives the default of `quirks`: `official` rounds each IoU to two decimals first, as the published
-            scorer does, so that .295 counts at .3; `strict` does not round.
-        quirks: the option in question is `rounded_iou`.
+        predictions: one interval per question, or several candidates, most confident first; None for an answer without
+            interval: its IoU is 0 and it stays in the denominator.
+        references: one interval per question, in the same order and unit; for published numbers, fractions of the
+            video's duration.
+        thresholds: IoU thresholds, above 0 and up to 1.
+        candidates: values of n in "R@n", the recall of the best of the first n candidates. The mean IoU uses the first
+            candidate only.
+        protocol: sets the default of `quirks`: `official` rounds each IoU to two decimals first, as the published
+            scorer does, so that .296 counts at .3; `strict` does not round.
+        quirks: protocol options; only `rounded_iou` applies.
 
     Returns:
         `mIoU` and `R@0.3`, `R@0.5`, `R@0.7` as fractions (of the first candidate; for n above 1 `R5@0.3`, ...), `count`
-        of questions, `parsed` of them with an interval.
+        of questions, `parsed`, the number of questions with an interval.
 
     Raises:
-        ValueError: if there is no question, the lengths differ, a threshold or n cannot be, or the protocol is unknown.
+        ValueError: if there are no questions, the lengths differ, a threshold or n is invalid, or the protocol is
+            unknown.
 
     Example:
         >>> compute_score([(0, 10), None], [(0, 20), (5, 10)])

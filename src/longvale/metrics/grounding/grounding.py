@@ -1,4 +1,4 @@
-"""Temporal grounding as a metric of `evaluate`."""
+"""Temporal grounding as an `evaluate` metric."""
 
 import datasets
 
@@ -35,7 +35,7 @@ _SECONDS = datasets.Value("float64")
 
 
 class Grounding(TaskMetric):
-    """The metric; `evaluate.load(longvale.metrics.path("grounding"))` makes it."""
+    """The grounding metric; load it with `evaluate.load(longvale.metrics.path("grounding"))`."""
 
     about, usage = _DESCRIPTION, _INPUTS
     prediction_forms = (datasets.Value("string"), datasets.List(_SECONDS))

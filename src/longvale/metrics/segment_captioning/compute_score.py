@@ -1,4 +1,4 @@
-"""Scores of segment captioning: the caption of a given stretch of a video against that of its event."""
+"""Scores of segment captioning: the caption of a given segment of a video against the event's caption."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def compute_score(
     protocol: Protocol = "strict",
     quirks: Quirks | None = None,
 ) -> dict[str, float | int]:
-    """BLEU, METEOR, ROUGE-L and CIDEr of captions paired by what they are about.
+    """Compute BLEU, METEOR, ROUGE-L and CIDEr of captions paired by key.
 
-    Pairs by key, not by order: in the published scorer one missing line shifts all that follow.
+    Captions are paired by key, not by order: in the published scorer one missing line shifts all following lines.
 
     Args:
-        predictions: captions by (video id, sentence id), or by any other key.
+        predictions: captions by (video ID, sentence ID), or by any other key.
         references: captions by the same keys.
-        protocol: gives the default of `quirks`.
-        quirks: the options in question are `paired_by_order`, `one_batch` and `empty_alike`.
+        protocol: sets the default of `quirks`.
+        quirks: protocol options; `paired_by_order`, `one_batch` and `empty_alike` apply.
 
     Returns:
         `METEOR`, `ROUGE_L`, `BLEU_1` to `BLEU_4` as fractions, `CIDEr` (up to 10), `count` of pairs.
 
     Raises:
-        ValueError: if a key stands on one side only, or there is none, or the protocol is unknown.
+        ValueError: if a key is on one side only, or there are no captions, or the protocol is unknown.
 
     Example:
         >>> compute_score({("abc", 0): "A bell rings."}, {("abc", 0): "A bell rings."})["ROUGE_L"]
@@ -46,7 +46,7 @@ def score_segments(
     protocol: Protocol = "strict",
     quirks: Quirks | None = None,
 ) -> tuple[dict[str, float | int], dict[Hashable, dict[str, float]]]:
-    """What [`compute_score`] gives, and the same of each reference by its key (CIDEr with the frequencies of all).
+    """Return the scores of [`compute_score`], and the scores per reference by key (CIDEr with all frequencies).
 
     Example:
         >>> overall, each = score_segments({"a": "a dog", "b": "a bell"}, {"a": "a dog", "b": "a cat"})

@@ -1,4 +1,4 @@
-"""Segment captioning as a metric of `evaluate`."""
+"""Segment captioning as an `evaluate` metric."""
 
 import datasets
 
@@ -33,7 +33,7 @@ _TEXT = datasets.Value("string")
 
 
 class SegmentCaptioning(TaskMetric):
-    """The metric; `evaluate.load(longvale.metrics.path("segment_captioning"))` makes it."""
+    """The segment captioning metric; load it with `evaluate.load(longvale.metrics.path("segment_captioning"))`."""
 
     about, usage = _DESCRIPTION, _INPUTS
     prediction_forms = (_TEXT,)

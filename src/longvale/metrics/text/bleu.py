@@ -1,7 +1,7 @@
-"""BLEU-1 to BLEU-4: how many runs of one to four words of a text its references have too.
+"""BLEU-1 to BLEU-4: the precision of n-grams of one to four words against the references.
 
-Papineni et al., "BLEU: a method for automatic evaluation of machine translation", ACL 2002. The numbers are those of
-coco-caption: the reference closest in length counts for the brevity penalty, and tiny constants keep 0 from dividing.
+Papineni et al., "BLEU: a method for automatic evaluation of machine translation", ACL 2002. The numbers equal those of
+coco-caption: the brevity penalty uses the reference closest in length, and tiny constants avoid divisions by 0.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from .cider import shared_counts
 from .ngrams import ORDERS, Entries, NgramTable
 from .references import References, as_lists
 
-#: Columns of the counts of a pair: length of the closest reference, then runs of 1 to 4 words of the hypothesis, then
-#: those of them that a reference has too.
+#: Columns of the counts of a pair: length of the closest reference, numbers of n-grams of 1 to 4 words in the
+#: hypothesis, and numbers of those that are also in a reference.
 COLUMNS = 1 + 2 * ORDERS
 
 _TINY, _SMALL = 1e-15, 1e-9
-_BLOCK = 2000  # pairs counted together: bounds the memory
+_BLOCK = 2000  # pairs per block, to limit memory
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[References]) -> np.ndarray:
-    """BLEU-1 to BLEU-4 of each hypothesis by itself.
+    """Compute BLEU-1 to BLEU-4 of each hypothesis.
 
     Args:
         hypotheses: tokenized texts, words joined by spaces.
-        references: one tokenized text, or several, a hypothesis.
+        references: one or several tokenized texts per hypothesis.
 
     Returns:
         [n, 4], fractions.
@@ -43,7 +43,7 @@ def scores(hypotheses: Sequence[str], references: Sequence[References]) -> np.nd
 
 
 def corpus(hypotheses: Sequence[str], references: Sequence[References]) -> np.ndarray:
-    """BLEU-1 to BLEU-4 of all hypotheses together, [4]; arguments and errors as those of [`scores`].
+    """Compute corpus BLEU-1 to BLEU-4 of all hypotheses, [4]; arguments and errors as in [`scores`].
 
     Example:
         >>> corpus(["a dog barks", "a bell rings"], ["a dog barks loudly", "the bell rings"]).round(3)
@@ -53,7 +53,7 @@ def corpus(hypotheses: Sequence[str], references: Sequence[References]) -> np.nd
 
 
 def of_counts(counts: np.ndarray) -> np.ndarray:
-    """BLEU-1 to BLEU-4 [..., 4] of counts [..., 9]: those of a pair, or the sum of several pairs'."""
+    """Compute BLEU-1 to BLEU-4 [..., 4] from counts [..., 9] of one pair, or summed over several pairs."""
     runs, shared = counts[..., 1 : 1 + ORDERS], counts[..., 1 + ORDERS :]
     products = np.cumprod((shared + _TINY) / (runs + _SMALL), axis=-1)
     means = products ** (1 / np.arange(1, ORDERS + 1))
@@ -62,12 +62,12 @@ def of_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def count_rows(table: NgramTable, hypotheses: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-    """What BLEU counts of texts that stand in a table.
+    """Compute the BLEU counts of texts in an n-gram table.
 
     Args:
-        table: of all the texts.
-        hypotheses: rows, [n].
-        references: rows, n times [k], k of 1 or more.
+        table: table of all texts.
+        hypotheses: rows of the table, [n].
+        references: rows of the table, n arrays [k] with k of 1 or more.
 
     Returns:
         [n, 9], see [`COLUMNS`].
@@ -99,7 +99,7 @@ def _count_block(table: NgramTable, hypotheses: np.ndarray, references: Sequence
 
 
 def _most(table: NgramTable, references: Sequence[np.ndarray]) -> Entries:
-    """n-grams of the references of each hypothesis as if of one text: each as often as the one with most has it."""
+    """Merge the n-grams of each hypothesis's references, with the maximum count over the references."""
     entries = table.entries(np.concatenate(references))
     if len(references) == sum(map(len, references)):
         return entries

@@ -1,4 +1,4 @@
-"""METEOR, CIDEr, ROUGE-L and BLEU of captions in one go; what a text pair gives is computed once."""
+"""Joint computation of METEOR, CIDEr, ROUGE-L and BLEU of captions; each text pair is processed once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import bleu, cider, meteor, ptb, rouge
 from .ngrams import ORDERS, NgramTable
 from .references import References, as_lists
 
-#: The scores, in the order of tables.
+#: Names of the scores, in table order.
 NAMES = ("METEOR", "CIDEr", "ROUGE_L", *(f"BLEU_{order + 1}" for order in range(ORDERS)))
 
 #: A tokenized text and its tokenized references, one or more.
@@ -28,8 +28,8 @@ class CaptionScores:
     """Scores of pairs of texts.
 
     Args:
-        corpus: of all pairs together, by name of [`NAMES`]: METEOR's aggregate, corpus BLEU, the means of the others.
-        pairs: of each pair by itself, but for CIDEr's document frequencies, which are those of all.
+        corpus: corpus scores by name in [`NAMES`]: aggregate METEOR, corpus BLEU, and means of the other scores.
+        pairs: scores per pair; CIDEr uses the document frequencies of all pairs.
     """
 
     corpus: dict[str, float]
@@ -45,16 +45,16 @@ def score_captions(
 ) -> CaptionScores:
     """Score captions against their references, tokenized as coco-caption does.
 
-    CIDEr takes its document frequencies from all the references and reaches 10, the others 1. An empty prediction
-    scores 0 and stays in the mean.
+    CIDEr uses document frequencies of all references. Its maximum is 10; the maximum of the other scores is 1. An empty
+    prediction scores 0 and is included in the mean.
 
     Args:
-        predictions: one text a pair, may be empty.
-        references: one text, or several, a pair, in the same order.
+        predictions: one text per pair, may be empty.
+        references: one or several texts per pair, in the same order.
         one_batch, empty_alike: see [`longvale.metrics.quirks.Quirks`].
 
     Raises:
-        ValueError: if there is no pair, the lengths differ, or a prediction has no reference.
+        ValueError: if there are no pairs, the lengths differ, or a prediction has no reference.
 
     Example:
         >>> scores = score_captions(["A dog barks at a cat."] * 2, ["a dog barks at a cat", "a bell rings"])
@@ -72,10 +72,10 @@ def score_captions(
 
 
 def tokenize(texts: Sequence[str], *, one_batch: bool = False, ascii_only: bool = False) -> list[str]:
-    """Texts as their words, lower-cased and without punctuation, joined by spaces; a text given twice is read once.
+    """Tokenize texts: lower-case words without punctuation, joined by spaces; a repeated text is processed once.
 
     Args:
-        texts: as written.
+        texts: raw texts.
         one_batch, ascii_only: see [`longvale.metrics.quirks.Quirks`].
 
     Example:
@@ -92,11 +92,11 @@ def tokenize(texts: Sequence[str], *, one_batch: bool = False, ascii_only: bool 
 
 
 class CaptionScorer:
-    """Scores any selections of pairs of texts; each pair is counted, aligned and compared once.
+    """Scorer for arbitrary selections of text pairs; statistics of each pair are computed once.
 
     Args:
-        pairs: all the pairs that may be asked for.
-        further_texts: tokenized; texts that [`CaptionScorer.frequencies`] may be asked for and no pair has.
+        pairs: all pairs that can be selected later.
+        further_texts: tokenized texts for [`CaptionScorer.frequencies`] that are in no pair.
         empty_alike: see [`longvale.metrics.quirks.Quirks`].
     """
 
@@ -119,14 +119,14 @@ class CaptionScorer:
         )
 
     def frequencies(self, references: Sequence[Sequence[str]]) -> cider.Frequencies:
-        """Document frequencies for CIDEr of references that the scorer was made with, one or more a document."""
+        """Compute CIDEr's document frequencies of references known to the scorer, one or more per document."""
         return cider.frequencies(self._table, [self._table.rows(given) for given in references])
 
     def corpus(self, pairs: Sequence[Pair], known: cider.Frequencies | None = None) -> dict[str, float]:
-        """Scores of the pairs together; all are 0 if there is no pair.
+        """Compute the corpus scores of the pairs; all are 0 if there are no pairs.
 
         Args:
-            pairs: a selection, with repetitions, of those that the scorer was made of.
+            pairs: a selection of the scorer's pairs, with repetitions.
             known: CIDEr's document frequencies; by default those of the pairs' references.
         """
         if not pairs:
@@ -141,7 +141,7 @@ class CaptionScorer:
         return {name: float(score) for name, score in scores.items()}
 
     def each(self, pairs: Sequence[Pair], known: cider.Frequencies | None = None) -> dict[str, list[float]]:
-        """Scores of each of the pairs; arguments as those of [`CaptionScorer.corpus`]."""
+        """Compute the scores of each pair; arguments as in [`CaptionScorer.corpus`]."""
         numbers = [self._number[pair] for pair in pairs]
         return {
             "METEOR": [meteor.score_of(counts) for counts in self._meteor[numbers].tolist()],

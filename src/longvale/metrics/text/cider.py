@@ -1,7 +1,7 @@
-"""CIDEr-D: how many rare words a caption shares with its references.
+"""CIDEr-D: tf-idf similarity of the n-grams of a caption and its references.
 
 Vedantam, Zitnick and Parikh, "CIDEr: Consensus-based image description evaluation", CVPR 2015, section 4. The numbers
-are those of coco-caption, which calls it CIDEr: cosine of tf-idf vectors with clipped counts, sigma 6, no stemming.
+equal those of coco-caption, which calls it CIDEr: cosine of tf-idf vectors with clipped counts, sigma 6, no stemming.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 from .ngrams import ORDERS, Entries, NgramTable
 from .references import References, as_lists
 
-#: Width, in words, of the penalty on a difference in length.
+#: Standard deviation, in words, of the Gaussian length penalty.
 SIGMA = 6.0
 
-#: Pairs that are scored together: bounds the memory.
+#: Pairs per block, to limit memory.
 _BLOCK = 2000
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """In how many of `documents` n-grams occur; a document is the references of one hypothesis.
+    """Document frequencies of n-grams; a document is the references of one hypothesis.
 
     Args:
-        ids: of the n-grams, ascending.
-        counts: documents with each.
-        documents: how many there are.
+        ids: IDs of the n-grams, ascending.
+        counts: number of documents that contain each n-gram.
+        documents: number of documents.
     """
 
     ids: np.ndarray
@@ -36,7 +36,7 @@ class Frequencies:
     documents: int
 
     def weights(self, ids: np.ndarray) -> np.ndarray:
-        """Inverse document frequency of n-grams, natural logarithm; an n-gram of no document counts as one of one."""
+        """Return inverse document frequencies (natural log); an unknown n-gram counts as being in one document."""
         if not len(self.ids):
             return np.full(len(ids), np.log(self.documents))
         places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
@@ -45,14 +45,14 @@ class Frequencies:
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[References]) -> list[float]:
-    """CIDEr of each hypothesis, document frequencies from all the references; the corpus score is the mean.
+    """Compute CIDEr of each hypothesis, with document frequencies of all references; the corpus score is the mean.
 
     Args:
         hypotheses: tokenized texts, words joined by spaces.
-        references: one tokenized text, or several, a hypothesis.
+        references: one or several tokenized texts per hypothesis.
 
     Returns:
-        0 to 10 each. A single hypothesis scores 0: all its n-grams are in all documents.
+        Scores from 0 to 10. A single hypothesis scores 0, because its inverse document frequencies are 0.
 
     Raises:
         ValueError: if the numbers differ, or a hypothesis has no reference.
@@ -71,11 +71,11 @@ def scores(hypotheses: Sequence[str], references: Sequence[References]) -> list[
 
 
 def frequencies(table: NgramTable, references: Sequence[np.ndarray]) -> Frequencies:
-    """Document frequencies of references, given as rows of the table, [k] a hypothesis."""
+    """Compute document frequencies of references, given as rows of the table, [k] per hypothesis."""
     entries = table.entries(np.concatenate([*references, np.array([], dtype=np.int64)]))
     document = np.repeat(np.arange(len(references)), [len(rows) for rows in references])
     ids = entries.ids
-    if len(document) > len(references):  # an n-gram that two references of a document share counts once
+    if len(document) > len(references):  # count an n-gram once per document, also if several references contain it
         ids = np.unique(document[entries.owner] * table.size + ids) % table.size
     return Frequencies(*np.unique(ids, return_counts=True), documents=len(references))
 
@@ -83,19 +83,19 @@ def frequencies(table: NgramTable, references: Sequence[np.ndarray]) -> Frequenc
 def score_rows(
     table: NgramTable, hypotheses: np.ndarray, references: Sequence[np.ndarray], known: Frequencies
 ) -> np.ndarray:
-    """CIDEr of texts that stand in a table.
+    """Compute CIDEr of texts in an n-gram table.
 
     Args:
-        table: of all the texts.
-        hypotheses: rows, [n].
-        references: rows, n times [k], k of 1 or more.
+        table: table of all texts.
+        hypotheses: rows of the table, [n].
+        references: rows of the table, n arrays [k] with k of 1 or more.
         known: document frequencies.
 
     Returns:
-        [n], 0 to 10 each.
+        [n], from 0 to 10.
     """
     ks = np.array([len(rows) for rows in references], dtype=np.int64)
-    pair = np.repeat(np.arange(len(hypotheses)), ks)  # which hypothesis a reference belongs to
+    pair = np.repeat(np.arange(len(hypotheses)), ks)  # index of the hypothesis of each reference
     flat = np.concatenate([*references, np.array([], dtype=np.int64)])
     alike = [
         _similarities(table, hypotheses[pair[a : a + _BLOCK]], flat[a : a + _BLOCK], known)
@@ -105,7 +105,7 @@ def score_rows(
 
 
 def _similarities(table: NgramTable, hypotheses: np.ndarray, references: np.ndarray, known: Frequencies) -> np.ndarray:
-    """Similarity 0 to 1 of rows [n] to rows [n]: the mean over the orders, with the penalty for the lengths."""
+    """Return similarities of rows [n] and rows [n] from 0 to 1: the mean over n-gram orders with the length penalty."""
     n = len(hypotheses)
     one, other = table.entries(hypotheses), table.entries(references)
     weights, weights_other = known.weights(one.ids) ** 2, known.weights(other.ids) ** 2
@@ -115,15 +115,15 @@ def _similarities(table: NgramTable, hypotheses: np.ndarray, references: np.ndar
     squares = np.bincount(cell, one.counts**2 * weights, minlength=n * ORDERS) * np.bincount(
         other.owner * ORDERS + other.orders, other.counts**2 * weights_other, minlength=n * ORDERS
     )
-    # Without a weight on one side the product is 0 too.
+    # If one side has no weight, the dot product is also 0.
     cosines = np.divide(dot, np.sqrt(squares), out=np.zeros(len(dot)), where=squares > 0).reshape(n, ORDERS)
-    # Lengths are counted in pairs of words: those of texts without one are alike.
+    # Lengths are numbers of bigrams, so texts of 0 and 1 words have the same length.
     delta = np.maximum(table.lengths[hypotheses] - 1, 0) - np.maximum(table.lengths[references] - 1, 0)
     return cosines.mean(axis=1) * np.exp(-(delta**2) / (2 * SIGMA**2))
 
 
 def shared_counts(table: NgramTable, one: Entries, other: Entries) -> np.ndarray:
-    """How often the n-gram of each entry of `one` occurs in the text of `other` of the same owner, [entries of one]."""
+    """Return the counts of the n-grams of `one` in the text of `other` with the same owner, [entries of one]."""
     if not len(other.ids):
         return np.zeros(len(one.ids), dtype=np.int64)
     keys, wanted = other.owner * table.size + other.ids, one.owner * table.size + one.ids

@@ -1,11 +1,11 @@
-"""METEOR 1.5 for English, without Java: what `meteor-1.5.jar - - -stdio -l en -norm` gives as pycocoevalcap calls it.
+"""METEOR 1.5 for English without Java; equals `meteor-1.5.jar - - -stdio -l en -norm` as called by pycocoevalcap.
 
 Sources: Denkowski and Lavie, "Meteor Universal" (WMT 2014), for the score and its parameters; the published scorer's
-behaviour for everything that decides between equals. Words match exactly, by stem, by WordNet synset or by a table of
-paraphrases; the table and the lists are those that pycocoevalcap installs (`longvale.metrics.text.meteor_data`).
+behavior for tie-breaking. Words match exactly, by stem, by WordNet synset or by a table of paraphrases. The table and
+the word lists are those that pycocoevalcap installs (`longvale.metrics.text.meteor_data`).
 
-Sentences are strings of tokens with spaces between them, as the PTB tokenizer gives; they are normalised once more, as
-the option -norm asks. Any text has a score. A line break inside a sentence counts as a space.
+Sentences are strings of tokens separated by spaces, as returned by the PTB tokenizer. They are normalized again, as
+with the option -norm. Any text has a score. A line break inside a sentence counts as a space.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MODULE_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 
 _CHUNKS, _HYP_MATCHED, _REF_MATCHED = 20, 21, 22
-#: What lies between the fields of a line of the published scorer.
+#: Field separator in the lines of the published scorer.
 _FIELD_MARK = "|||"
 
-#: Results and prepared sentences that are kept: more than the pairs of the benchmark's test split.
+#: Cache sizes for pair results, prepared sentences and words; larger than the benchmark's test split.
 _KEPT_PAIRS, _KEPT_SENTENCES, _KEPT_WORDS = 1 << 19, 1 << 16, 1 << 18
-_BLOCK = 4096  # pairs that are prepared and aligned together: bounds the memory
-_SHARE = 128  # pairs of a block at least that are worth a thread of their own
+_BLOCK = 4096  # pairs per block, to limit memory
+_SHARE = 128  # minimum number of pairs of a block per thread
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[float]:
-    """METEOR of each hypothesis, 0 to 1.
+    """Compute METEOR of each hypothesis, from 0 to 1.
 
     Args:
         hypotheses: tokenized text.
-        references: for each hypothesis one reference or several; of several the best counts.
+        references: one or several references per hypothesis; the best reference counts.
 
     Raises:
-        ValueError: if there are not as many references as hypotheses, or a hypothesis has none.
+        ValueError: if the numbers of references and hypotheses differ, or a hypothesis has no reference.
         ModuleNotFoundError: if pycocoevalcap is not installed.
 
     Example:
@@ -70,27 +70,27 @@ def scores(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]])
 
 
 def statistics(hypothesis: str, references: str | Sequence[str]) -> Statistics:
-    """The 23 counts of a hypothesis and its best reference, see [`Meteor.statistics`]."""
+    """Return the 23 counts of a hypothesis and its best reference, see [`Meteor.statistics`]."""
     return _shared().statistics(hypothesis, references)
 
 
 def batch_statistics(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[Statistics]:
-    """[`statistics`] of each hypothesis and its references.
+    """Return [`statistics`] of each hypothesis and its references.
 
     Raises:
-        ValueError: if there are not as many references as hypotheses, or a hypothesis has none.
+        ValueError: if the numbers of references and hypotheses differ, or a hypothesis has no reference.
     """
     return _shared().batch(hypotheses, references)
 
 
 def score_of(statistics: Sequence[float]) -> float:
-    """The score that 23 counts give, 0 to 1.
+    """Compute the score of 23 counts, from 0 to 1.
 
-    Weighted precision P and recall R (content words .75, function words .25) give F = 1 / (.15 / P + .85 / R), which is
-    cut by .6 * fragmentation ** .2.
+    With weighted precision P and recall R (content words .75, function words .25), F = 1 / (.15 / P + .85 / R) and the
+    score is F * (1 - .6 * fragmentation ** .2).
 
     Args:
-        statistics: of a pair, or sums of them.
+        statistics: counts of a pair, or sums over pairs.
     """
     counts = [float(count) for count in statistics]
     hyp_length, ref_length, hyp_function, ref_function = counts[:4]
@@ -105,11 +105,11 @@ def score_of(statistics: Sequence[float]) -> float:
 
 
 def _weigh(content: Sequence[float], function: Sequence[float], length: float, function_words: float) -> float:
-    """The share of a side's words that are matched, weighted; 0 for an empty side."""
+    """Return the weighted share of matched words of one side; 0 for an empty side."""
     total = _DELTA * (length - function_words) + (1.0 - _DELTA) * function_words
     if not total:
         return 0.0
-    matched = 0.0  # in the published scorer's order, for the last bits
+    matched = 0.0  # summed in the published scorer's order, for bit-identical results
     for counts, share in ((content, _DELTA), (function, 1.0 - _DELTA)):
         for weight, count in zip(_MODULE_WEIGHTS, counts, strict=True):
             matched += weight * count * share
@@ -121,10 +121,10 @@ def _is_perfect(counts: Sequence[float]) -> bool:
 
 
 def aggregate(statistics_list: Iterable[Sequence[float]]) -> float:
-    """METEOR of a corpus: the score of the summed counts. The chunk of a perfect pair is not counted.
+    """Compute corpus METEOR: the score of the summed counts. The chunk of a perfect pair is not counted.
 
     Args:
-        statistics_list: 23 counts a pair; none at all score 0.
+        statistics_list: 23 counts per pair; an empty list scores 0.
 
     Example:
         >>> aggregate([statistics("a dog", "a dog"), statistics("cat mouse", "mouse cat")])
@@ -136,17 +136,17 @@ def aggregate(statistics_list: Iterable[Sequence[float]]) -> float:
     return score_of(counts.sum(axis=0).tolist())
 
 
-# --- a scorer that remembers ------------------------------------------------------------------------------------------
+# --- caching scorer ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence as [`meteor_align`] takes it.
+    """A sentence in the input format of [`meteor_align`].
 
     Args:
         words: int32 [n, 3], a word's key, its stem's key, and 1 if it is a function word.
-        synsets: int32 [m, 2], a synset and the position of a word in it, ascending.
-        phrases: int32 [n, 7], the paraphrase table's nodes of the 1 to 7 words from here, or -1.
+        synsets: int32 [m, 2], a synset and the position in the sentence of a word in the synset, ascending.
+        phrases: int32 [n, 7], nodes of the paraphrase table for the 1 to 7 words from this position, or -1.
     """
 
     words: np.ndarray
@@ -155,17 +155,17 @@ class Sentence:
 
 
 class Meteor:
-    """A scorer that prepares each sentence once and remembers each pair.
+    """A scorer that caches prepared sentences and the results of pairs.
 
     Args:
         lists: METEOR's word lists; None reads those of the installed pycocoevalcap.
-        table: the paraphrase table; None loads that of the installed pycocoevalcap, which takes half a minute the first
-            time and is kept in the user's cache folder.
+        table: the paraphrase table; None loads that of the installed pycocoevalcap. The first load takes half a minute;
+            the result is cached in the user's cache folder.
 
     Raises:
         ModuleNotFoundError: if pycocoevalcap is not installed.
         FileNotFoundError: if one of its files is missing.
-        ValueError: if one of them is damaged or another version's.
+        ValueError: if one of its files is damaged or belongs to another version.
 
     Example:
         >>> meteor = Meteor()
@@ -182,26 +182,26 @@ class Meteor:
         self._synset_numbers: dict[int, int] = {}
 
     def pair(self, hypothesis: str, reference: str) -> Statistics:
-        """The 23 counts of a hypothesis and one reference.
+        """Return the 23 counts of a hypothesis and one reference.
 
-        As in the published scorer, a `|||` is dropped from the hypothesis, but one in the reference parts it into
-        several references, of which the best counts.
+        As in the published scorer, `|||` is removed from the hypothesis, but splits the reference into several
+        references, of which the best counts.
         """
         return self.batch([hypothesis], [reference])[0]
 
     def statistics(self, hypothesis: str, references: str | Sequence[str]) -> Statistics:
-        """The 23 counts of a hypothesis and that one of its references which scores best, the first of equals.
+        """Return the 23 counts of a hypothesis and its best reference; of equal references, the first counts.
 
         Raises:
-            ValueError: if there is no reference.
+            ValueError: if there are no references.
         """
         return self.batch([hypothesis], [references])[0]
 
     def batch(self, hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[Statistics]:
-        """[`Meteor.statistics`] of each hypothesis and its references: much faster than one after another.
+        """Return [`Meteor.statistics`] of each hypothesis and its references, much faster than separate calls.
 
         Raises:
-            ValueError: if there are not as many references as hypotheses, or a hypothesis has none.
+            ValueError: if the numbers of references and hypotheses differ, or a hypothesis has no reference.
         """
         lists = as_lists(hypotheses, references)
         asked = [[(text, reference) for reference in given] for text, given in zip(hypotheses, lists, strict=True)]
@@ -212,11 +212,11 @@ class Meteor:
         return [_best([known[pair] for pair in pairs]) for pairs in asked]
 
     def prepare(self, text: str) -> Sentence:
-        """A sentence as the alignment takes it."""
+        """Convert a sentence to the input format of the alignment."""
         return self._prepare([text])[0]
 
     def _align(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Statistics]:
-        """Counts of pairs, a block at a time; the next block's sentences are read while one is aligned."""
+        """Yield the counts of pairs, in blocks; the next block is prepared while the current block is aligned."""
         aligned = None
         with ThreadPoolExecutor(_threads(len(pairs)), thread_name_prefix="meteor") as pool:
             for start in range(0, len(pairs), _BLOCK):
@@ -228,7 +228,7 @@ class Meteor:
                 yield from aligned()
 
     def _start(self, pairs: Sequence[tuple[str, str]], pool: Executor) -> Callable[[], list[Statistics]]:
-        """Begin to align pairs; what is returned waits for their counts."""
+        """Start the alignment of pairs; return a function that waits for their counts."""
         hypotheses = [hypothesis.replace(_FIELD_MARK, "").replace("  ", " ") for hypothesis, _ in pairs]
         references = [reference.split(_FIELD_MARK) for _, reference in pairs]
         number: dict[str, int] = {}
@@ -246,7 +246,7 @@ class Meteor:
         return wait
 
     def _count(self, pairs: np.ndarray, sentences: Sequence[Sentence], pool: Executor) -> Iterator[np.ndarray]:
-        """Counts, [some pairs, 23], of the hypothesis and the reference in each row of `pairs`, [pairs, 2]."""
+        """Yield counts, [some pairs, 23], of the hypothesis and reference in each row of `pairs`, [pairs, 2]."""
         ends = [[len(sentence.words), len(sentence.synsets)] for sentence in sentences]
         arrays = (
             np.cumsum([[0, 0], *ends], axis=0),
@@ -269,7 +269,7 @@ class Meteor:
         return [known[text] for text in texts]
 
     def _read(self, texts: Sequence[Sequence[str]]) -> Iterator[Sentence]:
-        """Sentences of normalised words."""
+        """Build sentences from normalized words."""
         number: dict[str, int] = {}
         codes = np.array([number.setdefault(word, len(number)) for words in texts for word in words], np.int64)
         lengths = np.array([len(words) for words in texts], np.int64)
@@ -282,7 +282,7 @@ class Meteor:
         return map(Sentence, *parts)
 
     def _look_up(self, word: str) -> tuple[tuple[int, int, int], np.ndarray]:
-        """A word's row of [`Sentence.words`] and its synsets, numbered in the order of appearance."""
+        """Return a word's row of [`Sentence.words`] and its synsets, numbered in order of appearance."""
         numbers = key_of(word), key_of(stem(word)), int(word in self.lists.function_words)
         ids = [
             self._synset_numbers.setdefault(synset, len(self._synset_numbers))
@@ -298,12 +298,12 @@ def _threads(pairs: int) -> int:
 def _sorted_synsets(
     synsets: Sequence[np.ndarray], codes: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[`Sentence.synsets`] of sentences that follow one another, and how many rows each has.
+    """Return concatenated [`Sentence.synsets`] of consecutive sentences, and the number of rows per sentence.
 
     Args:
-        synsets: of each distinct word.
-        codes: which of these words stands at each place.
-        lengths: words of each sentence.
+        synsets: synsets of each distinct word.
+        codes: index of the distinct word at each position.
+        lengths: number of words per sentence.
     """
     sizes = np.array([len(ids) for ids in synsets], np.int64)
     flat, starts = np.concatenate([*synsets, np.zeros(0, np.int64)]), np.cumsum(sizes) - sizes
@@ -320,7 +320,7 @@ def _sorted_synsets(
 
 
 def _keep(kept: dict, known: dict, limit: int) -> None:
-    """Add what is known, and forget the oldest beyond the limit."""
+    """Add entries to a cache, and remove the oldest entries beyond the limit."""
     kept.update(known)
     for key in list(itertools.islice(kept, max(0, len(kept) - limit))):
         del kept[key]
@@ -339,9 +339,9 @@ def _best(candidates: Sequence[Statistics]) -> Statistics:
 
 
 def key_of(word: str) -> int:
-    """The number that stands for a word where words are compared, as a signed 32-bit integer.
+    """Return the hash by which words are compared, as a signed 32-bit integer.
 
-    The polynomial over UTF-16 units with base 31: some words collide, and then they match.
+    The hash is the polynomial over UTF-16 units with base 31. Some words collide, and then they match.
 
     Example:
         >>> key_of("as") == key_of("c5"), key_of("dog") == key_of("dogs")
@@ -354,7 +354,7 @@ def key_of(word: str) -> int:
     return key - (key >> 31 << 32)
 
 
-#: WordNet's rules of detachment, in the order in which they are tried: ending, what it becomes.
+#: WordNet's detachment rules in the order of application: ending, replacement.
 _DETACHMENTS = [
     tuple(rule.split(">"))
     for rule in (
@@ -365,9 +365,9 @@ _DETACHMENTS = [
 
 
 def synsets_of(word: str, lists: WordLists) -> frozenset[int]:
-    """The WordNet synsets of a word and of its base form.
+    """Return the WordNet synsets of a word and of its base form.
 
-    The bases of an irregular form are listed; otherwise the first rule counts that leads to a listed word.
+    Irregular forms have listed bases; for other words, the first rule that yields a listed word is used.
     """
     ids = _listed(word, lists)
     if word in lists.bases:
@@ -387,7 +387,7 @@ def _listed(word: str, lists: WordLists) -> frozenset[int]:
 
 # --- normalisation ----------------------------------------------------------------------------------------------------
 
-# Explicit classes: the published scorer knows these letters, ASCII digits and five blanks, and no others.
+# Explicit classes: the published scorer uses only these letters, ASCII digits and these five blanks.
 _L = (
     "A-Za-z\u0160\u0161\u017d\u017e\u0178\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017e\u0400-\u0527\ua640-\ua66e\ua67e-\ua697"
     "\u1d00-\u1d7f"
@@ -398,8 +398,8 @@ _BLANK = " \t\n\r\f"
 
 _SYMBOL = re.compile(rf"([^{_W}{_BLANK}\v.'`,‘’-])")
 _DOTS = re.compile(r"\.{2,}")
-#: Substitutions in their order, each one sweep from left to right: a sign without which there is nothing to do, the
-#: pattern, its replacement.
+#: Substitutions in order of application, each in one sweep from left to right: a required character (without it, the
+#: sweep is skipped), the pattern, its replacement.
 _SWEEPS: list[tuple[str, re.Pattern[str], str]] = [
     (sign, re.compile(pattern), replacement)
     for sign, pattern, replacement in (
@@ -418,9 +418,9 @@ _SWEEPS: list[tuple[str, re.Pattern[str], str]] = [
         ("'", rf"([{_D}])'(s)", r"\1 '\2"),
     )
 ]
-#: A text of plain words, in which no sweep finds anything.
+#: A text of plain words, which no sweep changes.
 _PLAIN = re.compile("[a-z0-9 ]*")
-#: A text whose words do not change with their neighbours: a sweep looks at a comma's, a quotation mark's or a dot's.
+#: A text whose words can be normalized separately: sweeps use the context of commas, quotation marks and dots only.
 _APART = re.compile(r"(?: *+(?:'(?=[a-z]))?+(?!['`,.])[!-@\[-~]++(?<!['`,.]))*+ *+")
 _MARKED_DOTS = re.compile(r"((?:DOT)+)MULTI")
 _BLANKS = re.compile(rf"[{_BLANK}]+")
@@ -431,9 +431,10 @@ _CONTROLS = "".join(map(chr, range(0x21)))
 
 
 def normalise(text: str, lists: WordLists) -> list[str]:
-    """The words of a text, lower-cased, as the option -norm gives them.
+    """Return the lower-case words of a text, normalized as with the option -norm.
 
-    Hyphenated words fall apart, symbols stand alone, a dot stands alone unless it belongs to an abbreviation.
+    Hyphenated words are split, symbols become separate tokens, and dots become separate tokens unless they belong to an
+    abbreviation.
 
     Example:
         >>> normalise("U.S.-based firms lost $1,000.50, Mr. Lee's ...", load_word_lists(find_package()))
@@ -453,7 +454,7 @@ def _normalised_word(word: str, lists: WordLists) -> list[str]:
 
 def _normalised(text: str, lists: WordLists) -> list[str]:
     line = _SYMBOL.sub(r" \1 ", f" {text} ")
-    line = _DOTS.sub(lambda dots: f" {'DOT' * len(dots[0])}MULTI ", line)  # as a word that ends in no dot
+    line = _DOTS.sub(lambda dots: f" {'DOT' * len(dots[0])}MULTI ", line)  # as a word without a final dot
     for sign, pattern, replacement in _SWEEPS:
         if sign in line:
             line = pattern.sub(replacement, line)
@@ -469,7 +470,7 @@ def _split(line: str) -> list[str]:
 
 
 def _split_final_dots(tokens: Sequence[str], lists: WordLists) -> Iterator[str]:
-    """Part the dot from each token that it does not abbreviate; of U.S. and the like take the dots."""
+    """Split final dots from tokens that are not abbreviations; remove the dots from acronyms such as U.S."""
     for token, after in zip_longest(tokens, tokens[1:], fillvalue=""):
         prefix = token[:-1]
         if not prefix or token[-1] != ".":

@@ -1,16 +1,16 @@
 """METEOR's alignment of two sentences, over integer arrays.
 
-A candidate is a match of a reference phrase and a hypothesis phrase; an alignment is a choice of candidates that share
-no word, found by a beam search from left to right through the reference. The published scorer's order of candidates
-and paths decides between equals, so every loop here keeps it.
+A candidate is a match of a reference phrase and a hypothesis phrase. An alignment is a set of candidates that share no
+word, found by a beam search from left to right through the reference. Ties are broken by the published scorer's order
+of candidates and paths, so every loop here keeps that order.
 
-The functions are compiled by numba and kept on disk; without numba, or with the environment variable LONGVALE_NO_NUMBA
-set, they run as they stand and give the same numbers.
+The functions are compiled by numba and cached on disk. Without numba, or with the environment variable
+LONGVALE_NO_NUMBA set, they run uncompiled and return the same numbers.
 
 Arrays of a sentence of n words:
     words: int32 [n, 3], a word's key, its stem's key, and 1 if it is a function word
-    synsets: int32 [m, 2], a synset and the position of a word in it, ascending
-    phrases: int32 [n, 7], paraphrase table's nodes of the 1 to 7 words from here, -1 where it has none
+    synsets: int32 [m, 2], a synset and the position in the sentence of a word in the synset, ascending
+    phrases: int32 [n, 7], nodes of the paraphrase table for the 1 to 7 words from this position, -1 if there is none
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STATISTICS = 23
 _EXACT, _STEM, _SYNONYM, _PARAPHRASE = range(MODULES)
 #: Columns of a candidate.
 _REF, _REF_LENGTH, _HYP, _HYP_LENGTH, _MODULE = range(5)
-#: Columns of a path: gain, closed chunks, distance, next reference position, end in the hypothesis of the open chunk or
-#: -1, the path it came from and the candidate it took or -1.
+#: Columns of a path: gain, closed chunks, distance, next reference position, end of the open chunk in the hypothesis or
+#: -1, parent path, and selected candidate or -1.
 _GAIN, _CHUNKS, _DISTANCE, _NEXT, _END, _PARENT, _TAKEN = range(7)
 _HASH_SLOTS = 2048
-#: Bits of an int64 in use, few enough to stay clear of its sign.
+#: Number of bits used per int64, without the sign bit.
 _BITS = 32
 
 
@@ -54,12 +54,12 @@ def _compiled(function: Callable) -> Callable:
 
 
 def _inlined(function: Callable) -> Callable:
-    """Compiled into its callers, for the innermost steps: a call would count references to every array."""
+    """Inline a function into its compiled callers, to avoid reference counting of every array in the inner loops."""
     return _NUMBA.njit(inline="always")(function) if _NUMBA else function
 
 
 def _compiled_once(function: Callable) -> Callable:
-    """Compiled, together with all that it calls, and kept on disk; it runs beside other threads."""
+    """Compile a function with all its callees and cache it on disk; it runs without the GIL."""
     if not _NUMBA:
         return function
     try:
@@ -78,13 +78,13 @@ def batch(
     row_starts: np.ndarray,
     rows: np.ndarray,
 ) -> np.ndarray:
-    """[`statistics`] of many pairs of sentences.
+    """Compute [`statistics`] of many pairs of sentences.
 
     Args:
-        pairs: int64 [n, 2], the sentences to compare, hypothesis and reference.
-        starts: int64 [sentences + 1, 2], where the words and the synsets of each sentence start; then where all end.
-        words, synsets, phrases: of the sentences, one after another.
-        row_starts, rows: of the paraphrase table.
+        pairs: int64 [n, 2], indices of the hypothesis and the reference.
+        starts: int64 [sentences + 1, 2], start of the words and the synsets of each sentence, and the end of all.
+        words, synsets, phrases: concatenated arrays of the sentences.
+        row_starts, rows: arrays of the paraphrase table.
 
     Returns:
         int64 [n, 23]
@@ -116,17 +116,17 @@ def statistics(
     row_starts: np.ndarray,
     rows: np.ndarray,
 ) -> np.ndarray:
-    """Align two sentences and count.
+    """Align two sentences and count words, matches and chunks.
 
     Args:
-        hyp_words, hyp_synsets, hyp_phrases: the hypothesis.
-        ref_words, ref_synsets, ref_phrases: the reference.
-        row_starts, rows: of the paraphrase table.
+        hyp_words, hyp_synsets, hyp_phrases: arrays of the hypothesis.
+        ref_words, ref_synsets, ref_phrases: arrays of the reference.
+        row_starts, rows: arrays of the paraphrase table.
 
     Returns:
-        int64 [23]: words of the hypothesis and the reference; function words of both; then for each of exact, stem,
-        synonym and paraphrase the content words matched in both and the function words matched in both; chunks; all
-        words matched in both.
+        int64 [23]: words of the hypothesis and the reference; function words of each; then for each of exact, stem,
+        synonym and paraphrase the matched content words of each and the matched function words of each; chunks; all
+        matched words of each.
     """
     flat = _find_candidates(hyp_words, hyp_synsets, hyp_phrases, ref_words, ref_synsets, ref_phrases, row_starts, rows)
     candidates, starts = _by_reference_word(flat, len(ref_words))
@@ -157,7 +157,7 @@ def statistics(
 def _find_candidates(
     hyp_words, hyp_synsets, hyp_phrases, ref_words, ref_synsets, ref_phrases, row_starts, rows
 ):  # fmt: skip
-    """All candidates, int32 [n, 5], in the order of the published scorer's modules."""
+    """Return all candidates, int32 [n, 5], in the order of the published scorer's modules."""
     found = np.empty((64 + 2 * (len(hyp_words) + len(ref_words)), 5), np.int32)
     count = 0
     for j in range(len(ref_words)):
@@ -185,7 +185,7 @@ def _find_candidates(
 
 @_compiled
 def _room(found, count):
-    """The array, twice as long if it is full."""
+    """Return the array, with twice the length if it is full."""
     if count < len(found):
         return found
     longer = np.empty((2 * len(found), 5), np.int32)
@@ -207,7 +207,7 @@ def _put(found, count, j, ref_length, i, hyp_length, module):
 def _same(hyp_words, ref_words):
     if len(hyp_words) != len(ref_words):
         return False
-    for i in range(len(hyp_words)):  # noqa: SIM110 - numba compiles no generator expression
+    for i in range(len(hyp_words)):  # noqa: SIM110 - numba does not compile generator expressions
         if hyp_words[i, 0] != ref_words[i, 0]:
             return False
     return True
@@ -215,7 +215,7 @@ def _same(hyp_words, ref_words):
 
 @_compiled
 def _share_synset(hyp_synsets, ref_synsets, hyp_length, ref_length):
-    """uint8 [reference words, hypothesis words], 1 where two words have a synset in common: a merge of sorted lists."""
+    """Return uint8 [reference words, hypothesis words], 1 for words with a common synset; merges sorted lists."""
     share = np.zeros((ref_length, hyp_length), np.uint8)
     h = r = 0
     while h < len(hyp_synsets) and r < len(ref_synsets):
@@ -239,7 +239,7 @@ def _share_synset(hyp_synsets, ref_synsets, hyp_length, ref_length):
 def _find_paraphrases(found, count, phrases, others, row_starts, rows, from_reference):
     """Add each phrase of one sentence whose paraphrase occurs in the other sentence.
 
-    The other sentence's nodes stand in a chained hash table whose chains run from left to right through the sentence.
+    The other sentence's nodes are in a chained hash table whose chains run from left to right through the sentence.
     """
     columns = others.shape[1]
     first = np.full(_HASH_SLOTS, -1, np.int32)
@@ -252,7 +252,7 @@ def _find_paraphrases(found, count, phrases, others, row_starts, rows, from_refe
     for start in range(len(phrases)):
         for column in range(columns):
             node = phrases[start, column]
-            if node < 0:  # nor is there a longer phrase
+            if node < 0:  # no longer phrase exists either
                 break
             for entry in range(row_starts[node], row_starts[node + 1]):
                 paraphrase = rows[entry]
@@ -271,7 +271,7 @@ def _find_paraphrases(found, count, phrases, others, row_starts, rows, from_refe
 
 @_compiled
 def _by_reference_word(found, ref_length):
-    """The candidates grouped by the reference word they begin at, in order otherwise, and where each group starts."""
+    """Group candidates by their first reference word, in stable order; also return the start of each group."""
     starts = np.zeros(ref_length + 1, np.int32)
     for c in range(len(found)):
         starts[found[c, _REF] + 1] += 1
@@ -291,10 +291,10 @@ def _by_reference_word(found, ref_length):
 
 @_compiled
 def _fixed_candidates(candidates, starts, hyp_length, ref_length):
-    """For each reference word the candidate that is beyond dispute: it alone begins here and alone covers its words.
+    """Find the candidates without alternative: no other candidate covers any of their words.
 
     Returns:
-        int32 [reference words]: the candidate; -1 if there is none; -2 inside a phrase of one.
+        int32 [reference words]: the candidate that starts at the word; -1 if there is none; -2 inside its phrase.
     """
     ref_cover = np.zeros(ref_length, np.int32)
     hyp_cover = np.zeros(hyp_length, np.int32)
@@ -324,10 +324,10 @@ def _fixed_candidates(candidates, starts, hyp_length, ref_length):
 
 @_compiled
 def _search(candidates, starts, hyp_length, ref_length):
-    """The candidates of the best path, from the last to the first, and its chunks.
+    """Return the candidates of the best path, from the last to the first, and the number of chunks.
 
-    Only the used words of the hypothesis are kept, in bits: a reference word is used if it lies before the path's next
-    position or belongs to a fixed candidate, and no other candidate covers a fixed one's words.
+    Only the used words of the hypothesis are stored, as bits. A reference word is used if it is before the path's next
+    position or belongs to a fixed candidate; no other candidate covers the words of a fixed candidate.
     """
     fixed = _fixed_candidates(candidates, starts, hyp_length, ref_length)
     numbers = hyp_length // _BITS + 1
@@ -335,7 +335,7 @@ def _search(candidates, starts, hyp_length, ref_length):
     order, children_order = np.zeros(BEAM, np.int32), np.zeros(BEAM, np.int32)
     used, children_used = np.zeros((BEAM, numbers), np.int64), np.zeros((BEAM, numbers), np.int64)
     last, children_last = np.full(BEAM, -1, np.int32), np.full(BEAM, -1, np.int32)
-    links = np.empty((1 + BEAM * ref_length, 2), np.int32)  # a candidate taken and the link before
+    links = np.empty((1 + BEAM * ref_length, 2), np.int32)  # a selected candidate and the previous link
     link_count = 0
     paths[0, _END] = -1
     width = 1
@@ -373,7 +373,7 @@ def _search(candidates, starts, hyp_length, ref_length):
 
 @_inlined
 def _expand(children, order, count, paths, p, j, fixed, candidates, starts, used):
-    """Add what path p becomes at reference word j: with each candidate that is free, and without."""
+    """Add the extensions of path p at reference word j: one per free candidate, and one without a candidate."""
     gain, chunks, distance = paths[p, _GAIN], paths[p, _CHUNKS], paths[p, _DISTANCE]
     following, end = paths[p, _NEXT], paths[p, _END]
     if j < following:
@@ -396,7 +396,7 @@ def _expand(children, order, count, paths, p, j, fixed, candidates, starts, used
 
 @_inlined
 def _take(children, order, count, gain, chunks, distance, end, p, c, candidates):
-    """Add path p with candidate c; the words of an inexact match count half, each side's sum rounded down."""
+    """Add path p with candidate c; words of an inexact match count half, rounded down per side."""
     i, ref_length, hyp_length = candidates[c, _HYP], candidates[c, _REF_LENGTH], candidates[c, _HYP_LENGTH]
     if candidates[c, _MODULE] == _EXACT:
         gain += ref_length + hyp_length
@@ -410,7 +410,7 @@ def _take(children, order, count, gain, chunks, distance, end, p, c, candidates)
 
 @_inlined
 def _insert(children, order, count, gain, chunks, distance, following, end, p, taken):
-    """Put a path among the best 40, after its equals; `order` lists the rows of `children`, the best first."""
+    """Insert a path into the best 40, after equal paths; `order` lists the rows of `children`, the best first."""
     slot = count
     if count == BEAM:
         slot = order[BEAM - 1]
@@ -443,7 +443,7 @@ def _beats(gain, chunks, distance, paths, p):
 
 @_compiled
 def _best(paths, order):
-    """The first of the best paths once the open chunks are closed."""
+    """Close the open chunks and return the first of the best paths."""
     best = order[0]
     for p in order:
         if paths[p, _END] != -1:

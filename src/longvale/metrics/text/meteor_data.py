@@ -1,8 +1,8 @@
 """METEOR's word lists and paraphrase table, read from the installed pycocoevalcap.
 
-The lists come straight out of the jar. The paraphrase table is 62 MB of compressed text; it is turned once into integer
-arrays that later starts map into memory: a trie of phrases (a node is its parent and one more word) and, for each node,
-the row of nodes that paraphrase it.
+The lists are read directly from the jar. The paraphrase table is 62 MB of compressed text. It is converted once to
+integer arrays that later runs map into memory: a trie of phrases (a node is its parent and one more word) and, for each
+node, the row of nodes that paraphrase it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-#: Probability, phrase, paraphrase; the probability has no part in the score.
+#: Probability, phrase, paraphrase; the score does not use the probability.
 ParaphraseLines: TypeAlias = Iterable[tuple[str, str, str]]
 
 MAX_PHRASE_WORDS = 7
@@ -46,9 +46,9 @@ _REMEDY = "reinstall it with `pip install --force-reinstall pycocoevalcap==1.2`"
 _CACHE_VERSION = 1
 _MANIFEST = "manifest.json"
 _WORDS = "words.txt"
-#: A build that left its temporary folder this long ago was killed.
+#: A temporary folder older than this belongs to a build that was killed.
 _STALE_SECONDS = 3600
-#: A trie key is the parent's number and, in the lower bits, the word's.
+#: A trie key consists of the parent's number and, in the lower bits, the word's number.
 _WORD_BITS = 24
 
 
@@ -57,11 +57,11 @@ class WordLists:
     """METEOR's English word lists.
 
     Args:
-        function_words: words that count less.
-        prefixes: words after which a dot ends no sentence.
-        numeric_prefixes: the same, only before a digit.
-        bases: an irregular form's base forms.
-        synset_ids: a word's synsets as numbers between spaces, read when they are asked for.
+        function_words: words with a lower weight.
+        prefixes: words after which a dot does not end a sentence.
+        numeric_prefixes: words after which a dot does not end a sentence if a digit follows.
+        bases: base forms of irregular forms.
+        synset_ids: synsets of a word as numbers separated by spaces, parsed on access.
     """
 
     function_words: frozenset[str]
@@ -73,16 +73,16 @@ class WordLists:
 
 @dataclass(frozen=True)
 class ParaphraseTable:
-    """Which phrases paraphrase which, in integers.
+    """Paraphrase table with integer phrases.
 
-    Phrases are nodes of a trie: node n has the key `(parent + 1) << 24 | word`, the parent of a single word being -1,
-    and the keys ascend, so that a node's number is the position of its key.
+    Phrases are nodes of a trie. Node n has the key `(parent + 1) << 24 | word`; the parent of a single word is -1. The
+    keys are sorted, so that a node's number is the position of its key.
 
     Args:
-        words: the words of all phrases; a word's number is its place.
+        words: the words of all phrases; a word's number is its index.
         keys: int64 [nodes], ascending.
         row_starts: int32 [nodes + 1]; node n's paraphrases are `rows[row_starts[n]:row_starts[n + 1]]`.
-        rows: int32 [entries], the nodes of the paraphrases, a row's in the order of the source.
+        rows: int32 [entries], nodes of the paraphrases; each row is in the order of the source.
 
     Example:
         >>> table = build_table([("0.5", "ran away", "fled"), ("0.2", "ran away", "escaped")])
@@ -97,30 +97,30 @@ class ParaphraseTable:
 
     @cached_property
     def word_ids(self) -> dict[str, int]:
-        """A word's number."""
+        """Return a mapping of words to their numbers."""
         return dict(zip(self.words, range(len(self.words)), strict=True))
 
     def phrases(self, words: Sequence[str]) -> np.ndarray:
-        """The nodes of the phrases that begin at each word.
+        """Return the nodes of the phrases that start at each word.
 
         Args:
-            words: of a sentence.
+            words: words of a sentence.
 
         Returns:
-            int32 [words, 7], the node of the n words from here in column n - 1, or -1 where the table has none.
+            int32 [words, 7]; column n - 1 has the node of the n words from this position, or -1 if there is none.
         """
         return self.phrase_nodes(self.numbers(words), np.array([len(words)]))
 
     def numbers(self, words: Sequence[str]) -> np.ndarray:
-        """The numbers of words, int64, -1 for one that is in no phrase."""
+        """Return the numbers of words, int64; -1 for words that are in no phrase."""
         return np.array([self.word_ids.get(word, -1) for word in words], np.int64)
 
     def phrase_nodes(self, numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """[`ParaphraseTable.phrases`] of sentences that follow one another.
+        """Return [`ParaphraseTable.phrases`] of concatenated sentences.
 
         Args:
-            numbers: of the words of all sentences, [words].
-            lengths: words of each sentence.
+            numbers: numbers of the words of all sentences, [words].
+            lengths: number of words per sentence.
 
         Returns:
             int32 [words, 7]
@@ -132,7 +132,7 @@ class ParaphraseTable:
         for column in range(MAX_PHRASE_WORDS):
             inside = starts + column < ends[starts]
             starts, parents = starts[inside], parents[inside]
-            # Each distinct key is looked up once, in ascending order: neighbours in the table stay in the cache.
+            # Each distinct key is looked up once, in ascending order, for better cache locality.
             keys, place = np.unique(_key(parents, numbers[starts + column]), return_inverse=True)
             found = np.searchsorted(self.keys, keys)
             known = found < len(self.keys)
@@ -145,7 +145,7 @@ class ParaphraseTable:
         return nodes
 
     def paraphrases(self, phrase: str) -> list[str]:
-        """A phrase's row as text, for people; scoring compares nodes."""
+        """Return the paraphrases of a phrase as text, for inspection; scoring compares nodes."""
         words = phrase.split(" ")
         node = self.phrases(words)[0, len(words) - 1] if len(words) <= MAX_PHRASE_WORDS else -1
         if node < 0:
@@ -162,12 +162,12 @@ class ParaphraseTable:
 
 
 def _key(parents: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Trie keys; a word that is not in the table (-1) gives a negative key, which none has."""
+    """Return trie keys; a word that is not in the table (-1) gives a negative key, which matches no node."""
     return (parents + 1 << _WORD_BITS) | words
 
 
 def build_table(lines: ParaphraseLines) -> ParaphraseTable:
-    """Number the phrases and arrange the table by them.
+    """Number the phrases and build the table.
 
     Args:
         lines: probability, phrase, paraphrase; phrases have 1 to 7 words with one space between them.
@@ -192,12 +192,12 @@ def build_table(lines: ParaphraseLines) -> ParaphraseTable:
     np.cumsum(np.bincount(left, minlength=len(keys)), out=row_starts[1:])
     arrays = keys, row_starts, right[np.argsort(left, kind="stable")]
     for part in arrays:
-        part.flags.writeable = False  # like mapped ones, or numba would compile for both kinds
+        part.flags.writeable = False  # read-only like mapped arrays, otherwise numba compiles for both types
     return ParaphraseTable(vocabulary, *arrays)
 
 
 def _number_pairs(lines: ParaphraseLines, numbers: dict[str, int]) -> tuple[array, array]:
-    """Each line's phrase and paraphrase as numbers; `numbers` takes up the phrases in order of appearance."""
+    """Convert each line's phrase and paraphrase to numbers; adds the phrases to `numbers` in order of appearance."""
     left, right = array("i"), array("i")
     for _, phrase, paraphrase in lines:
         left.append(numbers.setdefault(phrase, len(numbers)))
@@ -206,7 +206,7 @@ def _number_pairs(lines: ParaphraseLines, numbers: dict[str, int]) -> tuple[arra
 
 
 def _build_trie(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of all phrases and their beginnings, and the node of each phrase.
+    """Return the keys of all phrases and their prefixes, and the node of each phrase.
 
     Args:
         ids: int32 [phrases, 7], word numbers, -1 after a phrase's end.
@@ -215,7 +215,7 @@ def _build_trie(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     node_of = np.full(len(ids), -1, np.int64)
     for column in range(MAX_PHRASE_WORDS):
         longer = np.flatnonzero(ids[:, column] >= 0)
-        # A level's keys are above those of the level before, since its parents are that level's nodes.
+        # A level's keys are larger than those of the previous level, because its parents are that level's nodes.
         level, place = np.unique(_key(node_of[longer], ids[longer, column]), return_inverse=True)
         node_of[longer] = total + place
         levels.append(level)
@@ -227,7 +227,7 @@ def _build_trie(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_package() -> Path:
-    """The folder of the installed pycocoevalcap, which is not imported.
+    """Return the folder of the installed pycocoevalcap, without importing it.
 
     Raises:
         ModuleNotFoundError: if it is not installed.
@@ -246,7 +246,7 @@ def load_word_lists(package: Path) -> WordLists:
 
     Raises:
         FileNotFoundError: if the jar is missing.
-        ValueError: if it cannot be read or is another version's.
+        ValueError: if the jar cannot be read or belongs to another version.
     """
     jar = package / _JAR
     try:
@@ -281,7 +281,7 @@ def _read_exceptions(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _read_paraphrases(path: Path) -> ParaphraseLines:
-    """Lines of the .gz in threes.
+    """Yield the lines of the .gz file in groups of three.
 
     Raises:
         ValueError: if the file is damaged.
@@ -298,18 +298,18 @@ def _read_paraphrases(path: Path) -> ParaphraseLines:
 
 
 def load_table(package: Path) -> ParaphraseTable:
-    """The paraphrase table, from the cache or, the first time, built and put there.
+    """Load the paraphrase table from the cache; the first call builds it and writes it to the cache.
 
-    Building takes half a minute and 1 GB of memory. The cache is `longvale/meteor-<version>-<key>` under the
-    environment variable LONGVALE_CACHE, else XDG_CACHE_HOME, else ~/.cache; the key stands for the content of the
-    source. Where nothing can be written the table stays in memory, with a warning.
+    The build takes half a minute and 1 GB of memory. The cache is `longvale/meteor-<version>-<key>` in the folder of
+    the environment variable LONGVALE_CACHE, else XDG_CACHE_HOME, else ~/.cache; the key identifies the content of the
+    source. If the cache is not writable, the table is kept in memory and a warning is logged.
 
     Args:
         package: the folder of pycocoevalcap.
 
     Raises:
         FileNotFoundError: if the source is missing.
-        ValueError: if it is damaged.
+        ValueError: if the source is damaged.
     """
     source = package / _PARAPHRASES
     folder = cache_root() / "longvale" / f"meteor-{_CACHE_VERSION}-{_content_key(source)}"
@@ -331,12 +331,12 @@ def load_table(package: Path) -> ParaphraseTable:
 
 
 def cache_root() -> Path:
-    """Where caches lie: LONGVALE_CACHE, else XDG_CACHE_HOME, else ~/.cache."""
+    """Return the root of the caches: LONGVALE_CACHE, else XDG_CACHE_HOME, else ~/.cache."""
     return Path(os.environ.get("LONGVALE_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 
 def _content_key(source: Path) -> str:
-    """A gzip file ends with the checksum and the length of its content."""
+    """Return a key of the content: a gzip file ends with the checksum and the length of its content."""
     try:
         with source.open("rb") as file:
             file.seek(-8, os.SEEK_END)
@@ -348,12 +348,12 @@ def _content_key(source: Path) -> str:
 
 
 def write_table(table: ParaphraseTable, folder: Path) -> None:
-    """Write the table as a folder that appears complete or not at all.
+    """Write the table to a folder, atomically.
 
-    A folder of that name is replaced, unless another process wrote a sound one meanwhile.
+    An existing folder is replaced, unless it is valid, for example written by another process in the meantime.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)
@@ -372,7 +372,7 @@ def write_table(table: ParaphraseTable, folder: Path) -> None:
 
 
 def _put_in_place(new: Path, folder: Path, old: Path) -> None:
-    """Rename `new` to `folder`. What stood there and is damaged goes to `old`; who maps its files keeps them."""
+    """Rename `new` to `folder`. A damaged `folder` is moved to `old`; processes that map its files keep them."""
     try:
         new.rename(folder)
     except OSError:
@@ -392,22 +392,22 @@ def _is_sound(folder: Path) -> bool:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Temporary folders of builds that were killed."""
+    """Remove temporary folders of builds that were killed."""
     for left in folder.parent.glob(f".{folder.name}-*"):
         try:
             stale = time.time() - left.stat().st_mtime > _STALE_SECONDS
-        except FileNotFoundError:  # another process took it away
+        except FileNotFoundError:  # removed by another process
             continue
         if stale:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def read_table(folder: Path) -> ParaphraseTable:
-    """Map a written table into memory.
+    """Map a table in the cache into memory.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if its files are not what was written.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if files are missing or have changed since they were written.
     """
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
@@ -426,7 +426,7 @@ def read_table(folder: Path) -> ParaphraseTable:
         if found != written:
             raise ValueError(f"{name} has the size and checksum {found}, written was {written}")
     arrays = {
-        # As plain arrays: numba takes these fast.
+        # Plain arrays, because numba dispatches them faster than memmaps.
         name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
         for name in _array_names()
     }

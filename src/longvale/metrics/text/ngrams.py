@@ -1,4 +1,4 @@
-"""Runs of one to four words, counted once a text and kept as arrays: what CIDEr and BLEU are made of."""
+"""N-grams of one to four words for CIDEr and BLEU, counted once per text and stored as arrays."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: CIDEr and BLEU look at runs of one to this many words.
+#: Maximum n-gram length in words of CIDEr and BLEU.
 ORDERS = 4
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Distinct n-grams of several texts, one after another; arrays of one length.
+    """Distinct n-grams of several texts, concatenated; all arrays have the same length.
 
     Args:
-        owner: which of the texts an entry belongs to, ascending.
-        ids: number of the n-gram, ascending within an owner.
-        orders: words of the n-gram less one, 0 to 3.
-        counts: how often the owner has it.
+        owner: index of the text of an entry, ascending.
+        ids: ID of the n-gram, ascending within an owner.
+        orders: number of words of the n-gram minus 1, 0 to 3.
+        counts: number of occurrences in the text.
     """
 
     owner: np.ndarray
@@ -29,10 +29,10 @@ class Entries:
 
 
 class NgramTable:
-    """Counts of the n-grams of texts; a text that is given twice is counted once.
+    """Counts of the n-grams of texts; a repeated text is counted once.
 
     Args:
-        texts: tokenized, words joined by spaces.
+        texts: tokenized texts, words joined by spaces.
 
     Example:
         >>> table = NgramTable(["a dog a dog", "a cat"])
@@ -43,12 +43,12 @@ class NgramTable:
     def __init__(self, texts: Iterable[str]) -> None:
         self._row = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         words = [text.split() for text in self._row]
-        #: Words of each row.
+        #: Number of words per row.
         self.lengths = np.array([len(text) for text in words], dtype=np.int64)
         number: dict[str, int] = {}
         tokens = np.array([number.setdefault(word, len(number)) for text in words for word in text], dtype=np.int64)
         rows, ids, ends = _number_ngrams(tokens, len(number), self.lengths)
-        #: Ids are below this number.
+        #: Upper bound (exclusive) of the IDs.
         self.size = max(ends[-1], 1)
         keys, self._counts = np.unique(rows * self.size + ids, return_counts=True)
         self._ids = keys % self.size
@@ -56,11 +56,11 @@ class NgramTable:
         self._starts = np.searchsorted(keys, np.arange(len(words) + 1) * self.size)  # [rows + 1]
 
     def rows(self, texts: Sequence[str]) -> np.ndarray:
-        """Where texts stand in the table, [n]; KeyError for a text that the table was not made of."""
+        """Return the rows of texts in the table, [n]; raises KeyError for a text that is not in the table."""
         return np.array([self._row[text] for text in texts], dtype=np.int64)
 
     def entries(self, rows: np.ndarray) -> Entries:
-        """n-grams of the texts in these rows [n]; the owner of an entry is the place in `rows`, 0 to n - 1."""
+        """Return the n-grams of the texts in these rows [n]; the owner of an entry is its index in `rows`."""
         starts, sizes = self._starts[rows], self._starts[rows + 1] - self._starts[rows]
         owner = np.repeat(np.arange(len(rows)), sizes)
         places = np.arange(len(owner)) + np.repeat(starts - np.cumsum(sizes) + sizes, sizes)
@@ -68,13 +68,13 @@ class NgramTable:
 
 
 def _number_ngrams(tokens: np.ndarray, words: int, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Row and id of every n-gram of texts of `lengths` whose `tokens`, 0 to `words` - 1, follow one another.
+    """Return row and ID of every n-gram of texts with these `lengths` and concatenated `tokens`, 0 to `words` - 1.
 
-    A run of n words is numbered by its first n - 1 and its last; ids of an order follow those of the order before, and
-    the list tells where those of each order end.
+    An n-gram is numbered by its first n - 1 words and its last word. The IDs of an order follow those of the previous
+    order; the returned list contains the end of each order.
     """
     row_of = np.repeat(np.arange(len(lengths)), lengths)  # [tokens]
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))  # words to the end of the text, itself too
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))  # words to the end of the text, inclusive
     places, codes = np.arange(len(tokens)), tokens
     rows, ids, ends = [row_of], [tokens], [words]
     for order in range(1, ORDERS):

@@ -1,9 +1,9 @@
-"""The Snowball English stemmer ("Porter2") in the version of METEOR's time.
+"""The Snowball English stemmer ("Porter2") in the version that METEOR uses.
 
-Written from the description of the algorithm (https://snowballstem.org/algorithms/english/stemmer.html) as it stood up
-to Snowball 2.2; later versions changed some rules, and METEOR compares stems of the older ones.
+Implements the description of the algorithm (https://snowballstem.org/algorithms/english/stemmer.html) up to Snowball
+2.2; later versions changed some rules, but METEOR compares stems of the older version.
 
-R1 and R2 are the parts of a word in which suffixes may be dropped: R1 begins after the first consonant that follows a
+R1 and R2 are the parts of a word in which suffixes may be removed: R1 starts after the first consonant that follows a
 vowel, R2 after the first such consonant inside R1.
 """
 
@@ -17,7 +17,7 @@ _WHOLE_WORDS = {
     "ugly": "ugli", "early": "earli", "only": "onli", "singly": "singl",
     **{word: word for word in ("sky", "news", "howe", "atlas", "cosmos", "bias", "andes")},
 }  # fmt: skip
-#: Words that are done when step 1a leaves them.
+#: Words that are not changed after step 1a.
 _DONE_AFTER_1A = frozenset(("inning", "outing", "canning", "herring", "earring", "proceed", "exceed", "succeed"))
 _R1_PREFIXES = ("gener", "commun", "arsen")
 _VOWEL_CONSONANT = re.compile(r"[aeiouy][^aeiouy]")
@@ -26,7 +26,7 @@ _DOUBLES = ("bb", "dd", "ff", "gg", "mm", "nn", "pp", "rr", "tt")
 
 
 def _longest_first(rules: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """`suffixes` -> replacement as (suffix, replacement) pairs; the first that fits a word is the longest."""
+    """Convert `suffixes` -> replacement to (suffix, replacement) pairs, with the longest suffix first."""
     pairs = [(suffix, to) for suffixes, to in rules.items() for suffix in suffixes.split()]
     return tuple(sorted(pairs, key=lambda pair: -len(pair[0])))
 
@@ -42,12 +42,12 @@ _STEP_3 = _longest_first({
 _STEP_4 = _longest_first({
     "al ance ence er ic able ible ant ement ment ent ism ate iti ous ive ize ion": "",
 })  # fmt: skip
-#: Suffixes of steps 2 and 4 that go only after one of these letters.
+#: Suffixes of steps 2 and 4 that are replaced only after one of these letters.
 _ONLY_AFTER = {"ogi": "l", "li": "cdeghkmnrt", "ion": "st"}
 
 
 def stem(word: str) -> str:
-    """The stem of a lower-case word.
+    """Return the stem of a lower-case word.
 
     Args:
         word: any text without spaces; characters other than a e i o u y count as consonants.
@@ -71,7 +71,7 @@ def stem(word: str) -> str:
 
 
 def _mark_consonant_y(word: str) -> str:
-    """Write Y for a y that is a consonant: at the beginning or after a vowel, a y that became Y being none."""
+    """Replace y by Y where it is a consonant: at the start or after a vowel (a replaced Y is not a vowel)."""
     marked = ""
     for letter in word:
         marked += "Y" if letter == "y" and (not marked or marked[-1] in _VOWELS) else letter
@@ -79,7 +79,7 @@ def _mark_consonant_y(word: str) -> str:
 
 
 def _regions(word: str) -> tuple[int, int]:
-    """Where R1 and R2 begin."""
+    """Return the start positions of R1 and R2."""
     prefix = next((prefix for prefix in _R1_PREFIXES if word.startswith(prefix)), None)
     r1 = len(prefix) if prefix else _after_vowel_consonant(word, 0)
     return r1, _after_vowel_consonant(word, r1)
@@ -95,7 +95,7 @@ def _has_vowel(text: str) -> bool:
 
 
 def _find(word: str, rules: tuple[tuple[str, str], ...]) -> tuple[str, str, str] | None:
-    """What stands before the longest suffix that fits, that suffix and its replacement."""
+    """Return the text before the longest matching suffix, the suffix and its replacement."""
     for suffix, replacement in rules:
         if word.endswith(suffix):
             return word[: len(word) - len(suffix)], suffix, replacement
@@ -129,7 +129,7 @@ def _step_1b(word: str, r1: int) -> str:
 
 
 def _mend(word: str, r1: int) -> str:
-    """The base form after an -ed or -ing was dropped: hop(p), hop(e), conflat(e)."""
+    """Restore the base form after an -ed or -ing was removed: hop(p), hop(e), conflat(e)."""
     if word.endswith(("at", "bl", "iz")):
         return word + "e"
     if word.endswith(_DOUBLES):

@@ -1,8 +1,8 @@
-"""The words of captions, as the published evaluation finds them before METEOR and CIDEr count them.
+"""PTB tokenization of captions, as in the published evaluation before METEOR and CIDEr.
 
-Behaves as pycocoevalcap's `PTBTokenizer`, which runs the Stanford tokenizer 3.4.1 (`-preserveLines -lowerCase`) in
-Java and then takes punctuation out, but needs no Java. Published scores are computed on the whole list of captions as
-one text, where captions are not independent of each other: see [`tokenize`].
+Equals pycocoevalcap's `PTBTokenizer`, which runs the Stanford tokenizer 3.4.1 (`-preserveLines -lowerCase`) in Java and
+then removes punctuation, but does not need Java. Published scores are computed on the whole list of captions as one
+text, in which captions are not independent of each other, see [`tokenize`].
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from .ptb_rules import ABBREVIATION, NEW_LINE, SPLIT_WORD, rules_for
 from .ptb_runs import Source
 
 _SURROGATE = r"[\ud800-\udfff]"
-_REPLACEMENT = "\ufffd"  # not written, but separates words as any unknown character does
+_REPLACEMENT = "\ufffd"  # not in the output, but separates words like any unknown character
 
-#: Longer stretches are not remembered.
+#: Maximum length in characters of a cached stretch, which is the text between two spaces.
 _MAX_STRETCH = 64
-#: A stretch that one token may share with the next: `. . .`, `555 1234`, `(555) 1234`, `1 1/2`.
+#: Boundary of two stretches that may form one token: `. . .`, `555 1234`, `(555) 1234`, `1 1/2`.
 _JOINED = rf"(?:(?<=\.) \.|(?<=[0-9)]) [{DIGIT}])"
-#: What stands up to the next space or line feed, if short enough to be remembered and not joined to the next.
-#: Spaces before it go in one run: a token may begin with a fixed space, but not with one that follows another space.
+#: Text up to the next space or line feed, if it is short enough to be cached and not joined to the next stretch.
+#: Preceding spaces are skipped together: a token may start with a no-break space, but not after another space.
 _STRETCH = rf"(?: {SPACE}*+)?+((?:[^ \n]{{1,{_MAX_STRETCH}}}+(?=[ \n]|\Z)(?!{_JOINED}))?)"
-#: Stretches that give the same tokens whatever follows them: a word with at most one mark after it, ...
+#: Stretches whose tokens do not depend on the following text: a word with at most one punctuation mark, ...
 _PLAIN = rf"(?!{SPLIT_WORD}(?![A-Za-z]))(?:([A-Za-z]+)([,;:?!]?)|(?!{ABBREVIATION})([A-Za-z]{{2,}})(\.))"
-#: ... and what the rules have to read. Only a tag, an odd face, and an abbreviation before its period see more.
+#: ... and stretches that need the rules. Only tags, odd faces and abbreviations before their period look further ahead.
 _INDEPENDENT = (
     r"[!-%'-;=?-Z\\_`a-z{|}~\xb0\xc0-\xff\u2013\u2014\u2018\u2019\u201c\u201d\u2026]++"
     rf"(?<![A-Za-z]\.)|[\"(\u201c]*+(?!{ABBREVIATION})[A-Za-z]{{2,}}\."
 )
 
-#: How tokens begin that may span lines: tags and a face.
+#: Start of tokens that may span lines: tags and one emoticon.
 _SPANNING = r"<|\.\[\^"
 _NEXT_WORD = rf"{SPACE_OR_LINE_END}*+(?:(?!{SPACE_OR_LINE_END})[\s\S])*+{SPACE_OR_LINE_END}?+"
 
@@ -46,22 +46,21 @@ _PUNCTUATION = frozenset(DATA["removed"])
 def tokenize(sentences: Iterable[str], official_batch: bool = False) -> list[str]:
     """Split sentences into lower-case words separated by one space, without punctuation.
 
-    Clitics become words (`it 's`, `ca n't`), hyphenated words stay whole, round brackets become `-lrb-` and `-rrb-`, an
-    abbreviation keeps its period. A lone surrogate, at which pycocoevalcap raises, counts as U+FFFD: it separates words
-    and is left out. No text raises.
+    Clitics become words (`it 's`, `ca n't`), hyphenated words are kept, round brackets become `-lrb-` and `-rrb-`, and
+    abbreviations keep their period. A lone surrogate, for which pycocoevalcap raises an error, counts as U+FFFD: it
+    separates words and is omitted. No text raises an error.
 
     Args:
         sentences: any texts.
-        official_batch: how published scores are computed, quirks included. All sentences are one text, a line each (a
-            line feed within one becomes a space), and the tokenizer looks ahead across lines: "vitamin C." loses its
-            period if the next sentence begins with "The". A carriage return, a vertical tab, a form feed, U+2028 or
-            U+2029 within a sentence ends a line, so that later sentences are paired with the lines of earlier ones and
-            what is on the last lines is lost. By default each sentence is a text of its own, and line breaks in it are
-            spaces.
+        official_batch: tokenize as for the published scores. All sentences form one text with one line per sentence (a
+            line feed in a sentence becomes a space), and the tokenizer looks ahead across lines: "vitamin C." loses its
+            period if the next sentence starts with "The". A carriage return, a vertical tab, a form feed, U+2028 or
+            U+2029 in a sentence ends a line, so that later sentences are paired with lines of earlier ones and the last
+            lines are lost. By default each sentence is tokenized separately, and its line breaks are spaces.
 
     Returns:
-        One text a sentence. With `official_batch` it is the line at the sentence's place, as pycocoevalcap pairs them,
-        which need not be the sentence's own. There are never fewer lines than sentences; what is left over is dropped.
+        One text per sentence. With `official_batch` it is the line at the sentence's index, as in pycocoevalcap, which
+        can belong to another sentence. There are never fewer lines than sentences; extra lines are dropped.
 
     Example:
         >>> tokenize(["A man isn't playing; he's resting.", "Vitamin C.", "The end"])
@@ -79,7 +78,7 @@ def tokenize(sentences: Iterable[str], official_batch: bool = False) -> list[str
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a text, tokenized; each is read once for all the times that it occurs."""
+    """Tokenize the lines of a text; repeated lines are cached."""
     source, pieces, pos = Source(text), [], 0
     while pos < len(text):
         end = text.find("\n", pos) + 1 or len(text)
@@ -101,7 +100,7 @@ def _lines(text: str) -> list[str]:
 
 @lru_cache(maxsize=2**16)
 def _plain_line(line: str) -> str | None:
-    """A line, tokenized, if every stretch of it is remembered as one that does not depend on what follows."""
+    """Tokenize a line if no stretch of it depends on the following text; otherwise return None."""
     if not line.endswith("\n") or compiled(_JOINED).search(line):
         return None
     parts = [_words_of_stretch(stretch) for stretch in line[:-1].split(" ")]
@@ -110,16 +109,16 @@ def _plain_line(line: str) -> str | None:
 
 @lru_cache(maxsize=2**16)
 def _words_of_stretch(stretch: str) -> str | None:
-    """The words of a stretch without its punctuation, or None if they depend on what follows."""
+    """Return the words of a stretch without punctuation, or None if they depend on the following text."""
     tokens = _tokens_of_stretch(stretch, False) if len(stretch) <= _MAX_STRETCH else None
     return None if tokens is None else _without_punctuation(" ".join(tokens))
 
 
 def _following(text: str, pos: int, end: int) -> str:
-    """What of the text after a line, from `pos` to `end`, may change its tokens.
+    """Return the text after a line, from `pos` to `end`, that can change the tokens of the line.
 
-    Only the rules of abbreviations look past a line feed (but for [`_SPANNING`]): at the next word and at one character
-    behind it. All of them end in a letter and a period.
+    Except for [`_SPANNING`], only abbreviation rules look past a line feed: at the next word and one character after
+    it. All of them end with a letter and a period.
     """
     words = text[pos:end].rstrip()
     if not words.endswith(".") or not words[-2:-1].isalpha():
@@ -131,27 +130,27 @@ def _following(text: str, pos: int, end: int) -> str:
 
 @lru_cache(maxsize=2**16)
 def _line_before(line: str, following: str) -> str:
-    """A line, tokenized, before the beginning of another."""
+    """Tokenize a line that is followed by the start of another line."""
     return _written(_tokens(Source(line + following), 0, len(line))[0])
 
 
 def _written(tokens: Iterable[str]) -> str:
-    """The words of tokens with a space between them, a line feed at the end of each line."""
+    """Join the words of tokens with spaces, with a line feed at the end of each line."""
     lines: list[list[str]] = [[]]
     for token in tokens:
         if token == NEW_LINE:
             lines.append([])
         else:
             lines[-1].append(token)
-    # A tag may span lines: a line feed in it counts as any other.
+    # A tag may span lines: a line feed in a tag counts like any other.
     return "\n".join(_without_punctuation(line) for words in lines for line in " ".join(words).split("\n"))
 
 
 def _tokens(source: Source, pos: int, end: int) -> tuple[list[str], int]:
-    """The tokens in lower case from one place to another, punctuation and line ends (`NEW_LINE`) included.
+    """Return the lower-case tokens from `pos` to `end`, including punctuation and line ends (`NEW_LINE`).
 
-    Both places are beginnings of lines or the text's end; a tag that spans lines moves the latter. The second result is
-    where it came to lie.
+    Both positions are starts of lines or the end of the text; a tag that spans lines moves the end. The second result
+    is the actual end.
     """
     text = source.text
     tokens: list[str] = []
@@ -176,7 +175,7 @@ def _tokens(source: Source, pos: int, end: int) -> tuple[list[str], int]:
 
 @lru_cache(maxsize=2**16)
 def _tokens_of_stretch(stretch: str, is_last: bool) -> tuple[str, ...] | None:
-    """The tokens of a stretch if they do not depend on what follows, else None."""
+    """Return the tokens of a stretch, or None if they depend on the following text."""
     plain = compiled(_PLAIN).fullmatch(stretch)
     if plain:
         return tuple(part.lower() for part in plain.groups() if part)
@@ -193,7 +192,7 @@ def _tokens_of_stretch(stretch: str, is_last: bool) -> tuple[str, ...] | None:
 
 
 def _next_token(source: Source, pos: int) -> tuple[str, int]:
-    """The token at a place, "" for one that is not written, and where the next one begins."""
+    """Return the token at a position ("" if it is omitted from the output) and the start of the next token."""
     best, reach, end = None, -1, -1
     for rule in rules_for(source.text[pos]):
         found = rule.match(source, pos)
@@ -203,7 +202,7 @@ def _next_token(source: Source, pos: int) -> tuple[str, int]:
 
 
 def _lower_case(token: str) -> str:
-    """As Java, for which other words than for Python end in a final sigma: `r-Σ_` has one, `aΣ1b` has not."""
+    """Convert to lower case as in Java, whose final sigma rule differs from Python's: `r-Σ_` has one, not `aΣ1b`."""
     return (compiled(_JAVA_WORD).sub(_end_in_final_sigma, token) if "Σ" in token else token).lower()
 
 

@@ -1,6 +1,6 @@
-"""What the rules of the caption tokenizer are made of: sets of characters and parts of patterns, as text.
+"""Building blocks of the caption tokenizer's rules: character sets and parts of patterns, as text.
 
-Words and entities match in any case, `(?i:...)`; sets never do, since `re` would add letters to them.
+Words and entities are case-insensitive, `(?i:...)`; sets are case-sensitive, because `re` would add letters to them.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from importlib.resources import files
 
 DATA = json.loads(files(__package__).joinpath("ptb_data.json").read_text(encoding="utf-8"))
 
-#: Compiles a pattern at its first use: there are many, large ones, and few texts need all.
+#: Compiles a pattern at its first use: there are many large patterns, and few texts need all of them.
 compiled = cache(re.compile)
 
 
 def _characters(name: str) -> str:
-    """The inside of a `[...]`, from code points and ranges of them such as `00C0-00D6`."""
+    """Return the content of a `[...]` set, from code points and ranges such as `00C0-00D6`."""
     return "".join(re.sub(r"\w+", r"\\u\g<0>", part) for line in DATA["characters"][name] for part in line.split())
 
 
 def any_of(words: Iterable[str]) -> str:
-    """A pattern of these words in any case, the longest that fits."""
+    """Return a case-insensitive pattern of these words that prefers the longest match."""
     return rf"(?i:{'|'.join(re.escape(word) for word in sorted(words, key=len, reverse=True))})"
 
 
 def any_capitalised(words: Iterable[str]) -> str:
-    """A pattern of these words, their first letter a capital."""
+    """Return a pattern of these words with a capital first letter."""
     ordered = sorted(words, key=len, reverse=True)
     return rf"(?:{'|'.join(re.escape(word[0].upper()) + f'(?i:{re.escape(word[1:])})' for word in ordered)})"
 
 
-# Insides of a [...].
+# Contents of [...] sets.
 ALPHA, DIGIT, UPPER = _characters("letters"), _characters("digits"), _characters("upper")
 SYMBOL, CURRENCY = _characters("symbols"), _characters("currency")
 LETTER, LETTER_OR_DIGIT = "A-Za-z", "A-Za-z0-9"
@@ -61,6 +61,6 @@ NOT = rf"(?i:n){ANY_APOSTROPHE}(?i:t)"
 MID = r"[,;:\u3001]"
 HYPHEN = r"[-_\u058a\u2010\u2011]"
 _COUNTRIES = r"(?i:canada|sino|korean|eu|japan|non)-(?i:U\.S)|(?i:U\.S\.-U\.(?:K|S\.S\.R))"
-#: Without its last period.
+#: An acronym without its last period.
 ACRONYM = rf"(?:{_COUNTRIES}|[{LETTER}](?:\.[{LETTER}])*)"
 FILE_EXTENSION = any_of(DATA["words"]["file extensions"])

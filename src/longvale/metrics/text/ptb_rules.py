@@ -1,8 +1,8 @@
-"""The rules of the caption tokenizer: what makes a token, and how the token is written.
+"""The rules of the caption tokenizer: how tokens are found and how they are written.
 
-They describe how the Stanford tokenizer 3.4.1 behaves as pycocoevalcap runs it. At each place of a text the rule wins
-that looks at the most characters, those included that it only looks ahead at; of two that look at as many, the one that
-stands first in [`RULES`].
+They describe the behavior of the Stanford tokenizer 3.4.1 as run by pycocoevalcap. At each position of a text, the rule
+that examines the most characters, including lookahead, is applied. Of rules with the same number of characters, the
+first one in [`RULES`] is applied.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from .ptb_runs import (
     find_www_address,
 )
 
-#: The token that ends a line. No other token is equal to it.
+#: The token for the end of a line; it differs from all other tokens.
 NEW_LINE = "\n"
 
 _LOOK_ALIKE = {
@@ -117,11 +117,11 @@ class Rule:
     """A kind of token.
 
     Args:
-        first: pattern of the character that it begins with; it may let through others that `find` then refuses.
-        find: pattern, whose last matched group is the token (without a group all is) and the rest of which is looked
-            ahead at, or a function that finds it at a place.
-        write: how the token is written, "" for not at all. All tokens are then written in lower case.
-        reread: number of characters at the token's end that are read a second time, as the next token.
+        first: pattern of the first character; it may accept characters that `find` then rejects.
+        find: pattern whose last matched group is the token (the whole match without groups) and whose rest is
+            lookahead, or a function that finds the token at a position.
+        write: function that returns the written token, "" to omit it. All tokens are then converted to lower case.
+        reread: number of characters at the token's end that are read again, as part of the next token.
     """
 
     first: str
@@ -130,11 +130,11 @@ class Rule:
     reread: int = 0
 
     def begins_with(self, character: str) -> bool:
-        """Whether a token may begin with this character."""
+        """Return whether a token may start with this character."""
         return compiled(self.first).match(character) is not None
 
     def match(self, source: Source, pos: int) -> Found | None:
-        """Where its look ahead and its token end, None if there is no such token at this place."""
+        """Return the ends of the lookahead and of the token, or None if this position has no such token."""
         if not isinstance(self.find, str):
             return self.find(source, pos)
         found = compiled(self.find).match(source.text, pos)
@@ -146,7 +146,7 @@ def _initials(*words: str) -> str:
 
 
 def _before_tag(head: str, tail: str) -> Callable[[Source, int], Found | None]:
-    """Finds what `head` matches, its first group the token, where a tag and then `tail` follow."""
+    """Return a function that matches `head`, whose first group is the token, if a tag and then `tail` follow."""
 
     def find(source: Source, pos: int) -> Found | None:
         start = compiled(head).match(source.text, pos)
@@ -175,7 +175,7 @@ _TITLE = (
 )
 _TITLE_START = _initials(*_ABBREVIATIONS["inside a sentence"])
 SPLIT_WORD = any_of(_WORDS["split before the last three"] + _WORDS["split before the last two"])
-#: Whatever begins with a letter and ends in a period, and whose reading depends on what follows.
+#: Abbreviations: they start with a letter and end with a period, and their tokens depend on the following text.
 ABBREVIATION = rf"(?:{_ENDING}|{_TITLE}|{any_of(_ABBREVIATIONS['before a number'])}\.)"
 _NUMBER_MARK = r"[.:,\xad\u066b\u066c]"
 _PHONE_GAP = r"[- \xa0]"
@@ -190,14 +190,14 @@ _SINGLE = rf"{SYMBOL}.=/+%&~\^|\\\xb2\xb3\xb9\u2044{_SIGNS}"
 
 RULES: tuple[Rule, ...] = (
     Rule("[cCfF]", r"(?i:c\+\+|c#|f#)"),
-    # Words that are two: `can not`, `'t was`, `gon na`.
+    # Words that are split in two: `can not`, `'t was`, `gon na`.
     Rule("[cC']", r"(?i:(can)not|('t)was)"),
     Rule(_initials(*_WORDS["split before the last two"]), r"(?i:('t)is|(gim)me|(gon)na|(got)ta|(lem)me|(wan)na)"),
     Rule("<", find_tag, _with_fixed_spaces),
     Rule(r"[\x96\x97\u2013-\u2015&]", r"[\x96\x97\u2013-\u2015]|(?i:&(?:md|mdash|ndash);)", partial(_always, "--")),
     Rule("&", r"(?i:&amp;)", partial(_always, "&")),
     Rule("&", r"(?i:&(?:ht|tl|ur|lr|qc|ql|qr|odq|cdq);)|&#[0-9]++;"),
-    # Words, also before a clitic (`it 's`) or a "not" that takes its "n" along (`do n't`).
+    # Words, also before a clitic (`it 's`) or a "not" (`do n't`, with the "n" in the second token).
     Rule(f"[{WORD_START}]", rf"({WORD}){CLITIC}", _without_soft_hyphens),
     Rule(rf"[{LETTER}\xad]", rf"([{LETTER}\xad]*[A-MO-Za-mo-z]\xad*){NOT}", _without_soft_hyphens),
     Rule(f"[{WORD_START}]", WORD, _without_soft_hyphens),
@@ -211,7 +211,7 @@ RULES: tuple[Rule, ...] = (
     Rule("[A-HJ-XZn]", rf"[A-HJ-XZn]{ANY_APOSTROPHE}[{ALPHA}]{{2,}}"),
     Rule(f"[{ALPHA}]", rf"[{ALPHA}]{{2,}}+(?<=[aeiouyAEIOUY]){ANY_APOSTROPHE}[aeiouA-Z][{ALPHA}]*"),
     Rule("[yY]", rf"([yY]{APOSTROPHE})[{ALPHA}]"),
-    # Addresses and names on the web.
+    # Web addresses and names.
     Rule("[hH]", WEB_ADDRESS),
     Rule("[wW]", find_www_address),
     Rule(BARE_CHARACTER, find_bare_address),
@@ -247,7 +247,7 @@ RULES: tuple[Rule, ...] = (
     Rule(f"[{LETTER_OR_DIGIT}]", rf"{_ITEM}(?:\\?/{_ITEM}){{1,2}}"),
     Rule("[A-Z$#]", r"[A-Z]*+\$|#"),
     Rule(f"[{CURRENCY}]", f"[{CURRENCY}]", _replaced),
-    # Abbreviations. One before what looks like a new sentence leaves its period to the sentence that it ends.
+    # Abbreviations. Before an apparent new sentence, the period is a separate token that ends the sentence.
     Rule(f"[{LETTER}]", rf"([{LETTER}])\.{_SENTENCE_START}"),
     Rule(f"[{LETTER}]", _before_tag(rf"([{LETTER}])\.{SPACE_OR_LINE_END}++", SPACE_OR_LINE_END)),
     Rule(_ANY_LETTER, rf"({ACRONYM}\.){_SENTENCE_START}", reread=1),
@@ -267,12 +267,12 @@ RULES: tuple[Rule, ...] = (
     Rule(f"[{APOSTROPHE_START}]", rf"({APOSTROPHE}[0-9][0-9]){SPACE_OR_LINE_END}"),
     Rule(f"[{WORD_CHARACTER}]", find_file_name),
     Rule(f"[{WORD_START}]", rf"({WORD}\.){MID}", _without_soft_hyphens),
-    # Telephones, also what looks like one: `1990 1991 1992`.
+    # Telephone numbers, and text that looks like one: `1990 1991 1992`.
     Rule(r"\(", rf"\([0-9]{{2,3}}\)[ \xa0]?{_PHONE_END}", _as_telephone),
     Rule("[+0-9]", rf"\+{{0,2}}[0-9]{{2,4}}{_PHONE_GAP}{_PHONE_END}", _as_telephone),
     Rule("[+0-9]", rf"\+{{0,2}}(?:[0-9]{{2,4}}{_PHONE_GAP}){{2}}{_PHONE_END}", _as_telephone),
     Rule("[+0-9]", r"(?:\+{0,2}[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}", _as_telephone),
-    # Quotation marks, signs, faces and brackets.
+    # Quotation marks, symbols, emoticons and brackets.
     Rule('["&]', '"|&quot;', partial(_always, "''")),
     Rule("&", "(?i:&quot;)"),
     Rule("\x7f", "\x7f", partial(_always, "")),
@@ -295,13 +295,13 @@ RULES: tuple[Rule, ...] = (
     Rule(f"[{LETTER_OR_DIGIT}]", find_hyphenated, _without_soft_hyphens),
     Rule(f"[{ALPHA}{DIGIT}]", rf"({_COMPOUND}\.){MID}|({_COMPOUND})"),
     Rule("[A-Z]", rf"({_CAPITALS}\.){MID}|({_CAPITALS})", _with_plain_ampersands),
-    # Single quotation marks and clitics that nothing above took.
+    # Single quotation marks and clitics that no rule above matched.
     Rule("'", rf"(')[{LETTER}][^ \t\n\r\xa0]", partial(_always, "`")),
     Rule(_CLITIC_START, _CLITIC_OR_NOT, _with_plain_quotes),
     Rule(f"[{APOSTROPHE_START}{_QUOTES}]", rf"''|[{_QUOTES}]{{1,2}}|{APOSTROPHE}", _with_plain_quotes),
     Rule("[<>]", "<<|>>"),
     Rule(rf"[{_SINGLE}]", rf"[{_SINGLE}]"),
-    # Spaces, line ends, and all that is not written.
+    # Spaces, line ends, and all omitted characters.
     Rule(LINE_END, LINE_END, partial(_always, NEW_LINE)),
     Rule(_ANY, rf"{SPACE}++|(?i:&nbsp;)|{_ANY}", partial(_always, "")),
 )
@@ -309,5 +309,5 @@ RULES: tuple[Rule, ...] = (
 
 @lru_cache(maxsize=2**12)
 def rules_for(character: str) -> tuple[Rule, ...]:
-    """The rules whose tokens may begin with this character, in their order."""
+    """Return the rules whose tokens may start with this character, in order."""
     return tuple(rule for rule in RULES if rule.begins_with(character))

@@ -1,7 +1,7 @@
-"""Tokens of the caption tokenizer that take a look far ahead: tags, web and mail addresses, file names, compounds.
+"""Tokens of the caption tokenizer with a long lookahead: tags, web and mail addresses, file names, compounds.
 
-In `&.&.&.` and so on each character is a token, and at each of them a web address might begin that ends far away. A
-[`Source`] therefore remembers what the run of characters around a place holds: hostile text takes linear time, too.
+In a text such as `&.&.&.` each character is a token, and a long web address might start at each of them. A [`Source`]
+therefore caches matches per run of characters, so that adversarial text also takes linear time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 from .ptb_parts import ENTITY, FILE_EXTENSION, MID, SPACE_OR_LINE_END, URL_STOP, WORD_CHARACTERS, compiled
 
-#: Where the characters end that a rule looked at, and where those end that its token is made of.
+#: End of the characters that a rule examined, and end of its token.
 Found: TypeAlias = tuple[int, int]
-#: Where the top domain begins, and where the address ends.
+#: Start of the top-level domain, and end of the address.
 _Address: TypeAlias = tuple[int, int]
 
 _COMMENT_START = r"<[!?][A-Za-z\-]"
@@ -21,13 +21,13 @@ _TAG_NAME = r"[A-Za-z][A-Za-z0-9_:.\-]*+"
 _TAG = rf"</{_TAG_NAME} *+>|<{_TAG_NAME}(?: ++{_TAG_NAME}(?: *+= *+(?:'[^']*+'|\"[^\"]*+\"))?+)*+ *+/?+ *+>"
 
 _URL_END = rf"[^{URL_STOP}.!?(){{}},\-]"
-_ASTRAL = "[\U00010000-\U0010ffff]"  # two characters to the published tokenizer, hence enough where two are asked for
+_ASTRAL = "[\U00010000-\U0010ffff]"  # two characters in the published tokenizer, so one matches a minimum of two
 WEB_ADDRESS = rf"(?i:https?://)(?:[^{URL_STOP}(){{}}]+{_URL_END}|{_ASTRAL})"
 _WEB_PATH = rf"/(?:[^{URL_STOP}()]+{_URL_END}|{_ASTRAL})"
 
 _WWW_CHARACTER = rf"[^{URL_STOP}.!?(){{}},]"
 BARE_CHARACTER = rf"[^{URL_STOP}.!?(){{}},`'$\x2c-\x5f]"
-#: An address's labels, the rest of their run, and its top domain.
+#: Labels of an address, the rest of their run, and the top-level domain.
 _WWW = (rf"(?:{_WWW_CHARACTER}++\.)*+", rf"{_WWW_CHARACTER}*+", r"\.[A-Za-z]{2,4}")
 _BARE = (rf"(?:{BARE_CHARACTER}++\.)*+", rf"{BARE_CHARACTER}*+", r"\.(?i:com|net|org|edu)")
 
@@ -37,14 +37,14 @@ _MAIL_LABEL = rf"[^{URL_STOP}(){{}}\xa0.]++"
 _MAIL_DOMAIN = rf"@{_MAIL_LABEL}(?:\.{_MAIL_LABEL})*+(?:>|(?i:&gt;))?+"
 
 _FILE_NAME = rf"{WORD_CHARACTERS}(?:\.{WORD_CHARACTERS})*+"
-_FILE_END = rf"\.{FILE_EXTENSION}(?=({SPACE_OR_LINE_END}|[.?!,]))"  # the period may begin the next end
+_FILE_END = rf"\.{FILE_EXTENSION}(?=({SPACE_OR_LINE_END}|[.?!,]))"  # the period may start the next extension
 
 _HYPHENATED = r"(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|[A-Za-z0-9\xad]++))++"
 _AFTER_HYPHENATED = rf"({_HYPHENATED}\.){MID}|({_HYPHENATED})"
 
 
 class Source:
-    """A text, and what is known of the runs in it.
+    """A text with cached results for its runs of characters.
 
     Args:
         text: any text.
@@ -55,11 +55,11 @@ class Source:
         self._runs: dict[Callable[[str, int], tuple[Any, int]], tuple[int, int, Any]] = {}
 
     def run(self, measure: Callable[[str, int], tuple[Any, int]], pos: int) -> Any:
-        """What `measure` finds at a place, asked once for all places of a run.
+        """Return the result of `measure` at a position; it is computed once for all positions of a run.
 
         Args:
-            measure: of a text and a place in it, returns what holds from there on, and where that ceases to hold.
-            pos: the place.
+            measure: function of a text and a position; returns a result and the end of the run for which it is valid.
+            pos: the position.
         """
         start, end, found = self._runs.get(measure, (0, 0, None))
         if not start <= pos < end:
@@ -69,7 +69,7 @@ class Source:
 
 
 def find_tag(source: Source, pos: int) -> Found | None:
-    """A tag of HTML or XML: `<b>`, `</b>`, `<a href="x">`, `<!-- x -->`."""
+    """Find an HTML or XML tag: `<b>`, `</b>`, `<a href="x">`, `<!-- x -->`."""
     if compiled(_COMMENT_START).match(source.text, pos):
         stop = source.run(_comment_stop, pos + 2)
         return (stop + 1, stop + 1) if source.text.startswith(">", stop) else None
@@ -83,7 +83,7 @@ def _comment_stop(text: str, pos: int) -> tuple[int, int]:
 
 
 def find_odd_face(source: Source, pos: int) -> Found | None:
-    """What a slip in the published rules takes for a face: `x.[^x=` and all up to `<>]`."""
+    """Find text that an error in the published rules treats as an emoticon: `x.[^x=` and all text up to `<>]`."""
     if not compiled(r"[\^x=~<>]\.\[\^x=").match(source.text, pos):
         return None
     stop = source.run(_next_less_sign, pos + len("x.[^x="))
@@ -96,14 +96,14 @@ def _next_less_sign(text: str, pos: int) -> tuple[int, int]:
 
 
 def find_www_address(source: Source, pos: int) -> Found | None:
-    """`www.example.com/a.html`."""
+    """Find a web address with www, such as `www.example.com/a.html`."""
     if not compiled(r"(?i:www\.)").match(source.text, pos):
         return None
     return _longest(source.run(_www_addresses, pos), pos + len("www.x"))
 
 
 def find_bare_address(source: Source, pos: int) -> Found | None:
-    """`example.com/a.html`."""
+    """Find a web address without www, such as `example.com/a.html`."""
     return _longest(source.run(_bare_addresses, pos), pos + len("x"))
 
 
@@ -121,7 +121,7 @@ def _bare_addresses(text: str, pos: int) -> tuple[list[_Address], int]:
 
 
 def _addresses(text: str, pos: int, labels: str, rest: str, top: str) -> tuple[list[_Address], int]:
-    # Of all hosts that end in this run of labels the last one is the longest, and so is the last one that has a path.
+    # Of all hosts that end in this run of labels, the last is the longest; the same holds for hosts with a path.
     dot = compiled(labels).match(text, pos).end()
     hosts = [found.span() for found in compiled(top).finditer(text, pos, dot + 4) if found.start() < dot]
     addresses = hosts[-1:]
@@ -134,7 +134,7 @@ def _addresses(text: str, pos: int, labels: str, rest: str, top: str) -> tuple[l
 
 
 def find_mail_address(source: Source, pos: int) -> Found | None:
-    """`someone@example.org`, `<someone@example.org>`."""
+    """Find a mail address, such as `someone@example.org`, `<someone@example.org>`."""
     start = compiled(_MAIL_START).match(source.text, pos)
     if not start:
         return None
@@ -143,7 +143,7 @@ def find_mail_address(source: Source, pos: int) -> Found | None:
 
 
 def _last_mail_address(text: str, pos: int) -> tuple[_Address, int]:
-    # The last "@" that a domain follows leads farthest, from wherever the address begins.
+    # The last "@" followed by a domain gives the longest match, for any start of the address.
     end = compiled(_MAIL_CHARACTERS).match(text, pos).end()
     at = text.rfind("@", pos, end)
     while at >= 0:
@@ -155,8 +155,8 @@ def _last_mail_address(text: str, pos: int) -> tuple[_Address, int]:
 
 
 def find_file_name(source: Source, pos: int) -> Found | None:
-    """`clip.mp3`, `2x.tar.gz`, before a space or the end of a clause."""
-    # Read from its middle, an entity is not the word character that it is as a whole.
+    """Find a file name, such as `clip.mp3`, `2x.tar.gz`, before a space or the end of a clause."""
+    # An entity counts as a word character only as a whole, not from a position inside it.
     last = (
         _last_file_name(source.text, pos)[0] if _inside_entity(source.text, pos) else source.run(_last_file_name, pos)
     )
@@ -181,7 +181,7 @@ def _inside_entity(text: str, pos: int) -> bool:
 
 
 def find_hyphenated(source: Source, pos: int) -> Found | None:
-    """`well-known`, `1,000-year`, `U.S.-based`."""
+    """Find a hyphenated compound, such as `well-known`, `1,000-year`, `U.S.-based`."""
     return source.run(_hyphenated, pos)
 
 

@@ -1,16 +1,16 @@
-"""References of a text: one, or several that are equally right."""
+"""References of a text: one, or several equivalent ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeAlias
 
-#: One reference, or several.
+#: One or several references.
 References: TypeAlias = str | Sequence[str]
 
 
 def as_lists(hypotheses: Sequence[str], references: Sequence[References]) -> list[Sequence[str]]:
-    """References as a list a hypothesis.
+    """Convert references to one list per hypothesis.
 
     Raises:
         ValueError: if the numbers differ, or a hypothesis has no reference.

@@ -1,7 +1,7 @@
-"""ROUGE-L: the longest common subsequence of a text's words with its references'.
+"""ROUGE-L: the longest common subsequence of the words of a text and its references.
 
-Lin, "ROUGE: a package for automatic evaluation of summaries", 2004. The numbers are those of coco-caption: F with beta
-1.2 of the best precision and the best recall over the references.
+Lin, "ROUGE: a package for automatic evaluation of summaries", 2004. The numbers equal those of coco-caption: F with
+beta 1.2 of the best precision and the best recall over the references.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 
 from .references import References, as_lists
 
-#: How much recall outweighs precision.
+#: Weight of recall relative to precision.
 BETA = 1.2
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[References]) -> list[float]:
-    """ROUGE-L of each hypothesis; the corpus score is the mean.
+    """Compute ROUGE-L of each hypothesis; the corpus score is the mean.
 
     Args:
         hypotheses: tokenized texts, words joined by single spaces.
-        references: one tokenized text, or several, a hypothesis.
+        references: one or several tokenized texts per hypothesis.
 
     Returns:
-        Fractions. Two empty texts score 1: coco-caption takes an empty text for one empty word.
+        Fractions. Two empty texts score 1, because coco-caption treats an empty text as one empty word.
 
     Raises:
         ValueError: if the numbers differ, or a hypothesis has no reference.
@@ -36,7 +36,7 @@ def scores(hypotheses: Sequence[str], references: Sequence[References]) -> list[
 
 
 def score(hypothesis: str, references: Sequence[str]) -> float:
-    """ROUGE-L of one text against one reference or more."""
+    """Compute ROUGE-L of one text against one or more references."""
     words, others = hypothesis.split(" "), [reference.split(" ") for reference in references]
     common = [longest_common_subsequence(words, other) for other in others]
     precision = max(common) / len(words)
@@ -47,10 +47,10 @@ def score(hypothesis: str, references: Sequence[str]) -> float:
 
 
 def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence.
+    """Return the length of the longest common subsequence.
 
-    A row of the dynamic programme is the bits of one number (Hyyrö, "Bit-parallel LCS-length computation revisited",
-    2004): time is that of the second sequence, not of the product.
+    A row of the dynamic programming table is the bits of one number (Hyyrö, "Bit-parallel LCS-length computation
+    revisited", 2004): time is linear in the second sequence instead of the product of the lengths.
 
     Example:
         >>> longest_common_subsequence("a b c d".split(), "b x d a".split())
