@@ -217,7 +217,7 @@ def run_ours(videos: int) -> Run:
 
     def segments(case: Case) -> dict[str, float]:
         retold, captions = dict(enumerate(case.retold)), dict(enumerate(case.captions))
-        return segment_captioning.compute_score(told, captions, protocol="official")
+        return segment_captioning.compute_score(retold, captions, protocol="official")
 
     return _run(dense, segments, make_case(videos), Counter(), Counter())
 

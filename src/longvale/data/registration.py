@@ -29,6 +29,7 @@ _SOURCES = (
     "features/store.py",
     "data/builder.py",
     "data/dialogues.py",
+    "data/publish/shards.py",
     "data/sources.py",
 )
 
