@@ -45,8 +45,9 @@ def test_a_command_takes_the_names_of_the_recipes(called, words):
 
 def test_precision_reaches_the_models(called, tmp_path):
     words = ["--data", "d", "--output", "o", "--dtype", "bfloat16", "--load-in-4bit"]
-    for command in ("generate", "evaluate"):
-        _, options = called(f"longvale.evaluation.{command}.{command}", command, "m", *words)
+    for module in ("generation.generate", "evaluate"):
+        command = module.rpartition(".")[2]
+        _, options = called(f"longvale.evaluation.{module}.{command}", command, "m", *words)
         assert (options["dtype"], options["load_in_4bit"]) == ("bfloat16", True)
     positional, _ = called("longvale.synthetic.corpus.synthesize", "synthesize", "--output", tmp_path, "--videos", 1)
     assert positional == [str(tmp_path)]

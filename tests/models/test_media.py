@@ -1,5 +1,6 @@
 import functools
 import http.server
+import inspect
 import io
 import subprocess
 import sys
@@ -631,6 +632,7 @@ def test_values_of_datasets(tmp_path):
     row = table.cast_column("audio", datasets.Audio(decode=False))[0]
     embedded = {"path": "video.mp4", "bytes": Path(path).read_bytes()}
     decoded = types.SimpleNamespace(_hf_encoded={"path": path, "bytes": None})  # as Video(decode=True) gives it
+    assert "._hf_encoded = {" in inspect.getsource(datasets.features.video)
     for value in (row["video"], embedded, decoded):
         np.testing.assert_array_equal(read_media(value, num_frames=5).frames, expected.frames)
     assert click_times(read_media(row["audio"]).waveform) == pytest.approx([0.5], abs=0.003)

@@ -9,7 +9,7 @@ from .base import app, echo
 
 @app.command(epilog="Example: longvale doctor")
 def doctor() -> None:
-    """Print what this machine has, and what is missing for which command.
+    """Print what is installed and what is missing.
 
     Versions, devices, codecs and caches. Exit code 1 if something is missing without which nothing works.
     """
