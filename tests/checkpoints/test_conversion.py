@@ -520,6 +520,7 @@ HALFWAY = """
 import os, signal, sys
 import longvale.checkpoints.conversion as conversion
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 number = getattr(signal, sys.argv.pop())
 
 def halfway(*arguments):
