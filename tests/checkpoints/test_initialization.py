@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from one_video import answer_about_video
 from transformers import (
     AutoModelForCausalLM,
     BitImageProcessor,
@@ -24,7 +25,6 @@ from longvale.checkpoints.initialization import initialize
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.demo.checkpoint import build_tokenizer, sample_texts
 from longvale.evaluation.generation.model import answer_batch
-from longvale.evaluation.generation.prefix_cache import answer_about_video
 from longvale.models.modeling_beats import BeatsModel
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.collator import DialogueCollator

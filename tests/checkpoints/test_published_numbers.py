@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from one_video import answer_about_video
 from peft import PeftModel
 
 from longvale.checkpoints.conversion import convert
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.data.dialogues import fill_timecodes, load_dialogues
-from longvale.evaluation.generation.prefix_cache import answer_about_video
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.collator import DialogueCollator
 

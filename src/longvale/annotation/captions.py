@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from ..chat_client import limit_note
 from ..checkpoints.encoders import explain
 from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
 from ..events import Seconds
+from ..images import jpeg_uri
 from ..models.media import SAMPLING_RATE
 from .measurements import Measurements
 
@@ -301,18 +300,10 @@ class ServerCaptioner:
             return ""
         pictures = clip.frames if self._role == "video" else clip.key_frame[None]
         content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": _data_uri(picture)}} for picture in pictures
+            {"type": "image_url", "image_url": {"url": jpeg_uri(picture, quality=85)}} for picture in pictures
         ]
         content.append({"type": "text", "text": read_prompt(self._role)})
         return " ".join(self._chat([{"role": "user", "content": content}], max_tokens=CAPTION_TOKENS).split())
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def read_prompt(name: str) -> str:

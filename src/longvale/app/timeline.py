@@ -11,14 +11,13 @@ The state of the page (`view`) is one object::
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..annotation.annotated import AnnotatedVideo
 from ..events import MODALITIES, Annotation, Event, Modality, Seconds
 from ..exports import export_files
+from ..images import jpeg_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,13 +121,7 @@ def waveform_peaks(waveform: np.ndarray, bars: int) -> list[float]:
 
 def thumbnail(frame: np.ndarray) -> str:
     """Encode a frame, uint8 [H, W, 3], as a small JPEG in a `data:` URI."""
-    from PIL import Image
-
-    image = Image.fromarray(frame)
-    width = max(1, round(image.width * THUMBNAIL_HEIGHT / image.height))
-    buffer = io.BytesIO()
-    image.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_uri(frame, quality=80, height=THUMBNAIL_HEIGHT)
 
 
 def to_annotation(name: str, duration: Seconds, events: Sequence[Event]) -> Annotation:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from one_video import answer_about_video, ask_prefixes
 from transformers import LlamaConfig, MistralConfig, Qwen3Config, Qwen3NextConfig
 
 from longvale.demo.checkpoint import build_checkpoint
 from longvale.evaluation.generation.model import answer_batch
-from longvale.evaluation.generation.prefix_cache import VideoPrefix, answer_about_video
+from longvale.evaluation.generation.prefix_cache import VideoPrefixes
 from longvale.models.configuration_longvale import LongVALEConfig
 from longvale.models.media import Media
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
@@ -112,9 +113,9 @@ def test_towers_and_prefix_run_once(pair, monkeypatch):
         return forward(**kwargs)
 
     monkeypatch.setattr(model.model, "forward", watched)
-    prefix = VideoPrefix(model, processor, draw_features())
-    first = prefix.answer(QUESTIONS, 4, batch_size=2)
-    assert prefix.answer(QUESTIONS[:1], 4) == first[:1]
+    prefixes = VideoPrefixes(model, processor, [draw_features()])
+    first = ask_prefixes(prefixes, QUESTIONS, 4, batch_size=2)
+    assert ask_prefixes(prefixes, QUESTIONS[:1], 4) == first[:1]
     assert [with_video for _, with_video in seen] == [True] + [False] * (len(seen) - 1)
     assert max(rows for rows, _ in seen) == 2  # never more questions together than asked for
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...events import RELATIONS, Annotation, Event, load_annotations
+from ...metrics.grounding.compute_score import iou
 from ..pipeline import stage_folder
 from ..stages import StageLog
 
@@ -93,15 +94,10 @@ def _match(first: Sequence[Event], second: Sequence[Event], threshold: float) ->
 
     if not first or not second:
         return []
-    overlap = np.array([[_iou(a, b) for b in second] for a in first])
+    overlap = np.array([[iou((a.start, a.end), (b.start, b.end)) for b in second] for a in first])
     good = overlap >= threshold
     rows, columns = linear_sum_assignment(-(good * (1 + overlap / (1 + len(first) + len(second)))))
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if good[i, j]]
-
-
-def _iou(first: Event, second: Event) -> float:
-    shared = max(0.0, min(first.end, second.end) - max(first.start, second.start))
-    return shared / (first.length + second.length - shared)
 
 
 def kappa(labels: Sequence[tuple[str, str]]) -> float | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...images import jpeg_uri
 from ..inference import ChatClient
 from .base import Adapter
 
@@ -55,19 +56,10 @@ class ServerAdapter(Adapter):
             NoAnswer: if the model wrote no answer.
             ServerError: if the server cannot be reached or returns an error.
         """
-        content = [{"type": "image_url", "image_url": {"url": jpeg_uri(frame)}} for frame in _frames(media)]
+        content = [{"type": "image_url", "image_url": {"url": jpeg_uri(frame, quality=90)}} for frame in _frames(media)]
         if self.sound and media.waveform is not None:
             content.append({"type": "input_audio", "input_audio": {"data": wav(media), "format": "wav"}})
         return self._client.ask([*content, {"type": "text", "text": text}], max_new_tokens)
-
-
-def jpeg_uri(frame: np.ndarray) -> str:
-    """Encode a frame [H, W, 3] as JPEG in a `data:` URI."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, format="JPEG", quality=90)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def wav(media: Media) -> str:

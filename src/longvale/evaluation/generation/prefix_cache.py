@@ -44,45 +44,14 @@ class Ask:
     name: str = ""
 
 
-def answer_about_video(
-    model: Any,
-    processor: Any,
-    video: Features | str | Media,
-    questions: Sequence[str],
-    max_new_tokens: int,
-    batch_size: int = 16,
-) -> list[str]:
-    """Answer questions about one video greedily.
-
-    Args:
-        model: a [`LongVALEForConditionalGeneration`], with any language model.
-        processor: a [`LongVALEProcessor`].
-        video: stored features by modality, or an input of the processor: a path, frames, or the result of `read_media`.
-        questions: texts that contain `<video>`.
-        max_new_tokens: maximum number of tokens per answer.
-        batch_size: questions per batch. Memory grows with it, not with the number of questions.
-
-    Returns:
-        The answers in the order of the questions, without leading or trailing whitespace.
-
-    Raises:
-        ValueError: if the video has no features, or a question does not contain `<video>`.
-
-    Example:
-        >>> questions = ["<video>\\nWhen does the bell ring?"]
-        >>> answer_about_video(model, processor, "video.mp4", questions, max_new_tokens=32)  # doctest: +SKIP
-        ['From 05 to 50.']
-    """
-    return VideoPrefix(model, processor, video).answer(questions, max_new_tokens, batch_size)
-
-
 class VideoPrefixes:
     """Cached prefixes of videos, to ask many questions about them.
 
     Args:
         model: a [`LongVALEForConditionalGeneration`], with any language model.
         processor: a [`LongVALEProcessor`].
-        videos: stored features by modality of each video; or inputs of the processor, see [`answer_about_video`].
+        videos: stored features by modality of each video; or what the processor takes: paths, frames, or results of
+            `read_media`.
 
     Raises:
         ValueError: if a video has no features.
@@ -208,25 +177,6 @@ class VideoPrefixes:
             **seeded_noise(decoding, names),
         )
         return decode_answers(self.processor, output[:, ids.shape[1] :])
-
-
-class VideoPrefix(VideoPrefixes):
-    """Cached prefix of one video; see [`answer_about_video`].
-
-    Args:
-        model, processor, video: as in [`answer_about_video`].
-    """
-
-    def __init__(self, model: Any, processor: Any, video: Features | str | Media) -> None:
-        super().__init__(model, processor, [video])
-
-    def answer(self, questions: Sequence[str], max_new_tokens: int, batch_size: int = 16) -> list[str]:
-        """Answer questions greedily, without reasoning, as [`answer_about_video`]."""
-        answers = [""] * len(questions)
-        for places, texts in super().answer([Ask(0, text) for text in questions], max_new_tokens, batch_size):
-            for place, text in zip(places, texts, strict=True):
-                answers[place] = text
-        return answers
 
 
 @dataclass(frozen=True)
