@@ -19,6 +19,8 @@ from typer.main import get_command
 
 from longvale.cli import app
 from longvale.io import load_json
+from longvale.synthetic.corpus import SyntheticOptions, write_video
+from longvale.synthetic.planning import plan_video
 from longvale.tasks import Prediction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +76,8 @@ def clone(tiny_corpus, tiny_model, tmp_path):
         (folder / name).symlink_to(tiny_model)
     rename_video(tiny_corpus, "test_0001", "test_0003")
     rename_video(tiny_corpus, "test_0002", "test_0009")
+    options = SyntheticOptions(size=32, fps=4, min_length_s=10, max_length_s=12)  # a page asks for 3.2 to 9.6 s
+    write_video(plan_video("test_0003", 0, options), tiny_corpus / "videos" / "test_0003.mp4", options)
     shutil.copy(tiny_corpus / "videos" / "test_0000.mp4", folder / "my_video.mp4")
     references = load_json(tiny_corpus / "longvale-annotations-eval.json")
     with (folder / "demo" / "predictions.jsonl").open("w") as log:

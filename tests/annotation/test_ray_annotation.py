@@ -47,9 +47,10 @@ def main():
 
     workers = Workers(reasoner=Deadly(marker, failing == "yes"))
     try:
-        print(os.getpid(), annotate([videos], output, workers=workers, engine="ray", concurrency=2, progress=False))
+        summary = annotate([videos], output, workers=workers, engine="ray", concurrency=2, progress=False)
+        print("told", os.getpid(), summary)
     except ServerError as error:
-        print(os.getpid(), error)
+        print("told", os.getpid(), error)
 
 
 main()
@@ -60,7 +61,8 @@ def run(script, *arguments):
     command = [str(part) for part in (sys.executable, script, *arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1].split(" ", 1)
+    # Ray may print its own lines before and after.
+    return next(line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line.startswith("told "))
 
 
 def records(output, stage):
@@ -138,7 +140,7 @@ def main():
     workers = Workers(captioners={**template_captioners(), "speech": Teller()})
     for engine, output in (("local", local), ("ray", ray)):
         summary = annotate([folder], output, options=options, workers=workers, engine=engine, progress=False)
-    print("told", summary)
+    print("told", os.getpid(), summary)
 
 
 main()
@@ -175,7 +177,9 @@ def main():
     from longvale.annotation.pipeline import Workers, annotate
 
     workers = Workers(captioners={**template_captioners(), "visual": Crashing()})
-    print("summary", annotate([sys.argv[1]], sys.argv[2], workers=workers, engine="ray", concurrency=2, progress=False))
+    videos, output = sys.argv[1:]
+    summary = annotate([videos], output, workers=workers, engine="ray", concurrency=2, progress=False)
+    print("told", os.getpid(), summary)
 
 
 main()

@@ -14,6 +14,7 @@ pytest.importorskip("selenium", reason="the tests in a browser need selenium")
 from annotated_stages import write
 from browsing import download
 
+from longvale.app import work
 from longvale.app.server import serve
 from longvale.demo.checkpoint import corpus_options
 from longvale.events import load_annotations
@@ -170,7 +171,17 @@ def test_stop_is_grey_when_there_is_nothing_to_stop(tab):
     assert "events" in tab.text(".lv-label") and "unsure" not in tab.text(".lv-timeline")  # nothing was weighed
 
 
-def test_a_question_that_is_offered_is_asked_with_a_click(tab):
+def test_a_question_that_is_offered_is_asked_with_a_click(tab, monkeypatch):
+    encode = work.encode
+
+    def encode_slowly(model, processor, media, report, stop):  # a browser gets the newest report of each 0.1 s
+        def report_and_wait(*told):
+            report(*told)
+            time.sleep(0.3)
+
+        return encode(model, processor, media, report_and_wait, stop)
+
+    monkeypatch.setattr(work, "encode", encode_slowly)
     tab.all(".lv-cards button")[0].click()
     tab.opened()
     offers = {offer.text: offer for offer in tab.all(".lv-offers button")}
