@@ -115,6 +115,7 @@ def test_an_actor_that_is_killed_and_a_server_that_fails_cost_nothing(film, tmp_
 
 #: Runs on both engines with a recogniser that tells English where it is loud.
 LANGUAGES = """
+import os
 import sys
 from longvale.annotation.boundaries.speech import SpeechOptions
 from longvale.annotation.captions import template_captioners
