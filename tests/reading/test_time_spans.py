@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -5,6 +7,8 @@ from hypothesis import strategies as st
 from longvale.reading.lists import find_any_spans, find_events, split_line
 from longvale.reading.records import find_json, find_json_lines, read_fields, read_records
 from longvale.reading.spans import TimeSpan, find_spans, plain, read_time
+
+BELL = "A bell."
 
 
 def found(text):
@@ -64,6 +68,49 @@ def test_what_is_a_span(text, expected):
     assert found(text) == expected
 
 
+TIMES = {
+    ("seconds", 1): "seconds second secs sec s 秒",
+    ("seconds", 60): "minutes minute mins min",
+    ("seconds", 3600): "hours hour hrs hr h",
+    ("percent", 1): "% percent pct",
+}
+#: Units of what is not time.
+OTHERS = (
+    "milliseconds millisecond msecs msec ms fps khz hz db k km cm mm m meters metres feet degrees ° $ € £ "
+    "days day weeks months years year am pm a.m p.m o'clock frames frame times people"
+)
+
+
+@pytest.mark.parametrize(("unit", "size"), TIMES)
+def test_every_unit_is_read_after_and_before_its_number(unit, size):
+    for word in TIMES[unit, size].split():
+        for written in (word, word.upper()):
+            assert found(f"1 to 2 {written}") == [(size, 2 * size, unit)], written
+            before = [(size, 2 * size, unit)] if len(word) > 2 else []
+            assert found(f"from {written} 1 to {written} 2") == before, written
+            if before:  # of the first time alone, and also after "between", which looks at the words before it
+                assert found(f"between {written} 1 and 2") == before, written
+                assert found(f"at {written} 1, between 3 and 4") == [(3, 4, None)]
+    assert found("1 to 2 per cent") == [(1, 2, "percent")]
+
+
+def test_numbers_of_anything_else_are_no_times():
+    for word in OTHERS.split():
+        assert found(f"1 to 2 {word}") == found(f"1 {word.upper()} to 2") == [], word
+        assert found(f"from {word} 1 to {word} 2") == [], word
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["the", "about", "around", "approximately", "approx", "roughly", "nearly", "at", "time", "t =", "~", "the time"],
+)
+def test_words_without_a_meaning_may_come_before_a_time(word):
+    for written in (word, word.upper()):
+        assert found(f"Between {written} 6 and {written} 30.") == [(6, 30, None)]
+        assert found(f"It starts {written} 6 and ends {written} 30.") == [(6, 30, None)]
+        assert found(f"at {written} 6 and 30") == []
+
+
 def test_where_spans_are():
     text = "A dog (0:06 - 0:30) barks."
     (span,) = find_spans(text)
@@ -106,6 +153,80 @@ def test_lone_times(text, expected):
 
 
 # --- JSON and tables --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "unit"),
+    [
+        ("start", "end", None), ("starts", "ends", None), ("begin", "stop", None), ("begins", "finish", None),
+        ("beginning", "until", None), ("from", "to", None), ("onset", "offset", None), ("startPoint", "endAt", None),
+        ("START TIME", "END TIMESTAMP", None), ("start_in_video", "end_in_video", None),
+        ("Start (s)", "End (sec)", "seconds"), ("start_secs", "end_second", "seconds"),
+        ("start_time_seconds", "end_seconds", "seconds"), ("start_percent", "end_percentage", "percent"),
+        ("start_pct", "end_pct", "percent"),
+    ],
+)  # fmt: skip
+def test_names_of_times(start, end, unit):
+    assert read_fields({start: 6, end: 30}).span == TimeSpan(6.0, 30.0, unit)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timestamp", "timestamps", "time", "times", "interval", "segment", "span", "range", "timerange", "Time in s"],
+)
+def test_names_of_spans(name):
+    assert read_fields({name: [6, 30]}).span == TimeSpan(6.0, 30.0, "seconds" if name.endswith(" s") else None)
+    assert read_fields({name: ["6 s", "30 s"]}).span == TimeSpan(6.0, 30.0, "seconds")
+
+
+def test_which_fields_of_an_object_count():
+    assert read_fields({"start": 0, "begin": 7, "end": 30, "stop": 40}).span == TimeSpan(0.0, 30.0)  # the first of each
+    assert read_fields({"time": [6, 30], "span": [7, 40]}).span == TimeSpan(6.0, 30.0)
+    assert read_fields({"time": [6, 30], "start": 7, "end": 40}).span == TimeSpan(7.0, 40.0)  # rather than an interval
+    assert read_fields({"start": 7, "time": [6, 30]}).span == TimeSpan(6.0, 30.0)
+    assert read_fields({"interval_percent": [10, 50]}).span == TimeSpan(10.0, 50.0, "percent")
+    assert read_fields({"interval_percent": ["6 s", "30 s"]}).span == TimeSpan(
+        6.0, 30.0, "seconds"
+    )  # beside the number
+    assert read_fields({"x" * 60 + "start": 6, "end": 30}) is None
+    assert read_fields({"": 6, "end": 30}) is None
+
+
+CAPTIONS = ["caption", "description", "event", "sentence", "text", "summary", "content", "label", "action", "title"]
+
+
+@pytest.mark.parametrize(("name", "later"), list(pairwise([*CAPTIONS, "note"])))
+def test_which_text_of_an_object_is_its_caption(name, later):
+    for written in (name, f"{name}s", f"The {name.upper()}"):
+        fields = {"start": "6", later: "Not this.", "id": 7, written: BELL, "end": "30", "more": "Nor this."}
+        assert read_fields(fields).caption == BELL
+    assert read_fields({"start": 6, "end": 30, "note": BELL}).caption == BELL  # the only text
+    assert read_fields({"start": 6, "end": 30, "note": BELL, "more": "Or this?"}).caption == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('{"From [6 - 30]": "A bell."}', [(6, 30, BELL)]),
+        (f'{{"{"0:06 - 0:30":>60}": "A bell."}}', [(6, 30, BELL)]),
+        (f'{{"{"0:06 - 0:30":>61}": "A bell."}}', []),  # too long to be only a span
+        ('{"at 6 - 30": "A bell."}', []),
+        ('{"6 - 30 or so": "A bell."}', []),
+        ('{"6 - 30": 7}', []),
+        ('["6 s", "30 s"]', [(6, 30, "")]),
+        ('["10%", 30]', []),
+        ("[6, 30, 7]", []),
+        ("[6, 30, 7, 8]", []),
+        ('[6, 30, {"start": 1, "end": 2}]', [(1, 2, "")]),
+        ('{"time": {"start": 6, "end": 30, "part": {"start": 7, "end": 8}}, "text": "A bell."}', [(6, 30, BELL)]),
+        ('{"a": {"start": 6, "end": 30}, "b": [[7, 8]]}', [(6, 30, ""), (7, 8, "")]),
+        (f'{"[" * 7}{{"start": 6, "end": 30}}{"]" * 7}', [(6, 30, "")]),
+        (f'{"[" * 8}{{"start": 6, "end": 30}}{"]" * 8}', []),  # nested deeper than anything read
+    ],
+)
+def test_values_of_json(value, expected):
+    records = [record for found in find_json(value) for record in read_records(found)]
+    assert [(r.span.start, r.span.end, r.caption) for r in records] == expected
 
 
 @pytest.mark.parametrize(
@@ -155,6 +276,9 @@ def test_units_of_fields():
 def test_texts_of_json_are_lines():
     assert find_json_lines('{"events": ["a", {"b": "c"}]}') == "a\nc"
     assert find_json_lines("a [1]") == "a [1]" and find_json_lines("[05 to 25] a") == "[05 to 25] a"
+    assert find_json_lines(' ["a", 1, "b"]') == "a\nb" and find_json_lines("[1]") == "[1]"
+    assert find_json_lines(f'{"[" * 8}"a"{"]" * 8}') == "a"
+    assert find_json_lines(f'{"[" * 9}"a"{"]" * 9}') == f'{"[" * 9}"a"{"]" * 9}'
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
@@ -188,6 +312,35 @@ TWO = [(6.0, 30.0, "A bell rings."), (30.0, 60.0, "A dog barks.")]
 )  # fmt: skip
 def test_lists_of_events(text):
     assert [(r.span.start, r.span.end, r.caption) for r in find_events(text)] == TWO
+
+
+@pytest.mark.parametrize(
+    ("text", "captions"),
+    [
+        ("0:06 - 0:30\n\nA bell\nrings.\n\nThe end.", ["A bell rings."]),  # up to an empty line
+        ("0:06 - 0:30\n> A bell\n0:30 - 1:00: A dog.\nThe end.", ["A bell", "A dog."]),
+        ("0:06 - 0:30\n0:30 - 1:00\nA dog.", ["A dog."]),
+        ("A bell rings (0:06 - 0:30).", ["A bell rings"]),
+        ("2) A bell rings [from 6 to 30 s]", ["A bell rings"]),
+        ("A bell rings ( 6 - 30 s ) ", ["A bell rings"]),
+        ("A bell (6 - 30 s) rings.", []),
+        ("A bell (6 - 30 s) (7 - 30 s)", []),
+        ("Bell (6 - 30 s) – it rings", ["it rings"]),
+        ("6 - 30 s: 'A bell.'", ["A bell."]),
+        ('6 - 30 s: " A bell. "', ["A bell."]),
+        ('6 - 30 s: "Go!" he says', ['"Go!" he says']),
+        ("6 - 30 s: \"A bell.'", ["\"A bell.'"]),
+        ("6 - 30 s: '", ["'"]),
+        ("6 - 30 s: a\n6 - 30 s: \t - | b | - ", ["a", "b"]),
+        ("| 6 - 30 | x | A bell. | yz |", ["A bell."]),  # the longest cell
+        ("| Start | End | Event |\n| 6 | 30 | |\n| 6 | 30 | A bell. |", ["A bell."]),
+        ("| Start | Event |\n| 6 | 7 - 30 s | A bell. |", ["A bell."]),  # a row unlike its header
+        ("| 6 - 30 |", []),
+        ("6 - 30 s: a `bell` <b>rings</b>", ["a bell rings"]),
+    ],
+)
+def test_where_captions_are(text, captions):
+    assert [record.caption for record in find_events(text)] == captions
 
 
 @pytest.mark.parametrize(

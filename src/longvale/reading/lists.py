@@ -144,14 +144,14 @@ def _under(heading: TimeSpan | None, lines: Sequence[str]) -> Iterator[Record]:
 
 
 def _of_line(line: str) -> Iterator[Record]:
-    """Yield the events of a line; the caption is empty if there are only times."""
+    """Yield the events of a line with the text around their times; the caption is empty if there are only times."""
     pieces = list(split_line(line))
-    yield from (Record(span, _caption(after)) for span, after in pieces)
+    yield from (Record(span, after if _caption(after) else "") for span, after in pieces)
     spans = [] if pieces else list(find_spans(line))
     if len(spans) == 1 and (lead := _TITLED.search(line[: spans[0].at][-_REACH:])):
         title, after = line[: spans[0].at - len(lead[0])], line[spans[0].stop :].lstrip(" )]")
         if after[:1] in (":", "-", "–", "—") or not after.strip(". "):
-            yield Record(spans[0], _caption(after) or _caption(re.sub(_BULLET, "", title, count=1)))
+            yield Record(spans[0], after if _caption(after) else re.sub(_BULLET, "", title, count=1))
 
 
 def _of_row(header: Sequence[str], cells: Sequence[str]) -> Record | None:
