@@ -130,6 +130,7 @@ def test_references_read_as_what_was_asked(items):
         (["segment_captioning", "all"], TASKS),
         (["segment_captioning", "grounding", "grounding"], ("grounding", "segment_captioning")),
         (iter(["dense_captioning"]), ("dense_captioning",)),
+        (["avsd_first", "music_avqa", "all"], (*TASKS, "music_avqa", "avsd_first")),
     ],
 )
 def test_names_of_tasks(names, expected):
@@ -157,6 +158,22 @@ def test_lines_of_the_official_log():
         '{"video_id": "abc", "task": "captioning", "query_id": 0, "answer": ""}'
     )
     assert LOG_NAMES.keys() == set(TASKS)
+
+
+@pytest.mark.parametrize(("task", "number"), [("music_avqa", "question_id"), ("avsd", "turn"), ("avsd_first", "turn")])
+def test_answers_to_the_questions_of_other_benchmarks(task, number):
+    prediction = Prediction("abc", task, "yes", 5, query_id=2, info={"sentence_id": 7})
+    line = json.loads(prediction.to_log())
+    assert line == {
+        "video_id": "abc",
+        "task": task,
+        "query_id": 2,
+        "answer": "yes",
+        "info": {number: 5, "sentence_id": 7},
+    }
+    assert Prediction.from_log(json.dumps(line)) == prediction
+    with pytest.raises(ValueError, match=f"^info.{number} must be the index of a question, not None$"):
+        Prediction.from_log(json.dumps(line | {"info": {"sentence_id": 7}}))
 
 
 @quick
@@ -238,6 +255,7 @@ GOOD = b'{"video_id": "abc", "task": "captioning", "answer": ""}\n'
         (b"", "holds no answer"),
         (b"\n \r\n", "holds no answer"),
         (GOOD + b"\n" + b"[]\n", "line 3: must be an object, not '[]'"),
+        (b'"' + b"x" * 70 + b'"', f"line 1: must be an object, not '{'x' * 60}'"),
         (
             GOOD + b'{"answer": "\xff"}\n',
             "line 2: not UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 12: invalid start byte",
@@ -247,7 +265,7 @@ GOOD = b'{"video_id": "abc", "task": "captioning", "answer": ""}\n'
             "line 2: not JSON: Expecting property name enclosed in double quotes: line 1 column 21 (char 20)",
         ),
     ],
-    ids=["empty", "blank", "list", "latin", "cut"],
+    ids=["empty", "blank", "list", "long", "latin", "cut"],
 )
 def test_logs_that_are_refused(tmp_path, content, message):
     path = tmp_path / "log.jsonl"
@@ -267,6 +285,8 @@ def test_the_task_of_a_question_is_known_by_its_words():
     for question in questions(annotation):
         assert task_of_question(question.question) == question.task
         assert task_of_question(question.question.replace("<video>", "")) == question.task
+        spaced = question.question.replace("<video>", "").replace(" ", "  ")
+        assert task_of_question(f"\n{spaced}<video>") == question.task
     for free in ("When does the bell ring?", "<video>", "", dense_captioning_question() + " Answer in one word."):
         assert task_of_question(free) is None
 

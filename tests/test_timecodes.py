@@ -1,5 +1,6 @@
 import math
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import assume, given, settings
@@ -9,6 +10,7 @@ from longvale.events import Event
 from longvale.timecodes import (
     MAX_TIMECODE,
     PROTOCOLS,
+    Protocol,
     Span,
     parse_events,
     parse_span,
@@ -72,6 +74,7 @@ def strictly(start, end, caption=""):
         (100, 100, "99"),
         (100.4, 100, "99"),  # boundaries may lie a little after the rounded duration
         (1e308, 5e-324, "99"),  # an infinite percentage
+        (sys.float_info.max, sys.float_info.max, "99"),
         (39.6, 47.3, "84"),
     ],
 )
@@ -171,6 +174,10 @@ def test_rendering():
     assert render_events([], 120) == ""
 
 
+def test_each_protocol_is_named():
+    assert set(PROTOCOLS) == set(get_args(Protocol))
+
+
 def test_spans_in_seconds():
     assert Span(5.0, 25.0).seconds(120) == (6.0, 30.0)
 
@@ -238,6 +245,10 @@ LONG = "a bell rings in the tower while people walk over the square below"
         ([(0, 10, "a"), (12, 20, "a")], [(0, 11, "a"), (12, 21, "a")]),
         ([(0, 10, "a"), (8, 20, "a")], [(0, 11, "a"), (8, 21, "a")]),
         ([(0, 10, LONG), (10, 20, f"{LONG}.")], [(0, 21, LONG)]),  # ratio 2 * 65 / 131 = .992
+        (
+            [(0, 10, "a" * 49 + "x"), (10, 20, "a" * 49 + "y")],
+            [(0, 11, "a" * 49 + "x"), (10, 21, "a" * 49 + "y")],
+        ),  # .98
         ([(0, 10, "a bell rings"), (10, 20, "a bell rings.")], [(0, 11, "a bell rings"), (10, 21, "a bell rings.")]),
         ([(0, 5, "a"), (5, 9, "a"), (9, 20, "a")], [(0, 21, "a")]),  # a chain
         ([(0, 5, "a"), (5, 9, "b"), (9, 20, "a")], [(0, 6, "a"), (5, 10, "b"), (9, 21, "a")]),  # neighbours only

@@ -28,7 +28,7 @@ MAX_TIMECODE = 99
 _OFFICIAL_SPAN = re.compile(r"(\d{2}) (to|and) (\d{2})")
 _OFFICIAL_EVENT = re.compile(r"From (\d+) to (\d+), (.+?)(?:\n|$)")
 #: Separator between an event's times and its caption in the strict protocol.
-_CAPTION = re.compile(r"[\])\"']?\s*[,:;，：；]\s*(\S.*)", re.DOTALL)
+_CAPTION = re.compile(r"[\])\"']?\s*[,:;，：；]\s*(\S.*)")
 
 #: The published dense captioning scorer merges neighbours whose similarity exceeds the ratio and whose distance is at
 #: most the gap in %.
@@ -156,7 +156,7 @@ def _in_percent(spans: Sequence[TimeSpan]) -> Iterator[tuple[int, Span]]:
     """Yield spans that can be percent, with their indices; if the answer uses seconds, only those marked percent."""
     seconds = any(span.unit == "seconds" for span in spans)
     for place, span in enumerate(spans):
-        if span.unit == ("percent" if seconds else span.unit) != "seconds" and 0 <= span.start <= span.end <= 100:
+        if (span.unit == "percent" or not seconds) and 0 <= span.start <= span.end <= 100:
             yield place, Span(span.start, span.end) if span.start < span.end else _cell(span.start)
 
 

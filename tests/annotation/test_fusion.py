@@ -27,6 +27,9 @@ def test_the_published_example():
         ([(0, 10), (10, 20)], [(4, 10), (10, 15)], [(0, 10), (10, 20)]),  # sounds that only touch the boundary
         ([(0, 10), (10, 20)], [(2, 11), (10.5, 19)], [(0, 2), (2, 20)]),  # what overlaps is one sound
         ([(0, 4), (8, 12)], [(5, 6)], [(0, 4), (5, 6), (8, 12)]),  # a sound between two pictures
+        ([(0, 4), (8, 12)], [(4, 8)], [(0, 4), (4, 8), (8, 12)]),  # which touches both
+        ([(2, 4)], [(0, 1), (5, 9)], [(0, 1), (2, 4), (5, 9)]),  # sounds before the first and after the last
+        ([(2, 4)], [(1, 5), (1.5, 3)], [(1, 5)]),  # a sound within a sound, and the picture within both
     ],
 )
 def test_where_anchors_go(visual, audio, events):
@@ -36,14 +39,30 @@ def test_where_anchors_go(visual, audio, events):
 def test_short_events_join_the_shorter_neighbour_that_they_touch():
     assert fuse([(0, 10), (10, 10.5), (10.5, 13)], [], min_length=1) == [(0, 10), (10, 13)]
     assert fuse([(0, 0.5), (3, 9)], [], min_length=1) == [(0, 0.5), (3, 9)]
+    assert fuse([(0, 3), (3, 3.5), (3.5, 13)], [], min_length=1) == [(0, 3.5), (3.5, 13)]
+    assert fuse([(0, 0.5), (0.5, 9)], [], min_length=1) == fuse([(0, 8.5), (8.5, 9)], [], min_length=1) == [(0, 9)]
+    assert fuse([(0, 1), (1, 9)], [], min_length=1) == [(0, 1), (1, 9)]  # as long as asked for
+    assert fuse([(0, 1), (3, 3.5), (3.5, 9)], [], min_length=1) == [(0, 1), (3, 9)]
+    # The shortest comes first, although an earlier one is short as well; ties go to the earlier one.
+    assert fuse([(0, 2), (2, 2.5), (2.5, 3.25), (3.25, 9)], [], min_length=1) == [(0, 2), (2, 3.25), (3.25, 9)]
+    events = [(0, 4), (4, 7.5), (7.5, 8.5), (8.5, 11.5), (11.5, 31.5)]
+    assert fuse(events, [], min_length=4) == [(0, 7.5), (7.5, 11.5), (11.5, 31.5)]
+    assert fuse([(0, 3), (3, 3.5), (3.5, 6.5)], [], min_length=1) == [(0, 3.5), (3.5, 6.5)]
+    assert fuse([(0, 5), (5, 5.5), (5.5, 7), (7, 7.5), (7.5, 13)], [], min_length=1) == [(0, 5), (5, 7.5), (7.5, 13)]
 
 
 @pytest.mark.parametrize("event", [(3, 3), (5, 2), (-1, 2), (0, float("nan")), (0, float("inf"))])
 def test_what_is_no_event_is_refused(event):
-    with pytest.raises(ValueError, match="audio event must have finite times"):
-        fuse([], [event])
+    with pytest.raises(ValueError, match=r"^audio event must have finite times with 0 <= start < end, not "):
+        fuse([(0, 1)], [event])
+    with pytest.raises(ValueError, match=r"^visual event must have finite times with 0 <= start < end, not "):
+        fuse([event], [(0, 1)])
+
+
+@pytest.mark.parametrize("min_length", [-1, float("nan"), "1"])
+def test_a_shortest_length_that_is_none_is_refused(min_length):
     with pytest.raises(ValueError, match="min_length must be 0 s or more"):
-        fuse([], [], min_length=-1)
+        fuse([], [], min_length=min_length)
 
 
 TIMES = st.integers(0, 60).map(lambda tick: tick / 2)

@@ -1,9 +1,13 @@
 import math
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
+from longvale.features.store import FOLDERS
 from longvale.training.batching import ROW_IDS, NameRows, group_by_length, row_names
 from longvale.training.collator import IGNORE_INDEX, DialogueCollator
 from longvale.training.data import load_training_set
@@ -81,8 +85,10 @@ def test_rows_stay_what_they_are_and_no_padding_is_needless(rows, processor):
     assert before.keys() == after.keys() and len(before) == 12
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [len(group["labels"]) for group in groups] == [3, 3, 3, 3] and padding(groups) < padding(batches)
+    dtypes = {name: values.dtype for batch in batches for name, values in batch.items()}
     for group in groups:
         assert all(values.any(dim=0).all() for name, values in group.items() if name.endswith("_mask"))
+        assert {name: values.dtype for name, values in group.items()}.items() <= dtypes.items()
     lengths = [length for group in groups for length in group["attention_mask"].sum(dim=1).tolist()]
     assert lengths == sorted(lengths, reverse=True)
 
@@ -115,3 +121,87 @@ def test_raw_videos_are_left_in_their_batches():
     batches = [batch_of([3, 9]) | {"pixel_values_videos": torch.zeros(2, 1)}, batch_of([4, 5])]
     assert [len(batch["attention_mask"]) for batch in group_by_length(batches)] == [2, 2]
     assert [batch["attention_mask"].sum().item() for batch in group_by_length(batches)] == [12, 9]
+
+
+def test_a_lone_batch_keeps_its_order_and_loses_the_padding_that_all_rows_share():
+    long = {name: pad(values, (0, 3)) for name, values in batch_of([2, 5]).items()}
+    features = {
+        "visual_features": torch.ones(2, 4, 3),
+        "visual_features_mask": torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0]]),
+    }
+    silent = {"audio_features": torch.zeros(2, 4, 3), "audio_features_mask": torch.zeros(2, 4, dtype=torch.long)}
+    ids = torch.zeros(2, 7, dtype=torch.uint8)
+    (cut,) = group_by_length([long | {"input_ids": long["attention_mask"], ROW_IDS: ids} | features | silent])
+    assert cut["attention_mask"].tolist() == cut["input_ids"].tolist() == batch_of([2, 5])["attention_mask"].tolist()
+    assert cut["visual_features"].shape == (2, 2, 3) and cut["visual_features_mask"].tolist() == [[1, 0], [1, 1]]
+    assert cut.keys() == {"attention_mask", "input_ids", ROW_IDS, "visual_features", "visual_features_mask"}
+    assert cut[ROW_IDS].shape == (2, 7)  # ids are no tokens
+
+
+def test_two_batches_are_grouped_and_rows_of_one_length_keep_their_order():
+    groups = group_by_length([batch_of([9, 1]), batch_of([8, 2])])
+    assert [group["attention_mask"].sum(dim=1).tolist() for group in groups] == [[9, 8], [2, 1]]
+    named = [
+        batch_of([4] * 20) | {ROW_IDS: torch.arange(20 * i, 20 * i + 20, dtype=torch.uint8)[:, None]} for i in (0, 1)
+    ]
+    assert torch.cat([group[ROW_IDS] for group in group_by_length(named)]).flatten().tolist() == list(range(40))
+
+
+def test_a_row_without_an_id_is_a_question_mark():
+    batch = NameRows(lambda rows: {"rows": len(rows)})([{"id": 7}, {}, {"id": "ü" * 9}])
+    assert row_names(batch[ROW_IDS]) == ["7", "?", "ü" * 9] and batch["rows"] == 3
+
+
+class Process:
+    """What grouping uses of an `Accelerator`, for processes that are threads."""
+
+    def __init__(self, rank, given, barrier):
+        self.process_index, self.num_processes = rank, len(given)
+        self._given, self._barrier = given, barrier
+
+    def _exchange(self, values):
+        self._given[self.process_index] = values
+        self._barrier.wait()
+        found = list(self._given)
+        self._barrier.wait()
+        return found
+
+    def pad_across_processes(self, values, dim, pad_index):
+        length = max(other.shape[dim] for other in self._exchange(values))
+        room = [0, 0] * (values.ndim - 1 - dim) + [0, length - values.shape[dim]]
+        return pad(values, room, value=pad_index)
+
+    def gather(self, values):
+        return torch.cat(self._exchange(values))
+
+
+def group_in_processes(given, widths):
+    """The groups of each process, from the batches of each."""
+    shared, barrier = [None] * len(given), threading.Barrier(len(given), timeout=10)
+    with ThreadPoolExecutor(len(given)) as pool:
+        processes = [Process(rank, shared, barrier) for rank in range(len(given))]
+        return list(pool.map(group_by_length, given, [widths] * len(given), processes))
+
+
+def test_processes_share_out_the_rows_of_a_step(rows, processor):
+    collate = NameRows(DialogueCollator(processor))
+    widths = {
+        modality: next(len(row[name][0]) for row in rows if row[name] is not None)
+        for modality, name in ((m, f"{m}_features") for m in ("visual", "audio", "speech"))
+    }
+    seen = [row for row in rows if row["visual_features"] is not None][:4]
+    others = [row for row in rows if row["id"] not in {row["id"] for row in seen}][:6]
+    mute = [{**row, "audio_features": None, "speech_features": None} for row in seen]  # one process hears nothing
+    given = [[collate(mute[:2]), collate(mute[2:])], [collate(others[:3]), collate(others[3:])]]
+    assert {"visual_features"} == {name for name in given[0][0] if name in FOLDERS.values()} < given[1][0].keys()
+    processes = group_in_processes(given, widths)
+    groups = [group for pair in zip(*processes, strict=True) for group in pair]
+    before, after = unpadded([batch for own in given for batch in own]), unpadded(groups)
+    assert before.keys() == after.keys() and len(before) == 10
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    # Each gets as many batches as it gave, and the batches that are computed at the same time are of similar length.
+    assert [len(group["labels"]) for group in groups] == [3, 3, 2, 2]
+    lengths = [length for group in groups for length in group["attention_mask"].sum(dim=1).tolist()]
+    assert lengths == sorted(lengths, reverse=True)
+    for group in groups:
+        assert (group["labels"][group["attention_mask"] == 0] == IGNORE_INDEX).all()

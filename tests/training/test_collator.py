@@ -71,6 +71,40 @@ def test_a_dense_answer_that_is_too_long_loses_whole_events(processor):
     assert cut["input_ids"].tolist() == three["input_ids"].tolist()
 
 
+@pytest.fixture
+def official(processor, monkeypatch):
+    monkeypatch.setattr(processor, "preprocessing", "official")
+    return processor
+
+
+def test_what_published_training_shortens_has_a_space_before_each_end_but_the_last(official):
+    turns = [text for number in range(6) for text in (f"What is shown in part {number}?", f"A blue star, {number}.")]
+    turns[0] = f"<video>\n{turns[0]}"
+    spaced = [f"{text} " if place in (1, 3) else text for place, text in enumerate(turns[:6])]
+    expected = DialogueCollator(official, None)([row(*spaced)])
+    assert trained_text(official, expected).count(" </s>") == 2
+    # The published code counts a video as one token; here it has 5.
+    limit = expected["input_ids"].shape[1] - 4
+    cut = DialogueCollator(official, limit)([row(*turns)])
+    assert cut["input_ids"].tolist() == expected["input_ids"].tolist()
+    assert cut["labels"].tolist() == expected["labels"].tolist()
+    fewer = DialogueCollator(official, limit - 1)([row(*turns)])
+    assert trained_text(official, fewer).count("</s>") == 2
+    # What fits stays as it is.
+    whole = DialogueCollator(official, None)([row(*turns)])
+    fitting = DialogueCollator(official, whole["input_ids"].shape[1] - 4)([row(*turns)])
+    assert fitting["input_ids"].tolist() == whole["input_ids"].tolist()
+    assert " </s>" not in trained_text(official, whole)
+
+
+def test_events_that_published_training_shortens_are_on_one_line(official):
+    lines = [f"From {i:02d} to {i + 5:02d}, a red ring slides." for i in range(10)]
+    question = "<video>\nWhat happens in this video,\nand when?"
+    three = DialogueCollator(official, None)([row(question, " ".join(lines[:3]))])
+    cut = DialogueCollator(official, three["input_ids"].shape[1] - 4)([row(question, "\n".join(lines))])
+    assert cut["input_ids"].tolist() == three["input_ids"].tolist()
+
+
 def test_a_first_turn_that_is_too_long_is_refused(processor):
     with pytest.raises(ValueError, match=r"dialogue about 'abc': the first question .* more than max_length \(20\)"):
         DialogueCollator(processor, 20)([row("<video>\nWhat is shown?", "A ring and a star.\nNothing else at all.")])
