@@ -23,10 +23,10 @@ from scipy.optimize import linear_sum_assignment
 
 from longvale.annotation.boundaries import fuse
 from longvale.annotation.boundaries.audio import AudioOptions, find_sounds
+from longvale.annotation.boundaries.descriptors import STEP_S, loudness
 from longvale.annotation.boundaries.speech import SpeechOptions, find_speech
 from longvale.annotation.boundaries.visual import VisualOptions, detect_cuts, find_visual_events
-from longvale.annotation.descriptors import STEP_S, loudness
-from longvale.annotation.video import Footage, read_footage
+from longvale.annotation.clip_reader import Footage, read_footage
 
 TRAINING_SEED = 100
 TOLERANCES_S = (0.5, 1.0)

@@ -98,8 +98,8 @@ def run(kind: str, folder: Path) -> dict:
     from longvale.training.batching import ROW_IDS
     from longvale.training.config import SFTStageConfig
     from longvale.training.data import load_training_set
-    from longvale.training.meter import peak_memory_gib
     from longvale.training.stages import StageTrainer
+    from longvale.training.throughput import peak_memory_gib
 
     torch.set_num_threads(1)
     args = SFTStageConfig(

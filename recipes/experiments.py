@@ -19,7 +19,7 @@ import sys
 from longvale.experiments.alignment import alignment
 from longvale.experiments.tables import format_table
 from longvale.experiments.variants import boundary_only, correlation_captions, modality_ablation
-from longvale.names import printable
+from longvale.system.names import printable
 
 
 def main() -> None:

@@ -15,14 +15,14 @@ from pathlib import Path
 from trl import TrlParser
 
 from longvale.checkpoints.loading import load_checkpoint
-from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
-from longvale.names import printable
+from longvale.system.locks import hold
+from longvale.system.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import recipe_arguments
+from longvale.training.grounding_callback import GroundingWatch, load_grounding_set
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
 from longvale.training.stages import finish, merge_and_save, save_history, trained_adapter
-from longvale.training.watch import GroundingWatch, load_grounding_set
 
 
 def main() -> None:

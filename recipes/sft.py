@@ -27,15 +27,15 @@ from trl import TrlParser
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.io import atomic_write
-from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
-from longvale.names import printable
+from longvale.system.locks import hold
+from longvale.system.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import SFTStageConfig, recipe_arguments
 from longvale.training.data import load_training_set
+from longvale.training.grounding_callback import GroundingWatch, load_grounding_set
 from longvale.training.profile import format_profile
 from longvale.training.stages import StageTrainer, finish, merge_and_save, save_history, trained_adapter
-from longvale.training.watch import GroundingWatch, load_grounding_set
 
 if TYPE_CHECKING:
     from longvale.models.processing_longvale import LongVALEProcessor

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import longvale as package
 from longvale.cli import app
 from longvale.features.store import FeatureStore, feature_path
-from longvale.interruption import STOPPED, STOPPED_AS_A_WHOLE, STOPPING
+from longvale.system.interruption import STOPPED, STOPPED_AS_A_WHOLE, STOPPING
 from longvale.tasks import dense_captioning_question
 
 METRICS = Path(__file__).parent / "fixtures" / "metrics"

@@ -12,9 +12,9 @@ from media_files import clicks, jumping, numbered_picture, tone, write, written
 
 from longvale.annotation.boundaries import visual
 from longvale.annotation.boundaries.visual import VisualOptions, detect_cuts
+from longvale.annotation.clip_reader import read_footage
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import annotate
-from longvale.annotation.video import read_footage
 from longvale.annotation.video_stages import AnnotationOptions
 from longvale.app.limits import Limits
 from longvale.app.page import Page

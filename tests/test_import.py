@@ -129,7 +129,7 @@ def test_auto_classes_know_the_models_without_remote_code(tiny_model, beats, tmp
 OTHERS = """
 import json, sys, threading
 import longvale, longvale
-finders = [finder for finder in sys.meta_path if type(finder).__module__ == "longvale.after_import"]
+finders = [finder for finder in sys.meta_path if type(finder).__module__ == "longvale.system.after_import"]
 imports = ["configuration_auto", "modeling_auto", "processing_auto", "feature_extraction_auto"]
 def load(name):
     __import__("transformers.models.auto." + name)

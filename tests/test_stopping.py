@@ -216,7 +216,7 @@ def test_prepare_leaves_nothing_behind(start, longvale, tiny_corpus, tmp_path):
 #: A command that waits for a training, as `longvale demo` does.
 LAUNCHING = """
 import sys
-from longvale.interruption import prompt_end
+from longvale.system.interruption import prompt_end
 from longvale.training.recipes import run_sft
 
 model, data, output = sys.argv[1:]

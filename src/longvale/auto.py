@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from .after_import import after_import
+from .system.after_import import after_import
 
 _AUTO = "transformers.models.auto"
 _MODELS = "longvale.models"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .events import Seconds
 from .io import parse_json
-from .reasoning import strip_reasoning
+from .reading.reasoning import strip_reasoning
 
 #: Statuses below 500 after which the same request may be retried (RFC 9110, RFC 8470, RFC 6585).
 _TRY_AGAIN = frozenset({408, 425, 429})

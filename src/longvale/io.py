@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, TypeGuard
 
-from .locks import hold, is_in_use, marked_in_use
-from .names import temporary_prefix
+from .system.locks import hold, is_in_use, marked_in_use
+from .system.names import temporary_prefix
 
 #: Maximum nesting of JSON: enough for any file of ours, small enough for recursive code.
 _MAX_DEPTH = 200

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .events import Modality, Seconds
 from .io import atomic_write
-from .names import printable
+from .system.names import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,9 +16,9 @@ from typing import Literal, TypeAlias
 
 from .events import Event, Seconds
 from .reading.lists import split_line
+from .reading.reasoning import strip_reasoning
 from .reading.records import find_json_lines
 from .reading.spans import TimeSpan, find_spans
-from .reasoning import strip_reasoning
 
 Protocol: TypeAlias = Literal["official", "strict"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "strict")

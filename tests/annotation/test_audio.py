@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from longvale.annotation.boundaries.audio import AudioOptions, find_sounds
-from longvale.annotation.descriptors import TimbreEmbedder, loudness, mel_power, mfcc_rows
+from longvale.annotation.boundaries.descriptors import TimbreEmbedder, loudness, mel_power, mfcc_rows
 
 RATE = 16_000
 
@@ -131,7 +131,7 @@ def test_descriptors_have_a_row_a_step():
 
 
 def test_stretches_that_are_worked_through_apart_are_the_same(monkeypatch):
-    from longvale.annotation import descriptors
+    from longvale.annotation.boundaries import descriptors
 
     sound = mixed(6, (1, tone(440, 3)))
     whole = mel_power(sound)

@@ -13,7 +13,7 @@ from transformers import (
     Dinov2Model,
 )
 
-from longvale.annotation.embedders import CheckpointPictures, PictureTower, SoundTower
+from longvale.annotation.boundaries.embedders import CheckpointPictures, PictureTower, SoundTower
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from longvale.annotation.captions import Clip, TemplateCaptioner
+from longvale.annotation.clip_reader import Footage
 from longvale.annotation.measurements import measure
-from longvale.annotation.video import Footage
 
 RATE = 16_000
 

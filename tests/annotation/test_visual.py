@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from media_files import written
 
+from longvale.annotation.boundaries.descriptors import ColourEmbedder
 from longvale.annotation.boundaries.novelty import novelty, peaks
 from longvale.annotation.boundaries.visual import (
     VisualOptions,
@@ -18,8 +19,7 @@ from longvale.annotation.boundaries.visual import (
     split,
     stitch,
 )
-from longvale.annotation.descriptors import ColourEmbedder
-from longvale.annotation.video import Footage
+from longvale.annotation.clip_reader import Footage
 
 RED, BLUE, GREEN = (200, 20, 20), (20, 20, 200), (20, 160, 30)
 

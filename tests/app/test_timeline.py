@@ -7,7 +7,7 @@ import pytest
 from annotated_stages import write
 from PIL import Image
 
-from longvale.annotation.annotated import load_annotated
+from longvale.annotation.review.results import load_annotated
 from longvale.app.timeline import describe_annotation, describe_answer, describe_video, to_annotation, waveform_peaks
 from longvale.events import Event
 from longvale.models.media import Media

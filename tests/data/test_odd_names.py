@@ -51,7 +51,7 @@ def test_a_name_that_leaves_no_room_for_the_suffix_does_not_stop_the_run(tiny_mo
 
 def test_what_a_killed_run_left_of_a_long_name_is_removed(tmp_path):
     def leave(path):
-        from longvale.names import temporary_prefix
+        from longvale.system.names import temporary_prefix
 
         (path.parent / f"{temporary_prefix(path.name)}abcd1234.tmp").write_bytes(b"half")
 

@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from longvale.checkpoints.loading import load_checkpoint, weights_digest
-from longvale.checksums import file_identity
 from longvale.extraction import extract as extraction
 from longvale.extraction import workers
 from longvale.extraction.encode import TowerBatches
@@ -33,6 +32,7 @@ from longvale.features.manifest import load_records
 from longvale.features.store import FeatureStore, feature_path
 from longvale.models.media import read_media
 from longvale.models.modeling_longvale import LongVALEModel
+from longvale.system.checksums import file_identity
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from longvale.checksums import file_sha256
 from longvale.events import Annotation, save_annotations
 from longvale.extraction.check import check_features
 from longvale.extraction.pack import pack_features
 from longvale.features.manifest import Manifest
 from longvale.features.store import FeatureStore, feature_path, save_features
+from longvale.system.checksums import file_sha256
 
 WIDTHS = {"visual": 8, "audio": 8, "speech": 12}
 

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from longvale.checkpoints.loading import load_checkpoint
-from longvale.locks import hold
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.system.locks import hold
 from longvale.training.recipes import recipes_dir
 
 ENVIRONMENT = os.environ | {

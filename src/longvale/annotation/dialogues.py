@@ -18,7 +18,7 @@ from typing import Any
 from ..chat_client import Chat, NoAnswer
 from ..data.dialogues import Turn, boundary_dialogue, check_grounded, make_dialogue, save_dialogues
 from ..events import Annotation, load_annotations
-from ..locks import hold
+from ..system.locks import hold
 from .captions import read_prompt
 from .stages import StageLog, claim
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..chat_client import MAX_TOKENS, Message, limit_note
 from ..checkpoints.loading import distrust
 from ..evaluation.adapters.chat import answer_of
-from ..reasoning import strip_reasoning
+from ..reading.reasoning import strip_reasoning
 
 
 class TransformersChat:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..events import Seconds
 from ..models.media import SAMPLING_RATE
+from .boundaries.descriptors import loudness
 from .boundaries.fusion import Interval
-from .descriptors import loudness
-from .video import FRAME_RATE, Footage
+from .clip_reader import FRAME_RATE, Footage
 
 #: Mean change of a pixel between two frames (0 to 255) below which an event counts as still.
 STILL_BELOW = 2.0

@@ -34,12 +34,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..chat_client import Patience
-from ..checksums import identities
 from ..events import Annotation, Event, save_annotations
 from ..extraction.extract import Engine, find_videos
 from ..io import atomic_write
-from ..locks import hold
-from ..names import LONGEST_NAME, printable
+from ..system.checksums import identities
+from ..system.locks import hold
+from ..system.names import LONGEST_NAME, printable
 from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import Stages, claim
@@ -250,7 +250,7 @@ class _Run:
 
     def finish(self, paths: Mapping[str, Path]) -> Summary:
         """Write annotations, provenance and funnel of the given videos."""
-        from .figures import funnel_figure, write_figure
+        from .review.figures import funnel_figure, write_figure
 
         rejections = {
             v: [self.failed[v]]

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 
 from ..chat_client import NoAnswer, Patience
-from ..checksums import identities
 from ..events import Modality
 from ..models.media import MediaError, MediaLengthError, probe
 from ..plotting import strip_times
+from ..system.checksums import identities
 from .boundaries import coherence, fuse
 from .boundaries.audio import AudioOptions, find_sounds
+from .boundaries.descriptors import ColourEmbedder, PictureEmbedder, SoundEmbedder, TimbreEmbedder, loudness
 from .boundaries.speech import SpeechOptions, find_speech
 from .boundaries.visual import VisualOptions, find_visual_events
 from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, parts, template_captioners
+from .clip_reader import Footage, read_footage
 from .correlation import Concatenation, Evidence, Reasoner
-from .descriptors import ColourEmbedder, PictureEmbedder, SoundEmbedder, TimbreEmbedder, loudness
 from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .languages import LanguageTeller, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
-from .video import Footage, read_footage
 
 #: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
@@ -139,7 +139,7 @@ class VideoStages:
                 raise
             raise ValueError(f"{path}: cannot be read any more: {error}") from error
         if picture is not None and not picture.is_file():
-            from .figures import boundaries_figure, write_figure
+            from .review.figures import boundaries_figure, write_figure
 
             frames = footage.value.frames
             pictures = None if frames is None else footage.value.frames_at(strip_times(found["duration"]))

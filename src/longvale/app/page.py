@@ -16,7 +16,7 @@ from urllib.parse import quote
 import gradio as gr  # at module level: Gradio resolves the type hints of the handlers
 
 from .. import tasks
-from ..annotation.annotated import AnnotatedVideo
+from ..annotation.review.results import AnnotatedVideo
 from ..evaluation.generation.model import MAX_NEW_TOKENS
 from ..events import Seconds
 from ..io import is_number

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..annotation.annotated import AnnotatedVideo, load_annotated
+from ..annotation.review.results import AnnotatedVideo, load_annotated
 from ..data.sources import index_videos
 from ..evaluation.generation.model import ModelLike, load_model
 from ..events import Event, Modality

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..annotation.annotated import AnnotatedVideo
+from ..annotation.review.results import AnnotatedVideo
 from ..events import MODALITIES, Annotation, Event, Modality, Seconds
 from ..exports import export_files
 from ..images import jpeg_uri

@@ -208,7 +208,7 @@ def _workers(
             players[role] = captions.TransformersCaptioner(role, model, device, max_tokens=max_tokens)
     chosen: dict[str, Any] = {"captioners": players}
     if visual_model or towers or audio_model:
-        from longvale.annotation.embedders import CheckpointPictures, PictureTower, SoundTower
+        from longvale.annotation.boundaries.embedders import CheckpointPictures, PictureTower, SoundTower
 
         if visual_model:
             chosen["pictures"] = PictureTower(visual_model, device)

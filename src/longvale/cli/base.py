@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from longvale import __version__, interruption
-from longvale.names import printable
+from longvale import __version__
+from longvale.system import interruption
+from longvale.system.names import printable
 
 #: Exit codes: of bad input, the same as for usage errors, and of Ctrl-C, the same as in shells.
 BAD_INPUT, INTERRUPTED = 2, 130

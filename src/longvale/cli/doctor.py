@@ -13,7 +13,7 @@ def doctor() -> None:
 
     Versions, devices, codecs and caches. Exit code 1 if something is missing without which nothing works.
     """
-    from longvale.doctor import examine, format_findings
+    from longvale.system.doctor import examine, format_findings
 
     findings = examine()
     echo(format_findings(findings))

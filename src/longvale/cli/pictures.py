@@ -32,11 +32,11 @@ def plot(
     Reference events in the lanes seen, heard and said, beside what a model answered; as PNG and as SVG. Of the stages
     that longvale annotate left: what each modality alone was cut into, hard cuts, and the events made of it.
     """
-    from longvale.annotation.annotated import BOUNDARIES_FILE
+    from longvale.annotation.review.results import BOUNDARIES_FILE
 
     name = output or Path(video_id)
     if (data / BOUNDARIES_FILE).is_file():
-        from longvale.annotation.figures import plot_annotated
+        from longvale.annotation.review.figures import plot_annotated
 
         if predictions is not None:
             raise ValueError(f"{data}: are stages; give the annotation file beside it to draw --predictions")

@@ -38,7 +38,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..events import MODALITIES, Annotation, Event
 from ..features.store import FOLDERS, FeatureStore
-from ..names import look_up
+from ..system.names import look_up
 from ..tasks import TASKS, questions
 from .dialogues import fill_timecodes, load_dialogues
 from .publish.shards import storable

@@ -12,7 +12,7 @@ import hashlib
 import sys
 from importlib import metadata, resources
 
-from longvale.after_import import after_import
+from longvale.system.after_import import after_import
 
 NAME = "longvale"
 BUILDER_MODULE = "longvale.data.builder"

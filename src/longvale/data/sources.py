@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from ..events import Annotation, Event, Modality, Seconds, check_video_id, load_annotations
 from ..io import parse_json
 from ..models.media_formats import VIDEO_SUFFIXES
-from ..names import printable
+from ..system.names import printable
 
 logger = logging.getLogger(__name__)
 

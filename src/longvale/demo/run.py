@@ -14,7 +14,7 @@ from typing import Any
 from longvale.checkpoints.writing import saving
 from longvale.demo.checkpoint import build_checkpoint, corpus_options, sample_texts
 from longvale.io import atomic_write, load_json
-from longvale.locks import hold
+from longvale.system.locks import hold
 
 SETTINGS_FILE = "demo.json"
 STAGES = ("boundary_perception", "instruction")

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..checksums import CHECKSUMS_FILE, changed_files
 from ..data.publish.validate import other_length
 from ..events import MODALITIES, Modality, load_annotations
 from ..features.backends import NpyFolder
 from ..features.manifest import MANIFEST_FILE, load_records
 from ..features.store import FOLDERS, FeatureStore
-from ..names import look_up
+from ..system.checksums import CHECKSUMS_FILE, changed_files
+from ..system.names import look_up
 
 #: Kinds of findings that training would silently ignore, or that would stop it.
 _PROBLEMS = ("missing", "damaged", "unrecorded", "width", "archive")

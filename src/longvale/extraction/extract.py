@@ -33,8 +33,8 @@ from ..data.sources import index_videos
 from ..events import MODALITIES, Modality, check_video_id
 from ..features.manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from ..features.store import feature_bytes, remove_features, remove_unfinished, save_features
-from ..locks import hold
 from ..models.media_formats import VIDEO_SUFFIXES
+from ..system.locks import hold
 from .finished import Finished, find_finished
 from .workers import Message, one_line, read_here, read_in_processes
 

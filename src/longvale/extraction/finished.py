@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checksums import file_sha256, identities
 from ..events import MODALITIES
 from ..features.backends import NpyFolder
 from ..features.manifest import differing_files
 from ..features.store import FOLDERS, feature_path, is_complete
+from ..system.checksums import file_sha256, identities
 
 #: Number of videos whose features are read at once.
 _AT_A_TIME = 4

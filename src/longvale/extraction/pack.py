@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checksums import write_checksums
 from ..events import MODALITIES, Modality
 from ..features.backends import NpyFolder
 from ..features.shards import array_digest
 from ..features.store import FOLDERS, FeatureStore
 from ..io import atomic_write, named_when_full
-from ..locks import hold
+from ..system.checksums import write_checksums
+from ..system.locks import hold
 
 if TYPE_CHECKING:
     from datasets import Features

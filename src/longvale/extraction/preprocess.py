@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checksums import file_identity
 from ..models.feature_extraction_beats import FRAME_LENGTH, FRAME_SHIFT
 from ..models.media import Media, MediaError, MediaStream
+from ..system.checksums import file_identity
 
 #: Samples of the next piece that the last filterbank frames of a piece overlap.
 _OVERLAP = FRAME_LENGTH - FRAME_SHIFT

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..interruption import unheard
+from ..system.interruption import unheard
 
 #: Attempts per video. A process may be killed because others used the memory, but rarely several times in a row.
 ATTEMPTS = 3

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..checksums import file_identity, file_sha256
 from ..events import Modality, check_video_id
-from ..names import look_up, spellings
+from ..system.checksums import file_identity, file_sha256
+from ..system.names import look_up, spellings
 
 #: Errors of numpy on headers that are truncated, malicious, or larger than the file.
 _HEADER_ERRORS = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, tokenize.TokenError, EOFError)

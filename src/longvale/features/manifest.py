@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checksums import file_sha256
 from ..events import MODALITIES, check_video_id
 from ..io import atomic_write, named_when_full, parse_json
+from ..system.checksums import file_sha256
 
 #: Manifest of a run; that of shard 2 of 8 is `manifest-2-of-8.jsonl`.
 MANIFEST_FILE = "manifest.jsonl"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..events import Modality, check_video_id
-from ..names import look_up
+from ..system.names import look_up
 from .backends import check_kind, short_reason
 
 #: Errors that pyarrow raises, in addition to its own, on damaged Parquet files or unexpected columns.

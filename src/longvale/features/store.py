@@ -28,7 +28,7 @@ import numpy as np
 
 from ..events import MODALITIES, Modality, check_video_id
 from ..io import atomic_write
-from ..names import temporary_prefix
+from ..system.names import temporary_prefix
 from .backends import FeatureFiles, NpyArchive, NpyFolder, find_archives, is_url
 from .manifest import load_records
 from .shards import ParquetColumn, ParquetShards

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from longvale.events import Seconds
 from longvale.io import is_number
-from longvale.reasoning import strip_reasoning
+from longvale.reading.reasoning import strip_reasoning
 from longvale.timecodes import Protocol, parse_events, parse_span
 
 from .dense_captioning.soda import CaptionedInterval

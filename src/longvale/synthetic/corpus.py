@@ -29,10 +29,10 @@ from typing import Any, Literal
 from ..data.dialogues import boundary_dialogue, save_dialogues
 from ..data.sources import ANNOTATION_FILES, EVENTS_FILE
 from ..events import Event, save_annotations
-from ..extras import require
-from ..interruption import unheard
 from ..io import atomic_write, load_json, parse_json
-from ..locks import hold, lock_path
+from ..system.extras import require
+from ..system.interruption import unheard
+from ..system.locks import hold, lock_path
 from .instructions import instruction_dialogue
 from .planning import Piece, Plan, SyntheticOptions, plan_video
 from .rendering import Renderer

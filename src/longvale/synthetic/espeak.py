@@ -42,7 +42,7 @@ def say(text: str, rate: int = 16000, pitch: int = 50, language: str = "en") -> 
     import numpy as np
     from scipy.signal import resample_poly
 
-    from ..extras import require
+    from ..system.extras import require
 
     package = require("espeakng_loader")
     library = [package.get_library_path(), package.get_data_path()]

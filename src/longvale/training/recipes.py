@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from longvale.interruption import end_children, unheard
+from longvale.system.interruption import end_children, unheard
 
 
 def recipes_dir() -> Path:

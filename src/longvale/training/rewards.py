@@ -15,7 +15,7 @@ from longvale.metrics.answers import read_events, read_span
 from longvale.metrics.dense_captioning.compute_score import match
 from longvale.metrics.dense_captioning.soda import score_videos
 from longvale.metrics.grounding.compute_score import THRESHOLDS, iou
-from longvale.reasoning import strip_reasoning
+from longvale.reading.reasoning import strip_reasoning
 from longvale.tasks import Task
 
 Completion = Sequence[dict[str, str]]

@@ -31,10 +31,10 @@ from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length
 from longvale.training.checkpoints import STATE_FILE, publish, work_left
 from longvale.training.collator import DialogueCollator
 from longvale.training.config import SFTStageConfig
-from longvale.training.head import score_label_positions
-from longvale.training.meter import Meter
+from longvale.training.masked_lm_head import score_label_positions
 from longvale.training.optimizer import muon_for
 from longvale.training.profile import OptimizerPart, StepProfile
+from longvale.training.throughput import Meter
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,7 +11,6 @@ from fake_longvale import FakeModel, FakeProcessor
 
 from longvale.chat_client import NoAnswer
 from longvale.checkpoints.loading import weights_digest
-from longvale.checksums import file_sha256
 from longvale.evaluation.generation.generate import generate, video_blocks
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import MAX_NEW_TOKENS, load_model, token_limits
@@ -22,6 +21,7 @@ from longvale.events import load_annotations
 from longvale.features.manifest import Manifest
 from longvale.features.store import feature_path, save_features
 from longvale.models.media import MediaError
+from longvale.system.checksums import file_sha256
 from longvale.tasks import Prediction, Question, load_predictions, questions
 
 QUESTIONS = 6 + 3 + 6  # grounding, dense captioning (not of the video without events), segment captioning

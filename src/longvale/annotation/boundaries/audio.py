@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ...events import Seconds
-from ...extras import require
 from ...models.media import SAMPLING_RATE
-from ..descriptors import STEP_S, SoundEmbedder, TimbreEmbedder, mfcc_rows
+from ...system.extras import require
 from .calibration import calibrate
+from .descriptors import STEP_S, SoundEmbedder, TimbreEmbedder, mfcc_rows
 from .fusion import Interval
 from .novelty import novelty, peaks
 from .tracing import clean_bands, place_sounds, trace_sounds

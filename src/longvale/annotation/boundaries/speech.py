@@ -15,8 +15,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ...events import Seconds
-from ...extras import require
 from ...models.media import SAMPLING_RATE
+from ...system.extras import require
 from .fusion import Interval
 
 if TYPE_CHECKING:

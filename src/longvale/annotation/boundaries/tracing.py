@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...events import Seconds
-from ..descriptors import STEP_S, loudness, mel_power
+from .descriptors import STEP_S, loudness, mel_power
 from .fusion import Interval
 
 if TYPE_CHECKING:

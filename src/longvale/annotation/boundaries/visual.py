@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ...events import Seconds
-from ...extras import require
-from ..descriptors import ColourEmbedder, PictureEmbedder
+from ...system.extras import require
 from .calibration import calibrate
+from .descriptors import ColourEmbedder, PictureEmbedder
 from .fusion import Interval
 from .novelty import novelty, peaks
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..video import Footage
+    from ..clip_reader import Footage
 
 Detector = Literal["content", "transnetv2", "none"]
 

@@ -20,9 +20,9 @@ import datasets
 from datasets import List, Value
 from tqdm import tqdm
 
-from ...checksums import CHECKSUMS_FILE, changed_files, read_checksums, write_checksums
 from ...events import Annotation
 from ...io import atomic_folder, atomic_write, load_json, parse_json
+from ...system.checksums import CHECKSUMS_FILE, changed_files, read_checksums, write_checksums
 from ...tasks import TASKS
 from ..builder import COLUMNS, event_rows, rows
 from ..sources import (

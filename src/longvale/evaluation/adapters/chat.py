@@ -14,7 +14,7 @@ from ...chat_replies import ONLY_REASONING, NoAnswer
 from ...checkpoints.loading import choose_device, distrust, not_found, weight_options, weights_digest
 from ...models.control_tokens import break_up_control_tokens
 from ...models.media import MediaError
-from ...reasoning import strip_reasoning
+from ...reading.reasoning import strip_reasoning
 from .base import Adapter
 
 if TYPE_CHECKING:

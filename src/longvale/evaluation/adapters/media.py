@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...data.sources import index_videos
-from ...names import look_up
+from ...system.names import look_up
 
 if TYPE_CHECKING:
     from ...models.media import Media

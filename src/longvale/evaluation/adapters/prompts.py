@@ -14,8 +14,8 @@ from typing import get_args
 
 from ...events import DURATION_TOLERANCE_S, Annotation, Seconds
 from ...reading.lists import find_any_spans, find_events
+from ...reading.reasoning import strip_reasoning
 from ...reading.spans import TimeSpan, Unit
-from ...reasoning import strip_reasoning
 from ...tasks import VIDEO_TOKEN, Question
 from ...timecodes import MAX_TIMECODE, to_timecode
 
@@ -53,8 +53,8 @@ def word_question(question: Question, annotations: Mapping[str, Annotation], uni
 def read_reply(question: Question, reply: str, duration: Seconds, unit: Unit) -> str:
     """Convert a reply to the benchmark's format; the result is empty if a required time is missing.
 
-    Reasoning is removed, see [`longvale.reasoning.strip_reasoning`]. Times can have any common format, in sentences,
-    lists, tables or JSON, see [`longvale.reading`]. Ambiguous times are ignored.
+    Reasoning is removed, see [`longvale.reading.reasoning.strip_reasoning`]. Times can have any common format, in
+    sentences, lists, tables or JSON, see [`longvale.reading`]. Ambiguous times are ignored.
 
     Args:
         question: the question that was asked.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...locks import hold
+from ...system.locks import hold
 from ...tasks import ZERO_SHOT_TASKS, AnyTask, Prediction, Question, ZeroShotTask
 from ..scoring.validate import check_answers, format_counts, means_by_video
 from . import avsd, music_avqa

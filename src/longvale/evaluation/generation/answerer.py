@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ...chat_replies import ONLY_REASONING
 from ...checkpoints.loading import weights_digest
-from ...reasoning import strip_reasoning
+from ...reading.reasoning import strip_reasoning
 from ...tasks import AnyTask, Prediction, Question
 from .inputs import UnusableVideo, VideoInputs
 from .model import Features

@@ -16,7 +16,7 @@ from ...chat_client import NoAnswer, Patience
 from ...data.publish.validate import other_length
 from ...data.sources import ANNOTATION_FILES, annotation_file
 from ...events import MODALITIES, Annotation, Modality, load_annotations
-from ...locks import hold
+from ...system.locks import hold
 from ...tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Prediction, Question, check_tasks, questions
 from ..adapters.options import AdapterOptions
 from ..benchmarks.scoring import load_questions as load_zero_shot_questions

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...checksums import identities
 from ...data.sources import index_videos
 from ...events import MODALITIES, Modality, Seconds
 from ...extraction.extract import encode_video
 from ...features.manifest import load_records
 from ...features.store import FOLDERS, FeatureStore, feature_path
 from ...models.media import probe
-from ...names import look_up
+from ...system.checksums import identities
+from ...system.names import look_up
 from .model import Features
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...checkpoints.loading import choose_device, load_checkpoint
 from ...events import MODALITIES, Modality
-from ...reasoning import strip_reasoning
+from ...reading.reasoning import strip_reasoning
 from ...tasks import VIDEO_TOKEN, AnyTask
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ...data.statistics import read_splits
 from ...events import Annotation, Event
-from ...names import look_up, spellings
 from ...plotting import STRIP_PICTURES, save_figure
+from ...system.names import look_up, spellings
 from ...tasks import Prediction, load_predictions
 from ..ask import Answer, read_answer
 from .figures import timeline_figure

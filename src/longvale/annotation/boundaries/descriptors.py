@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ..events import Seconds
-from ..models.media import SAMPLING_RATE
+from ...events import Seconds
+from ...models.media import SAMPLING_RATE
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.loading import distrust, not_found
-from ..models.media import SAMPLING_RATE
+from ...checkpoints.loading import distrust, not_found
+from ...models.media import SAMPLING_RATE
 
 _BATCH = 16
 
@@ -92,8 +92,8 @@ class CheckpointPictures:
     size = 224
 
     def __init__(self, model: str, device: str | None = None) -> None:
-        from ..checkpoints.loading import load_checkpoint
-        from ..models.modeling_longvale import LongVALEModel
+        from ...checkpoints.loading import load_checkpoint
+        from ...models.modeling_longvale import LongVALEModel
 
         self.name = f"{model} (visual tower)"
         self._model, self._processor = load_checkpoint(model, LongVALEModel, device=device, only_towers=True)
@@ -114,7 +114,7 @@ class CheckpointPictures:
 def _load(model: str, device: str | None) -> Any:
     from transformers import AutoModel
 
-    from ..models.convolutions import guard_convolutions
+    from ...models.convolutions import guard_convolutions
 
     loaded = guard_convolutions(_from_pretrained(AutoModel, model)).eval()
     return loaded.to(device) if device else loaded

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from longvale.io import atomic_write
-from longvale.names import LONGEST_NAME, look_up, printable, spellings, temporary_prefix
+from longvale.system.names import LONGEST_NAME, look_up, printable, spellings, temporary_prefix
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.reporting.figures import Boundaries, timeline_figure
-from ..evaluation.reporting.plot import pick_video, strip_pictures
-from ..events import MODALITIES, Annotation, Event, Seconds
-from ..io import atomic_write
-from ..plotting import png_bytes, save_figure
-from .annotated import load_annotated
-from .filters import Rejection, funnel
+from ...evaluation.reporting.figures import Boundaries, timeline_figure
+from ...evaluation.reporting.plot import pick_video, strip_pictures
+from ...events import MODALITIES, Annotation, Event, Seconds
+from ...io import atomic_write
+from ...plotting import png_bytes, save_figure
+from ..filters import Rejection, funnel
+from .results import load_annotated
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from longvale.checksums import file_identity, identities
+from longvale.system.checksums import file_identity, identities
 
 
 def test_names_and_times_are_no_part_of_an_identity(tmp_path):

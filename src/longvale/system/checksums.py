@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .io import atomic_write
+from ..io import atomic_write
 
 #: File in the format that `sha256sum --check` reads.
 CHECKSUMS_FILE = "SHA256SUMS"

@@ -162,7 +162,7 @@ def _media() -> Iterator[Finding]:
 def _caches() -> Iterator[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE, is_offline_mode
 
-    from .metrics.text.meteor_data import cache_root
+    from ..metrics.text.meteor_data import cache_root
 
     folders = {"models, data sets": (Path(HF_HUB_CACHE), "HF_HOME"), "METEOR's table": (cache_root(), "LONGVALE_CACHE")}
     for name, (folder, variable) in folders.items():

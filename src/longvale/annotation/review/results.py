@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..events import MODALITIES, RELATIONS, Annotation, Event, Modality, Seconds
-from ..io import is_number, parse_json
+from ...events import MODALITIES, RELATIONS, Annotation, Event, Modality, Seconds
+from ...io import is_number, parse_json
 
 #: The stage files that are read, in the folder NAME.stages that `longvale annotate --output NAME.json` writes.
 BOUNDARIES_FILE, CAPTIONS_FILE, EVENTS_FILE = "boundaries.jsonl", "captions.jsonl", "events.jsonl"

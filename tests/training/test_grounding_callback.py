@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from longvale.training import watch
-from longvale.training.watch import GroundingSet, ground
+from longvale.training import grounding_callback
+from longvale.training.grounding_callback import GroundingSet, ground
 
 #: Of a video of 60 s, whose event lasts from 15 to 45 s.
 ANSWERS = {"exact": "From 25 to 75.", "half": "From 25 to 50.", "beside": "From 80 to 90.", "unread": "I cannot say."}
@@ -23,7 +23,7 @@ def answering(monkeypatch):
         calls.append(list(questions))
         return [ANSWERS[question] for question in questions]
 
-    monkeypatch.setattr(watch, "answer_batch", answer)
+    monkeypatch.setattr(grounding_callback, "answer_batch", answer)
     return calls
 
 

@@ -5,7 +5,7 @@ import importlib.metadata
 import av
 import pytest
 
-from longvale import doctor
+from longvale.system import doctor
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 from annotated_stages import BOUNDARIES, EVENTS, write
 
-from longvale.annotation.annotated import load_annotated
+from longvale.annotation.review.results import load_annotated
 from longvale.events import Event
 
 

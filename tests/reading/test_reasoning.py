@@ -2,7 +2,7 @@
 
 import pytest
 
-from longvale.reasoning import strip_reasoning
+from longvale.reading.reasoning import strip_reasoning
 
 
 @pytest.mark.parametrize(

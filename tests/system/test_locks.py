@@ -9,20 +9,20 @@ import types
 
 import pytest
 
-from longvale import locks
 from longvale.annotation.dialogues import make_dialogues
 from longvale.annotation.pipeline import annotate
 from longvale.demo.run import run_demo
 from longvale.evaluation.generation.generate import answer_all
 from longvale.events import Annotation, Event, save_annotations
 from longvale.extraction.extract import extract
-from longvale.locks import Locked, hold
 from longvale.synthetic.corpus import synthesize
+from longvale.system import locks
+from longvale.system.locks import Locked, hold
 
 HOLD = """
 import os
 import sys
-from longvale.locks import hold
+from longvale.system.locks import hold
 
 with hold(sys.argv[1], "out.json", work="longvale annotate"):
     print("held", flush=True)
