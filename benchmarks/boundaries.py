@@ -22,11 +22,11 @@ from boundaries_case import Case, Span, make_video
 from scipy.optimize import linear_sum_assignment
 
 from longvale.annotation.boundaries import fuse
-from longvale.annotation.boundaries.audio import AudioOptions, find_sounds
+from longvale.annotation.boundaries.audio import AudioOptions, find_audio_events
 from longvale.annotation.boundaries.descriptors import STEP_S, loudness
 from longvale.annotation.boundaries.speech import SpeechOptions, find_speech
 from longvale.annotation.boundaries.visual import VisualOptions, detect_cuts, find_visual_events
-from longvale.annotation.clip_reader import Footage, read_footage
+from longvale.annotation.clip_reader import ClipReader, open_video
 
 TRAINING_SEED = 100
 TOLERANCES_S = (0.5, 1.0)
@@ -69,10 +69,10 @@ def score(told: Sequence[Sequence[float]], true: Sequence[Sequence[float]], tole
     return 2 * precision * recall / max(precision + recall, 1e-9), precision, recall
 
 
-def hear(footage: Footage, options: AudioOptions | None = None, speech: SpeechOptions | None = None) -> list[Span]:
+def hear(reader: ClipReader, options: AudioOptions | None = None, speech: SpeechOptions | None = None) -> list[Span]:
     """Find sounds and speech turns as the pipeline does."""
-    turns = find_speech(footage.waveform, speech)
-    return [*find_sounds(footage.waveform, options, turns=turns).events, *turns]
+    turns = find_speech(reader.waveform, speech)
+    return [*find_audio_events(reader.waveform, options, turns=turns).events, *turns]
 
 
 def by_energy(waveform: np.ndarray) -> list[Span]:
@@ -91,13 +91,13 @@ def equal(case: Case, count: int) -> list[float]:
 class Methods:
     """Runner that applies and times all methods on all videos."""
 
-    def __init__(self, cases: Sequence[Case], footage: Sequence[Footage]) -> None:
-        self.cases, self.footage = cases, footage
+    def __init__(self, cases: Sequence[Case], readers: Sequence[ClipReader]) -> None:
+        self.cases, self.readers = cases, readers
         self.seconds: dict[str, float] = {}
 
-    def each(self, name: str, method: Callable[[Case, Footage], Sequence]) -> list:
+    def each(self, name: str, method: Callable[[Case, ClipReader], Sequence]) -> list:
         start = time.perf_counter()
-        found = [method(*pair) for pair in zip(self.cases, self.footage, strict=True)]
+        found = [method(*pair) for pair in zip(self.cases, self.readers, strict=True)]
         self.seconds[name] = time.perf_counter() - start
         return found
 
@@ -126,14 +126,14 @@ def compare(methods: Methods, transnet_videos: int) -> None:
         "equal lengths, true number": [equal(c, len(t)) for c, t in zip(cases, true["visual"], strict=True)],
     }
     methods.table("visual boundaries", visual, true["visual"])
-    compare_transnet(Methods(cases[:transnet_videos], methods.footage[:transnet_videos]), seen, true["visual"])
+    compare_transnet(Methods(cases[:transnet_videos], methods.readers[:transnet_videos]), seen, true["visual"])
 
     heard = each("longvale, sounds and speech", lambda c, f: hear(f))
     audio = {
         "longvale, sounds and speech": heard,
-        "longvale, sounds": each("longvale, sounds", lambda c, f: find_sounds(f.waveform).events),
+        "longvale, sounds": each("longvale, sounds", lambda c, f: find_audio_events(f.waveform).events),
         "ruptures, KernelCPD of MFCCs": each(
-            "ruptures, KernelCPD of MFCCs", lambda c, f: find_sounds(f.waveform, AudioOptions("ruptures")).changes
+            "ruptures, KernelCPD of MFCCs", lambda c, f: find_audio_events(f.waveform, AudioOptions("ruptures")).changes
         ),
         "energy": each("energy", lambda c, f: by_energy(f.waveform)),
         "silero-vad alone": each("silero-vad alone", lambda c, f: find_speech(f.waveform, SpeechOptions(steady=0))),
@@ -165,24 +165,25 @@ def compare_transnet(methods: Methods, seen: list, truth: list[list[float]]) -> 
 
 
 def tune(methods: Methods) -> None:
-    cases, footage = methods.cases, methods.footage
-    heard = [hear(f) for f in footage]
-    seen = [find_visual_events(f).events for f in footage]
-    speech = [find_speech(f.waveform) for f in footage]
+    cases, readers = methods.cases, methods.readers
+    heard = [hear(f) for f in readers]
+    seen = [find_visual_events(f).events for f in readers]
+    speech = [find_speech(f.waveform) for f in readers]
     truth = [moments(fuse(c.visual, [*c.audio, *c.speech]), c.duration) for c in cases]
     for kind, name, values in TUNED:
         for value in values:
             if kind == "visual":
-                events = [find_visual_events(f, replace(VisualOptions(), **{name: value})).events for f in footage]
+                events = [find_visual_events(f, replace(VisualOptions(), **{name: value})).events for f in readers]
                 own, fused = [c.visual for c in cases], [fuse(a, b) for a, b in zip(events, heard, strict=True)]
             else:
                 changed = {name: value}
                 if kind == "speech":
-                    events = [hear(f, speech=replace(SpeechOptions(), **changed)) for f in footage]
+                    events = [hear(f, speech=replace(SpeechOptions(), **changed)) for f in readers]
                 else:
                     options = replace(AudioOptions(), **changed)
                     found = [
-                        find_sounds(f.waveform, options, turns=t).events for f, t in zip(footage, speech, strict=True)
+                        find_audio_events(f.waveform, options, turns=t).events
+                        for f, t in zip(readers, speech, strict=True)
                     ]
                     events = [[*a, *b] for a, b in zip(found, speech, strict=True)]
                 own, fused = [[*c.audio, *c.speech] for c in cases], [fuse(*p) for p in zip(seen, events, strict=True)]
@@ -209,11 +210,11 @@ def main() -> None:
         start = time.perf_counter()
         names = [f"v{i:03d}" for i in range(arguments.videos)]
         cases = [make_video(name, seed, Path(folder), arguments.voice) for name in names]
-        footage = [read_footage(Path(folder) / f"{case.video_id}.mp4") for case in cases]
+        readers = [open_video(Path(folder) / f"{case.video_id}.mp4") for case in cases]
         minutes, seconds = sum(c.duration for c in cases) / 60, time.perf_counter() - start
         print(f"{len(cases)} videos of seed {seed}, {minutes:.0f} minutes, made and read in {seconds:.0f} s", end="; ")
         print(f"voice: {arguments.voice}")
-        methods = Methods(cases, footage)
+        methods = Methods(cases, readers)
         tune(methods) if arguments.tune else compare(methods, arguments.transnet_videos)
 
 

@@ -20,7 +20,7 @@ from longvale.system.locks import hold
 from longvale.system.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import recipe_arguments
-from longvale.training.grounding_callback import GroundingWatch, load_grounding_set
+from longvale.training.grounding_callback import GroundingCallback, load_grounding_set
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
 from longvale.training.stages import finish, merge_and_save, save_history, trained_adapter
 
@@ -44,27 +44,27 @@ def train(held: ExitStack) -> None:
             args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
         )
         trainer = VideoGRPOTrainer(model, args, processor, load_questions(args, model.config.feature_sizes))
-        watch = None
+        callback = None
         if args.grounding_videos:
             features = args.grounding_features_dir or args.features_dir
             asked = load_grounding_set(args.data_dir, features, args.grounding_videos, model, processor)
-            watch = GroundingWatch(trainer, processor, asked, args.grounding_steps)
-            trainer.add_callback(watch)
+            callback = GroundingCallback(trainer, processor, asked, args.grounding_steps)
+            trainer.add_callback(callback)
         checkpoint = checkpoint_to_resume(args)
     except (ValueError, FileNotFoundError) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
 
-    if watch and checkpoint is None:
+    if callback and checkpoint is None:
         trainer.model_wrapped = trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
-        start = watch.evaluate()
+        start = callback.evaluate()
         if trainer.is_world_process_zero():
             print(f"before: {describe(start)}", flush=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     model = trained_adapter(trainer)
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
-        if watch and checkpoint is None:
+        if callback and checkpoint is None:
             history = [{"step": 0, **start}, *history]
         save_history(history, args.output_dir)
         merge_and_save(model, processor, args.output_dir)  # the last step: a run that has merged is finished
@@ -74,7 +74,7 @@ def train(held: ExitStack) -> None:
 
 
 def describe(measured: dict[str, float]) -> str:
-    """Format a measurement of [`GroundingWatch`] as text."""
+    """Format a measurement of [`GroundingCallback`] as text."""
     return f"grounding mIoU {measured['grounding_miou']:.4f}, {measured['grounding_parsed']:.1%} of the answers parsed"
 
 

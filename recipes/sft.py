@@ -33,7 +33,7 @@ from longvale.system.names import printable
 from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import SFTStageConfig, recipe_arguments
 from longvale.training.data import load_training_set
-from longvale.training.grounding_callback import GroundingWatch, load_grounding_set
+from longvale.training.grounding_callback import GroundingCallback, load_grounding_set
 from longvale.training.profile import format_profile
 from longvale.training.stages import StageTrainer, finish, merge_and_save, save_history, trained_adapter
 
@@ -90,7 +90,7 @@ def set_up(args: SFTStageConfig) -> "tuple[StageTrainer, LongVALEProcessor]":
     if args.grounding_videos:
         features = args.grounding_features_dir or args.features_dir
         asked = load_grounding_set(args.data_dir, features, args.grounding_videos, model, processor)
-        trainer.add_callback(GroundingWatch(trainer, processor, asked, args.grounding_steps))
+        trainer.add_callback(GroundingCallback(trainer, processor, asked, args.grounding_steps))
     return trainer, processor
 
 

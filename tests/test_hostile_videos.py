@@ -12,7 +12,7 @@ from media_files import clicks, jumping, numbered_picture, tone, write, written
 
 from longvale.annotation.boundaries import visual
 from longvale.annotation.boundaries.visual import VisualOptions, detect_cuts
-from longvale.annotation.clip_reader import read_footage
+from longvale.annotation.clip_reader import open_video
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import annotate
 from longvale.annotation.video_stages import AnnotationOptions
@@ -241,13 +241,13 @@ def test_annotation_looks_as_often_as_the_file_is_long(tmp_path, seconds):
     place = data.index(b"\x44\x89\x88") + 3
     data[place : place + 8] = np.array(seconds * 1000.0, ">f8").tobytes()
     (tmp_path / "a.mkv").write_bytes(data)
-    footage = read_footage(tmp_path / "a.mkv")
-    assert footage.duration == pytest.approx(7.0, abs=0.1)
-    assert len(footage.frames) == len(footage.times) == pytest.approx(35, abs=1)
+    reader = open_video(tmp_path / "a.mkv")
+    assert reader.duration == pytest.approx(7.0, abs=0.1)
+    assert len(reader.frames) == len(reader.times) == pytest.approx(35, abs=1)
 
 
 def test_annotation_of_a_stream_that_says_no_duration(tmp_path):
     write(str(tmp_path / "a.ts"), format="mpegts", rate=25, pictures=100, sound=clicks([1.0], 4.0))
     (tmp_path / "b.ts").write_bytes((tmp_path / "a.ts").read_bytes() * 2)
-    assert len(read_footage(tmp_path / "a.ts").frames) == pytest.approx(20, abs=1)
-    assert len(read_footage(tmp_path / "b.ts").frames) == pytest.approx(40, abs=1)
+    assert len(open_video(tmp_path / "a.ts").frames) == pytest.approx(20, abs=1)
+    assert len(open_video(tmp_path / "b.ts").frames) == pytest.approx(40, abs=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longvale.annotation.boundaries.audio import AudioOptions, find_sounds
+from longvale.annotation.boundaries.audio import AudioOptions, find_audio_events
 from longvale.annotation.boundaries.descriptors import TimbreEmbedder, loudness, mel_power, mfcc_rows
 
 RATE = 16_000
@@ -27,7 +27,7 @@ def mixed(seconds, *sounds):
 
 
 def test_two_sounds_with_a_pause():
-    events = find_sounds(mixed(20, (3, tone(440, 5)), (12, tone(1500, 4)))).events
+    events = find_audio_events(mixed(20, (3, tone(440, 5)), (12, tone(1500, 4)))).events
     assert np.array(events) == pytest.approx(np.array([(3, 8), (12, 16)]), abs=0.35)
 
 
@@ -45,23 +45,23 @@ class Scaled:
 def test_whatever_the_scale_of_an_embedder_sounds_are_split_and_stitched(scale):
     swelling = tone(440, 8) * np.repeat([1, 0.1, 1, 0.1], 2 * RATE).astype(np.float32)
     track = mixed(30, (3, tone(2500, 5)), (8, tone(300, 5)), (18, swelling))
-    plain, tower = (find_sounds(track, embedder=embedder) for embedder in (None, Scaled(scale)))
+    plain, tower = (find_audio_events(track, embedder=embedder) for embedder in (None, Scaled(scale)))
     assert len(tower.changes) > 3
     assert tower.events == plain.events
 
 
 def test_sounds_that_follow_each_other_at_once_do_not_overlap():
-    events = find_sounds(mixed(16, (3, tone(300, 5)), (8, tone(2500, 5)))).events
+    events = find_audio_events(mixed(16, (3, tone(300, 5)), (8, tone(2500, 5)))).events
     assert np.array(events) == pytest.approx(np.array([(3, 8), (8, 13)]), abs=0.35)
 
 
 def test_a_sound_that_another_joins_goes_on():
-    events = find_sounds(mixed(20, (2, tone(300, 9)), (7, tone(2500, 9)))).events
+    events = find_audio_events(mixed(20, (2, tone(300, 9)), (7, tone(2500, 9)))).events
     assert np.array(events) == pytest.approx(np.array([(2, 11), (7, 16)]), abs=0.35)
 
 
 def test_a_sound_within_another_ends_before_it():
-    events = find_sounds(mixed(20, (2, tone(300, 14)), (7, tone(2500, 4)))).events
+    events = find_audio_events(mixed(20, (2, tone(300, 14)), (7, tone(2500, 4)))).events
     assert np.array(events) == pytest.approx(np.array([(2, 16), (7, 11)]), abs=0.35)
 
 
@@ -71,17 +71,17 @@ def test_a_sound_that_repeats_is_one(glides):
     swing = np.cos(2 * np.pi * time / 1.2)
     hz = 900 - 350 * (swing if glides else np.sign(swing))  # a siren; a horn of two tones
     sound = (0.2 * np.sin(2 * np.pi * np.cumsum(hz) / RATE)).astype(np.float32)
-    assert np.array(find_sounds(mixed(20, (4, sound))).events) == pytest.approx(np.array([(4, 15)]), abs=0.35)
+    assert np.array(find_audio_events(mixed(20, (4, sound))).events) == pytest.approx(np.array([(4, 15)]), abs=0.35)
 
 
 def test_each_of_three_sounds_that_overlap_ends_when_it_ends():
     track = mixed(30, (2, tone(200, 16)), (7, tone(900, 16)), (12, tone(3500, 3)))
-    assert np.array(find_sounds(track).events) == pytest.approx(np.array([(2, 18), (7, 23), (12, 15)]), abs=0.35)
+    assert np.array(find_audio_events(track).events) == pytest.approx(np.array([(2, 18), (7, 23), (12, 15)]), abs=0.35)
 
 
 def test_a_faint_sound_is_placed_within_a_louder_one():
     track = mixed(24, (2, tone(500, 18, 0.5)), (9.3, tone(3000, 4.6, 0.1)))
-    assert np.array(find_sounds(track).events) == pytest.approx(np.array([(2, 20), (9.3, 13.9)]), abs=0.15)
+    assert np.array(find_audio_events(track).events) == pytest.approx(np.array([(2, 20), (9.3, 13.9)]), abs=0.15)
 
 
 def test_options_that_make_no_sense_are_named():
@@ -96,27 +96,29 @@ def test_options_that_make_no_sense_are_named():
 
 def test_a_sound_within_a_speech_turn_is_its_speech():
     track = mixed(30, (3, tone(440, 5)), (12, tone(900, 3)), (20, tone(1500, 6)))
-    alone = find_sounds(track)
+    alone = find_audio_events(track)
     assert len(alone.events) == 3
-    beside = find_sounds(track, turns=[(12.4, 15.2), (21.0, 24.0)])  # the last sound is longer than the turn in it
+    beside = find_audio_events(
+        track, turns=[(12.4, 15.2), (21.0, 24.0)]
+    )  # the last sound is longer than the turn in it
     assert beside.events == (alone.events[0], alone.events[2])
     assert (beside.changes, beside.clips) == (alone.changes, alone.clips)
 
 
 def test_silence_and_steady_noise_are_no_sounds():
-    assert find_sounds(np.zeros(10 * RATE, np.float32)).events == ()
-    assert find_sounds(noise(10)).events == ()
-    assert find_sounds(None).events == () and find_sounds(np.zeros(100, np.float32)).events == ()
+    assert find_audio_events(np.zeros(10 * RATE, np.float32)).events == ()
+    assert find_audio_events(noise(10)).events == ()
+    assert find_audio_events(None).events == () and find_audio_events(np.zeros(100, np.float32)).events == ()
 
 
 def test_a_sound_that_fills_the_video_is_one():
-    assert find_sounds(tone(440, 10)).events == ((0.0, 10.0),)
-    assert find_sounds(tone(440, 9.97)).events == ((0.0, 9.97),)
+    assert find_audio_events(tone(440, 10)).events == ((0.0, 10.0),)
+    assert find_audio_events(tone(440, 9.97)).events == ((0.0, 9.97),)
 
 
 def test_ruptures_can_split_instead():
     pytest.importorskip("ruptures")
-    events = find_sounds(mixed(14, (4, tone(440, 5))), AudioOptions(splitter="ruptures")).events
+    events = find_audio_events(mixed(14, (4, tone(440, 5))), AudioOptions(splitter="ruptures")).events
     assert (events[0][0], events[-1][1]) == pytest.approx((4, 9), abs=0.35)
 
 

@@ -66,7 +66,7 @@ def test_a_model_is_given_what_its_role_describes(folders, monkeypatch, model, r
 def test_what_is_not_there_is_not_described(folders):
     see, hear = TransformersCaptioner("video", folders["omni"], "cpu"), TransformersCaptioner("audio", folders["omni"])
     clip = draw_clip()
-    assert see(Clip(0.0, 5.0, None, clip.sound, HEARD)) == ""
+    assert see(Clip(0.0, 5.0, None, clip.audio, HEARD)) == ""
     assert hear(draw_clip(measured=Measurements(loudness_db=-90.0, voiced=0.0))) == ""
 
 
@@ -126,10 +126,10 @@ def test_a_whisper_of_many_languages_tells_them(whispers):
     recogniser = SpeechRecogniser(whispers["many"], "cpu")
     assert set(recogniser.languages) == {"en", "zh", "de", "es"}
     for seed in range(3):
-        told = recogniser.tell_languages(draw_clip(sound=seed).sound)
+        told = recogniser.identify_languages(draw_clip(sound=seed).audio)
         assert tuple(told) == recogniser.languages and sum(told.values()) == pytest.approx(1)
         model, heard = recogniser._pipeline.model, recogniser._pipeline.feature_extractor
-        features = heard(draw_clip(sound=seed).sound, sampling_rate=16_000, return_tensors="pt").input_features
+        features = heard(draw_clip(sound=seed).audio, sampling_rate=16_000, return_tensors="pt").input_features
         (token,) = model.detect_language(features)  # transformers' own: the likeliest, without its probability
         assert f"<|{max(told, key=told.get)}|>" == recogniser._pipeline.tokenizer.decode(token)
 
@@ -145,7 +145,7 @@ def test_it_is_told_to_transcribe(whispers, monkeypatch):
 
     monkeypatch.setattr(recogniser._pipeline.model, "forward", watch)
     recogniser(draw_clip())
-    language = max(told := recogniser.tell_languages(draw_clip().sound), key=told.get)
+    language = max(told := recogniser.identify_languages(draw_clip().audio), key=told.get)
     assert f"<|startoftranscript|><|{language}|><|transcribe|><|notimestamps|>" in prompts
 
 
@@ -165,5 +165,5 @@ def test_damaged_weights_are_named(whispers, tmp_path):
 
 def test_a_recogniser_travels_to_other_processes(whispers):
     recogniser = SpeechRecogniser(whispers["many"], "cpu")
-    sound = draw_clip().sound
-    assert pickle.loads(pickle.dumps(recogniser)).tell_languages(sound) == recogniser.tell_languages(sound)  # noqa: S301
+    sound = draw_clip().audio
+    assert pickle.loads(pickle.dumps(recogniser)).identify_languages(sound) == recogniser.identify_languages(sound)  # noqa: S301

@@ -13,7 +13,11 @@ from transformers import (
     Dinov2Model,
 )
 
-from longvale.annotation.boundaries.embedders import CheckpointPictures, PictureTower, SoundTower
+from longvale.annotation.boundaries.embedders import (
+    CheckpointFrameEmbedder,
+    TransformersAudioEmbedder,
+    TransformersFrameEmbedder,
+)
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -42,11 +46,11 @@ def test_pictures(tmp_path, frames, save):
     width = save(tmp_path)
     size = {"shortest_edge": 32}
     CLIPImageProcessor(size=size, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    check_points(PictureTower(str(tmp_path))(frames), width)
+    check_points(TransformersFrameEmbedder(str(tmp_path))(frames), width)
 
 
 def test_pictures_of_a_checkpoint(tiny_model, frames):
-    check_points(CheckpointPictures(str(tiny_model))(frames), 64)
+    check_points(CheckpointFrameEmbedder(str(tiny_model))(frames), 64)
 
 
 def test_sounds(tmp_path):
@@ -56,7 +60,7 @@ def test_sounds(tmp_path):
     ClapModel(config).save_pretrained(tmp_path)
     ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(tmp_path)
     noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
-    points = SoundTower(str(tmp_path))([noise, noise[:100], noise])
+    points = TransformersAudioEmbedder(str(tmp_path))([noise, noise[:100], noise])
     assert points.shape == (3, 12)
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(points[0], points[2], atol=1e-6)
@@ -72,4 +76,4 @@ def check_points(points, width):
 
 def test_what_is_no_tower(tmp_path):
     with pytest.raises(ValueError, match="cannot be loaded as a tower"):
-        PictureTower(str(tmp_path))
+        TransformersFrameEmbedder(str(tmp_path))

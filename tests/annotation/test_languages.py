@@ -13,7 +13,7 @@ from longvale.annotation import video_stages
 from longvale.annotation.captions import template_captioners
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.languages import check_code, check_language, spoken_language
-from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
+from longvale.annotation.pipeline import AnnotationModels, AnnotationOptions, annotate, stage_folder
 from longvale.io import load_json
 
 pytest.importorskip("scenedetect")
@@ -34,7 +34,7 @@ class Stub:
     def __call__(self, clip):
         return "hello"
 
-    def tell_languages(self, sound):
+    def identify_languages(self, sound):
         self.heard.append(len(sound) / 16_000)
         if not np.abs(sound).max() > 0.01:
             return {"en": 0.5, "de": 0.5}
@@ -42,8 +42,8 @@ class Stub:
         return GERMAN if crossings > 2000 else ENGLISH
 
 
-def workers(recogniser):
-    return Workers(captioners={**template_captioners(), "speech": recogniser})
+def models(recogniser):
+    return AnnotationModels(captioners={**template_captioners(), "speech": recogniser})
 
 
 def records(output):
@@ -65,7 +65,7 @@ def videos(film, tmp_path, monkeypatch):
 
 def test_videos_of_another_language_are_refused(videos, tmp_path):
     output = tmp_path / "out.json"
-    summary = annotate([videos], output, options=OPTIONS, workers=workers(Stub()), progress=False)
+    summary = annotate([videos], output, options=OPTIONS, models=models(Stub()), progress=False)
     assert set(summary.annotations) == {"english", "quiet"}
     told = {video: (record["facts"], record["rejections"]) for video, record in records(output).items()}
     measured = {video: (known["language"], known["language_probability"]) for video, (known, _) in told.items()}
@@ -80,18 +80,18 @@ def test_videos_of_another_language_are_refused(videos, tmp_path):
 
 def test_what_was_told_is_not_asked_again_and_another_language_is_another_run(videos, tmp_path):
     output, stub = tmp_path / "out.json", Stub()
-    annotate([videos / "german.mp4", videos / "english.mp4"], output, options=OPTIONS, workers=workers(stub))
+    annotate([videos / "german.mp4", videos / "english.mp4"], output, options=OPTIONS, models=models(stub))
     assert stub.heard == [5.0, 1.0, 3.5, 1.0]
-    annotate([videos], output, options=OPTIONS, workers=workers(stub), progress=False)
+    annotate([videos], output, options=OPTIONS, models=models(stub), progress=False)
     assert len(stub.heard) == 4
     with pytest.raises(ValueError, match="made with another options"):
         german = replace(OPTIONS, filters=replace(OPTIONS.filters, language="de"))
-        annotate([videos], output, options=german, workers=workers(stub), progress=False)
+        annotate([videos], output, options=german, models=models(stub), progress=False)
 
 
 def test_nobody_is_asked_without_the_filter(videos, tmp_path):
     stub = Stub()
-    annotate([videos], tmp_path / "out.json", workers=workers(stub), progress=False)
+    annotate([videos], tmp_path / "out.json", models=models(stub), progress=False)
     assert stub.heard == [] and records(tmp_path / "out.json")["german"]["facts"]["language"] is None
     assert load_json(tmp_path / "out.provenance.json")["languages"] == {}
 
@@ -152,7 +152,7 @@ def test_the_command_takes_a_language(videos, tmp_path, longvale, monkeypatch):
     for part in (model, processor):
         part.save_pretrained(tmp_path / "whisper")
     german = {code: float(code == "de") for code in ("en", "zh", "de", "es")}
-    monkeypatch.setattr("longvale.annotation.captions.SpeechRecogniser.tell_languages", lambda self, sound: german)
+    monkeypatch.setattr("longvale.annotation.captions.SpeechRecogniser.identify_languages", lambda self, sound: german)
     options = ["--speech-recogniser", tmp_path / "whisper", "--device", "cpu", "--quiet"]
     for language, left in (("en", "1 of 3"), ("de", "3 of 3")):
         output = tmp_path / f"{language}.json"

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from longvale.annotation.captions import Clip, TemplateCaptioner
-from longvale.annotation.clip_reader import Footage
+from longvale.annotation.clip_reader import ClipReader
 from longvale.annotation.measurements import measure
 
 RATE = 16_000
 
 
 def heard(sound, speech=()):
-    footage = Footage(Path("x.mp4"), len(sound) / RATE, None, np.empty(0), sound.astype(np.float32))
-    return measure(footage, 0.0, footage.duration, speech)
+    reader = ClipReader(Path("x.mp4"), len(sound) / RATE, None, np.empty(0), sound.astype(np.float32))
+    return measure(reader, 0.0, reader.duration, speech)
 
 
 def seen(*frames):
     """Frames of one colour each, five a second."""
     pictures = np.array([np.full((48, 48, 3), colour) for colour in frames], np.uint8)
-    footage = Footage(Path("x.mp4"), len(frames) / 5, pictures, (np.arange(len(frames)) + 0.5) / 5, None)
-    return measure(footage, 0.0, footage.duration)
+    reader = ClipReader(Path("x.mp4"), len(frames) / 5, pictures, (np.arange(len(frames)) + 0.5) / 5, None)
+    return measure(reader, 0.0, reader.duration)
 
 
 def tone(hz, level, seconds=3):

@@ -15,7 +15,7 @@ from serving import GOOD, Server
 from longvale.annotation.captions import template_captioners
 from longvale.annotation.correlation import Concatenation, LanguageModelReasoner
 from longvale.annotation.filters import FilterOptions
-from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate, stage_folder
+from longvale.annotation.pipeline import AnnotationModels, AnnotationOptions, annotate, stage_folder
 from longvale.annotation.stages import StageLog, Stages
 from longvale.chat_client import ChatClient, NoAnswer, ServerError
 from longvale.events import RELATIONS, load_annotations
@@ -47,7 +47,9 @@ def videos(film, tmp_path):
 
 
 def run(videos, output, reasoner=None, **options):
-    return annotate([videos], output, workers=Workers(reasoner=reasoner or Concatenation()), progress=False, **options)
+    return annotate(
+        [videos], output, models=AnnotationModels(reasoner=reasoner or Concatenation()), progress=False, **options
+    )
 
 
 def test_the_command_line_runs_offline_from_start_to_end(longvale, videos, tmp_path):
@@ -88,7 +90,7 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_
         raise AssertionError("a finished stage must not be done again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("longvale.annotation.video_stages.read_footage", fail)
+        patch.setattr("longvale.annotation.video_stages.open_video", fail)
         run(videos, output)
     assert output.read_bytes() == made
     assert {name: (stage_folder(output) / name).read_bytes() for name in files(stage_folder(output))} == before
@@ -134,7 +136,7 @@ def test_stages_of_an_earlier_version_are_kept(videos, tmp_path, monkeypatch, ca
     before = path.read_bytes()
     old = [{k: v for k, v in record.items() if k != "identity"} for record in lines(output, "videos")]
     path.write_text("".join(json.dumps(record) + "\n" for record in old))
-    monkeypatch.setattr("longvale.annotation.video_stages.read_footage", lambda path: raise_(AssertionError("again")))
+    monkeypatch.setattr("longvale.annotation.video_stages.open_video", lambda path: raise_(AssertionError("again")))
     run(videos, output)
     assert "2 videos were annotated without the identity of their files" in caplog.text
     assert sorted(lines(output, "videos"), key=str) == sorted(map(json.loads, before.splitlines()), key=str)
@@ -184,7 +186,7 @@ def test_three_hours_are_refused_by_the_header_and_short_ones_by_the_published_t
     from longvale.models.media import MediaInfo
 
     video = film("good.mp4", 8)
-    monkeypatch.setattr(video_stages, "read_footage", lambda path: pytest.fail("must not be decoded"))
+    monkeypatch.setattr(video_stages, "open_video", lambda path: pytest.fail("must not be decoded"))
     monkeypatch.setattr(video_stages, "probe", lambda path: MediaInfo(10_800.0, True, True))
     with pytest.raises(
         ValueError, match=r"no video was admitted \(1 given\): good: too long \(10800.0, threshold 7200.0\)"
@@ -252,8 +254,8 @@ def test_refusals_in_a_row_end_the_run_with_the_reason(videos, tmp_path, online,
     """Four events that a model writes nothing usable about: it is not asked about the fourth."""
     server = Server("garbage")
     with pytest.raises(NoAnswer) as error:
-        workers = Workers(reasoner=reasoner(server))
-        annotate([videos], tmp_path / "out.json", workers=workers, max_refusals=3)
+        models = AnnotationModels(reasoner=reasoner(server))
+        annotate([videos], tmp_path / "out.json", models=models, max_refusals=3)
     server.stop()
     assert len(server.asked) == 6  # two attempts about three events
     told = str(error.value)
@@ -282,7 +284,7 @@ class Silent:
 
 def test_a_caption_that_was_not_written_is_counted(videos, tmp_path):
     captioners = {**template_captioners(), "audio": Silent(2)}
-    summary = annotate([videos], tmp_path / "out.json", workers=Workers(captioners=captioners), progress=False)
+    summary = annotate([videos], tmp_path / "out.json", models=AnnotationModels(captioners=captioners), progress=False)
     captions = lines(tmp_path / "out.json", "captions")
     assert [record["captions"]["audio"] for record in captions] == ["", "", "It hums.", "It hums."]
     missing = {"audio": "m: only reasoning and no answer"}
@@ -291,8 +293,8 @@ def test_a_caption_that_was_not_written_is_counted(videos, tmp_path):
     assert load_json(tmp_path / "out.provenance.json")["uncaptioned"] == {"audio": 2}
     captioners["audio"] = Silent(9)
     with pytest.raises(NoAnswer, match=r"captioner: 2 answers in a row .*only reasoning.*--max-tokens"):
-        workers = Workers(captioners=captioners)
-        annotate([videos], tmp_path / "other.json", workers=workers, max_refusals=2, progress=False)
+        models = AnnotationModels(captioners=captioners)
+        annotate([videos], tmp_path / "other.json", models=models, max_refusals=2, progress=False)
     assert len(lines(tmp_path / "other.json", "captions")) == 1
 
 

@@ -42,12 +42,12 @@ class Deadly:
 
 def main():
     videos, output, marker, failing = sys.argv[1:]
-    from longvale.annotation.pipeline import Workers, annotate
+    from longvale.annotation.pipeline import AnnotationModels, annotate
     from longvale.chat_client import ServerError
 
-    workers = Workers(reasoner=Deadly(marker, failing == "yes"))
+    models = AnnotationModels(reasoner=Deadly(marker, failing == "yes"))
     try:
-        summary = annotate([videos], output, workers=workers, engine="ray", concurrency=2, progress=False)
+        summary = annotate([videos], output, models=models, engine="ray", concurrency=2, progress=False)
         print("told", os.getpid(), summary)
     except ServerError as error:
         print("told", os.getpid(), error)
@@ -120,16 +120,16 @@ import sys
 from longvale.annotation.boundaries.speech import SpeechOptions
 from longvale.annotation.captions import template_captioners
 from longvale.annotation.filters import FilterOptions
-from longvale.annotation.pipeline import AnnotationOptions, Workers, annotate
+from longvale.annotation.pipeline import AnnotationOptions, AnnotationModels, annotate
 
 
-class Teller:
-    name, size, languages = "teller", 48, ("de", "en")
+class Identifier:
+    name, size, languages = "identifier", 48, ("de", "en")
 
     def __call__(self, clip):
         return ""
 
-    def tell_languages(self, sound):
+    def identify_languages(self, sound):
         loud = min(1.0, 5 * float(abs(sound).mean()))
         return {"en": loud, "de": 1 - loud}
 
@@ -138,9 +138,9 @@ def main():
     folder, local, ray = sys.argv[1:]
     filters = FilterOptions(None, None, None, False, False, None, None, language="en")
     options = AnnotationOptions(filters=filters, speech=SpeechOptions(threshold=0.2))
-    workers = Workers(captioners={**template_captioners(), "speech": Teller()})
+    models = AnnotationModels(captioners={**template_captioners(), "speech": Identifier()})
     for engine, output in (("local", local), ("ray", ray)):
-        summary = annotate([folder], output, options=options, workers=workers, engine=engine, progress=False)
+        summary = annotate([folder], output, options=options, models=models, engine=engine, progress=False)
     print("told", os.getpid(), summary)
 
 
@@ -175,11 +175,11 @@ class Crashing:
 
 def main():
     from longvale.annotation.captions import template_captioners
-    from longvale.annotation.pipeline import Workers, annotate
+    from longvale.annotation.pipeline import AnnotationModels, annotate
 
-    workers = Workers(captioners={**template_captioners(), "visual": Crashing()})
+    models = AnnotationModels(captioners={**template_captioners(), "visual": Crashing()})
     videos, output = sys.argv[1:]
-    summary = annotate([videos], output, workers=workers, engine="ray", concurrency=2, progress=False)
+    summary = annotate([videos], output, models=models, engine="ray", concurrency=2, progress=False)
     print("told", os.getpid(), summary)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from longvale.annotation.boundaries import tracing
 from longvale.annotation.boundaries.audio import AudioOptions
-from longvale.annotation.boundaries.tracing import Sound, place_sounds, share_out, trace_sounds
+from longvale.annotation.boundaries.tracing import Sound, fit_levels, place_sounds, trace_sounds
 
 LOW, HIGH, BOTH = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([1.0, 1.0])
 
@@ -103,7 +103,7 @@ def test_shares_add_up_to_what_is_heard():
     spectra = [rng.random(40) for _ in range(5)]
     true = rng.random((5, 50)) * (rng.random((5, 50)) > 0.5)
     bands = sum(np.outer(loud, spectrum) for loud, spectrum in zip(true, spectra, strict=True))
-    found = share_out(bands, spectra, [(0, 50)] * 5)
+    found = fit_levels(bands, spectra, [(0, 50)] * 5)
     np.testing.assert_allclose(np.sum(found, axis=0), bands.sum(axis=1), rtol=1e-3, atol=1e-6)
     for loud, own, spectrum in zip(true, found, spectra, strict=True):
         assert np.abs(own - loud * spectrum.sum()).max() < 0.35 * spectrum.sum()
@@ -115,8 +115,8 @@ def test_steps_that_are_worked_on_apart_are_the_same(monkeypatch, steps):
     rng = np.random.default_rng(0)
     bands, spectra = rng.random((60, 10)), list(rng.random((4, 10)))
     windows = [(0, 60), (5, 20), (20, 41), (59, 60)]
-    whole = share_out(bands, spectra, windows)
+    whole = fit_levels(bands, spectra, windows)
     monkeypatch.setattr(tracing, "_STEPS_AT_ONCE", steps)
-    for apart, expected, (begin, end) in zip(share_out(bands, spectra, windows), whole, windows, strict=True):
+    for apart, expected, (begin, end) in zip(fit_levels(bands, spectra, windows), whole, windows, strict=True):
         assert len(apart) == end - begin
         np.testing.assert_allclose(apart, expected, rtol=1e-9)

@@ -12,20 +12,20 @@ from longvale.annotation.boundaries.descriptors import ColourEmbedder
 from longvale.annotation.boundaries.novelty import novelty, peaks
 from longvale.annotation.boundaries.visual import (
     VisualOptions,
+    calibrate_options,
     detect_cuts,
     find_changes,
     find_visual_events,
-    in_units_of,
     split,
     stitch,
 )
-from longvale.annotation.clip_reader import Footage
+from longvale.annotation.clip_reader import ClipReader
 
 RED, BLUE, GREEN = (200, 20, 20), (20, 20, 200), (20, 160, 30)
 
 
 def film(*parts, rate=5, path="none.mp4"):
-    """Footage of one-coloured parts (colour, seconds), or of a slow change (from, to, seconds), with some grain."""
+    """ClipReader of one-coloured parts (colour, seconds), or of a slow change (from, to, seconds), with some grain."""
     noise = np.random.default_rng(0)
     frames = []
     for part in parts:
@@ -35,12 +35,12 @@ def film(*parts, rate=5, path="none.mp4"):
             colour = np.array(part[0]) * (1 - share) + np.array(part[-2]) * share
             frames.append(np.clip(colour + noise.normal(0, 6, (48, 64, 3)), 0, 255))
     times = (np.arange(len(frames)) + 0.5) / rate
-    return Footage(path, len(frames) / rate, np.array(frames, np.uint8), times, None)
+    return ClipReader(path, len(frames) / rate, np.array(frames, np.uint8), times, None)
 
 
-def find(footage, cuts=(), **options):
-    descriptors = ColourEmbedder()(footage.frames)
-    return find_changes(descriptors, footage.times, cuts, VisualOptions(**options))
+def find(reader, cuts=(), **options):
+    descriptors = ColourEmbedder()(reader.frames)
+    return find_changes(descriptors, reader.times, cuts, VisualOptions(**options))
 
 
 def test_a_cut_is_placed_where_the_detector_says():
@@ -142,7 +142,7 @@ def test_an_embedder_that_sees_more_than_colours_is_believed():
     left = np.zeros((30, 48, 64, 3), np.uint8)
     left[:, :, :16] = 255
     frames = np.concatenate([left, left[:, :, ::-1]])
-    footage = Footage("none.mp4", 12.0, frames, (np.arange(60) + 0.5) / 5, None)
+    reader = ClipReader("none.mp4", 12.0, frames, (np.arange(60) + 0.5) / 5, None)
 
     class Where:
         name, size = "where", 48
@@ -153,10 +153,10 @@ def test_an_embedder_that_sees_more_than_colours_is_believed():
     clips = split(0.0, 12.0, [6.0], VisualOptions())
     ends = [time for clip in clips for time in clip.ends]
     for embedder, events in ((Where(), 2), (ColourEmbedder(), 1)):
-        embeddings = embedder(footage.frames_at(ends)).reshape(len(clips), 2, -1)
+        embeddings = embedder(reader.frames_at(ends)).reshape(len(clips), 2, -1)
         options = VisualOptions()
         if events == 2:
-            options = in_units_of(embedder, footage, clips, embeddings, [6.0], options)
+            options = calibrate_options(embedder, reader, clips, embeddings, [6.0], options)
         assert len(stitch(clips, embeddings, options)) == events
 
 
@@ -167,18 +167,18 @@ def test_events_that_are_too_short_are_dropped():
 
 
 def test_without_pictures_there_are_no_visual_events():
-    assert find_visual_events(Footage("x", 5.0, None, np.empty(0), np.zeros(80000, np.float32))).events == ()
+    assert find_visual_events(ClipReader("x", 5.0, None, np.empty(0), np.zeros(80000, np.float32))).events == ()
 
 
 def test_a_file_that_the_detector_cannot_read_is_named(tmp_path):
     pytest.importorskip("scenedetect")
-    footage = film((RED, 6), path=tmp_path / "gone.mp4")
+    reader = film((RED, 6), path=tmp_path / "gone.mp4")
     with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such file"):
-        find_visual_events(footage)
+        find_visual_events(reader)
     (tmp_path / "gone.mp4").write_text("text" * 100)
     with pytest.raises(ValueError, match=r"gone\.mp4: not a media file"):
-        find_visual_events(footage)
-    assert find_visual_events(footage, VisualOptions(detector="none")).events == ((0.0, 6.0),)
+        find_visual_events(reader)
+    assert find_visual_events(reader, VisualOptions(detector="none")).events == ((0.0, 6.0),)
 
 
 @pytest.mark.parametrize("module", ["scenedetect", "silero_vad"])

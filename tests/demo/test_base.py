@@ -15,7 +15,7 @@ from longvale.demo.base import (
 )
 from longvale.demo.checkpoint import NUM_FRAMES, TOWER_SIZE, build_checkpoint, corpus_options, sample_texts
 from longvale.models.modeling_longvale import fourier_times
-from longvale.synthetic.compositing import FeatureBank, TemporalMosaic
+from longvale.synthetic.compositing import CompositeVideos, FeatureBank
 from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS, plan_video
 from longvale.training.collator import DialogueCollator
 
@@ -26,7 +26,7 @@ def parts():
 
 
 @pytest.fixture(scope="module")
-def mosaic():
+def composites():
     """Every word has a direction of its own, and a little noise."""
     rng = np.random.default_rng(0)
     words = {word: rng.normal(size=TOWER_SIZE) for word in (*COLOURS, *SHAPES, *SOUNDS, *WORDS)}
@@ -42,16 +42,16 @@ def mosaic():
         bank.sounds["audio"][content, None] = list(clips(content))
     for content in [None, *WORDS]:
         bank.sounds["speech"][None, content] = list(clips(content))
-    return TemporalMosaic(bank, corpus_options())
+    return CompositeVideos(bank, corpus_options())
 
 
-def test_fitted_projectors_put_clips_where_their_words_are(parts, mosaic):
+def test_fitted_projectors_put_clips_where_their_words_are(parts, composites):
     model, processor = parts
-    explained = fit_projectors(model, processor, mosaic.bank)
+    explained = fit_projectors(model, processor, composites.bank)
     assert all(share > 0.9 for share in explained.values()), explained
     embeddings = model.get_input_embeddings().weight.detach()
     with torch.no_grad():
-        bell = model.model.audio_projector(torch.tensor(mosaic.bank.sounds["audio"]["bell", None][0]))
+        bell = model.model.audio_projector(torch.tensor(composites.bank.sounds["audio"]["bell", None][0]))
     (token,) = processor.tokenizer("bell", add_special_tokens=False)["input_ids"]
     assert torch.cosine_similarity(bell, embeddings, dim=-1).argmax() == token
 
@@ -64,12 +64,12 @@ def test_the_language_model_learns_its_texts(parts):
     assert curve[-1]["loss"] < curve[0]["loss"] - 0.5
 
 
-def test_looking_up_trains_the_language_model_alone(parts, mosaic):
+def test_looking_up_trains_the_language_model_alone(parts, composites):
     model, processor = copy.deepcopy(parts[0]), parts[1]
     name_times(model, processor)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    learn_to_look_up(model, processor, mosaic, steps=2, batch_size=2, progress=False)
+    learn_to_look_up(model, processor, composites, steps=2, batch_size=2, progress=False)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name for name in changed if ".language_model.layers." not in name} == {"lm_head.weight"} < changed
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == wanted

@@ -53,7 +53,7 @@ def test_sentences_read_aloud(media_of, recogniser, number):  # noqa: F811
     said = media_of("pocketsphinx", "librivox", f"{name}.txt").read_text()
     text = recogniser(clip_of(sound))
     assert overlap(text, said) > 0.9 and len(words(text)) < 1.2 * len(words(said)), text
-    told = recogniser.tell_languages(sound)
+    told = recogniser.identify_languages(sound)
     assert len(told) == len(recogniser.languages) == 99
     assert told["en"] > 0.95 and sum(told.values()) == pytest.approx(1)
 
@@ -61,7 +61,7 @@ def test_sentences_read_aloud(media_of, recogniser, number):  # noqa: F811
 @pytest.mark.parametrize("language", SPOKEN)
 def test_a_voice_that_is_made(recogniser, language):
     sound = say(SPOKEN[language], language=language)
-    told = recogniser.tell_languages(sound)
+    told = recogniser.identify_languages(sound)
     assert max(told, key=told.get) == language and told[language] > 0.5
     assert overlap(recogniser(clip_of(sound)), SPOKEN[language]) >= 0.6  # it speaks as machines did, and German worse
 

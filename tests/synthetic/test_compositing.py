@@ -9,7 +9,7 @@ from telling import OPTIONS, WINDOW_S, telling_features
 
 from longvale.events import MODALITIES
 from longvale.models.configuration_longvale import LongVALEConfig
-from longvale.synthetic.compositing import FeatureBank, Lanes, TemporalMosaic, compose, load_mosaic
+from longvale.synthetic.compositing import CompositeVideos, FeatureBank, Lanes, compose, load_composites
 from longvale.synthetic.planning import SOUNDS, WORDS, Piece, plan_video
 from longvale.timecodes import to_timecode
 
@@ -20,23 +20,23 @@ def config(base):
 
 
 @pytest.fixture(scope="module")
-def mosaic(corpus, config):
-    return load_mosaic(corpus, corpus / "features", config)
+def composites(corpus, config):
+    return load_composites(corpus, corpus / "features", config)
 
 
-def test_features_show_what_the_plan_says(mosaic):
+def test_features_show_what_the_plan_says(composites):
     for index in range(20):
         plan = plan_video(f"mosaic_{index}", 7, OPTIONS)
-        composed, expected = compose(plan, mosaic.bank, random.Random(index)), telling_features(plan)
+        composed, expected = compose(plan, composites.bank, random.Random(index)), telling_features(plan)
         assert (composed["visual"] == expected["visual"]).all()
         for modality in ("audio", "speech"):
             assert composed[modality].dtype == np.float32
             np.testing.assert_allclose(composed[modality], expected[modality], atol=1e-6)  # shares in float32
 
 
-def test_the_truth_moves_along(mosaic):
-    plan = plan_video("mosaic_3", mosaic.seed, OPTIONS)
-    row = TemporalMosaic(mosaic.bank, OPTIONS, "instruction", turns=40)[3]
+def test_the_truth_moves_along(composites):
+    plan = plan_video("mosaic_3", composites.seed, OPTIONS)
+    row = CompositeVideos(composites.bank, OPTIONS, "instruction", turns=40)[3]
     text = {q["content"]: a["content"] for q, a in zip(row["messages"][::2], row["messages"][1::2], strict=True)}
     pieces = [piece for pieces in plan.pieces for piece in pieces if piece.modality != "visual"]
     asked = 0
@@ -57,31 +57,31 @@ def test_the_truth_moves_along(mosaic):
 
 
 @pytest.mark.parametrize("kind", ["boundary_perception", "instruction"])
-def test_a_row_depends_on_seed_and_number_alone(mosaic, kind):
-    first = TemporalMosaic(mosaic.bank, OPTIONS, kind, seed=1, turns=2, modality_dropout=0.5)
+def test_a_row_depends_on_seed_and_number_alone(composites, kind):
+    first = CompositeVideos(composites.bank, OPTIONS, kind, seed=1, turns=2, modality_dropout=0.5)
     rows = [first[i] for i in range(6)]
-    again = TemporalMosaic(mosaic.bank, OPTIONS, kind, seed=1, turns=2, modality_dropout=0.5)
+    again = CompositeVideos(composites.bank, OPTIONS, kind, seed=1, turns=2, modality_dropout=0.5)
     for i in (5, 0, 3):
         assert again[i]["messages"] == rows[i]["messages"]
         for modality in MODALITIES:
             assert np.array_equal(again[i][f"{modality}_features"], rows[i][f"{modality}_features"])
-    assert TemporalMosaic(mosaic.bank, OPTIONS, kind, seed=2)[0]["messages"] != rows[0]["messages"]
+    assert CompositeVideos(composites.bank, OPTIONS, kind, seed=2)[0]["messages"] != rows[0]["messages"]
     assert all(len(row["messages"]) <= 4 or "detail the events" in row["messages"][0]["content"] for row in rows)
 
 
-def test_modality_dropout_takes_one_modality_of_its_share(mosaic):
-    lacking = TemporalMosaic(mosaic.bank, OPTIONS, modality_dropout=0.4)
+def test_modality_dropout_takes_one_modality_of_its_share(composites):
+    lacking = CompositeVideos(composites.bank, OPTIONS, modality_dropout=0.4)
     missing = [[m for m in MODALITIES if lacking[i][f"{m}_features"] is None] for i in range(150)]
     assert max(map(len, missing)) == 1
     assert 0.25 < sum(map(len, missing)) / 150 < 0.55
     assert {m for row in missing for m in row} == set(MODALITIES)
 
 
-def test_rows_come_through_datasets(mosaic):
-    rows = Dataset.from_dict({"index": range(100)}).with_transform(mosaic.transform)
+def test_rows_come_through_datasets(composites):
+    rows = Dataset.from_dict({"index": range(100)}).with_transform(composites.transform)
     batch = rows.__getitems__([7, 2])
     assert [row["id"] for row in batch] == ["mosaic_7", "mosaic_2"]
-    assert np.array_equal(batch[0]["visual_features"], mosaic[7]["visual_features"])
+    assert np.array_equal(batch[0]["visual_features"], composites[7]["visual_features"])
 
 
 def test_shares_of_a_window_sum_to_one():
@@ -100,18 +100,18 @@ def test_only_training_videos_are_composed(corpus, config, tmp_path, caplog):
         shutil.copy(path, target)
     for path in tmp_path.glob("*/train_000[0-2].npy"):
         path.unlink()
-    bank = load_mosaic(corpus, tmp_path, config).bank  # no test video is stored: none is asked for
+    bank = load_composites(corpus, tmp_path, config).bank  # no test video is stored: none is asked for
     assert "3 of 150 training videos have no features" in caplog.text
-    full = load_mosaic(corpus, corpus / "features", config).bank
+    full = load_composites(corpus, corpus / "features", config).bank
     assert sum(map(len, bank.visual.values())) < sum(map(len, full.visual.values()))
 
 
-def test_without_features_there_is_no_mosaic(corpus, config, tmp_path):
+def test_without_features_nothing_is_composed(corpus, config, tmp_path):
     (tmp_path / "visual_features").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no features of the 150 training videos"):
-        load_mosaic(corpus, tmp_path, config)
-    with pytest.raises(FileNotFoundError, match=r"synthetic\.json: no such file; a mosaic needs a corpus"):
-        load_mosaic(tmp_path, corpus / "features", config)
+        load_composites(corpus, tmp_path, config)
+    with pytest.raises(FileNotFoundError, match=r"synthetic\.json: no such file; compositing needs a corpus"):
+        load_composites(tmp_path, corpus / "features", config)
 
 
 def test_what_no_video_shows_is_told_before_training(corpus, config, tmp_path):
@@ -120,7 +120,7 @@ def test_what_no_video_shows_is_told_before_training(corpus, config, tmp_path):
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
     with pytest.raises(ValueError, match=r"none of 4 training videos shows .*; make a corpus of more videos"):
-        load_mosaic(corpus, tmp_path, config)
+        load_composites(corpus, tmp_path, config)
 
 
 def test_contents_that_no_video_shows_are_refused():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from longvale.training import grounding_callback
-from longvale.training.grounding_callback import GroundingSet, ground
+from longvale.training.grounding_callback import GroundingSet, answer_share
 
 #: Of a video of 60 s, whose event lasts from 15 to 45 s.
 ANSWERS = {"exact": "From 25 to 75.", "half": "From 25 to 50.", "beside": "From 80 to 90.", "unread": "I cannot say."}
@@ -28,18 +28,18 @@ def answering(monkeypatch):
 
 
 def test_overlap_and_parsed_answers_are_counted_apart(answering):
-    total, parsed, count = ground(None, None, asked(["exact", "half", "beside", "unread", "unread"])).tolist()
+    total, parsed, count = answer_share(None, None, asked(["exact", "half", "beside", "unread", "unread"])).tolist()
     assert total == pytest.approx(1.5)
     assert (parsed, count) == (3, 5)
 
 
 def test_processes_share_the_questions_and_answer_equally_many_batches(answering):
     names = ["exact"] * 17 + ["unread"] * 3
-    found = [ground(None, None, asked(names), rank, 2) for rank in range(2)]
+    found = [answer_share(None, None, asked(names), rank, 2) for rank in range(2)]
     assert torch.stack(found).sum(dim=0).tolist() == [17, 17, 20]
     assert [len(questions) for questions in answering] == [16, 4]
 
     answering.clear()  # a process without questions of its own takes part all the same
-    found = [ground(None, None, asked(["exact"]), rank, 2).tolist() for rank in range(2)]
+    found = [answer_share(None, None, asked(["exact"]), rank, 2).tolist() for rank in range(2)]
     assert found == [[1, 1, 1], [0, 0, 0]]
     assert answering == [["exact"], ["exact"]]

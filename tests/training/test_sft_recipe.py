@@ -270,7 +270,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_ids(corpus, base, tmp_pa
     [
         ("--effective_batch_size=5", "error: per_device_train_batch_size (2) does not divide the 5 dialogues"),
         ("--model=nowhere", "error: nowhere: no such model folder"),
-        ("--data_dir=nowhere", "error: nowhere/synthetic.json: no such file; a mosaic needs a corpus"),
+        ("--data_dir=nowhere", "error: nowhere/synthetic.json: no such file; compositing needs a corpus"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(corpus, base, tmp_path, here, changed, message):

@@ -47,14 +47,14 @@ class Clip:
         start: seconds.
         end: seconds.
         frames: uint8 [8, H, W, 3], evenly spaced; None without frames.
-        sound: float32 [samples], 16 kHz; empty without sound.
+        audio: float32 [samples], 16 kHz; empty without sound.
         measured: measurements of the clip.
     """
 
     start: Seconds
     end: Seconds
     frames: np.ndarray | None = field(repr=False)
-    sound: np.ndarray = field(repr=False)
+    audio: np.ndarray = field(repr=False)
     measured: Measurements
 
     @property
@@ -106,30 +106,33 @@ class TemplateCaptioner:
 
     def __init__(self, role: Role) -> None:
         self.name = f"template of measurements ({role})"
-        self._tell = {"video": _tell_video, "keyframe": _tell_picture, "audio": _tell_sound, "speech": _tell_speech}[
-            role
-        ]
+        self._describe = {
+            "video": _describe_motion,
+            "keyframe": _describe_frame,
+            "audio": _describe_audio,
+            "speech": _describe_speech,
+        }[role]
 
     def __call__(self, clip: Clip) -> str:
         """Describe the measurements of the clip."""
-        return self._tell(clip.measured)
+        return self._describe(clip.measured)
 
 
-def _tell_video(measured: Measurements) -> str:
+def _describe_motion(measured: Measurements) -> str:
     if measured.motion is None:
         return ""
     how = {"still": "A still", "moving": "A moving", "lively": "A lively"}[measured.motion_word]
     return f"{how} picture of {' and '.join(measured.colours)} is seen."
 
 
-def _tell_picture(measured: Measurements) -> str:
+def _describe_frame(measured: Measurements) -> str:
     if measured.brightness is None:
         return ""
     light = "dark" if measured.brightness < 0.25 else "bright" if measured.brightness > 0.65 else "mid-toned"
     return f"The picture is {light} and mostly {measured.colours[0]}."
 
 
-def _tell_sound(measured: Measurements) -> str:
+def _describe_audio(measured: Measurements) -> str:
     if measured.silent:
         return ""
     level = {"quiet": "A quiet", "clear": "A clear", "loud": "A loud"}[measured.loudness_word]
@@ -139,7 +142,7 @@ def _tell_sound(measured: Measurements) -> str:
     return f"{level} {kind} noise is heard."
 
 
-def _tell_speech(measured: Measurements) -> str:
+def _describe_speech(measured: Measurements) -> str:
     if not measured.voiced:
         return ""
     share = "throughout" if measured.voiced > 0.8 else "most of the time" if measured.voiced > 0.5 else "in part"
@@ -185,12 +188,12 @@ class TransformersCaptioner:
         if self._role == "audio":
             if clip.measured.silent:
                 return ""
-            content = [{"type": "audio", "audio": clip.sound}]
+            content = [{"type": "audio", "audio": clip.audio}]
         else:
             if clip.frames is None:
                 return ""
-            pictures = clip.frames if self._role == "video" else clip.key_frame[None]
-            content = [{"type": "image", "image": Image.fromarray(picture)} for picture in pictures]
+            frames = clip.frames if self._role == "video" else clip.key_frame[None]
+            content = [{"type": "image", "image": Image.fromarray(frame)} for frame in frames]
         content.append({"type": "text", "text": read_prompt(self._role)})
         inputs = self._processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -220,7 +223,7 @@ def _load_captioner(model: str, device: str | None) -> tuple[Any, Any]:
 class SpeechRecogniser:
     """Captioner of speech: Whisper or another recogniser of transformers.
 
-    A multilingual Whisper also identifies the language: a [`longvale.annotation.languages.LanguageTeller`].
+    A multilingual Whisper also identifies the language: a [`longvale.annotation.languages.LanguageIdentifier`].
 
     Args:
         model: Hub id or folder.
@@ -255,10 +258,10 @@ class SpeechRecogniser:
             return ""
         # Without a task a multilingual Whisper tends to repeat itself.
         asked = {"generate_kwargs": {"task": "transcribe"}} if self.languages else {}
-        text = self._pipeline({"raw": clip.sound, "sampling_rate": SAMPLING_RATE}, **asked)["text"]
+        text = self._pipeline({"raw": clip.audio, "sampling_rate": SAMPLING_RATE}, **asked)["text"]
         return " ".join(text.split())
 
-    def tell_languages(self, sound: np.ndarray) -> Mapping[str, float]:
+    def identify_languages(self, sound: np.ndarray) -> Mapping[str, float]:
         """Return the probability of each of `languages`, computed as Whisper does before it transcribes.
 
         Args:
@@ -298,9 +301,9 @@ class ServerCaptioner:
         """Return the server's answer to the frames and the prompt of the role."""
         if clip.frames is None:
             return ""
-        pictures = clip.frames if self._role == "video" else clip.key_frame[None]
+        frames = clip.frames if self._role == "video" else clip.key_frame[None]
         content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": jpeg_uri(picture, quality=85)}} for picture in pictures
+            {"type": "image_url", "image_url": {"url": jpeg_uri(frame, quality=85)}} for frame in frames
         ]
         content.append({"type": "text", "text": read_prompt(self._role)})
         return " ".join(self._chat([{"role": "user", "content": content}], max_tokens=CAPTION_TOKENS).split())

@@ -1,4 +1,4 @@
-"""Input of the annotation: small, evenly spaced frames and the sound of a video, read in one pass."""
+"""Input of the annotation: small, evenly spaced frames and the audio of a video, read in one pass."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _WRONG = 0.1
 
 
 @dataclass(frozen=True)
-class Footage:
-    """Frames and sound of one video.
+class ClipReader:
+    """Frames and audio of one video, of which it returns clips.
 
     Args:
         path: video file.
@@ -61,14 +61,16 @@ class Footage:
         wanted = np.clip(times, 0, self.duration)
         return read_media(self.path, frame_times=wanted, size=size, max_duration_s=None).frames
 
-    def sound(self, start: Seconds, end: Seconds) -> np.ndarray:
+    def audio(self, start: Seconds, end: Seconds) -> np.ndarray:
         """Return the waveform between two times: float32 [n]; empty without sound."""
         if self.waveform is None:
             return np.empty(0, np.float32)
         return self.waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
 
 
-def read_footage(path: str | os.PathLike, threads: int | None = None, max_duration_s: Seconds | None = None) -> Footage:
+def open_video(
+    path: str | os.PathLike, threads: int | None = None, max_duration_s: Seconds | None = None
+) -> ClipReader:
     """Read a video for annotation.
 
     Args:
@@ -96,7 +98,7 @@ def read_footage(path: str | os.PathLike, threads: int | None = None, max_durati
     late = 0.0
     if media.frames is not None and media.frame_times[0] > times[0]:
         late = float(media.frame_times[0])  # earlier times get a copy of the first frame
-    return Footage(Path(path), media.duration, media.frames, times, media.waveform, late, media.warnings)
+    return ClipReader(Path(path), media.duration, media.frames, times, media.waveform, late, media.warnings)
 
 
 def _frames_of(duration: Seconds) -> int:

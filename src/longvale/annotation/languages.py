@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 #: Number of speech parts used to identify the language, the longest of a video.
-STRETCHES = 3
+LONGEST_PARTS = 3
 
 
 @runtime_checkable
-class LanguageTeller(Protocol):
+class LanguageIdentifier(Protocol):
     """Interface of a speech recogniser that identifies the spoken language."""
 
     name: str
     #: Codes of the languages that it can identify; empty if it cannot.
     languages: tuple[str, ...]
 
-    def tell_languages(self, sound: np.ndarray) -> Mapping[str, float]:
+    def identify_languages(self, sound: np.ndarray) -> Mapping[str, float]:
         """Return the probability of each language, 0 to 1; the sum is 1.
 
         Args:
@@ -45,7 +45,7 @@ def check_language(language: str | None, recogniser: Any) -> None:
     """
     if language is None:
         return
-    known = recogniser.languages if isinstance(recogniser, LanguageTeller) else ()
+    known = recogniser.languages if isinstance(recogniser, LanguageIdentifier) else ()
     if language not in known:
         name = "nothing that recognises speech" if recogniser is None else recogniser.name
         what = f"identifies {len(known)} languages, not this one" if known else "does not identify languages"
@@ -59,17 +59,17 @@ def check_language(language: str | None, recogniser: Any) -> None:
 def spoken_language(
     turns: Sequence[tuple[Seconds, Seconds]],
     sound: Callable[[Seconds, Seconds], np.ndarray],
-    teller: LanguageTeller,
+    identifier: LanguageIdentifier,
 ) -> tuple[str | None, float | None]:
     """Identify the language of most of the speech.
 
-    Turns are split into parts of at most 30 s, and the [`STRETCHES`] longest parts are used. The weight of a language
-    is its probability from the recogniser, averaged over these parts by their length.
+    Turns are split into parts of at most 30 s, and the [`LONGEST_PARTS`] longest parts are used. The weight of a
+    language is its probability from the recogniser, averaged over these parts by their length.
 
     Args:
         turns: speech turns, start and end in seconds.
         sound: function that returns the waveform between two times in seconds.
-        teller: the recogniser.
+        identifier: the recogniser.
 
     Returns:
         The code of the language with the largest weight, or None if its weight is not above half; and that weight, 0 to
@@ -78,18 +78,18 @@ def spoken_language(
     Example:
         >>> class Stub:
         ...     name, languages = "stub", ("de", "en")
-        ...     def tell_languages(self, sound):
+        ...     def identify_languages(self, sound):
         ...         return {"de": 0.2, "en": 0.8} if sound > 5 else {"de": 1.0, "en": 0.0}
         >>> spoken_language([(0.0, 4.0), (10.0, 22.0)], lambda start, end: end - start, Stub())
         ('en', 0.6)
     """
     pieces = [piece for turn in turns for piece in parts(*turn)]
-    pieces = sorted(pieces, key=lambda piece: piece[0] - piece[1])[:STRETCHES]
+    pieces = sorted(pieces, key=lambda piece: piece[0] - piece[1])[:LONGEST_PARTS]
     if not pieces:
         return None, None
     weights: dict[str, float] = defaultdict(float)
     for start, end in pieces:
-        for language, probability in teller.tell_languages(sound(start, end)).items():
+        for language, probability in identifier.identify_languages(sound(start, end)).items():
             weights[language] += probability * (end - start)
     heaviest = max(weights, key=lambda language: weights[language])
     weight = round(weights[heaviest] / sum(end - start for start, end in pieces), 3)

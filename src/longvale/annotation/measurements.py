@@ -12,7 +12,7 @@ from ..events import Seconds
 from ..models.media import SAMPLING_RATE
 from .boundaries.descriptors import loudness
 from .boundaries.fusion import Interval
-from .clip_reader import FRAME_RATE, Footage
+from .clip_reader import FRAME_RATE, ClipReader
 
 #: Mean change of a pixel between two frames (0 to 255) below which an event counts as still.
 STILL_BELOW = 2.0
@@ -76,31 +76,31 @@ class Measurements:
         return "quiet" if self.loudness_db < _QUIET_DB else "loud" if self.loudness_db >= _LOUD_DB else "clear"
 
 
-def measure(footage: Footage, start: Seconds, end: Seconds, speech: Sequence[Interval] = ()) -> Measurements:
+def measure(reader: ClipReader, start: Seconds, end: Seconds, speech: Sequence[Interval] = ()) -> Measurements:
     """Measure a part of a video.
 
     Args:
-        footage: frames and sound of the video.
+        reader: frames and sound of the video.
         start: seconds.
         end: seconds, after `start`.
         speech: speech turns of the video.
     """
-    seen, heard = _look(footage, start, end), _listen(footage.sound(start, end))
+    seen, heard = _look(reader, start, end), _listen(reader.audio(start, end))
     if heard:
         spoken = sum(max(0.0, min(b, end) - max(a, start)) for a, b in speech)
         heard["voiced"] = round(min(1.0, spoken / (end - start)), 3)
     return Measurements(**seen, **heard)
 
 
-def _look(footage: Footage, start: Seconds, end: Seconds) -> dict:
-    if footage.frames is None:
+def _look(reader: ClipReader, start: Seconds, end: Seconds) -> dict:
+    if reader.frames is None:
         return {}
-    inside = (footage.times >= start) & (footage.times < end)
+    inside = (reader.times >= start) & (reader.times < end)
     if not inside.any():
-        inside = np.arange(len(footage.times)) == np.abs(footage.times - (start + end) / 2).argmin()
-    frames = footage.frames[inside].astype(np.float32)
+        inside = np.arange(len(reader.times)) == np.abs(reader.times - (start + end) / 2).argmin()
+    frames = reader.frames[inside].astype(np.float32)
     motion = float(np.abs(np.diff(frames, axis=0)).mean()) if len(frames) > 1 else 0.0
-    rate = len(footage.times) / footage.duration
+    rate = len(reader.times) / reader.duration
     return {
         "brightness": round(float(frames.mean()) / 255, 3),
         "colours": _colours(frames[:: max(1, len(frames) // 8)]),

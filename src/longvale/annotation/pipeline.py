@@ -43,7 +43,7 @@ from ..system.names import LONGEST_NAME, printable
 from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import Stages, claim
-from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
+from .video_stages import MAX_REFUSALS, AnnotationModels, AnnotationOptions, VideoStages
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def annotate(
     output: str | os.PathLike,
     *,
     options: AnnotationOptions | None = None,
-    workers: Workers | None = None,
+    models: AnnotationModels | None = None,
     engine: Engine = "local",
     concurrency: int | None = None,
     max_refusals: int = MAX_REFUSALS,
@@ -100,7 +100,7 @@ def annotate(
         videos: files, and folders of files.
         output: JSON file to write; its folder is created. The stages are written next to it.
         options: thresholds; default [`AnnotationOptions`].
-        workers: models; default [`Workers`], which need no weights.
+        models: captioners, reasoner and embedders; default [`AnnotationModels`], which need no weights.
         engine: `local`, or `ray` for a Ray cluster (needs `longvale[ray]`), whose machines must all have the videos
             under the same paths. Only this process writes files.
         concurrency: number of videos processed at a time; default one, on a cluster one per CPU, which is also the
@@ -125,17 +125,17 @@ def annotate(
     Example:
         >>> summary = annotate(["videos"], "annotations.json")  # doctest: +SKIP
     """
-    options, workers, output = options or AnnotationOptions(), workers or Workers(), Path(output)
+    options, models, output = options or AnnotationOptions(), models or AnnotationModels(), Path(output)
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
     Patience(max_refusals)  # checks the value before anything is written
-    check_language(options.filters.language, workers.captioners.get("speech"))
+    check_language(options.filters.language, models.captioners.get("speech"))
     paths = _find_all(videos)
     folder = stage_folder(output)
     with hold(folder.parent, folder.name, work="longvale annotate"):
-        run = _Run(output, options, workers, overwrite)
+        run = _Run(output, options, models, overwrite)
         run.work(paths, engine, concurrency, max_refusals, progress)
         return run.finish(paths)
 
@@ -181,12 +181,12 @@ def _annotate_here(
 class _Run:
     """One run over the stages."""
 
-    def __init__(self, output: Path, options: AnnotationOptions, workers: Workers, overwrite: bool) -> None:
-        self.output, self.options, self.workers = output, options, workers
+    def __init__(self, output: Path, options: AnnotationOptions, models: AnnotationModels, overwrite: bool) -> None:
+        self.output, self.options, self.models = output, options, models
         self.folder = stage_folder(output)
         if overwrite and (self.folder / "settings.json").is_file():
             shutil.rmtree(self.folder)
-        self.settings = {"options": asdict(options), **workers.names(), "prompts": prompt_hashes()}
+        self.settings = {"options": asdict(options), **models.names(), "prompts": prompt_hashes()}
         claim(self.folder, self.settings)
         self.stages = Stages.load(self.folder)
         self.failed: dict[str, Rejection] = {}  # not recorded in the stages, so that the next run tries again
@@ -202,14 +202,14 @@ class _Run:
         if engine == "ray":
             from .ray_engine import annotate_on_ray
 
-            done = annotate_on_ray(items, self.stages, self.options, self.workers, concurrency, max_refusals)
+            done = annotate_on_ray(items, self.stages, self.options, self.models, concurrency, max_refusals)
         else:
             lines = {
                 "report": lambda line: bar.set_postfix_str(printable(line)),
                 "note": lambda line: tqdm.write(printable(line), file=sys.stderr),
             }
             work = VideoStages(
-                self.stages, self.options, self.workers, max_refusals=max_refusals, **(lines if progress else {})
+                self.stages, self.options, self.models, max_refusals=max_refusals, **(lines if progress else {})
             )
             done = _annotate_here(items, work, concurrency or 1)
         with bar, closing(done):

@@ -13,7 +13,7 @@ from ..extraction.ray_engine import cluster, death
 from ..extraction.workers import ATTEMPTS
 from ..io import atomic_write
 from .stages import Records, Stages
-from .video_stages import MAX_REFUSALS, AnnotationOptions, VideoStages, Workers
+from .video_stages import MAX_REFUSALS, AnnotationModels, AnnotationOptions, VideoStages
 
 
 @dataclass
@@ -29,7 +29,7 @@ def annotate_on_ray(
     items: Sequence[tuple[str, Path, Path | None]],
     stages: Stages,
     options: AnnotationOptions,
-    workers: Workers,
+    models: AnnotationModels,
     concurrency: int | None,
     max_refusals: int = MAX_REFUSALS,
 ) -> Iterator[tuple[str, str] | None]:
@@ -41,7 +41,7 @@ def annotate_on_ray(
         items: per video its id, its file and the file for its figure, see [`VideoStages`].
         stages: the records so far; new records are added per video.
         options: thresholds.
-        workers: models; each actor has a copy.
+        models: captioners, reasoner and embedders; each actor has a copy.
         concurrency: number of actors, by default and at most the number of CPUs; GPUs, if any, are shared.
         max_refusals: see [`VideoStages`].
 
@@ -57,7 +57,7 @@ def annotate_on_ray(
         share = 1 / math.ceil(count / gpus) if gpus else 0
         # Ray's own retries are unlimited when memory runs out.
         actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0, max_task_retries=0)(_Annotator)
-        idle = [actor.remote(options, workers, max_refusals) for _ in range(count)]
+        idle = [actor.remote(options, models, max_refusals) for _ in range(count)]
         known = stages.by_video()
         waiting, running, attempts = deque(items), {}, Counter()
         while waiting or running:
@@ -74,7 +74,7 @@ def annotate_on_ray(
                 outcome = ray.get(ready)
             except ray.exceptions.RayError as error:
                 reason = death(ray, error, path.name)
-                idle.append(actor.remote(options, workers, max_refusals))
+                idle.append(actor.remote(options, models, max_refusals))
                 attempts[video_id] += 1
                 if attempts[video_id] < ATTEMPTS:
                     waiting.append(item)
@@ -95,8 +95,8 @@ def annotate_on_ray(
 class _Annotator:
     """Ray actor that annotates videos."""
 
-    def __init__(self, options: AnnotationOptions, workers: Workers, max_refusals: int) -> None:
-        self._options, self._workers, self._max_refusals = options, workers, max_refusals
+    def __init__(self, options: AnnotationOptions, models: AnnotationModels, max_refusals: int) -> None:
+        self._options, self._models, self._max_refusals = options, models, max_refusals
 
     def work(self, video_id: str, path: Path, known: Records, draw: bool) -> _Outcome:
         """Annotate a video; `known` are its records so far."""
@@ -104,7 +104,7 @@ class _Annotator:
             stages, picture, outcome = Stages.load(Path(folder)), Path(folder, "timeline.png"), _Outcome()
             stages.add(known)
             try:
-                work = VideoStages(stages, self._options, self._workers, max_refusals=self._max_refusals)
+                work = VideoStages(stages, self._options, self._models, max_refusals=self._max_refusals)
                 work(video_id, path, picture if draw else None)
             except Exception as error:  # noqa: BLE001 - raised again by the caller, after the records are saved
                 outcome.error = error

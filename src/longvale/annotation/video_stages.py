@@ -17,15 +17,15 @@ from ..models.media import MediaError, MediaLengthError, probe
 from ..plotting import strip_times
 from ..system.checksums import identities
 from .boundaries import coherence, fuse
-from .boundaries.audio import AudioOptions, find_sounds
-from .boundaries.descriptors import ColourEmbedder, PictureEmbedder, SoundEmbedder, TimbreEmbedder, loudness
+from .boundaries.audio import AudioOptions, find_audio_events
+from .boundaries.descriptors import AudioEmbedder, ColourEmbedder, FrameEmbedder, TimbreEmbedder, loudness
 from .boundaries.speech import SpeechOptions, find_speech
 from .boundaries.visual import VisualOptions, find_visual_events
 from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, parts, template_captioners
-from .clip_reader import Footage, read_footage
+from .clip_reader import ClipReader, open_video
 from .correlation import Concatenation, Evidence, Reasoner
 from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
-from .languages import LanguageTeller, spoken_language
+from .languages import LanguageIdentifier, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
 
@@ -40,7 +40,7 @@ _PERCEIVED_SHARE, _PERCEIVED_S = 0.1, 1.0
 MAX_REFUSALS = 5
 
 
-def _say_nothing(line: str) -> None:
+def _ignore(line: str) -> None:
     """Ignore a line: the default of the progress callbacks."""
 
 
@@ -64,29 +64,29 @@ class AnnotationOptions:
 
 
 @dataclass(frozen=True)
-class Workers:
+class AnnotationModels:
     """The models of the annotation; the defaults need no weights.
 
     Args:
         captioners: captioners by role.
         reasoner: writes the captions of events.
-        pictures: frame embedder, for stitching clips that show the same.
-        sounds: audio embedder, for stitching clips that sound the same.
+        frame_embedder: frames to embeddings, for stitching clips that show the same.
+        audio_embedder: audio clips to embeddings, for stitching clips that sound the same.
     """
 
     captioners: Mapping[Role, Captioner] = field(default_factory=template_captioners)
     reasoner: Reasoner = field(default_factory=Concatenation)
-    pictures: PictureEmbedder = field(default_factory=ColourEmbedder)
-    sounds: SoundEmbedder = field(default_factory=TimbreEmbedder)
+    frame_embedder: FrameEmbedder = field(default_factory=ColourEmbedder)
+    audio_embedder: AudioEmbedder = field(default_factory=TimbreEmbedder)
 
     def names(self) -> dict[str, Any]:
-        """Return the names of the models, for the provenance."""
+        """Return the names of the models, for the settings and the provenance."""
         captioners = {role: self.captioners[role].name for role in ROLES if role in self.captioners}
         return {
             "captioners": captioners,
             "reasoner": self.reasoner.name,
-            "pictures": self.pictures.name,
-            "sounds": self.sounds.name,
+            "pictures": self.frame_embedder.name,
+            "sounds": self.audio_embedder.name,
         }
 
 
@@ -96,7 +96,7 @@ class VideoStages:
     Args:
         stages: the records so far; new records are added.
         options: thresholds.
-        workers: models.
+        models: captioners, reasoner and embedders.
         max_refusals: consecutive events without a usable caption, or correlation, that end the run.
         report: progress callback, called with one line per event.
         note: callback for problems, called with one line per event without a usable answer.
@@ -106,13 +106,13 @@ class VideoStages:
         self,
         stages: Stages,
         options: AnnotationOptions,
-        workers: Workers,
+        models: AnnotationModels,
         *,
         max_refusals: int = MAX_REFUSALS,
-        report: Callable[[str], None] = _say_nothing,
-        note: Callable[[str], None] = _say_nothing,
+        report: Callable[[str], None] = _ignore,
+        note: Callable[[str], None] = _ignore,
     ) -> None:
-        self.stages, self.options, self.workers = stages, options, workers
+        self.stages, self.options, self.models = stages, options, models
         self._report, self._note = report, note
         self._patience = {name: Patience(max_refusals) for name in ("captioner", "language model")}
 
@@ -129,11 +129,11 @@ class VideoStages:
             NoAnswer: if models give no usable answer for too many consecutive events.
             ServerError: if a server gives no answer.
         """
-        footage = _LazyFootage(path, self.options.filters.max_duration_s)
+        reader = _LazyReader(path, self.options.filters.max_duration_s)
         try:
-            if not self._admit(video_id, path, footage):
+            if not self._admit(video_id, path, reader):
                 return
-            found = self._find_boundaries(video_id, footage)
+            found = self._find_boundaries(video_id, reader)
         except (MediaError, FileNotFoundError) as error:  # missing or changed since it was admitted
             if self.stages.videos.get(video_id) is None:
                 raise
@@ -141,28 +141,28 @@ class VideoStages:
         if picture is not None and not picture.is_file():
             from .review.figures import boundaries_figure, write_figure
 
-            frames = footage.value.frames
-            pictures = None if frames is None else footage.value.frames_at(strip_times(found["duration"]))
+            frames = reader.value.frames
+            pictures = None if frames is None else reader.value.frames_at(strip_times(found["duration"]))
             write_figure(boundaries_figure(found, pictures), picture)
         previous = ""
         for event_id, (start, end) in enumerate(found["events"]):
             self._report(f"{video_id}: event {event_id + 1} of {len(found['events'])}, {start:.1f} to {end:.1f} s")
-            told = self._describe(video_id, event_id, start, end, found, footage)
+            told = self._describe(video_id, event_id, start, end, found, reader)
             previous = self._correlate(video_id, event_id, told, previous)["caption"]
 
-    def _admit(self, video_id: str, path: Path, footage: _LazyFootage) -> bool:
+    def _admit(self, video_id: str, path: Path, reader: _LazyReader) -> bool:
         record = self.stages.videos.get(video_id)
         if record is None:
             start = time.perf_counter()
             identity = identities({video_id: path}).get(video_id)  # before reading: the file may be replaced meanwhile
-            facts, rejections = self._examine(path, footage)
+            facts, rejections = self._examine(path, reader)
             seconds = _since(start)
             if not rejections:  # boundaries decode every frame, which shows whether the whole file is readable
                 try:
-                    self._find_boundaries(video_id, footage)
+                    self._find_boundaries(video_id, reader)
                 except MediaError as error:
                     rejections = [_unreadable(error, path)]
-            warnings = list(footage.value.warnings) if footage.loaded else []
+            warnings = list(reader.value.warnings) if reader.loaded else []
             record = {
                 "video_id": video_id,
                 "file": path.name,
@@ -176,7 +176,7 @@ class VideoStages:
             self.stages.videos.add(record)
         return record["admitted"]
 
-    def _examine(self, path: Path, footage: _LazyFootage) -> tuple[Facts, list[Rejection]]:
+    def _examine(self, path: Path, reader: _LazyReader) -> tuple[Facts, list[Rejection]]:
         options = self.options.filters
         if not path.exists():
             return Facts(), [Rejection("readable", f"{path.name}: no such file, or a link to nothing")]
@@ -186,7 +186,7 @@ class VideoStages:
             too_long = [r for r in admit(claimed, options) if r.reason == "too long"]
             if too_long:  # reject long videos by their header, without decoding
                 return claimed, too_long
-            facts = gather_facts(footage.value, self.options.speech, self.workers.captioners.get("speech"), options)
+            facts = gather_facts(reader.value, self.options.speech, self.models.captioners.get("speech"), options)
         except MediaLengthError as error:  # longer than its header claims, so not read completely
             facts = Facts(round(error.duration, 3))
             return facts, [Rejection("duration", "too long", facts.duration, error.limit)]
@@ -194,25 +194,25 @@ class VideoStages:
             return Facts(), [_unreadable(error, path)]
         return facts, admit(facts, options)
 
-    def _find_boundaries(self, video_id: str, footage: _LazyFootage) -> dict[str, Any]:
+    def _find_boundaries(self, video_id: str, reader: _LazyReader) -> dict[str, Any]:
         record = self.stages.boundaries.get(video_id)
         if record is not None:
             return record
         start = time.perf_counter()
-        record = {"video_id": video_id, **find_boundaries(footage.value, self.options, self.workers)}
+        record = {"video_id": video_id, **find_boundaries(reader.value, self.options, self.models)}
         record["seconds"] = _since(start)
         self.stages.boundaries.add(record)
         return record
 
     def _describe(
-        self, video_id: str, event_id: int, start: float, end: float, found: Mapping[str, Any], footage: _LazyFootage
+        self, video_id: str, event_id: int, start: float, end: float, found: Mapping[str, Any], reader: _LazyReader
     ) -> dict[str, Any]:
         record = self.stages.captions.get(video_id, event_id)
         if record is not None:
             return record
         begin = time.perf_counter()
-        measured, unanswered = measure(footage.value, start, end, found["speech"]), {}
-        captions = describe(footage.value, start, end, found["speech"], self.workers.captioners, unanswered)
+        measured, unanswered = measure(reader.value, start, end, found["speech"]), {}
+        captions = describe(reader.value, start, end, found["speech"], self.models.captioners, unanswered)
         self._judge("captioner", _event(video_id, event_id, start, end), "; ".join(unanswered.values()))
         record = {
             "video_id": video_id,
@@ -234,7 +234,7 @@ class VideoStages:
             return record
         begin = time.perf_counter()
         evidence = Evidence(told["start"], told["end"], told["captions"], tuple(told["modalities"]), previous)
-        written = self.workers.reasoner(evidence)
+        written = self.models.reasoner(evidence)
         if written.attempts:
             where = f"{_event(video_id, event_id, evidence.start, evidence.end)} ({_since(begin):.0f} s)"
             self._judge("language model", where, written.refused)
@@ -280,15 +280,15 @@ def _event(video_id: str, event_id: int, start: float, end: float) -> str:
     return f"{video_id}: event {event_id + 1}, {start:.1f} to {end:.1f} s"
 
 
-class _LazyFootage:
-    """Footage that is read on first use: a resumed run does not read videos that it does not need."""
+class _LazyReader:
+    """Clip reader that is opened on first use: a resumed run does not read videos that it does not need."""
 
     def __init__(self, path: Path, max_duration_s: float | None) -> None:
         self._path, self._limit = path, max_duration_s
 
     @cached_property
-    def value(self) -> Footage:
-        return read_footage(self._path, max_duration_s=self._limit)
+    def value(self) -> ClipReader:
+        return open_video(self._path, max_duration_s=self._limit)
 
     @property
     def loaded(self) -> bool:
@@ -307,69 +307,69 @@ def _since(start: float) -> float:
 
 
 def gather_facts(
-    footage: Footage, speech: SpeechOptions, recogniser: Captioner | None, options: FilterOptions
+    reader: ClipReader, speech: SpeechOptions, recogniser: Captioner | None, options: FilterOptions
 ) -> Facts:
     """Measure the properties of a video that the enabled filters need."""
     spoken = language = probability = None
-    if footage.waveform is not None and (options.max_speech is not None or options.language is not None):
-        turns = find_speech(footage.waveform, speech)
-        spoken = round(sum(end - start for start, end in turns) / footage.duration, 3)
-        if options.language is not None and isinstance(recogniser, LanguageTeller):
-            language, probability = spoken_language(turns, footage.sound, recogniser)
-    motion, still = _motion(footage), None
+    if reader.waveform is not None and (options.max_speech is not None or options.language is not None):
+        turns = find_speech(reader.waveform, speech)
+        spoken = round(sum(end - start for start, end in turns) / reader.duration, 3)
+        if options.language is not None and isinstance(recogniser, LanguageIdentifier):
+            language, probability = spoken_language(turns, reader.audio, recogniser)
+    motion, still = _motion(reader), None
     if len(motion) and options.max_static is not None:
         still = round(float((motion < STILL_BELOW).mean()), 3)
     together = None
-    if options.min_agreement is not None and len(motion) > 2 and footage.waveform is not None:
-        levels = np.abs(np.diff(loudness(footage.waveform)))
-        together = agreement(motion, np.interp(footage.times[1:], np.arange(len(levels)) * 0.1, levels))
-    height = None if footage.frames is None else probe(footage.path).short_side
+    if options.min_agreement is not None and len(motion) > 2 and reader.waveform is not None:
+        levels = np.abs(np.diff(loudness(reader.waveform)))
+        together = agreement(motion, np.interp(reader.times[1:], np.arange(len(levels)) * 0.1, levels))
+    height = None if reader.frames is None else probe(reader.path).short_side
     return Facts(
-        round(footage.duration, 3), height, footage.frames is not None, footage.waveform is not None, spoken, still,
+        round(reader.duration, 3), height, reader.frames is not None, reader.waveform is not None, spoken, still,
         language, probability, together,
     )  # fmt: skip
 
 
-def _motion(footage: Footage) -> np.ndarray:
+def _motion(reader: ClipReader) -> np.ndarray:
     """Compute the mean change of a pixel from frame to frame: [F - 1]."""
-    if footage.frames is None or len(footage.frames) < 2:
+    if reader.frames is None or len(reader.frames) < 2:
         return np.empty(0)
-    pairs = zip(footage.frames, footage.frames[1:], strict=False)
+    pairs = zip(reader.frames, reader.frames[1:], strict=False)
     return np.array([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs])
 
 
-def find_boundaries(footage: Footage, options: AnnotationOptions, workers: Workers) -> dict[str, Any]:
+def find_boundaries(reader: ClipReader, options: AnnotationOptions, models: AnnotationModels) -> dict[str, Any]:
     """Find cuts, visual events, sounds, speech turns and events; compute coherence before and after stitching."""
-    visual = find_visual_events(footage, options.visual, workers.pictures)
-    speech = find_speech(footage.waveform, options.speech)
-    audio = find_sounds(footage.waveform, options.audio, workers.sounds, speech)
+    visual = find_visual_events(reader, options.visual, models.frame_embedder)
+    speech = find_speech(reader.waveform, options.speech)
+    audio = find_audio_events(reader.waveform, options.audio, models.audio_embedder, speech)
     events = fuse(visual.events, [*audio.events, *speech], min_length=options.min_event_s)
     if not events:  # no changes and no sounds: one event
-        events = [(0.0, footage.duration)]
+        events = [(0.0, reader.duration)]
     return {
-        "duration": round(footage.duration, 3),
+        "duration": round(reader.duration, 3),
         "cuts": [round(time, 3) for time in visual.cuts],
         "stitch": None if visual.stitch is None else round(visual.stitch, 3),
-        "visual": _rounded(visual.events, footage.duration),
-        "audio": _rounded(audio.events, footage.duration),
-        "speech": _rounded(speech, footage.duration),
-        "events": _rounded(events, footage.duration),
-        "coherence": _coherence(footage, visual, audio, workers),
+        "visual": _rounded(visual.events, reader.duration),
+        "audio": _rounded(audio.events, reader.duration),
+        "speech": _rounded(speech, reader.duration),
+        "events": _rounded(events, reader.duration),
+        "coherence": _coherence(reader, visual, audio, models),
     }
 
 
-def _coherence(footage: Footage, visual: Any, audio: Any, workers: Workers) -> dict[str, Any]:
+def _coherence(reader: ClipReader, visual: Any, audio: Any, models: AnnotationModels) -> dict[str, Any]:
     """Compute mean length in seconds and mean max running semantic difference of clips and of stitched events."""
-    seconds = np.arange(0.5, footage.duration, 1.0)
+    seconds = np.arange(0.5, reader.duration, 1.0)
     told: dict[str, Any] = {}
     rows = {}
-    if footage.frames is not None and len(seconds):
-        size = workers.pictures.size
+    if reader.frames is not None and len(seconds):
+        size = models.frame_embedder.size
         parts = np.array_split(seconds, -(-len(seconds) // _MOST_FRAMES))
-        embedded = [workers.pictures(footage.frames_at(part, size)) for part in parts]
+        embedded = [models.frame_embedder(reader.frames_at(part, size)) for part in parts]
         rows["visual"] = (np.concatenate(embedded), visual)
-    if footage.waveform is not None and len(seconds):
-        rows["audio"] = (workers.sounds([footage.sound(t - 0.5, t + 0.5) for t in seconds]), audio)
+    if reader.waveform is not None and len(seconds):
+        rows["audio"] = (models.audio_embedder([reader.audio(t - 0.5, t + 0.5) for t in seconds]), audio)
     for name, (embeddings, found) in rows.items():
         for when, spans in (("clips", found.clips), ("events", found.events)):
             differences = [d for d in coherence(embeddings, seconds, spans) if d is not None]
@@ -386,7 +386,7 @@ def _rounded(spans: Iterable[tuple[float, float]], duration: float) -> list[tupl
 
 
 def describe(
-    footage: Footage,
+    reader: ClipReader,
     start: float,
     end: float,
     speech: Sequence[tuple[float, float]],
@@ -396,7 +396,7 @@ def describe(
     """Caption an event with each role; long events are captioned in parts, without consecutive duplicates.
 
     Args:
-        footage: frames and sound of the video.
+        reader: frames and sound of the video.
         start, end: start and end of the event in seconds.
         speech: speech turns of the video in seconds.
         captioners: captioners by role.
@@ -407,9 +407,9 @@ def describe(
     size = max((captioner.size for captioner in captioners.values()), default=48)
     for a, b in parts(start, end):
         frames = None
-        if footage.frames is not None:
-            frames = footage.frames_at(a + (np.arange(CLIP_FRAMES) + 0.5) / CLIP_FRAMES * (b - a), size)
-        clip = Clip(a, b, frames, footage.sound(a, b), measure(footage, a, b, speech))
+        if reader.frames is not None:
+            frames = reader.frames_at(a + (np.arange(CLIP_FRAMES) + 0.5) / CLIP_FRAMES * (b - a), size)
+        clip = Clip(a, b, frames, reader.audio(a, b), measure(reader, a, b, speech))
         for role, captioner in captioners.items():
             try:
                 text = captioner(clip)

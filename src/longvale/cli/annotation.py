@@ -14,7 +14,7 @@ from .base import app, echo
 from .options import Device, Overwrite, Quiet, Timeout
 
 if TYPE_CHECKING:
-    from longvale.annotation.pipeline import Workers
+    from longvale.annotation.pipeline import AnnotationModels
     from longvale.chat_client import Chat
 
 MaxTokens = Annotated[
@@ -147,17 +147,17 @@ def run(
         "audio": audio_captioner,
         "speech": speech_recogniser,
     }
-    workers = _workers(roles, visual_model, audio_model, towers, server, timeout, max_tokens, device)
+    models = _annotation_models(roles, visual_model, audio_model, towers, server, timeout, max_tokens, device)
     if language_model and not no_correlation:
         from longvale.annotation.correlation import LanguageModelReasoner
 
         chat = _language_model(language_model, server, timeout, max_tokens, device)
-        workers = replace(workers, reasoner=LanguageModelReasoner(chat, remove_names=not keep_names))
+        models = replace(models, reasoner=LanguageModelReasoner(chat, remove_names=not keep_names))
     summary = annotate(
         videos,
         output,
         options=options,
-        workers=workers,
+        models=models,
         engine=engine,
         concurrency=concurrency,
         max_refusals=max_refusals,
@@ -178,7 +178,7 @@ def _filters(admission: str, min_duration: float | None, max_duration: float | N
     return replace(known[admission], **{name: value for name, value in chosen.items() if value is not None})
 
 
-def _workers(
+def _annotation_models(
     roles: dict[str, str | None],
     visual_model: str | None,
     audio_model: str | None,
@@ -187,9 +187,9 @@ def _workers(
     timeout: float,
     max_tokens: int | None,
     device: str | None,
-) -> Workers:
+) -> AnnotationModels:
     from longvale.annotation import captions
-    from longvale.annotation.pipeline import Workers
+    from longvale.annotation.pipeline import AnnotationModels
 
     if visual_model and towers:
         raise ValueError("--visual-model and --towers both stitch clips; give one of them")
@@ -208,15 +208,19 @@ def _workers(
             players[role] = captions.TransformersCaptioner(role, model, device, max_tokens=max_tokens)
     chosen: dict[str, Any] = {"captioners": players}
     if visual_model or towers or audio_model:
-        from longvale.annotation.boundaries.embedders import CheckpointPictures, PictureTower, SoundTower
+        from longvale.annotation.boundaries.embedders import (
+            CheckpointFrameEmbedder,
+            TransformersAudioEmbedder,
+            TransformersFrameEmbedder,
+        )
 
         if visual_model:
-            chosen["pictures"] = PictureTower(visual_model, device)
+            chosen["frame_embedder"] = TransformersFrameEmbedder(visual_model, device)
         if towers:
-            chosen["pictures"] = CheckpointPictures(towers, device)
+            chosen["frame_embedder"] = CheckpointFrameEmbedder(towers, device)
         if audio_model:
-            chosen["sounds"] = SoundTower(audio_model, device)
-    return Workers(**chosen)
+            chosen["audio_embedder"] = TransformersAudioEmbedder(audio_model, device)
+    return AnnotationModels(**chosen)
 
 
 def _language_model(model: str, server: str | None, timeout: float, max_tokens: int | None, device: str | None) -> Chat:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue, segment_turn
 from longvale.events import MODALITIES, Annotation, Modality
-from longvale.synthetic.compositing import FeatureBank, TemporalMosaic, compose
+from longvale.synthetic.compositing import CompositeVideos, FeatureBank, compose
 from longvale.synthetic.planning import plan_video
 from longvale.training.collator import DialogueCollator
 from longvale.training.optimizer import muon_for
@@ -139,7 +139,7 @@ def name_times(model: LongVALEForConditionalGeneration, processor: LongVALEProce
 def learn_to_look_up(
     model: LongVALEForConditionalGeneration,
     processor: LongVALEProcessor,
-    mosaic: TemporalMosaic,
+    composites: CompositeVideos,
     *,
     steps: int,
     batch_size: int = 24,
@@ -152,7 +152,7 @@ def learn_to_look_up(
     not learned to find all sounds by the last step.
 
     Args:
-        mosaic: source of the timelines.
+        composites: source of the timelines.
     """
     collator = DialogueCollator(processor)
 
@@ -161,8 +161,8 @@ def learn_to_look_up(
         segments = FEW_SEGMENTS if step < FIRST_STEPS * steps else HALF_SEGMENTS
         for row in range(batch_size):
             name = f"{seed}:{step}:{row}"
-            plan, rng = plan_video("base", name, mosaic.options), random.Random(name)
-            features = compose(plan, mosaic.bank, rng)
+            plan, rng = plan_video("base", name, composites.options), random.Random(name)
+            features = compose(plan, composites.bank, rng)
             dialogue = make_dialogue(plan.annotation, look_up_turns(plan.annotation, rng, segments))
             named = {f"{modality}_features": values for modality, values in features.items()}
             rows.append({"messages": fill_timecodes(dialogue), **named})

@@ -145,7 +145,7 @@ def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: boo
     from longvale.demo.towers import pretrain_towers
     from longvale.events import MODALITIES
     from longvale.extraction.extract import extract
-    from longvale.synthetic.compositing import load_mosaic
+    from longvale.synthetic.compositing import load_composites
 
     model, processor = build_checkpoint(settings.seed)
     epochs = dict(zip(MODALITIES, settings.tower_epochs, strict=True))
@@ -154,17 +154,17 @@ def _make_base(corpus: Path, models: Path, settings: DemoSettings, progress: boo
     shutil.rmtree(corpus / "features", ignore_errors=True)
     extract(corpus / "videos", corpus / "features", processor, model, progress=progress)
 
-    mosaic = load_mosaic(corpus, corpus / "features", model.config)
+    composites = load_composites(corpus, corpus / "features", model.config)
     texts = list(sample_texts(800, settings.seed, corpus_options()))
     curves = {
         "language model": pretrain_language_model(
             model, processor, texts, steps=settings.text_steps, seed=settings.seed, progress=progress
         )
     }
-    fit_projectors(model, processor, mosaic.bank)
+    fit_projectors(model, processor, composites.bank)
     name_times(model, processor)
     curves["looking up"] = learn_to_look_up(
-        model, processor, mosaic, steps=settings.look_up_steps, seed=settings.seed, progress=progress
+        model, processor, composites, steps=settings.look_up_steps, seed=settings.seed, progress=progress
     )
     models.mkdir(exist_ok=True)
     partial = models / ".base.partial"

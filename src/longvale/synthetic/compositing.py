@@ -1,4 +1,4 @@
-"""Feature-space compositing (the mosaic): an endless stream of new training videos, made of features of stored videos.
+"""Feature-space compositing: an endless stream of new training videos, made of features of stored videos.
 
 A model that sees the same two thousand videos again and again memorizes them: it grounds them perfectly, and new videos
 no better than without seeing them. So each example is a new timeline, drawn from the planner of the synthetic corpus.
@@ -75,7 +75,7 @@ class FeatureBank:
         """
         missing = [modality for modality in MODALITIES if features.get(modality) is None]
         if missing:
-            raise ValueError(f"a mosaic needs all three modalities, but a video lacks {', '.join(missing)} features")
+            raise ValueError(f"compositing needs all three modalities, but a video lacks {', '.join(missing)} features")
         visual, lanes = features["visual"], Lanes(pieces, duration)
         if self.frames not in (0, len(visual)):
             raise ValueError(f"videos have {self.frames} and {len(visual)} visual features; extract all alike")
@@ -126,7 +126,7 @@ def _alone(modality: Modality, content: str | None) -> Sounding:
     return (content, None) if modality == "audio" else (None, content)
 
 
-class TemporalMosaic:
+class CompositeVideos:
     """Endless dataset: row `i` contains the messages of a new video and its features.
 
     Args:
@@ -138,7 +138,7 @@ class TemporalMosaic:
         modality_dropout: share of examples that lack one modality, so that the model does not depend on all three.
 
     Example:
-        >>> rows = Dataset.from_dict({"index": range(1000)}).with_transform(mosaic.transform)  # doctest: +SKIP
+        >>> rows = Dataset.from_dict({"index": range(1000)}).with_transform(videos.transform)  # doctest: +SKIP
         >>> rows[0]["messages"]  # doctest: +SKIP
     """
 
@@ -164,6 +164,7 @@ class TemporalMosaic:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return `id`, `messages` and the three features, each [n, width] or None."""
+        # The name seeds the plan.
         plan = plan_video(f"mosaic_{index}", self.seed, self.options)
         rng = random.Random(f"{self.seed}:{index}")
         features: dict[Modality, np.ndarray | None] = dict(compose(plan, self.bank, rng))
@@ -186,7 +187,7 @@ class TemporalMosaic:
         return instruction_dialogue(plan.annotation, plan.pieces, rng, turns=self.turns)
 
 
-def load_mosaic(
+def load_composites(
     data_dir: str | os.PathLike,
     features_dir: str | os.PathLike,
     config: LongVALEConfig,
@@ -194,14 +195,14 @@ def load_mosaic(
     seed: int = 0,
     turns: int | None = None,
     modality_dropout: float = 0.0,
-) -> TemporalMosaic:
-    """Load a mosaic of the training videos of a synthetic corpus; videos without features are left out and counted.
+) -> CompositeVideos:
+    """Prepare composites of a synthetic corpus's training videos; videos without features are left out and counted.
 
     Args:
         data_dir: as `longvale synthesize` wrote it.
         features_dir: its feature store.
         config: of the model; defines the windows and widths of the features.
-        kind, seed, turns, modality_dropout: of [`TemporalMosaic`].
+        kind, seed, turns, modality_dropout: of [`CompositeVideos`].
 
     Raises:
         FileNotFoundError: if a file of the corpus is missing (the message names it), or no training video has features.
@@ -210,7 +211,9 @@ def load_mosaic(
     data_dir, store = Path(data_dir), FeatureStore(features_dir, widths=config.feature_sizes)
     settings_file = data_dir / SETTINGS_FILE
     if not settings_file.is_file():
-        raise FileNotFoundError(f"{settings_file}: no such file; a mosaic needs a corpus made by `longvale synthesize`")
+        raise FileNotFoundError(
+            f"{settings_file}: no such file; compositing needs a corpus made by `longvale synthesize`"
+        )
     options = SyntheticOptions(**load_json(settings_file)["options"])
     annotations = load_annotations(data_dir / ANNOTATION_FILES["train"])
     pieces: dict[str, list[Piece]] = defaultdict(list)
@@ -238,7 +241,7 @@ def load_mosaic(
         raise ValueError(
             f"{store.root}: none of {len(usable)} training videos shows {first}; make a corpus of more videos"
         )
-    return TemporalMosaic(bank, options, kind, seed, turns, modality_dropout)
+    return CompositeVideos(bank, options, kind, seed, turns, modality_dropout)
 
 
 def compose(plan: Plan, bank: FeatureBank, rng: random.Random) -> dict[Modality, np.ndarray]:

@@ -1,7 +1,7 @@
 """Batches of similar length: the dialogues of a step, over all processes, are regrouped to reduce padding.
 
 A step still contains the dialogues that the sampler drew, so the gradient is that of ungrouped batches; only the
-dialogues that are computed together change. Lengths need not be known in advance, so streams and mosaics are grouped
+dialogues that are computed together change. Lengths need not be known in advance, so streams and composites are grouped
 too.
 """
 

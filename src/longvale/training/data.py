@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvale.data.sources import dialogue_file
-from longvale.synthetic.compositing import load_mosaic
+from longvale.synthetic.compositing import load_composites
 from longvale.training.config import SFTStageConfig
 from longvale.training.mixture import LoadMedia, Media, Source, is_image, parse_mixture, read_rows, repeats
 
@@ -45,10 +45,10 @@ def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset |
     if args.mosaic:
         from datasets import Dataset
 
-        mosaic = load_mosaic(
+        composites = load_composites(
             args.data_dir, args.features_dir, config, args.dialogues, args.seed, args.turns, args.modality_dropout
         )
-        return Dataset.from_dict({"index": range(args.mosaic)}).with_transform(mosaic.transform)
+        return Dataset.from_dict({"index": range(args.mosaic)}).with_transform(composites.transform)
     sources = mixture_of(args)
     media = [Media(source, args.features_dir, args.videos_dir, config.feature_sizes) for source in sources]
     paths = [Path(args.data_dir, source.dialogues) for source in sources]

@@ -72,7 +72,7 @@ def load_grounding_set(
     return GroundingSet(texts, spans, durations, features)
 
 
-def ground(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, processes: int = 1) -> torch.Tensor:
+def answer_share(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, processes: int = 1) -> torch.Tensor:
     """Answer one process's share of the questions greedily.
 
     All processes run the same number of batches, so that all of them take part in gathering sharded weights.
@@ -97,7 +97,7 @@ def ground(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, proce
     return found
 
 
-class GroundingWatch(TrainerCallback):
+class GroundingCallback(TrainerCallback):
     """Callback that logs the grounding mIoU (strict protocol, a fraction) and the share of answers that parsed.
 
     Args:
@@ -121,7 +121,7 @@ class GroundingWatch(TrainerCallback):
         training = model.training
         with torch.random.fork_rng(), unwrap_model_for_generation(self.trainer.model_wrapped, accelerator) as unwrapped:
             unwrapped.eval()
-            found = ground(
+            found = answer_share(
                 unwrapped, self.processor, self.asked, accelerator.process_index, accelerator.num_processes
             ).to(accelerator.device, torch.float32)
         model.train(training)

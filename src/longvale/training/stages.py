@@ -34,7 +34,7 @@ from longvale.training.config import SFTStageConfig
 from longvale.training.masked_lm_head import score_label_positions
 from longvale.training.optimizer import muon_for
 from longvale.training.profile import OptimizerPart, StepProfile
-from longvale.training.throughput import Meter
+from longvale.training.throughput import Throughput
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,7 +125,7 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         self.profile = StepProfile(args.profile)
-        self._meter = Meter()
+        self._throughput = Throughput()
         self._widths = model.config.feature_sizes
         self._last_ids: torch.Tensor | None = None
         super().__init__(
@@ -168,7 +168,7 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         with self.profile.part("grouping"):
             batches = group_by_length(batches, self._widths, self.accelerator)
         for batch in batches:
-            self._meter.add(batch)
+            self._throughput.add(batch)
         return batches, items
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -212,7 +212,7 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as the base class does, with throughput and padding since the last log and peak memory."""
         if "loss" in logs:
-            logs = logs | self._meter.take()
+            logs = logs | self._throughput.take()
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-class Meter:
+class Throughput:
     """Counter of the model input between two logs.
 
     Args:
         clock: for tests.
 
     Example:
-        >>> meter = Meter(clock=iter([0.0, 2.0]).__next__)
-        >>> meter.add({"attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])})
-        >>> found = meter.take()
+        >>> throughput = Throughput(clock=iter([0.0, 2.0]).__next__)
+        >>> throughput.add({"attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])})
+        >>> found = throughput.take()
         >>> found["tokens_per_second"], found["padding"], found["peak_memory_gib"] > 0
         (3.0, 0.25, True)
     """

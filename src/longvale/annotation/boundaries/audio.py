@@ -16,7 +16,7 @@ from ...events import Seconds
 from ...models.media import SAMPLING_RATE
 from ...system.extras import require
 from .calibration import calibrate
-from .descriptors import STEP_S, SoundEmbedder, TimbreEmbedder, mfcc_rows
+from .descriptors import STEP_S, AudioEmbedder, TimbreEmbedder, mfcc_rows
 from .fusion import Interval
 from .novelty import novelty, peaks
 from .tracing import clean_bands, place_sounds, trace_sounds
@@ -80,17 +80,17 @@ class AudioOptions:
 
 @dataclass(frozen=True)
 class AudioBoundaries:
-    """Result of [`find_sounds`]: the change points, the clips before stitching, and the sounds."""
+    """Result of [`find_audio_events`]: the change points, the clips before stitching, and the sounds."""
 
     changes: tuple[Seconds, ...]
     clips: tuple[Interval, ...]
     events: tuple[Interval, ...]
 
 
-def find_sounds(
+def find_audio_events(
     waveform: np.ndarray | None,
     options: AudioOptions | None = None,
-    embedder: SoundEmbedder | None = None,
+    embedder: AudioEmbedder | None = None,
     turns: Sequence[Interval] = (),
 ) -> AudioBoundaries:
     """Find the sounds of a video.
@@ -119,7 +119,7 @@ def find_sounds(
     threshold = options.stitch
     if not isinstance(embedder, TimbreEmbedder) and len(clips) > 1:  # options.stitch applies to MFCC statistics
         threshold = _threshold_of(embedder, clips, waveform, options.stitch)
-    joined = stitch_sounds(clips, waveform, embedder, threshold)
+    joined = stitch_clips(clips, waveform, embedder, threshold)
     bands = clean_bands(waveform, options)
     traced = [sound for sound in trace_sounds(joined, bands, options) if not _spoken(sound[:2], turns)]
     placed = place_sounds(traced, turns, bands, [0.0, *changes, duration], options)
@@ -170,8 +170,8 @@ def _change_points(rows: np.ndarray, penalty: float) -> list[int]:
     return ruptures.KernelCPD(kernel="rbf", min_size=5).fit(rows).predict(pen=penalty)[:-1]
 
 
-def stitch_sounds(
-    clips: Sequence[Interval], waveform: np.ndarray, embedder: SoundEmbedder, threshold: float
+def stitch_clips(
+    clips: Sequence[Interval], waveform: np.ndarray, embedder: AudioEmbedder, threshold: float
 ) -> list[Interval]:
     """Join the two most similar neighbours repeatedly, until no distance is `threshold` or less.
 
@@ -195,7 +195,7 @@ def stitch_sounds(
     return joined
 
 
-def _threshold_of(embedder: SoundEmbedder, clips: Sequence[Interval], waveform: np.ndarray, published: float) -> float:
+def _threshold_of(embedder: AudioEmbedder, clips: Sequence[Interval], waveform: np.ndarray, published: float) -> float:
     """Calibrate the threshold of an embedder on this video, see `calibration.py`; clip halves give the level `same`."""
     import numpy as np
 
@@ -205,7 +205,7 @@ def _threshold_of(embedder: SoundEmbedder, clips: Sequence[Interval], waveform: 
     return calibrate(same, _embed(embedder, waveform, clips), np.arange(len(clips)), published, share=0.1)
 
 
-def _embed(embedder: SoundEmbedder, waveform: np.ndarray, parts: Sequence[Interval]) -> np.ndarray:
+def _embed(embedder: AudioEmbedder, waveform: np.ndarray, parts: Sequence[Interval]) -> np.ndarray:
     return embedder([waveform[round(a * SAMPLING_RATE) : round(b * SAMPLING_RATE)] for a, b in parts])
 
 

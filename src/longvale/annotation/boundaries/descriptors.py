@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class PictureEmbedder(Protocol):
+class FrameEmbedder(Protocol):
     """Interface of a frame embedder: frames that show the same get nearby embeddings."""
 
     name: str
@@ -29,7 +29,7 @@ class PictureEmbedder(Protocol):
         """Embed frames: uint8 [n, H, W, 3] -> float [n, d]."""
 
 
-class SoundEmbedder(Protocol):
+class AudioEmbedder(Protocol):
     """Interface of an audio embedder: clips that sound the same get nearby embeddings."""
 
     name: str

@@ -13,7 +13,7 @@ from ...models.media import SAMPLING_RATE
 _BATCH = 16
 
 
-class PictureTower:
+class TransformersFrameEmbedder:
     """Frame embedder: an image model of transformers, such as CLIP or DINOv2; embeddings have length 1.
 
     Args:
@@ -45,7 +45,7 @@ class PictureTower:
         return np.concatenate(rows)
 
 
-class SoundTower:
+class TransformersAudioEmbedder:
     """Audio embedder: an audio model of transformers, such as CLAP; embeddings have length 1.
 
     Args:
@@ -78,7 +78,7 @@ class SoundTower:
         return np.concatenate(rows)
 
 
-class CheckpointPictures:
+class CheckpointFrameEmbedder:
     """Frame embedder: the visual tower of a LongVALE checkpoint; embeddings have length 1.
 
     Args:

@@ -147,7 +147,7 @@ def place_sounds(
         return float(nearest) if abs(nearest - time) <= options.apart_s else time
 
     placed = set()
-    for sound, (first, _), own in zip(sounds, windows, share_out(bands, spectra, windows), strict=False):
+    for sound, (first, _), own in zip(sounds, windows, fit_levels(bands, spectra, windows), strict=False):
         begin, end = _steps(sound[:2], 0.0, len(bands))
         loudest = own[begin - first : end - first].max(initial=0.0)
         loud = first + np.flatnonzero(own > options.fades * loudest) if loudest > 0 else np.empty(0, int)
@@ -161,7 +161,9 @@ def place_sounds(
     return sorted(placed)
 
 
-def share_out(bands: np.ndarray, spectra: Sequence[np.ndarray], windows: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+def fit_levels(
+    bands: np.ndarray, spectra: Sequence[np.ndarray], windows: Sequence[tuple[int, int]]
+) -> list[np.ndarray]:
     """Compute the level of each spectrum at each step, so that their sum fits the observed bands best.
 
     This is a non-negative matrix factorization (Lee and Seung 2001, "Algorithms for non-negative matrix factorization",
@@ -178,7 +180,7 @@ def share_out(bands: np.ndarray, spectra: Sequence[np.ndarray], windows: Sequenc
     Example:
         >>> import numpy as np
         >>> bands, low, both = np.array([[2.0, 0.0], [3.0, 1.0]]), np.array([1.0, 0.0]), np.array([1.0, 1.0])
-        >>> [loud.round(2).tolist() for loud in share_out(bands, [low, both], [(0, 2), (0, 2)])]
+        >>> [loud.round(2).tolist() for loud in fit_levels(bands, [low, both], [(0, 2), (0, 2)])]
         [[2.0, 2.0], [0.0, 2.0]]
     """
     import numpy as np

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 from ...events import Seconds
 from ...system.extras import require
 from .calibration import calibrate
-from .descriptors import ColourEmbedder, PictureEmbedder
+from .descriptors import ColourEmbedder, FrameEmbedder
 from .fusion import Interval
 from .novelty import novelty, peaks
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..clip_reader import Footage
+    from ..clip_reader import ClipReader
 
 Detector = Literal["content", "transnetv2", "none"]
 
@@ -92,12 +92,12 @@ class VisualBoundaries:
 
 
 def find_visual_events(
-    footage: Footage, options: VisualOptions | None = None, embedder: PictureEmbedder | None = None
+    reader: ClipReader, options: VisualOptions | None = None, embedder: FrameEmbedder | None = None
 ) -> VisualBoundaries:
     """Find the visual events of a video.
 
     Args:
-        footage: frames and sound of the video.
+        reader: frames and sound of the video.
         options: default [`VisualOptions`].
         embedder: embeds the ends of clips for dropping and stitching; default [`ColourEmbedder`].
 
@@ -106,17 +106,17 @@ def find_visual_events(
         ValueError: if the detector's package is missing, or the file cannot be read.
     """
     options, embedder = options or VisualOptions(), embedder or ColourEmbedder()
-    if footage.frames is None or footage.duration <= footage.late:
+    if reader.frames is None or reader.duration <= reader.late:
         return VisualBoundaries((), (), ())
-    cuts = [time + footage.late for time in detect_cuts(footage.path, options)]
-    changes = find_changes(ColourEmbedder()(footage.frames), footage.times, cuts, options)
-    clips = split(footage.late, footage.duration, changes, options)
+    cuts = [time + reader.late for time in detect_cuts(reader.path, options)]
+    changes = find_changes(ColourEmbedder()(reader.frames), reader.times, cuts, options)
+    clips = split(reader.late, reader.duration, changes, options)
     ends = [time for clip in clips for time in clip.ends]
-    embeddings = embedder(footage.frames_at(ends, embedder.size)).reshape(len(clips), 2, -1)
+    embeddings = embedder(reader.frames_at(ends, embedder.size)).reshape(len(clips), 2, -1)
     apart: set[Seconds] = set()
     if not isinstance(embedder, ColourEmbedder):  # the thresholds of `options` apply to colour histograms
-        apart = hard_cuts(footage, clips, options)
-        options = in_units_of(embedder, footage, clips, embeddings, changes, options)
+        apart = hard_cuts(reader, clips, options)
+        options = calibrate_options(embedder, reader, clips, embeddings, changes, options)
     events = stitch(clips, embeddings, options, apart)
     spans = tuple((clip.start, clip.end) for clip in clips)
     return VisualBoundaries(tuple(cuts), spans, tuple(events), options.stitch)
@@ -259,9 +259,9 @@ def _forced(start: Seconds, end: Seconds, options: VisualOptions) -> list[Interv
 # --- stitch ----------------------------------------------------------------------------------------------------------
 
 
-def in_units_of(
-    embedder: PictureEmbedder,
-    footage: Footage,
+def calibrate_options(
+    embedder: FrameEmbedder,
+    reader: ClipReader,
     clips: Sequence[Clip],
     embeddings: np.ndarray,
     changes: Sequence[Seconds],
@@ -271,7 +271,7 @@ def in_units_of(
 
     Args:
         embedder: embeds the frames.
-        footage: frames and sound of the video.
+        reader: frames and sound of the video.
         clips: sorted by start.
         embeddings: [clips, 2, d], of both ends of each clip.
         changes: times of the changes between clips in seconds, without forced cuts.
@@ -279,7 +279,7 @@ def in_units_of(
     """
     import numpy as np
 
-    frames = footage.frames_at([sum(clip.ends) / 2 for clip in clips], embedder.size)
+    frames = reader.frames_at([sum(clip.ends) / 2 for clip in clips], embedder.size)
     middles, closer = embedder(frames), embedder(_closer(frames))
     within = np.linalg.norm(embeddings - middles[:, None], axis=2)  # [clips, 2]
     moved = np.linalg.norm(closer - middles, axis=1)
@@ -298,11 +298,11 @@ def _closer(frames: np.ndarray) -> np.ndarray:
     return frames[:, rows][:, :, columns]
 
 
-def hard_cuts(footage: Footage, clips: Sequence[Clip], options: VisualOptions) -> set[Seconds]:
+def hard_cuts(reader: ClipReader, clips: Sequence[Clip], options: VisualOptions) -> set[Seconds]:
     """Return the starts of clips at a hard cut whose sides differ in colours; these are never stitched.
 
     Args:
-        footage: frames and sound of the video.
+        reader: frames and sound of the video.
         clips: sorted by start.
         options: `stitch`, the minimum colour distance of both sides, and `abrupt`, the fraction of that distance that
             must occur between two frames.
@@ -312,10 +312,10 @@ def hard_cuts(footage: Footage, clips: Sequence[Clip], options: VisualOptions) -
     starts = np.array([clip.start for clip in clips[1:]])
     if not len(starts):
         return set()
-    step_s = footage.duration / len(footage.times)
+    step_s = reader.duration / len(reader.times)
     around = starts[:, None] + step_s * np.array([-1.5, -0.5, 0.5, 1.5])
     sides = np.array([(before.ends[1], after.ends[0]) for before, after in itertools.pairwise(clips)])
-    rows = ColourEmbedder()(footage.frames_at(np.concatenate([around, sides], axis=1).ravel()))
+    rows = ColourEmbedder()(reader.frames_at(np.concatenate([around, sides], axis=1).ravel()))
     steps = np.linalg.norm(np.diff(rows.reshape(len(starts), 6, -1), axis=1), axis=2)  # [n, 5]
     jump, apart = steps[:, :3].max(axis=1), steps[:, 4]
     hard = (apart > options.stitch) & (jump >= options.abrupt * apart)
