@@ -47,6 +47,14 @@ def tiny_corpus(_corpus, tmp_path):
     return Path(shutil.copytree(_corpus, tmp_path / "corpus"))
 
 
+@pytest.fixture(scope="session")
+def telling_corpus(tmp_path_factory):
+    """The files of a synthetic corpus of 152 videos without the videos, and features that tell what they show."""
+    from telling import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("telling"))
+
+
 @pytest.fixture
 def longvale():
     """Call the command line in this process: `longvale("score", path, ...)` -> result."""

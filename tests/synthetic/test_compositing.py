@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from telling import OPTIONS, WINDOW_S, telling_features
 
 from longvale.events import MODALITIES
@@ -15,13 +14,18 @@ from longvale.timecodes import to_timecode
 
 
 @pytest.fixture(scope="module")
-def config(base):
-    return LongVALEConfig.from_pretrained(base)
+def config(tiny_model):
+    return LongVALEConfig.from_pretrained(tiny_model)
+
+
+@pytest.fixture
+def corpus(telling_corpus):
+    return telling_corpus
 
 
 @pytest.fixture(scope="module")
-def composites(corpus, config):
-    return load_composites(corpus, corpus / "features", config)
+def composites(telling_corpus, config):
+    return load_composites(telling_corpus, telling_corpus / "features", config)
 
 
 def test_features_show_what_the_plan_says(composites):
@@ -78,7 +82,8 @@ def test_modality_dropout_takes_one_modality_of_its_share(composites):
 
 
 def test_rows_come_through_datasets(composites):
-    rows = Dataset.from_dict({"index": range(100)}).with_transform(composites.transform)
+    rows = composites.dataset(100)
+    assert len(rows) == 100 and set(rows[99]) == {"id", "messages", *(f"{m}_features" for m in MODALITIES)}
     batch = rows.__getitems__([7, 2])
     assert [row["id"] for row in batch] == ["mosaic_7", "mosaic_2"]
     assert np.array_equal(batch[0]["visual_features"], composites[7]["visual_features"])

@@ -8,9 +8,10 @@ import torch
 from torch.nn.functional import pad
 
 from longvale.features.store import FOLDERS
+from longvale.models.configuration_longvale import LongVALEConfig
+from longvale.synthetic.compositing import load_composites
 from longvale.training.batching import ROW_IDS, NameRows, group_by_length, row_names
 from longvale.training.collator import IGNORE_INDEX, DialogueCollator
-from longvale.training.data import load_training_set
 
 # Of the paper and the published repository: seconds a video (549 h / 8,411), events a video, share of single-turn dense
 # captioning, visual features, seconds of a sound window, longest dialogue.
@@ -54,13 +55,9 @@ def test_padding_is_below_a_tenth_of_the_tokens_on_the_released_lengths():
 
 @pytest.fixture
 def rows(corpus, base):
-    from longvale.models.configuration_longvale import LongVALEConfig
-    from longvale.training.config import SFTStageConfig
-
-    args = SFTStageConfig(
-        model=str(base), data_dir=str(corpus), features_dir=str(corpus / "features"), mosaic=64, modality_dropout=0.5
-    )
-    return load_training_set(args, LongVALEConfig.from_pretrained(base)).__getitems__(list(range(12)))
+    config = LongVALEConfig.from_pretrained(base)
+    composites = load_composites(corpus, corpus / "features", config, seed=42, modality_dropout=0.5)
+    return composites.dataset(12).__getitems__(list(range(12)))
 
 
 def unpadded(batches):

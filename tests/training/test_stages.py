@@ -7,8 +7,8 @@ from peft import PeftModel
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.demo.checkpoint import NUM_LAYERS
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
+from longvale.synthetic.compositing import load_composites
 from longvale.training.config import SFTStageConfig
-from longvale.training.data import load_training_set
 from longvale.training.stages import StageTrainer, merge_and_save
 
 FEATURES = ("visual_features", "audio_features", "speech_features")
@@ -22,13 +22,14 @@ def make_trainer(corpus, model_dir, output_dir, dtype=None, **options):
         features_dir=str(corpus / "features"),
         output_dir=str(output_dir),
         **{
-            "mosaic": 64, "turns": 2, "per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 5e-3,
+            "per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 5e-3,
             "lora_r": 8, "lora_alpha": 16, "save_strategy": "no", "disable_tqdm": True,
             "report_to": "none", "logging_steps": 1, **options,
         },
     )  # fmt: skip
     model, processor = load_checkpoint(model_dir, LongVALEForConditionalGeneration, device="cpu", dtype=dtype)
-    return StageTrainer(model, args, processor, load_training_set(args, model.config))
+    composites = load_composites(corpus, args.features_dir, model.config, args.dialogues, args.seed, turns=2)
+    return StageTrainer(model, args, processor, composites.dataset(64))
 
 
 def batch_of(trainer, rows=6):

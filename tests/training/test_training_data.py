@@ -108,11 +108,6 @@ def test_missing_dialogues_are_named(corpus, base, tmp_path):
         load_training_set(args, LongVALEConfig.from_pretrained(base))
 
 
-def test_a_mosaic_is_as_long_as_asked_for(corpus, base):
-    rows = load(corpus, base, mosaic=1000, turns=1, modality_dropout=0.2, seed=3)
-    assert len(rows) == 1000 and set(rows[999]) == {"id", "messages", *(f"{m}_features" for m in WIDTHS)}
-
-
 def test_raw_videos_are_rows_with_a_path(stored, base):
     (stored / "videos").mkdir()
     media_files.write(str(stored / "videos" / "whole.mp4"), pictures=4)

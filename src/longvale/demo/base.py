@@ -23,11 +23,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from longvale.data.dialogues import Turn, fill_timecodes, grounding_turn, make_dialogue, segment_turn
+from longvale.demo.optimizer import muon_for
 from longvale.events import MODALITIES, Annotation, Modality
 from longvale.synthetic.compositing import CompositeVideos, FeatureBank, compose
 from longvale.synthetic.planning import plan_video
 from longvale.training.collator import DialogueCollator
-from longvale.training.optimizer import muon_for
 
 if TYPE_CHECKING:
     from longvale.models.modeling_longvale import LongVALEForConditionalGeneration

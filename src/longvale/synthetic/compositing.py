@@ -33,6 +33,8 @@ from longvale.synthetic.instructions import instruction_dialogue
 from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS, Piece, Plan, SyntheticOptions, plan_video
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from longvale.models.configuration_longvale import LongVALEConfig
 
 logger = logging.getLogger(__name__)
@@ -138,8 +140,7 @@ class CompositeVideos:
         modality_dropout: share of examples that lack one modality, so that the model does not depend on all three.
 
     Example:
-        >>> rows = Dataset.from_dict({"index": range(1000)}).with_transform(videos.transform)  # doctest: +SKIP
-        >>> rows[0]["messages"]  # doctest: +SKIP
+        >>> composites.dataset(1000)[0]["messages"]  # doctest: +SKIP
     """
 
     def __init__(
@@ -176,8 +177,13 @@ class CompositeVideos:
             **{f"{modality}_features": values for modality, values in features.items()},
         }
 
-    def transform(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list]:
-        """Turn a batch of indices in `index` into a batch of rows; for `datasets.Dataset.with_transform`."""
+    def dataset(self, rows: int) -> Dataset:
+        """Return the first rows as a dataset; a row is composed when it is accessed."""
+        from datasets import Dataset
+
+        return Dataset.from_dict({"index": range(rows)}).with_transform(self._transform)
+
+    def _transform(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list]:
         rows = [self[index] for index in batch["index"]]
         return {name: [row[name] for row in rows] for name in rows[0]}
 

@@ -31,10 +31,10 @@ STATE_FILE = "trainer_state.json"
 SETTINGS_FILE = "settings.json"
 _SHAPING = (
     "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "mixture", "streaming", "missing_media",
-    "dialogues", "dialogues_size", "mosaic", "turns", "modality_dropout", "lora_r", "lora_alpha", "lora_dropout",
-    "max_length", "learning_rate", "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
-    "num_train_epochs", "max_steps", "seed", "tasks", "rewards", "reward_weights", "num_generations", "temperature",
-    "beta", "effective_batch_size", "max_completion_length",
+    "dialogues", "dialogues_size", "lora_r", "lora_alpha", "lora_dropout", "max_length", "learning_rate",
+    "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "num_train_epochs", "max_steps", "seed", "tasks",
+    "rewards", "reward_weights", "num_generations", "temperature", "beta", "effective_batch_size",
+    "max_completion_length",
 )  # fmt: skip
 
 
@@ -114,6 +114,7 @@ def checkpoint_to_resume(args: SFTStageConfig) -> str | None:
 
 def _settings(args: SFTStageConfig) -> dict[str, Any]:
     settings = {name: getattr(args, name) for name in _SHAPING if hasattr(args, name)}
+    settings |= getattr(args, "recipe_settings", {})
     settings |= {
         name: os.path.abspath(settings[name])
         for name in ("data_dir", "features_dir", "videos_dir")

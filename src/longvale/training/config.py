@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,9 +73,7 @@ class SFTStageConfig(SFTConfig):
         default=None,
         metadata={"help": "Of the frozen weights; by default bfloat16 with --bf16, else as they are stored."},
     )
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Folder of official files: dialogues, and for a mosaic annotations and events."}
-    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the official files."})
     features_dir: str | None = field(default=None, metadata={"help": "Feature store that the videos are read from."})
     videos_dir: str | None = field(default=None, metadata={"help": "Folder of <video_id>.mp4, without features_dir."})
     mixture: list[dict] | None = field(
@@ -106,14 +103,6 @@ class SFTStageConfig(SFTConfig):
     dialogues_size: str | None = field(
         default=None, metadata={"help": "Which file where data_dir has several, such as 7k or 154k."}
     )
-    mosaic: int = field(
-        default=0,
-        metadata={"help": "Examples per epoch, each composed from the stored features of a synthetic corpus; 0: none."},
-    )
-    turns: int | None = field(default=None, metadata={"help": "Questions an example at most (mosaic)."})
-    modality_dropout: float = field(
-        default=0.0, metadata={"help": "Share of examples that lack one modality, 0 to 1 (mosaic)."}
-    )
     effective_batch_size: int | None = field(
         default=None,
         metadata={"help": "Dialogues a step over all processes; gradient_accumulation_steps follows from it."},
@@ -125,11 +114,6 @@ class SFTStageConfig(SFTConfig):
     lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
     lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the LoRA."})
-
-    muon_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Update the LoRA by Muon at this rate, the projectors by AdamW at learning_rate; off."},
-    )
     grounding_videos: int = field(
         default=0,
         metadata={
@@ -144,7 +128,7 @@ class SFTStageConfig(SFTConfig):
         default=None, metadata={"help": "Feature store of these videos; by default features_dir."}
     )
     profile: bool = field(
-        default=False, metadata={"help": "Measure where a step's time goes: a table at the end, and profile.json."}
+        default=False, metadata={"help": "Profile three steps by torch.profiler: a table, and profile.json, a trace."}
     )
 
     # Defaults that differ from the base classes.
@@ -167,6 +151,9 @@ class SFTStageConfig(SFTConfig):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Not needed: every trained weight has a gradient in every step."}
     )
+
+    #: Settings of the recipe's own options, which resuming compares too.
+    recipe_settings: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -198,28 +185,10 @@ class SFTStageConfig(SFTConfig):
                 raise ValueError(f"{name} is not given; set --{name} to {hint}")
         if self.mixture is None and (self.features_dir is None) == (self.videos_dir is None):
             raise ValueError("give the videos either as features_dir (stored features) or as videos_dir (MP4 files)")
-        if self.mosaic < 0:
-            raise ValueError(f"mosaic must be a number of examples, 0 or more, not {self.mosaic}")
-        if self.mosaic and self.features_dir is None:
-            raise ValueError("mosaic needs stored features; set --features_dir")
-        if not self.mosaic and (self.turns is not None or self.modality_dropout):
-            raise ValueError(
-                "turns and modality_dropout are options of the mosaic; set --mosaic to a number of examples"
-            )
         if self.mixture is not None:
-            if self.mosaic:
-                raise ValueError("mosaic makes its own dialogues; leave out either it or mixture")
             if self.dialogues_size is not None:
                 raise ValueError("dialogues_size chooses a file of data_dir; with a mixture, name the file in it")
             parse_mixture(self.mixture)
-        sharded = [name for name in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]
-        if sharded and self.muon_learning_rate is not None:
-            raise ValueError(
-                f"muon_learning_rate: Muon needs whole matrices, which {sharded[0]} splits; leave it out, or launch "
-                "with another file of recipes/accelerate"
-            )
-        if self.streaming and self.mosaic:
-            raise ValueError("a mosaic is composed while training already; leave out streaming")
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"max_missing must be a share, 0 to 1, not {self.max_missing}")
         if self.remove_unused_columns:

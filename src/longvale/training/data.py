@@ -1,4 +1,4 @@
-"""The training set of a stage: a mixture of stored dialogues, or feature-space compositing of a synthetic corpus."""
+"""The training set of a stage: a mixture of stored dialogues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvale.data.sources import dialogue_file
-from longvale.synthetic.compositing import load_composites
 from longvale.training.config import SFTStageConfig
 from longvale.training.mixture import LoadMedia, Media, Source, is_image, parse_mixture, read_rows, repeats
 
@@ -42,13 +41,6 @@ def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset |
         FileNotFoundError: if a file or folder is missing; the message names it.
         ValueError: if a file is invalid (the message names it), or too much is missing.
     """
-    if args.mosaic:
-        from datasets import Dataset
-
-        composites = load_composites(
-            args.data_dir, args.features_dir, config, args.dialogues, args.seed, args.turns, args.modality_dropout
-        )
-        return Dataset.from_dict({"index": range(args.mosaic)}).with_transform(composites.transform)
     sources = mixture_of(args)
     media = [Media(source, args.features_dir, args.videos_dir, config.feature_sizes) for source in sources]
     paths = [Path(args.data_dir, source.dialogues) for source in sources]

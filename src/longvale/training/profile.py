@@ -1,100 +1,45 @@
-"""Profile of training time: parts of a step, measured and formatted as a table."""
+"""Profile of training steps: a table of operators and a trace, by torch.profiler."""
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-
-class StepProfile:
-    """Seconds by part; parts may be nested, and only the innermost counts.
-
-    Args:
-        on: whether to measure; if so, the accelerator is synchronized at the start and the end of each part.
-        clock: for tests.
-
-    Example:
-        >>> profile = StepProfile(on=True)
-        >>> with profile.part("backward"), profile.part("forward"):
-        ...     pass
-        >>> sorted(profile.seconds)
-        ['backward', 'forward']
-    """
-
-    def __init__(self, on: bool, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.on = on
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._clock = clock
-        self._open: list[str] = []
-        self._since = 0.0
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Measure the time of a `with` block."""
-        self.begin(name)
-        try:
-            yield
-        finally:
-            self.end()
-
-    def begin(self, name: str) -> None:
-        """Start to measure this part, until [`end`]."""
-        if self.on:
-            self._count()
-            self._open.append(name)
-
-    def end(self) -> None:
-        """End this part and resume the enclosing one."""
-        if self.on:
-            self._count()
-            self._open.pop()
-
-    def _count(self) -> None:
-        # An accelerator runs asynchronously: its work belongs to the part that started it.
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = self._clock()
-        if self._open:
-            self.seconds[self._open[-1]] += now - self._since
-        self._since = now
+#: Number of profiled steps, after the first, which is slower than the others.
+STEPS = 3
 
 
-class OptimizerPart(TrainerCallback):
-    """Callback that measures the optimizer step, which has no method in the trainer.
+class ProfileCallback(TrainerCallback):
+    """Callback that profiles some steps, prints a table, and writes `profile.json`, a trace for ui.perfetto.dev.
 
     Args:
-        profile: that receives the time.
+        folder: gets `profile.json`.
     """
 
-    def __init__(self, profile: StepProfile) -> None:
-        self.profile = profile
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.path = Path(folder, "profile.json")
 
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Start the measurement before the step."""
-        self.profile.begin("optimizer")
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the profiler; it records from the second step."""
+        schedule = torch.profiler.schedule(wait=0, warmup=1, active=STEPS, repeat=1)
+        self._profiler = torch.profiler.profile(schedule=schedule, on_trace_ready=self._report)
+        self._profiler.start()
 
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """End the measurement after the step."""
-        self.profile.end()
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Mark the end of a step."""
+        self._profiler.step()
 
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Stop the profiler, also if training was shorter than the profile."""
+        self._profiler.stop()
 
-def format_profile(seconds: Mapping[str, float], steps: int) -> str:
-    """Format a table for a terminal, the largest part first.
-
-    Example:
-        >>> print(format_profile({"forward": 2.0, "backward": 6.0}, steps=4))
-        part                 ms a step   share
-        backward                1500.0   75.0%
-        forward                  500.0   25.0%
-    """
-    total = sum(seconds.values()) or 1.0
-    lines = [f"{'part':<20}{'ms a step':>10}{'share':>8}"]
-    for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
-        lines.append(f"{name:<20}{1000 * value / max(steps, 1):>10.1f}{value / total:>8.1%}")
-    return "\n".join(lines)
+    def _report(self, profiler: torch.profiler.profile) -> None:
+        partial = self.path.with_name(f".{self.path.name}")
+        profiler.export_chrome_trace(str(partial))
+        os.replace(partial, self.path)
+        order = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        print(profiler.key_averages().table(sort_by=order, row_limit=20), flush=True)

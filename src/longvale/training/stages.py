@@ -20,7 +20,7 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import SFTTrainer
 
 from longvale.checkpoints.loading import load_checkpoint
@@ -32,8 +32,6 @@ from longvale.training.checkpoints import STATE_FILE, publish, work_left
 from longvale.training.collator import DialogueCollator
 from longvale.training.config import SFTStageConfig
 from longvale.training.masked_lm_head import score_label_positions
-from longvale.training.optimizer import muon_for
-from longvale.training.profile import OptimizerPart, StepProfile
 from longvale.training.throughput import Throughput
 
 if TYPE_CHECKING:
@@ -124,7 +122,6 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         train_dataset: Dataset,
         **kwargs: Any,
     ) -> None:
-        self.profile = StepProfile(args.profile)
         self._throughput = Throughput()
         self._widths = model.config.feature_sizes
         self._last_ids: torch.Tensor | None = None
@@ -137,7 +134,6 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
             peft_config=lora_config(model, args),
             **kwargs,
         )
-        self.add_callback(OptimizerPart(self.profile))
         if self.accelerator.device.type == "cpu":  # elsewhere TRL's own head does so
             score_label_positions(self.model.get_base_model())
         keep_trained_weights_in_float32(self.model)
@@ -146,16 +142,6 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         if base and os.path.isdir(base):
             self.model.peft_config["default"].base_model_name_or_path = os.path.abspath(base)
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer of the options, or Muon if `muon_learning_rate` is set."""
-        if self.args.muon_learning_rate is None:
-            return super().create_optimizer(model)
-        if self.optimizer is None:
-            self.optimizer = muon_for(
-                self.model if model is None else model, self.args.muon_learning_rate, self.args.learning_rate
-            )
-        return self.optimizer
-
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: TRL's card shows a text pipeline, which does not take videos."""
 
@@ -163,23 +149,11 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor | int | None]:
         """Return the batches of a step, with rows of similar length together."""
-        with self.profile.part("waiting for data"):
-            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        with self.profile.part("grouping"):
-            batches = group_by_length(batches, self._widths, self.accelerator)
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = group_by_length(batches, self._widths, self.accelerator)
         for batch in batches:
             self._throughput.add(batch)
         return batches, items
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, as the base class does."""
-        with self.profile.part("other"):
-            return super().train(*args, **kwargs)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Compute loss and gradients of a batch."""
-        with self.profile.part("backward"):
-            return super().training_step(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute the loss of a batch.
@@ -188,16 +162,14 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
             FloatingPointError: naming the dialogues, if it is not finite; no weight has been changed by it.
         """
         ids = inputs.pop(ROW_IDS, None)
-        with self.profile.part("forward"):
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
         self._last_ids = ids
         if not torch.isfinite(loss).all():
             self._stop(f"the loss is {loss.item()}")
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor | float | None:
-        with self.profile.part("gradient norm"):
-            norm = super()._clip_grad_norm(model)
+        norm = super()._clip_grad_norm(model)
         if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             self._stop(f"the gradient's norm is {float(norm)}")
         return norm
@@ -214,10 +186,6 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         if "loss" in logs:
             logs = logs | self._throughput.take()
         super().log(logs, start_time)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self.profile.part("checkpoints"):
-            super()._save_checkpoint(model, trial)
 
 
 def keep_trained_weights_in_float32(model: PeftModel) -> None:

@@ -3,12 +3,11 @@ import io
 
 import pytest
 import torch
-from test_stages import make_trainer, weights
 from torch import nn
 
 from longvale.checkpoints.loading import load_checkpoint
+from longvale.demo.optimizer import Muon, muon_for, orthogonalize
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
-from longvale.training.optimizer import Muon, muon_for, orthogonalize
 
 
 def parameter(*shape, seed=0):
@@ -203,28 +202,3 @@ def test_the_hidden_matrices_of_a_model(tiny_model):
     for part in ("embed_tokens", "layernorm", "visual_projector", "speech_projector", "audio_tower", "speech_tower"):
         assert any(part in name for name in found["adamw"]), part
     assert not any("visual_tower" in name for name in found["adamw"])
-
-
-def test_the_trainer_takes_muon_for_the_adapter(corpus, base, tmp_path):
-    trainer = make_trainer(corpus, base, tmp_path, muon_learning_rate=0.02, learning_rate=5e-3, max_steps=2)
-    optimizer = trainer.create_optimizer()
-    assert isinstance(optimizer, Muon) and trainer.create_optimizer() is optimizer
-    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 5e-3]
-    found, meant = (
-        names_of(trainer.model, optimizer),
-        {n for n, p in trainer.model.named_parameters() if p.requires_grad},
-    )
-    assert found["muon"] == {name for name in meant if ".lora_" in name}
-    assert found["adamw"] == {name for name in meant if "_projector.modules_to_save" in name}
-    assert found["muon"] and found["adamw"] and found["muon"] | found["adamw"] == meant
-
-    before = weights(trainer.model)
-    trainer.train()
-    assert trainer.optimizer.optimizer is optimizer
-    after = weights(trainer.model)
-    assert {name for name in before if not torch.equal(before[name], after[name])} == meant
-
-
-def test_without_a_rate_the_trainer_takes_the_published_optimizer(corpus, base, tmp_path):
-    optimizer = make_trainer(corpus, base, tmp_path).create_optimizer()
-    assert isinstance(optimizer, torch.optim.AdamW) and not isinstance(optimizer, Muon)
