@@ -18,14 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import ruptures
 from boundaries_case import Case, Span, make_video
 from scipy.optimize import linear_sum_assignment
 
 from longvale.annotation.boundaries import fuse
-from longvale.annotation.boundaries.audio import AudioOptions, find_audio_events
-from longvale.annotation.boundaries.descriptors import STEP_S, loudness
-from longvale.annotation.boundaries.speech import SpeechOptions, find_speech
-from longvale.annotation.boundaries.visual import VisualOptions, detect_cuts, find_visual_events
+from longvale.annotation.boundaries.audio import find_audio_events
+from longvale.annotation.boundaries.descriptors import STEP_S, loudness, mfcc_rows
+from longvale.annotation.boundaries.options import AudioOptions, SpeechOptions, VisualOptions
+from longvale.annotation.boundaries.speech import find_speech
+from longvale.annotation.boundaries.visual import detect_cuts, find_visual_events
 from longvale.annotation.clip_reader import ClipReader, open_video
 
 TRAINING_SEED = 100
@@ -40,7 +42,7 @@ TUNED = [
         "margin_s": (0.5, 0.8, 1.0), "abrupt": (0.4, 0.6, 0.8),
     }.items()],
     *[("audio", name, values) for name, values in {
-        "splitter": ("peaks", "ruptures"), "change": (0.2, 0.25, 0.3), "stitch": (0.2, 0.25, 0.3, 0.4),
+        "change": (0.2, 0.25, 0.3), "stitch": (0.2, 0.25, 0.3, 0.4),
         "apart_s": (0.4, 0.5, 0.6, 0.7), "goes_on": (0.3, 0.35, 0.4, 0.5), "joins": (0.05, 0.1, 0.15, 0.25),
         "at_once": (3, 4, 8), "fades": (0.05, 0.1, 0.15, 0.2), "pause_s": (0.9, 1.2, 1.5, 2.0),
         "noise_factor": (8.0, 16.0, 32.0, 64.0),
@@ -111,6 +113,12 @@ class Methods:
             print(f"{name:<34}" + "".join(f"{v:{10 if i % 3 == 0 else 7}.3f}" for i, v in enumerate(scores)) + seconds)
 
 
+def change_points(waveform: np.ndarray) -> list[float]:
+    """Find the kernel change points of the MFCCs by ruptures."""
+    found = ruptures.KernelCPD(kernel="rbf", min_size=5).fit(mfcc_rows(waveform)).predict(pen=2.0)[:-1]
+    return [index * STEP_S for index in found]
+
+
 def compare(methods: Methods, transnet_videos: int) -> None:
     cases = methods.cases
     true = {
@@ -132,9 +140,7 @@ def compare(methods: Methods, transnet_videos: int) -> None:
     audio = {
         "longvale, sounds and speech": heard,
         "longvale, sounds": each("longvale, sounds", lambda c, f: find_audio_events(f.waveform).events),
-        "ruptures, KernelCPD of MFCCs": each(
-            "ruptures, KernelCPD of MFCCs", lambda c, f: find_audio_events(f.waveform, AudioOptions("ruptures")).changes
-        ),
+        "ruptures, KernelCPD of MFCCs": each("ruptures, KernelCPD of MFCCs", lambda c, f: change_points(f.waveform)),
         "energy": each("energy", lambda c, f: by_energy(f.waveform)),
         "silero-vad alone": each("silero-vad alone", lambda c, f: find_speech(f.waveform, SpeechOptions(steady=0))),
         "equal lengths, true number": [equal(c, len(t)) for c, t in zip(cases, true["audio"], strict=True)],

@@ -11,7 +11,8 @@ import pytest
 from media_files import clicks, jumping, numbered_picture, tone, write, written
 
 from longvale.annotation.boundaries import visual
-from longvale.annotation.boundaries.visual import VisualOptions, detect_cuts
+from longvale.annotation.boundaries.options import VisualOptions
+from longvale.annotation.boundaries.visual import detect_cuts
 from longvale.annotation.clip_reader import open_video
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import annotate

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from longvale.annotation.boundaries.audio import AudioOptions, find_audio_events
+from longvale.annotation.boundaries.audio import find_audio_events
 from longvale.annotation.boundaries.descriptors import TimbreEmbedder, loudness, mel_power, mfcc_rows
+from longvale.annotation.boundaries.options import AudioOptions
 
 RATE = 16_000
 
@@ -86,7 +87,6 @@ def test_a_faint_sound_is_placed_within_a_louder_one():
 
 def test_options_that_make_no_sense_are_named():
     for options, reason in (
-        ({"splitter": "ears"}, "splitter must be one of peaks, ruptures, not 'ears'"),
         ({"at_once": 0}, "at_once must be 1 or more, not 0"),
         ({"fades": 1.0}, "fades must be 0 or more and below 1, not 1.0"),
     ):
@@ -98,9 +98,8 @@ def test_a_sound_within_a_speech_turn_is_its_speech():
     track = mixed(30, (3, tone(440, 5)), (12, tone(900, 3)), (20, tone(1500, 6)))
     alone = find_audio_events(track)
     assert len(alone.events) == 3
-    beside = find_audio_events(
-        track, turns=[(12.4, 15.2), (21.0, 24.0)]
-    )  # the last sound is longer than the turn in it
+    turns = [(12.4, 15.2), (21.0, 24.0)]  # the last sound is longer than the turn in it
+    beside = find_audio_events(track, turns=turns)
     assert beside.events == (alone.events[0], alone.events[2])
     assert (beside.changes, beside.clips) == (alone.changes, alone.clips)
 
@@ -114,12 +113,6 @@ def test_silence_and_steady_noise_are_no_sounds():
 def test_a_sound_that_fills_the_video_is_one():
     assert find_audio_events(tone(440, 10)).events == ((0.0, 10.0),)
     assert find_audio_events(tone(440, 9.97)).events == ((0.0, 9.97),)
-
-
-def test_ruptures_can_split_instead():
-    pytest.importorskip("ruptures")
-    events = find_audio_events(mixed(14, (4, tone(440, 5))), AudioOptions(splitter="ruptures")).events
-    assert (events[0][0], events[-1][1]) == pytest.approx((4, 9), abs=0.35)
 
 
 def test_descriptors_have_a_row_a_step():

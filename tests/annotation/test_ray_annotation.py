@@ -117,7 +117,7 @@ def test_an_actor_that_is_killed_and_a_server_that_fails_cost_nothing(film, tmp_
 LANGUAGES = """
 import os
 import sys
-from longvale.annotation.boundaries.speech import SpeechOptions
+from longvale.annotation.boundaries.options import SpeechOptions
 from longvale.annotation.captions import template_captioners
 from longvale.annotation.filters import FilterOptions
 from longvale.annotation.pipeline import AnnotationOptions, AnnotationModels, annotate

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from longvale.annotation.boundaries.speech import SpeechOptions, find_speech, without_steady_sounds
+from longvale.annotation.boundaries.options import SpeechOptions
+from longvale.annotation.boundaries.speech import find_speech, without_steady_sounds
 from longvale.synthetic.sounds import EFFECTS, speak
 
 RATE = 16_000

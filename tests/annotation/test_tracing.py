@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from longvale.annotation.boundaries import tracing
-from longvale.annotation.boundaries.audio import AudioOptions
+from longvale.annotation.boundaries.options import AudioOptions
 from longvale.annotation.boundaries.tracing import Sound, fit_levels, place_sounds, trace_sounds
 
 LOW, HIGH, BOTH = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([1.0, 1.0])

@@ -10,8 +10,8 @@ from media_files import written
 
 from longvale.annotation.boundaries.descriptors import ColourEmbedder
 from longvale.annotation.boundaries.novelty import novelty, peaks
+from longvale.annotation.boundaries.options import VisualOptions
 from longvale.annotation.boundaries.visual import (
-    VisualOptions,
     calibrate_options,
     detect_cuts,
     find_changes,

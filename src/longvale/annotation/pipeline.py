@@ -186,7 +186,10 @@ class _Run:
         self.folder = stage_folder(output)
         if overwrite and (self.folder / "settings.json").is_file():
             shutil.rmtree(self.folder)
-        self.settings = {"options": asdict(options), **models.names(), "prompts": prompt_hashes()}
+        noted = asdict(options)
+        # Recorded by earlier versions, which could split audio in another way: stages of both can be resumed.
+        noted["audio"] |= {"splitter": "peaks", "penalty": 2.0}
+        self.settings = {"options": noted, **models.names(), "prompts": prompt_hashes()}
         claim(self.folder, self.settings)
         self.stages = Stages.load(self.folder)
         self.failed: dict[str, Rejection] = {}  # not recorded in the stages, so that the next run tries again

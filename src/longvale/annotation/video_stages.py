@@ -17,10 +17,11 @@ from ..models.media import MediaError, MediaLengthError, probe
 from ..plotting import strip_times
 from ..system.checksums import identities
 from .boundaries import coherence, fuse
-from .boundaries.audio import AudioOptions, find_audio_events
+from .boundaries.audio import find_audio_events
 from .boundaries.descriptors import AudioEmbedder, ColourEmbedder, FrameEmbedder, TimbreEmbedder, loudness
-from .boundaries.speech import SpeechOptions, find_speech
-from .boundaries.visual import VisualOptions, find_visual_events
+from .boundaries.options import AudioOptions, SpeechOptions, VisualOptions
+from .boundaries.speech import find_speech
+from .boundaries.visual import find_visual_events
 from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, parts, template_captioners
 from .clip_reader import ClipReader, open_video
 from .correlation import Concatenation, Evidence, Reasoner

@@ -134,7 +134,7 @@ def run(
     Admission, boundaries, captions, correlation. By default nothing is downloaded: boundaries come from measured
     descriptors, captions from measurements. Stages are kept next to the output, and the same command resumes.
     """
-    from longvale.annotation.boundaries.visual import VisualOptions
+    from longvale.annotation.boundaries.options import VisualOptions
     from longvale.annotation.filters import format_funnel
     from longvale.annotation.pipeline import AnnotationOptions, annotate
 

@@ -2,80 +2,30 @@
 
 Tracing is in `tracing.py`; speech turns are found separately, see `speech.py`. The published pipeline names splitting
 and stitching, but no thresholds. The thresholds here were chosen on synthetic sounds, see `benchmarks/boundaries.py`,
-which also compares the peak picker used here with the change points of ruptures.
+which also compares the change points found here with those of ruptures.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from ...events import Seconds
 from ...models.media import SAMPLING_RATE
-from ...system.extras import require
 from .calibration import calibrate
 from .descriptors import STEP_S, AudioEmbedder, TimbreEmbedder, mfcc_rows
 from .fusion import Interval
 from .novelty import novelty, peaks
+from .options import AudioOptions
 from .tracing import clean_bands, place_sounds, trace_sounds
 
 if TYPE_CHECKING:
     import numpy as np
 
-Splitter = Literal["peaks", "ruptures"]
-
 #: A change must show in all of these windows: short ones locate it, long ones do not split repetitive sounds.
 WINDOWS_S: tuple[Seconds, ...] = (0.6, 1.2, 2.4)
-
-
-@dataclass(frozen=True)
-class AudioOptions:
-    """Options of the detection of sounds.
-
-    Args:
-        splitter: `peaks` of the change of MFCCs over windows, or the kernel change points of `ruptures`.
-        change: minimum change between windows, in spreads of an MFCC.
-        apart_s: distance in seconds within which only the largest change is kept; the start or end of a sound within
-            this distance of a change is moved to it.
-        penalty: penalty of ruptures for one more change point.
-        stitch: maximum distance of neighbours that are joined to one sound. For embedders other than MFCC statistics it
-            is measured on the video, see `calibration.py`.
-        goes_on: fraction of a sound's spectrum that must remain after a change for the sound to continue.
-        joins: minimum fraction of the audible spectrum that a change must add to start another sound in addition to
-            those that continue.
-        at_once: maximum number of simultaneous sounds: listeners lose count of similar voices beyond three (Huron,
-            "Voice Denumerability in Polyphonic Music of Homogeneous Timbres", 1989), and an orchestra would otherwise
-            start a new sound with each instrument.
-        fades: a sound is heard while its level is above this fraction of its maximum.
-        pause_s: a sound ends unless it is heard again within this time in seconds.
-        silence_db: level below which a step is silent, in dB relative to full scale.
-        noise_factor: multiple of the power of the video's quietest tenth that is subtracted from each band as noise.
-        min_length_s: sounds shorter than this in seconds are dropped.
-    """
-
-    splitter: Splitter = "peaks"
-    change: float = 0.25
-    apart_s: Seconds = 0.5
-    penalty: float = 2.0
-    stitch: float = 0.25
-    goes_on: float = 0.4
-    joins: float = 0.1
-    at_once: int = 4
-    fades: float = 0.1
-    pause_s: Seconds = 1.2
-    silence_db: float = -60.0
-    noise_factor: float = 32.0
-    min_length_s: Seconds = 0.5
-
-    def __post_init__(self) -> None:
-        if self.splitter not in get_args(Splitter):
-            raise ValueError(f"splitter must be one of {', '.join(get_args(Splitter))}, not {self.splitter!r}")
-        if self.at_once < 1:
-            raise ValueError(f"at_once must be 1 or more, not {self.at_once!r}")
-        if not 0 <= self.fades < 1:
-            raise ValueError(f"fades must be 0 or more and below 1, not {self.fades!r}")
 
 
 @dataclass(frozen=True)
@@ -101,20 +51,14 @@ def find_audio_events(
         embedder: embeds the clips for stitching; default [`TimbreEmbedder`].
         turns: start and end of each speech turn in seconds. A sound within a turn (with a margin of 0.7 s) is taken for
             its speech and dropped.
-
-    Raises:
-        ValueError: if the splitter's package is missing.
     """
     options, embedder = options or AudioOptions(), embedder or TimbreEmbedder()
     if waveform is None or len(waveform) < 2 * STEP_S * SAMPLING_RATE:
         return AudioBoundaries((), (), ())
     duration = len(waveform) / SAMPLING_RATE
     rows = mfcc_rows(waveform)
-    splitters: dict[str, Callable[[], list[int]]] = {
-        "peaks": lambda: peaks(change_curve(rows), options.change, round(options.apart_s / STEP_S)),
-        "ruptures": lambda: _change_points(rows, options.penalty),
-    }
-    changes = [index * STEP_S for index in splitters[options.splitter]() if 0 < index * STEP_S < duration]
+    found = peaks(change_curve(rows), options.change, round(options.apart_s / STEP_S))
+    changes = [index * STEP_S for index in found if 0 < index * STEP_S < duration]
     clips = list(zip([0.0, *changes], [*changes, duration], strict=True))
     threshold = options.stitch
     if not isinstance(embedder, TimbreEmbedder) and len(clips) > 1:  # options.stitch applies to MFCC statistics
@@ -161,13 +105,6 @@ def _moving_spread(rows: np.ndarray, window: int) -> np.ndarray:
     count = (end - at)[:, None]
     mean = (sums[end] - sums[at]) / count
     return np.sqrt(np.maximum((squares[end] - squares[at]) / count - mean**2, 0))
-
-
-def _change_points(rows: np.ndarray, penalty: float) -> list[int]:
-    ruptures = require("ruptures")
-    if len(rows) < 10:
-        return []
-    return ruptures.KernelCPD(kernel="rbf", min_size=5).fit(rows).predict(pen=penalty)[:-1]
 
 
 def stitch_clips(

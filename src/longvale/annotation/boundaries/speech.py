@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,30 +17,10 @@ from ...events import Seconds
 from ...models.media import SAMPLING_RATE
 from ...system.extras import require
 from .fusion import Interval
+from .options import SpeechOptions
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@dataclass(frozen=True)
-class SpeechOptions:
-    """Options of the detection of speech turns.
-
-    Args:
-        threshold: minimum speech probability of silero-vad.
-        pause_s: shorter pauses, in seconds, do not end a turn.
-        min_length_s: shorter speech, in seconds, is dropped.
-        steady: multiple of the median magnitude of each frequency that is subtracted first; 0 to subtract nothing.
-    """
-
-    threshold: float = 0.5
-    pause_s: Seconds = 1.0
-    min_length_s: Seconds = 0.25
-    steady: float = 1.5
-
-    def __post_init__(self) -> None:
-        if not self.steady >= 0:
-            raise ValueError(f"steady must be 0 or more, not {self.steady!r}")
 
 
 #: The detector keeps state between windows, so it processes one waveform at a time.

@@ -18,7 +18,7 @@ from .fusion import Interval
 if TYPE_CHECKING:
     import numpy as np
 
-    from .audio import AudioOptions
+    from .options import AudioOptions
 
 
 class Sound(NamedTuple):
@@ -60,7 +60,7 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
         A low sound from 0 to 4 s and a high one from 2 to 6 s.
 
         >>> import numpy as np
-        >>> from longvale.annotation.boundaries.audio import AudioOptions
+        >>> from longvale.annotation.boundaries.options import AudioOptions
         >>> bands = np.zeros((60, 2))
         >>> bands[:40, 0], bands[20:, 1] = 1, 1
         >>> sounds = trace_sounds([(0.0, 2.0), (2.0, 4.0), (4.0, 6.0)], bands, AudioOptions())
@@ -126,7 +126,7 @@ def place_sounds(
         A sound traced from 0 to 6 s is heard until 4 s.
 
         >>> import numpy as np
-        >>> from longvale.annotation.boundaries.audio import AudioOptions
+        >>> from longvale.annotation.boundaries.options import AudioOptions
         >>> bands = np.zeros((60, 2))
         >>> bands[:40, 0] = 1
         >>> place_sounds([Sound(0.0, 6.0, np.array([1.0, 0.0]))], [], bands, [], AudioOptions())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from ...events import Seconds
 from ...system.extras import require
@@ -21,13 +21,12 @@ from .calibration import calibrate
 from .descriptors import ColourEmbedder, FrameEmbedder
 from .fusion import Interval
 from .novelty import novelty, peaks
+from .options import VisualOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..clip_reader import ClipReader
-
-Detector = Literal["content", "transnetv2", "none"]
 
 #: Distance from its ends at which a clip is compared with others, as a fraction of its length.
 _END_SHARE = 0.05
@@ -37,48 +36,6 @@ _TRANSNET_THRESHOLD = 0.5
 
 #: Range of frame rates (frames per second) accepted from a header, and the rate used otherwise.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
-
-
-@dataclass(frozen=True)
-class VisualOptions:
-    """Options of the detection of visual events; the defaults are Panda-70M's except for the last four.
-
-    Args:
-        detector: `content` of PySceneDetect, `transnetv2`, or `none`.
-        content_threshold: threshold of the content detector, 0 to 255.
-        min_scene_frames: minimum number of frames between two cuts.
-        long_clip_s: clips longer than this in seconds get forced cuts.
-        forced_cut_s: length in seconds of the clips that forced cuts make.
-        drop: maximum distance between both ends of a clip; other clips are dropped.
-        stitch: maximum distance of the adjacent ends of neighbours that are joined to one event. For embedders other
-            than colour histograms `drop` and `stitch` are measured on the video, see `calibration.py`, and a hard cut
-            whose sides differ by more than `stitch` in colours is kept.
-        min_length_s: events shorter than this in seconds are dropped.
-        gradual: minimum distance between windows of descriptors for a change, however slow.
-        window_s: length of these windows in seconds.
-        abrupt: a change is a cut if at least this fraction of it occurs between two frames.
-        margin_s: clips are compared at 5% and 95% of their length, and at least this many seconds from a change, since
-            a fade belongs to neither scene.
-    """
-
-    detector: Detector = "content"
-    content_threshold: float = 25.0
-    min_scene_frames: int = 15
-    long_clip_s: Seconds = 7.0
-    forced_cut_s: Seconds = 5.0
-    drop: float = 1.0
-    stitch: float = 0.6
-    min_length_s: Seconds = 2.0
-    gradual: float = 0.5
-    window_s: Seconds = 2.0
-    abrupt: float = 0.6
-    margin_s: Seconds = 1.0
-
-    def __post_init__(self) -> None:
-        if self.detector not in get_args(Detector):
-            raise ValueError(f"detector must be one of {', '.join(get_args(Detector))}, not {self.detector!r}")
-        if not 0 < self.forced_cut_s < self.long_clip_s:
-            raise ValueError(f"forced_cut_s must be above 0 and below long_clip_s, {self.long_clip_s}")
 
 
 @dataclass(frozen=True)
