@@ -36,12 +36,11 @@ import datasets
 from datasets import List, Value
 from datasets.exceptions import DatasetGenerationError
 
-from ..events import MODALITIES, Annotation, Event
+from ..events import MODALITIES
 from ..features.store import FOLDERS, FeatureStore
 from ..system.names import look_up
-from ..tasks import TASKS, questions
-from .dialogues import fill_timecodes, load_dialogues
 from .publish.shards import storable
+from .rows import read_records, rows
 from .sources import (
     ANNOTATION_FILES,
     DIALOGUE_STEMS,
@@ -54,7 +53,6 @@ from .sources import (
     digest_listing,
     fetch,
     index_videos,
-    load_videos,
     stage_events,
 )
 
@@ -197,7 +195,8 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         reports, generators = media.notes(), []
         for split, name in self.config.files().items():
             path = str(fetch(self.config.data_dir, name, self.token))
-            records = self._read(path)  # now, so that an invalid file is reported before anything is written
+            # Now, so that an invalid file is reported before anything is written.
+            records = read_records(self.config.name, path)
             reports += media.count_missing(split, [(key, len(list(rows(self.config.name, r)))) for key, r in records])
             starts = range(0, len(records), _VIDEOS_A_SHARD)
             ranges = [(start, min(start + _VIDEOS_A_SHARD, len(records))) for start in starts]
@@ -207,7 +206,7 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         return generators
 
     def _generate_examples(self, path: str, ranges: list[tuple[int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        records, media = self._read(path), _Media(self.config)
+        records, media = read_records(self.config.name, path), _Media(self.config)
         for index in (index for start, stop in ranges for index in range(start, stop)):
             video_id, record = records[index]
             if self.config.missing_media == "drop" and media.missing(video_id):
@@ -215,11 +214,6 @@ class LongVALE(datasets.GeneratorBasedBuilder):
             columns = media.load(video_id)
             for number, row in enumerate(rows(self.config.name, record)):
                 yield f"{index}-{number}", storable(row) | columns
-
-    def _read(self, path: str) -> list[tuple[str, Any]]:
-        if self.config.name in DIALOGUE_STEMS:
-            return [(dialogue["id"], dialogue) for dialogue in load_dialogues(path)]
-        return [(annotation.video_id, annotation) for annotation in load_videos(path)]
 
     def _check_split(self, split: Any) -> None:
         files = self.config.files()
@@ -289,51 +283,3 @@ class _Media:
             f"{lacking.total()} of {sum(count for _, count in rows)} rows of {split} miss media and are {self.fate} "
             f"({which}; videos: {first})"
         ]
-
-
-def rows(name: str, record: Any) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one video (an [`Annotation`]) or one dialogue in a configuration, without media."""
-    if name in DIALOGUE_STEMS:
-        yield _dialogue_row(record)
-    elif name == "videos":
-        yield {"video_id": record.video_id, "duration": record.duration, "events": event_rows(record)}
-    elif name in TASKS:
-        yield from _question_rows(name, record)
-    else:
-        for row in event_rows(record):
-            yield {"video_id": record.video_id, **row, "duration": record.duration}
-
-
-def event_rows(video: Annotation) -> list[dict[str, Any]]:
-    """Return the events of a video as the `events` column of `videos`."""
-    return [
-        {"event_id": index, "start": e.start, "end": e.end, "caption": e.caption, **_facts(e)}
-        for index, e in enumerate(video.events)
-    ]
-
-
-def _question_rows(task: str, video: Annotation) -> Iterator[dict[str, Any]]:
-    for question in questions(video, [task]):
-        row = {"video_id": video.video_id, "question": question.question, "reference": question.reference}
-        row["duration"] = video.duration
-        if question.sentence_id is None:
-            yield row | {"events": event_rows(video)}
-        else:
-            event = video.events[question.sentence_id]
-            span = {"start": event.start, "end": event.end}
-            yield row | {"sentence_id": question.sentence_id, **span, **_facts(event)}
-
-
-def _facts(event: Event) -> dict[str, Any]:
-    return {"modalities": list(event.modalities) or None, "relation": event.relation}
-
-
-def _dialogue_row(dialogue: dict[str, Any]) -> dict[str, Any]:
-    meta = dialogue.get("meta") or {}
-    return {
-        "id": dialogue["id"],
-        "source": dialogue.get("source"),
-        "messages": fill_timecodes(dialogue),
-        "duration": meta.get("duration"),
-        "split": meta.get("split"),
-    }

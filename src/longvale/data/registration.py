@@ -30,6 +30,7 @@ _SOURCES = (
     "data/builder.py",
     "data/dialogues.py",
     "data/publish/shards.py",
+    "data/rows.py",
     "data/sources.py",
 )
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from longvale.data.sources import load_videos
 from longvale.evaluation.generation.generate import annotations_path
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import ModelLike, load_model
-from longvale.events import MODALITIES, Modality, load_annotations
+from longvale.events import MODALITIES, Modality
 from longvale.experiments.tables import write_result
 from longvale.plotting import LINE_STYLES, WIDTH_IN, frame
 
@@ -57,7 +58,7 @@ def alignment(
         raise ValueError(f"parts must be 2 or more, not {parts}")
     model, processor = load_model(model)
     inputs = VideoInputs(data, features)
-    names = list(load_annotations(annotations_path(data)))[:limit]
+    names = [video.video_id for video in load_videos(annotations_path(data))][:limit]
     cosines: dict[tuple[Modality, Modality], list[np.ndarray]] = defaultdict(list)
     for name in tqdm(names, desc="alignment", unit="video", disable=not progress):
         embedded = _embed(model, inputs.load(name, model, processor), parts)

@@ -11,13 +11,13 @@ import torch
 from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
+from longvale.data.rows import rows
+from longvale.data.sources import load_videos
 from longvale.evaluation.generation.generate import annotations_path
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import MAX_NEW_TOKENS, Features, answer_batch
-from longvale.events import load_annotations
 from longvale.metrics.answers import read_span
 from longvale.metrics.grounding.compute_score import Interval, iou
-from longvale.tasks import questions
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -60,12 +60,12 @@ def load_grounding_set(
     """
     path, inputs = annotations_path(data_dir, split), VideoInputs(data_dir, features_dir)
     texts, spans, durations, features = [], [], [], []
-    for annotation in list(load_annotations(path).values())[:videos]:
-        found = inputs.load(annotation.video_id, model, processor)
-        for question, event in zip(questions(annotation, ["grounding"]), annotation.events, strict=True):
-            texts.append(question.question)
-            spans.append((event.start / annotation.duration, event.end / annotation.duration))
-            durations.append(annotation.duration)
+    for video in load_videos(path)[:videos]:
+        found = inputs.load(video.video_id, model, processor)
+        for row in rows("grounding", video):
+            texts.append(row["question"])
+            spans.append((row["start"] / video.duration, row["end"] / video.duration))
+            durations.append(video.duration)
             features.append(found)
     if not texts:
         raise ValueError(f"{path}: the first {videos} videos have no events to ask about")

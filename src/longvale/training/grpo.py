@@ -16,11 +16,11 @@ from datasets import Dataset
 from torch import nn
 from trl import GRPOConfig, GRPOTrainer
 
-from longvale.data.sources import annotation_file
+from longvale.data.rows import event_rows, rows
+from longvale.data.sources import annotation_file, load_videos
 from longvale.evaluation.generation.model import build_prompt
-from longvale.events import load_annotations
 from longvale.features.store import FOLDERS, FeatureStore
-from longvale.tasks import check_tasks, questions
+from longvale.tasks import check_tasks
 from longvale.training.config import fit_to_machine, resume_choice
 from longvale.training.rewards import REWARDS
 from longvale.training.stages import WholeCheckpoints, keep_trained_weights_in_float32, lora_config
@@ -115,28 +115,29 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
         ValueError: if a file is invalid, no video has features, or too many lack them.
     """
     path, store = annotation_file(args.data_dir, "train"), FeatureStore(args.features_dir, widths=widths)
-    rows, without = [], 0
-    for annotation in load_annotations(path).values():
-        if not store.has(annotation.video_id):
+    asked, without = [], 0
+    for video in load_videos(path):
+        if not store.has(video.video_id):
             without += 1
             continue
-        events = [{"start": e.start, "end": e.end, "caption": e.caption} for e in annotation.events]
-        for question in questions(annotation, args.tasks):
-            event = events[question.sentence_id or 0]
-            rows.append(
-                {
-                    "prompt": [{"role": "user", "content": question.question}],
-                    "id": annotation.video_id,
-                    "task": question.task,
-                    "duration": annotation.duration,
-                    "start": event["start"],
-                    "end": event["end"],
-                    "events": events,
-                }
-            )
-    if not rows:
+        events = [{name: event[name] for name in ("start", "end", "caption")} for event in event_rows(video)]
+        for task in args.tasks:
+            for row in rows(task, video):
+                span = row if task == "grounding" else events[0]
+                asked.append(
+                    {
+                        "prompt": [{"role": "user", "content": row["question"]}],
+                        "id": row["video_id"],
+                        "task": task,
+                        "duration": row["duration"],
+                        "start": span["start"],
+                        "end": span["end"],
+                        "events": events,
+                    }
+                )
+    if not asked:
         raise ValueError(f"{store.root}: none of the {without} videos of {path} has its features; make them first")
-    share = without / (without + len({row["id"] for row in rows}))
+    share = without / (without + len({row["id"] for row in asked}))
     if share > args.max_missing:
         raise ValueError(
             f"{store.root}: {without} videos of {path} ({share:.1%}) have no features, more than max_missing "
@@ -144,7 +145,7 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
         )
     if without:
         logger.warning("%s: %d videos of %s have no features and are left out", store.root, without, path)
-    return Dataset.from_list(rows).with_transform(_ReadFeatures(store))
+    return Dataset.from_list(asked).with_transform(_ReadFeatures(store))
 
 
 class _ReadFeatures:

@@ -9,7 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from longvale.data.dialogues import IMAGE_TOKEN, fill_timecodes, load_dialogues
+from longvale.data.dialogues import IMAGE_TOKEN, load_dialogues
+from longvale.data.rows import dialogue_row
 from longvale.data.sources import index_videos
 from longvale.events import MODALITIES, Modality
 from longvale.features.backends import is_url
@@ -176,7 +177,8 @@ def read_rows(path: Path, source: Source) -> Iterator[dict[str, Any]]:
         found = sorted({str(dialogue.get("source")) for dialogue in dialogues})
         raise ValueError(f"{path}: no dialogue has the source {source.source!r}; there are {', '.join(found[:10])}")
     for dialogue in wanted:
-        yield {"id": dialogue["id"], "messages": fill_timecodes(dialogue)}
+        row = dialogue_row(dialogue)
+        yield {"id": row["id"], "messages": row["messages"]}
 
 
 def is_image(row: Mapping[str, Any]) -> bool:

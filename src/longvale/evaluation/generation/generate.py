@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from ...chat_client import NoAnswer, Patience
 from ...data.publish.validate import other_length
-from ...data.sources import ANNOTATION_FILES, annotation_file
-from ...events import MODALITIES, Annotation, Modality, load_annotations
+from ...data.sources import ANNOTATION_FILES, annotation_file, load_videos
+from ...events import MODALITIES, Annotation, Modality
 from ...system.locks import hold
 from ...tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Prediction, Question, check_tasks, questions
 from ..adapters.options import AdapterOptions
@@ -128,7 +128,8 @@ def generate(
     inputs = VideoInputs(data, features, _videos_folder(data, videos, adapter), modalities, zero_features)
     skipped = without_input(asked, inputs, references, skip_missing=skip_missing)
     usable = [video_id for video_id in dict.fromkeys(q.video_id for q in asked) if video_id not in skipped]
-    annotations = {} if asked[0].task in ZERO_SHOT_TASKS else load_annotations(references)
+    zero_shot = asked[0].task in ZERO_SHOT_TASKS
+    annotations = {} if zero_shot else {video.video_id: video for video in load_videos(references)}
     if annotations:
         _name_other_lengths(inputs.lengths(usable), annotations)
     processes = join_processes()
@@ -182,7 +183,7 @@ def load_questions(
         if prompt is not None:
             raise ValueError("prompt is for zero-shot tasks; LongVALE's questions are as published")
         references = annotations_path(data, split)
-        asked = [q for annotation in load_annotations(references).values() for q in questions(annotation, tasks)]
+        asked = [question for video in load_videos(references) for question in questions(video, tasks)]
     settings["annotations"] = _digest(references.read_bytes())
     if not asked:
         raise ValueError(f"{references}: asks no {' or '.join(tasks)} question; none of its videos has events")
