@@ -38,7 +38,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..events import MODALITIES
 from ..features.store import FOLDERS, FeatureStore
-from ..system.names import look_up
+from .media import Media
 from .publish.shards import storable
 from .rows import read_records, rows
 from .sources import (
@@ -191,13 +191,14 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(features=datasets.Features(columns), homepage=f"https://hf.co/datasets/{HUB_REPO}")
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        media = _Media(self.config)
-        reports, generators = media.notes(), []
+        media, fate = _media_of(self.config), "dropped" if self.config.missing_media == "drop" else "kept with None"
+        reports, generators = _notes(media), []
         for split, name in self.config.files().items():
             path = str(fetch(self.config.data_dir, name, self.token))
             # Now, so that an invalid file is reported before anything is written.
             records = read_records(self.config.name, path)
-            reports += media.count_missing(split, [(key, len(list(rows(self.config.name, r)))) for key, r in records])
+            counts = [(key, len(list(rows(self.config.name, record)))) for key, record in records]
+            reports += _count_missing(media, fate, split, counts)
             starts = range(0, len(records), _VIDEOS_A_SHARD)
             ranges = [(start, min(start + _VIDEOS_A_SHARD, len(records))) for start in starts]
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"path": path, "ranges": ranges}))
@@ -206,7 +207,7 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         return generators
 
     def _generate_examples(self, path: str, ranges: list[tuple[int, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        records, media = read_records(self.config.name, path), _Media(self.config)
+        records, media = read_records(self.config.name, path), _media_of(self.config)
         for index in (index for start, stop in ranges for index in range(start, stop)):
             video_id, record = records[index]
             if self.config.missing_media == "drop" and media.missing(video_id):
@@ -231,55 +232,33 @@ class LongVALE(datasets.GeneratorBasedBuilder):
             logger.warning("longvale/%s: %s", self.config.name, self.info.description)
 
 
-class _Media:
-    """The files of a video that the options ask for: stored features and the video itself."""
+def _media_of(config: LongVALEConfig) -> Media:
+    """Return the media that the options ask for."""
+    return Media(
+        [] if config.features_dir is None else [FeatureStore(config.features_dir)],
+        None if config.videos_dir is None else index_videos(config.videos_dir),
+    )
 
-    def __init__(self, config: LongVALEConfig) -> None:
-        self.fate = "dropped" if config.missing_media == "drop" else "kept with None"
-        self.store = None if config.features_dir is None else FeatureStore(config.features_dir)
-        videos = None if config.videos_dir is None else index_videos(config.videos_dir)
-        self.videos = None if videos is None else {name: path for name, path in videos.items() if path.exists()}
 
-    def missing(self, video_id: str) -> list[str]:
-        """Return the columns for which this video has no file."""
-        columns = [FOLDERS[m] for m in self.store.missing(video_id)] if self.store is not None else []
-        if self.videos is not None and look_up(self.videos, video_id) is None:
-            columns.append("video")
-        return columns
+def _notes(media: Media) -> list[str]:
+    """Return a note on modalities for which the store has no folder."""
+    absent = [FOLDERS[m] for m in MODALITIES if m not in media.modalities]
+    return [f"{store.root} has no folder {', '.join(absent)}: None in all rows" for store in media.stores if absent]
 
-    def load(self, video_id: str) -> dict[str, Any]:
-        """Return the values of the media columns; None if the file is missing."""
-        columns: dict[str, Any] = {}
-        if self.store is not None:
-            features = self.store.load(video_id, missing="none")
-            columns |= {FOLDERS[modality]: features[modality] for modality in MODALITIES}
-        if self.videos is not None:
-            path = look_up(self.videos, video_id)
-            columns["video"] = None if path is None else str(path)
-            if storable(columns["video"]) != columns["video"]:
-                raise ValueError(f"{path}: the name is not UTF-8, which Arrow needs; rename the file")
-        return columns
 
-    def notes(self) -> list[str]:
-        """Return a note on modalities for which the store has no folder."""
-        if self.store is None:
-            return []
-        absent = [FOLDERS[m] for m in MODALITIES if m not in self.store.modalities]
-        return [f"{self.store.root} has no folder {', '.join(absent)}: None in all rows"] if absent else []
-
-    def count_missing(self, split: str, rows: list[tuple[str, int]]) -> list[str]:
-        """Return one line about the rows of a split that lack a file, or none; `rows` has the row count per video."""
-        columns: Counter[str] = Counter()
-        lacking: Counter[str] = Counter()
-        for video_id, count in rows:
-            if count and (absent := self.missing(video_id)):
-                columns.update(dict.fromkeys(absent, count))
-                lacking[video_id] += count
-        if not lacking.total():
-            return []
-        which = ", ".join(f"{column} {count}" for column, count in columns.items())
-        first = ", ".join(list(lacking)[:_NAMED_IN_A_WARNING]) + (", ..." if len(lacking) > _NAMED_IN_A_WARNING else "")
-        return [
-            f"{lacking.total()} of {sum(count for _, count in rows)} rows of {split} miss media and are {self.fate} "
-            f"({which}; videos: {first})"
-        ]
+def _count_missing(media: Media, fate: str, split: str, rows: list[tuple[str, int]]) -> list[str]:
+    """Return one line about the rows of a split that lack a file, or none; `rows` has the row count per video."""
+    columns: Counter[str] = Counter()
+    lacking: Counter[str] = Counter()
+    for video_id, count in rows:
+        if count and (absent := media.missing(video_id)):
+            columns.update(dict.fromkeys(absent, count))
+            lacking[video_id] += count
+    if not lacking.total():
+        return []
+    which = ", ".join(f"{column} {count}" for column, count in columns.items())
+    first = ", ".join(list(lacking)[:_NAMED_IN_A_WARNING]) + (", ..." if len(lacking) > _NAMED_IN_A_WARNING else "")
+    return [
+        f"{lacking.total()} of {sum(count for _, count in rows)} rows of {split} miss media and are {fate} "
+        f"({which}; videos: {first})"
+    ]

@@ -29,6 +29,7 @@ _SOURCES = (
     "features/store.py",
     "data/builder.py",
     "data/dialogues.py",
+    "data/media.py",
     "data/publish/shards.py",
     "data/rows.py",
     "data/sources.py",

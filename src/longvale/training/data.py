@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from longvale.data.sources import dialogue_file
 from longvale.training.config import SFTStageConfig
-from longvale.training.mixture import LoadMedia, Media, Source, is_image, parse_mixture, read_rows, repeats
+from longvale.training.mixture import LoadMedia, Source, SourceMedia, is_image, parse_mixture, read_rows, repeats
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -42,7 +42,7 @@ def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset |
         ValueError: if a file is invalid (the message names it), or too much is missing.
     """
     sources = mixture_of(args)
-    media = [Media(source, args.features_dir, args.videos_dir, config.feature_sizes) for source in sources]
+    media = [SourceMedia(source, args.features_dir, args.videos_dir, config.feature_sizes) for source in sources]
     paths = [Path(args.data_dir, source.dialogues) for source in sources]
     tables, kept, report = [], [], _Lacking()
     for path, source, found in zip(paths, sources, media, strict=True):
@@ -69,7 +69,7 @@ def _table(
     args: SFTStageConfig,
     sources: Sequence[Source],
     tables: Sequence[Sequence[dict[str, Any]]],
-    media: Sequence[Media],
+    media: Sequence[SourceMedia],
     kept: Sequence[Sequence[int]],
 ) -> Dataset:
     """Build a dataset with all rows in memory; media are read when a row is accessed.
@@ -91,7 +91,7 @@ def _stream(
     args: SFTStageConfig,
     sources: Sequence[Source],
     paths: Sequence[Path],
-    media: Sequence[Media],
+    media: Sequence[SourceMedia],
     kept: Sequence[Sequence[int]],
 ) -> IterableDataset:
     """Build a stream of rows, with sources mixed by their weight times their size."""
@@ -108,7 +108,7 @@ def _stream(
         args.max_steps = math.ceil(args.num_train_epochs * sum(sizes) / batch)
     shares = [size / sum(sizes) for size in sizes]
     mixed = interleave_datasets(parts, shares, seed=args.seed, stopping_strategy="all_exhausted")
-    # Media are read after shuffling: the buffer contains texts only.
+    # SourceMedia are read after shuffling: the buffer contains texts only.
     return mixed.shuffle(seed=args.seed, buffer_size=_SHUFFLE_BUFFER).map(LoadMedia(media), batched=True, batch_size=1)
 
 
@@ -128,7 +128,7 @@ class _Lacking:
     columns: Counter[str] = field(default_factory=Counter)
     damaged: dict[str, str] = field(default_factory=dict)
 
-    def count(self, rows: Iterable[dict[str, Any]], media: Media, drop: bool) -> list[int]:
+    def count(self, rows: Iterable[dict[str, Any]], media: SourceMedia, drop: bool) -> list[int]:
         """Count the rows of a source, and return the indices of the rows to keep."""
         kept = []
         for number, row in enumerate(rows):

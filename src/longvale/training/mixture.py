@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from longvale.data.dialogues import IMAGE_TOKEN, load_dialogues
+from longvale.data.media import Media
 from longvale.data.rows import dialogue_row
 from longvale.data.sources import index_videos
 from longvale.events import MODALITIES, Modality
@@ -91,8 +92,8 @@ def _parse_source(item: object) -> Source:
     return Source(**{**item, "features": tuple(roots), "weight": float(weight)})
 
 
-class Media:
-    """Videos and images of a source, and which of them are missing.
+class SourceMedia(Media):
+    """Videos and images of a source, and which of them are missing or damaged.
 
     Args:
         source: of the mixture.
@@ -110,8 +111,10 @@ class Media:
         videos_dir: str | None,
         widths: Mapping[Modality, int],
     ) -> None:
-        self.stores = [FeatureStore(Path(features_dir or "", root), widths) for root in source.features]
-        self.videos = None if source.videos is None else index_videos(Path(videos_dir or "", source.videos))
+        super().__init__(
+            [FeatureStore(Path(features_dir or "", root), widths) for root in source.features],
+            None if source.videos is None else index_videos(Path(videos_dir or "", source.videos)),
+        )
         self._damage: dict[str, str | None] = {}
 
     def damage(self, video_id: str) -> str | None:
@@ -122,10 +125,9 @@ class Media:
         if video_id not in self._damage:
             self._damage[video_id] = None
             try:
-                if self.videos is not None:
-                    if video_id in self.videos:
-                        probe(self.videos[video_id])
-                elif (store := self._store(video_id)) is not None and not is_url(store.root):
+                if (path := self.file(video_id)) is not None:
+                    probe(path)
+                elif (store := self.store(video_id)) is not None and not is_url(store.root):
                     store.load(video_id, missing="none")
             except OtherWidth:  # features of another model, as all of them will be: refused when a row is read
                 pass
@@ -135,34 +137,26 @@ class Media:
 
     def lacking(self, video_id: str, image: bool) -> tuple[str, ...]:
         """Return the columns that are missing; all if the video is missing or damaged. An image needs a vector only."""
-        if self.videos is not None:
-            return () if video_id in self.videos and not self.damage(video_id) else ("video",)
-        store = self._store(video_id)
-        if store is None or self.damage(video_id):
-            return tuple(FOLDERS[modality] for modality in (MODALITIES[:1] if image else self._modalities()))
-        return tuple(FOLDERS[m] for m in store.missing(video_id) if m == "visual" or not image)
+        if self.absent(video_id):
+            modalities = MODALITIES[:1] if image else self.modalities
+            return tuple(FOLDERS[modality] for modality in modalities) if self.stores else ("video",)
+        return tuple(column for column in self.missing(video_id) if not image or column == FOLDERS["visual"])
 
     def absent(self, video_id: str) -> bool:
         """Return whether nothing of this video can be used."""
-        nowhere = video_id not in self.videos if self.videos is not None else self._store(video_id) is None
-        return nowhere or self.damage(video_id) is not None
+        found = self.store(video_id) if self.stores else self.file(video_id)
+        return found is None or self.damage(video_id) is not None
 
     def load(self, video_id: str) -> dict[str, Any]:
-        """Return the columns of a row: `video`, a path, or the features [n, width] of each modality or None."""
-        if self.videos is not None:
-            return {"video": str(self.videos[video_id])} | {FOLDERS[modality]: None for modality in MODALITIES}
-        store = self._store(video_id)
-        if store is None:  # existed when the rows were counted
+        """Return the columns of a row.
+
+        Raises:
+            FileNotFoundError: if the features that were there when the rows were counted are gone.
+            ValueError: as in the base class.
+        """
+        if self.stores and self.store(video_id) is None:
             raise FileNotFoundError(f"{self.stores[0].root}: the features of {video_id!r} are gone; make them again")
-        features = store.load(video_id, missing="none")
-        return {FOLDERS[modality]: features[modality] for modality in MODALITIES}
-
-    def _store(self, video_id: str) -> FeatureStore | None:
-        """Return the first store that has a file of the video."""
-        return next((s for s in self.stores if len(s.missing(video_id)) < len(s.modalities)), None)
-
-    def _modalities(self) -> tuple[Modality, ...]:
-        return tuple(m for m in MODALITIES if any(m in store.modalities for store in self.stores))
+        return super().load(video_id)
 
 
 def read_rows(path: Path, source: Source) -> Iterator[dict[str, Any]]:
@@ -206,7 +200,7 @@ def repeats(count: int, weight: float, seed: str) -> list[int]:
 class LoadMedia:
     """Transform for `datasets` that adds the media to rows with `id` and `source` (its index)."""
 
-    def __init__(self, media: Sequence[Media]) -> None:
+    def __init__(self, media: Sequence[SourceMedia]) -> None:
         self.media = media
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:

@@ -24,7 +24,8 @@ from ...events import Annotation
 from ...io import atomic_folder, atomic_write, load_json, parse_json
 from ...system.checksums import CHECKSUMS_FILE, changed_files, read_checksums, write_checksums
 from ...tasks import TASKS
-from ..builder import COLUMNS, event_rows, rows
+from ..builder import COLUMNS
+from ..rows import event_rows, rows
 from ..sources import (
     ANNOTATION_FILES,
     DIALOGUE_STEMS,
