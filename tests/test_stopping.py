@@ -216,13 +216,13 @@ def test_prepare_leaves_nothing_behind(start, longvale, tiny_corpus, tmp_path):
 #: A command that waits for a training, as `longvale demo` does.
 LAUNCHING = """
 import sys
-from longvale.system.interruption import prompt_end
+from longvale.system.interruption import prompt_exit
 from longvale.training.recipes import run_sft
 
 model, data, output = sys.argv[1:]
 options = "--max_steps 100000 --effective_batch_size 1 --per_device_train_batch_size 1 --dataloader_num_workers 0"
 options += " --report_to none --gradient_checkpointing false"
-with prompt_end():
+with prompt_exit():
     run_sft("boundary_perception.yaml", model=model, data_dir=data, features_dir=data + "/features",
             output_dir=output, options=options.split())
 """

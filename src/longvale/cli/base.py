@@ -120,7 +120,7 @@ class _Group(TyperGroup):
 
 
 def _stopped() -> typer.Exit:
-    echo(interruption.last_words(), err=True)
+    echo(interruption.final_message(), err=True)
     return typer.Exit(interruption.exit_code() or INTERRUPTED)
 
 
@@ -148,7 +148,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.lastResort.setFormatter(_Printable("longvale: %(levelname)s: %(message)s"))
-    with interruption.prompt_end():
+    with interruption.prompt_exit():
         app(prog_name="longvale")
 
 

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..system.interruption import unheard
+from ..system.interruption import interrupts_blocked
 
 #: Attempts per video. A process may be killed because others used the memory, but rarely several times in a row.
 ATTEMPTS = 3
@@ -97,7 +97,7 @@ class _Worker:
         context = _context(processor)
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, processor, threads), daemon=True)
-        with unheard():
+        with interrupts_blocked():
             self._process.start()
         theirs.close()  # otherwise the pipe would stay open when the process ends
         self.job: tuple[str, Path] | None = None

@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 Kind: TypeAlias = Literal["boundary_perception", "instruction"]
 #: What is audible during an interval: a sound effect or None, and a word or None.
-Sounding: TypeAlias = tuple[str | None, str | None]
+Audible: TypeAlias = tuple[str | None, str | None]
 #: What is audible in a window, and the share of its time for each combination.
-Parts: TypeAlias = list[tuple[Sounding, float]]
+Parts: TypeAlias = list[tuple[Audible, float]]
 
 
 @dataclass
@@ -60,7 +60,7 @@ class FeatureBank:
     windows: Mapping[Modality, Seconds]
     frames: int = 0
     visual: dict[str | None, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    sounds: dict[Modality, dict[Sounding, list[np.ndarray]]] = field(
+    sounds: dict[Modality, dict[Audible, list[np.ndarray]]] = field(
         default_factory=lambda: {"audio": defaultdict(list), "speech": defaultdict(list)}
     )
 
@@ -111,7 +111,7 @@ class FeatureBank:
         run = rng.choice(runs)
         return run[sorted(rng.choices(range(len(run)), k=count))]
 
-    def draw_sound(self, modality: Modality, sounds: Sounding, rng: random.Random) -> np.ndarray:
+    def draw_sound(self, modality: Modality, sounds: Audible, rng: random.Random) -> np.ndarray:
         """Return a stored window [width] of these sounds, or of the lane's own sound alone if no video has both.
 
         Raises:
@@ -124,7 +124,7 @@ class FeatureBank:
         raise ValueError(f"no stored video has a {modality} window of {content or 'silence'} alone; store more videos")
 
 
-def _alone(modality: Modality, content: str | None) -> Sounding:
+def _alone(modality: Modality, content: str | None) -> Audible:
     return (content, None) if modality == "audio" else (None, content)
 
 
@@ -319,7 +319,7 @@ class Lanes:
             start, end = index * length, min((index + 1) * length, self.duration)
             while stretches[first][1] <= start:
                 first += 1
-            shares: dict[Sounding, float] = {}
+            shares: dict[Audible, float] = {}
             for a, b, sounds in stretches[first:]:
                 if a >= end:
                     break
@@ -328,7 +328,7 @@ class Lanes:
         return windows
 
 
-def _heard(pieces: Iterable[Piece], time: Seconds) -> Sounding:
+def _heard(pieces: Iterable[Piece], time: Seconds) -> Audible:
     sounds = {piece.modality: piece.content for piece in pieces if piece.start <= time < piece.end}
     return sounds.get("audio"), sounds.get("speech")
 

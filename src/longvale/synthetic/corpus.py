@@ -31,7 +31,7 @@ from ..data.sources import ANNOTATION_FILES, EVENTS_FILE
 from ..events import Event, save_annotations
 from ..io import atomic_write, load_json, parse_json
 from ..system.extras import require
-from ..system.interruption import unheard
+from ..system.interruption import interrupts_blocked
 from ..system.locks import hold, lock_path
 from .instructions import instruction_dialogue
 from .planning import Piece, Plan, SyntheticOptions, plan_video
@@ -291,7 +291,7 @@ def _run(jobs: Sequence[tuple[Plan, Path, SyntheticOptions]], workers: int) -> I
         return
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
-        with unheard():
+        with interrupts_blocked():
             futures = [executor.submit(write_video, *job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()

@@ -40,7 +40,7 @@ _raised = False
 _said = threading.Lock()  # acquired by the first report and never released
 
 
-def last_words() -> str:
+def final_message() -> str:
     """Return the final line; it advises to run the command again only if that resumes."""
     return STOPPED if may_resume() else STOPPED_AS_A_WHOLE
 
@@ -51,7 +51,7 @@ def exit_code() -> int | None:
 
 
 @contextmanager
-def prompt_end() -> Iterator[None]:
+def prompt_exit() -> Iterator[None]:
     """End the process within [`GRACE_S`] seconds of SIGINT, SIGTERM or SIGHUP in this block, and at once on another.
 
     The first raises KeyboardInterrupt in the main thread. However the block is then left, the process ends with
@@ -103,7 +103,7 @@ def _watch(reader: socket.socket) -> None:
             _say_stopping()
         elif numbers and time.monotonic() > first + _SAME_S:
             break
-    _write(last_words())
+    _write(final_message())
     _end()
 
 
@@ -142,7 +142,7 @@ def end_children(pid: int) -> None:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Start processes in this block with Ctrl-C blocked, which a terminal sends to all; this process ends them.
 
     If a process ignored the signal only once it runs, the signal could still interrupt its imports, with a traceback

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from longvale.system.interruption import end_children, unheard
+from longvale.system.interruption import end_children, interrupts_blocked
 
 
 def recipes_dir() -> Path:
@@ -67,7 +67,7 @@ def run_sft(
         "HF_HUB_OFFLINE": "1",
         **os.environ,
     }
-    with unheard():
+    with interrupts_blocked():
         process = subprocess.Popen(command, env=environment)
     try:
         status = process.wait()
