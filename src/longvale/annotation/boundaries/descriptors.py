@@ -34,7 +34,7 @@ class AudioEmbedder(Protocol):
 
     name: str
 
-    def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
+    def __call__(self, clips: list[np.ndarray]) -> np.ndarray:
         """Embed audio clips: float32 [samples] each, 16 kHz -> float [n, d]."""
 
 
@@ -85,7 +85,7 @@ class ColourEmbedder:
         return np.sqrt(histogram.reshape(len(frames), size) / red.shape[1]).astype(np.float32)
 
 
-# --- sounds ----------------------------------------------------------------------------------------------------------
+# --- audio -----------------------------------------------------------------------------------------------------------
 
 #: Length of an audio step.
 STEP_S: Seconds = 0.1
@@ -175,12 +175,12 @@ class TimbreEmbedder:
 
     name = "MFCC statistics"
 
-    def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
+    def __call__(self, clips: list[np.ndarray]) -> np.ndarray:
         """Embed audio clips: float32 [samples] each, 16 kHz -> float [n, 40]."""
         points = []
-        for sound in sounds:
-            rows = mfcc_rows(sound)
+        for clip in clips:
+            rows = mfcc_rows(clip)
             if not len(rows):
-                rows = mfcc_rows(np.pad(sound, (0, round(STEP_S * SAMPLING_RATE) - len(sound))))
+                rows = mfcc_rows(np.pad(clip, (0, round(STEP_S * SAMPLING_RATE) - len(clip))))
             points.append(np.concatenate([rows.mean(axis=0), rows.std(axis=0)]) / np.sqrt(MFCC_COUNT))
         return np.stack(points) if points else np.empty((0, 2 * MFCC_COUNT))

@@ -63,14 +63,14 @@ class TransformersAudioEmbedder:
         self._model = _load(model, device)
         self._extractor = _from_pretrained(AutoFeatureExtractor, model)
 
-    def __call__(self, sounds: list[np.ndarray]) -> np.ndarray:
+    def __call__(self, clips: list[np.ndarray]) -> np.ndarray:
         """Embed audio clips: float32 [samples] each, 16 kHz -> float32 [n, d]."""
         import torch
         import torchaudio
 
         rate, rows = self._extractor.sampling_rate, []
-        for sound in sounds:
-            resampled = torchaudio.functional.resample(torch.from_numpy(sound), SAMPLING_RATE, rate).numpy()
+        for clip in clips:
+            resampled = torchaudio.functional.resample(torch.from_numpy(clip), SAMPLING_RATE, rate).numpy()
             resampled = np.pad(resampled, (0, max(0, rate // 10 - len(resampled))))  # extractors need a minimum length
             inputs = self._extractor(resampled, sampling_rate=rate, return_tensors="pt").to(self._model.device)
             with torch.inference_mode():
