@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 import longvale  # noqa: F401 (registers the name)
+from longvale.checkpoints.loading import load_checkpoint
 from longvale.evaluation.generation.generate import load_questions
 from longvale.events import MODALITIES
 from longvale.models.configuration_longvale import LongVALEConfig
+from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.tasks import TASKS
 from longvale.training.config import SFTStageConfig
 from longvale.training.data import load_training_set
@@ -61,7 +63,8 @@ def test_grpo_and_its_measurements_ask_them_too(tiny_corpus, tiny_model, tmp_pat
     known = [{name: event[name] for name in ("start", "end", "caption")} for event in dense[0]["events"]]
     assert all(row["events"] == known for row in found)  # the corpus has one training video
 
-    asked = load_grounding_set(str(tiny_corpus), features, 3, None, None)
+    model, processor = load_checkpoint(tiny_model, LongVALEForConditionalGeneration, device="cpu")
+    asked = load_grounding_set(str(tiny_corpus), features, 3, model, processor)
     rows = load(tiny_corpus, tmp_path, "grounding", "test")
     assert list(asked.questions) == [*rows["question"]]
     expected = [(row["start"] / row["duration"], row["end"] / row["duration"]) for row in rows]
