@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from longvale.plotting import save_figure
+from longvale.plotting.style import save_figure
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_spans_in_seconds():
     assert Span(5.0, 25.0).seconds(120) == (6.0, 30.0)
 
 
-# --- the official protocol and its quirks -----------------------------------------------------------------------------
+# --- the official protocol and its options ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

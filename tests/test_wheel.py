@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA_FILES = (
     "longvale/py.typed",
     "longvale/dataset_card/README.md",
-    "longvale/evaluation/reporting/report_template.html",
+    "longvale/evaluation/reporting/templates/base.html",
     "longvale/metrics/grounding/README.md",
     "longvale/metrics/text/ptb_data.json",
     "longvale/recipes/accelerate/cpu.yaml",
@@ -65,11 +65,11 @@ def test_it_works_where_only_it_is_installed(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(target)
     program = """
 import longvale, pathlib, sys
-from longvale.data.publish.card import card_template
+from longvale.hub import card_template
 from longvale.training.recipes import recipes_dir
 place = pathlib.Path(longvale.__file__).parent
 assert place.parent == pathlib.Path(sys.argv[1]), place
-assert card_template().is_relative_to(place) and recipes_dir().is_relative_to(place)
+assert card_template("model_card").is_relative_to(place) and recipes_dir().is_relative_to(place)
 from longvale.cli import app
 from typer.testing import CliRunner
 for arguments in (["--help"], ["synthesize", "corpus", "--videos", "1", "--size", "32", "--max-length", "20", "-q"]):

@@ -1,13 +1,73 @@
-"""Upload of a folder to the Hub: listing the files, and sending them."""
+"""Repositories of the Hub: cards of datasets and models, and the upload of a folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from string import Template
+from typing import TYPE_CHECKING, Literal
+
+from .io import atomic_write
+
+if TYPE_CHECKING:
+    from huggingface_hub import CardData
+
+#: File name of the card of a dataset or a model.
+CARD_FILE = "README.md"
+
+
+def card_template(name: Literal["dataset_card", "model_card"]) -> Path:
+    """Return the path of a card template, in the source checkout or in the installed wheel.
+
+    Raises:
+        FileNotFoundError: if the package was installed without it.
+
+    Example:
+        >>> card_template("dataset_card").name
+        'README.md'
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / name, package.parents[1] / name):
+        if (folder / CARD_FILE).is_file():
+            return folder / CARD_FILE
+    raise FileNotFoundError(f"{package / name}: no card; install longvale again, from a wheel or a checkout")
+
+
+def write_card(
+    path: Path,
+    template: Path,
+    values: Mapping[str, str] | None = None,
+    fill: Callable[[CardData], None] | None = None,
+) -> None:
+    """Write a card, atomically.
+
+    Args:
+        path: file to write.
+        template: card with text and YAML.
+        values: replace `$name` in the template; None leaves it as it is.
+        fill: completes the YAML.
+
+    Raises:
+        FileNotFoundError: if the template does not exist.
+        ValueError: if its YAML cannot be read.
+    """
+    import yaml
+    from huggingface_hub import RepoCard
+
+    if not template.is_file():
+        raise FileNotFoundError(f"{template}: no such file")
+    text = template.read_text(encoding="utf-8")
+    try:
+        card = RepoCard(text if values is None else Template(text).substitute(values))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{template}: its YAML cannot be read ({' '.join(str(error).split())})") from None
+    if fill is not None:
+        fill(card.data)
+    with atomic_write(path) as file:
+        file.write(str(card))
 
 
 @dataclass(frozen=True)
@@ -54,10 +114,8 @@ def plan_upload(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    if not (folder / "README.md").is_file():
-        raise FileNotFoundError(
-            f"{folder / 'README.md'}: no such file; it is the card that a {repo_type} is shown with"
-        )
+    if not (folder / CARD_FILE).is_file():
+        raise FileNotFoundError(f"{folder / CARD_FILE}: no such file; it is the card that a {repo_type} is shown with")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:

@@ -11,13 +11,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from .events import Annotation, Event, Seconds
 from .io import parse_json
-from .timecodes import render_events, render_span, to_timecode
+from .reading.reasoning import strip_reasoning
+from .timecodes import Protocol, Span, parse_events, parse_span, render_events, render_span, to_timecode
 
 Task: TypeAlias = Literal["grounding", "dense_captioning", "segment_captioning"]
 
@@ -112,11 +113,18 @@ class Prediction:
     sentence_id: int | None = None
     query_id: int = 0
     info: Mapping[str, Any] | None = None
+    _parsed: dict[Protocol, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def key(self) -> tuple[str, AnyTask, int | None]:
         """Return the [`Question.key`] of the answered question."""
         return self.video_id, self.task, self.sentence_id
+
+    def parse(self, protocol: Protocol = "strict") -> Span | list[Span] | str | None:
+        """Parse the answer as [`parse_answer`] does; only the first call with a protocol does the work."""
+        if protocol not in self._parsed:
+            self._parsed[protocol] = parse_answer(self.task, self.answer, protocol)
+        return self._parsed[protocol]
 
     def to_log(self) -> str:
         """Return the line of the official log, without the line break.
@@ -174,6 +182,31 @@ class Prediction:
             query_id=query_id,
             info=extra or None,
         )
+
+
+def parse_answer(task: AnyTask, answer: str, protocol: Protocol = "strict") -> Span | list[Span] | str | None:
+    """Parse an answer by its task.
+
+    Args:
+        task: task of the question.
+        answer: the text as generated.
+        protocol: see [`longvale.timecodes.parse_span`] and [`longvale.timecodes.parse_events`]; `strict` also removes
+            reasoning before a caption.
+
+    Returns:
+        For grounding the interval, None without one; for dense captioning the events; for other tasks the text.
+
+    Example:
+        >>> parse_answer("grounding", "From 05 to 25."), parse_answer("dense_captioning", "I do not know.")
+        (Span(start=5.0, end=25.0, caption=''), [])
+        >>> parse_answer("segment_captioning", "<think>A cat? No.</think> A dog barks.")
+        'A dog barks.'
+    """
+    if task == "grounding":
+        return parse_span(answer, protocol)
+    if task == "dense_captioning":
+        return parse_events(answer, protocol)
+    return strip_reasoning(answer) if protocol == "strict" else answer
 
 
 def check_tasks(names: Iterable[str]) -> tuple[AnyTask, ...]:

@@ -76,7 +76,7 @@ def test_the_card_lists_the_splits(store, tmp_path):
     pack_features(store, output, split="test", progress=False)
     header = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", (output / "README.md").read_text(), re.DOTALL)[1])
     assert [entry["split"] for entry in header["configs"][0]["data_files"]] == ["test", "train"]
-    assert [split["num_examples"] for split in header["dataset_info"][0]["splits"]] == [20, 20]
+    assert [split["num_examples"] for split in header["dataset_info"]["splits"]] == [20, 20]
     assert header["license"] == "cc-by-nc-sa-4.0"
     assert "| test | 20 |" in (output / "README.md").read_text()
 

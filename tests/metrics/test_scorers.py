@@ -10,7 +10,7 @@ from longvale.metrics.dense_captioning.compute_score import GARBAGE, THRESHOLDS,
 from longvale.metrics.dense_captioning.compute_score import compute_score as score_dense
 from longvale.metrics.grounding.compute_score import compute_score as score_grounding
 from longvale.metrics.grounding.compute_score import iou, iou_matrix, score_questions
-from longvale.metrics.quirks import QUIRKS, Quirks, quirks_of
+from longvale.metrics.protocol_options import PROTOCOL_OPTIONS, ProtocolOptions, protocol_options
 from longvale.metrics.segment_captioning.compute_score import compute_score as score_segment
 from longvale.metrics.segment_captioning.compute_score import score_segments
 from longvale.metrics.text.captions import NAMES, score_captions
@@ -43,10 +43,10 @@ def test_iou_matrix_of_reversed_intervals_is_zero():
     assert iou_matrix([(20, 10)], [(5, 30), (12, 12)]).tolist() == [[0, 0]]
 
 
-def test_quirks_are_all_on_or_all_off():
-    assert {field.default for field in fields(Quirks)} == {False}
-    assert set(vars(quirks_of("official")).values()) == {True}
-    assert quirks_of("strict") == Quirks()
+def test_protocol_options_are_all_on_or_all_off():
+    assert {field.default for field in fields(ProtocolOptions)} == {False}
+    assert set(vars(protocol_options("official")).values()) == {True}
+    assert protocol_options("strict") == ProtocolOptions()
 
 
 def test_unparsed_answers_stay_in_the_denominator():
@@ -162,33 +162,33 @@ def test_official_cider_of_a_single_pair_is_zero():
     events = [[(0, 10, "a bell rings")], [(0, 10, "a dog barks")]]
     assert score_dense(events, events, protocol="official")["CIDEr"] == 0
     assert score_dense(events, events)["CIDEr"] == pytest.approx(7.5)  # n-grams of three orders of four
-    of_corpus = replace(QUIRKS["official"], own_frequencies=False)
-    assert score_dense(events, events, quirks=of_corpus)["CIDEr"] == pytest.approx(7.5)
+    of_corpus = replace(PROTOCOL_OPTIONS["official"], own_frequencies=False)
+    assert score_dense(events, events, options=of_corpus)["CIDEr"] == pytest.approx(7.5)
 
 
 def test_an_iou_at_the_threshold():
     references, predictions = [[(0, 10, "a")]], [[(0, 5, "a")]]
     assert score_dense(predictions, references)["recall@0.5"] == 1
-    above = replace(Quirks(), strictly_above=True)
-    assert score_dense(predictions, references, quirks=above)["recall@0.5"] == 0
-    assert score_dense(predictions, references, quirks=above)["ROUGE_L@0.5"] == 1  # compared all the same
-    rounded = replace(Quirks(), rounded_union=True)
-    assert score_dense(predictions, references, quirks=rounded)["ROUGE_L@0.5"] == 0
+    above = replace(ProtocolOptions(), strictly_above=True)
+    assert score_dense(predictions, references, options=above)["recall@0.5"] == 0
+    assert score_dense(predictions, references, options=above)["ROUGE_L@0.5"] == 1  # compared all the same
+    rounded = replace(ProtocolOptions(), rounded_union=True)
+    assert score_dense(predictions, references, options=rounded)["ROUGE_L@0.5"] == 0
 
 
 def test_means_over_videos_and_over_events():
     references = [[(0, 10, "a"), (10, 20, "b"), (20, 30, "c")], [(0, 10, "d")]]
     predictions = [[(0, 10, "a")], [(0, 10, "d")]]
     assert score_dense(predictions, references)["recall"] == pytest.approx(2 / 4)
-    scores = score_dense(predictions, references, quirks=replace(Quirks(), video_means=True))
+    scores = score_dense(predictions, references, options=replace(ProtocolOptions(), video_means=True))
     assert scores["recall"] == scores["ROUGE_L"] == pytest.approx((1 / 3 + 1) / 2)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Quirks)])
+@pytest.mark.parametrize("name", [field.name for field in fields(ProtocolOptions)])
 def test_each_quirk_alone_keeps_scores_in_range(name):
     references = [[(0, 10, "a bell rings"), (10, 20, "a dog")], [(0, 10, "")]]
     predictions = [[(0, 10, "a bell"), (1, 11, "a bell rings")], []]
-    scores = score_dense(predictions, references, quirks=replace(Quirks(), **{name: True}))
+    scores = score_dense(predictions, references, options=replace(ProtocolOptions(), **{name: True}))
     assert scores["count"] == 2
     assert all(0 <= scores[key] <= 10 for key in scores)
 
@@ -256,8 +256,8 @@ def test_official_pairs_segments_by_order():
     references = {"a": "a bell rings in the tower", "b": "a dog runs over the field"}
     predictions = dict(reversed(references.items()))
     assert score_segment(predictions, references, protocol="official")["BLEU_4"] < 0.1
-    by_key = replace(QUIRKS["official"], paired_by_order=False)
-    assert score_segment(predictions, references, quirks=by_key)["BLEU_4"] == pytest.approx(1)
+    by_key = replace(PROTOCOL_OPTIONS["official"], paired_by_order=False)
+    assert score_segment(predictions, references, options=by_key)["BLEU_4"] == pytest.approx(1)
     with pytest.raises(ValueError, match="1 captions but 2 references cannot be paired by order"):
         score_segment({"a": "x"}, references, protocol="official")
 

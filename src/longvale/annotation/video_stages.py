@@ -14,7 +14,7 @@ import numpy as np
 from ..chat_client import NoAnswer, Patience
 from ..events import Modality
 from ..models.media import MediaError, MediaLengthError, probe
-from ..plotting import strip_times
+from ..plotting.style import strip_times
 from ..system.checksums import identities
 from .boundaries import coherence, fuse
 from .boundaries.audio import find_audio_events

@@ -6,16 +6,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
+from ..hub import CARD_FILE, card_template, write_card
 from ..io import atomic_write
 
 if TYPE_CHECKING:
     from torch import nn
-
-CARD_FILE = "README.md"
 
 _TABLE = re.compile(r"(<!-- evaluation -->\n).*?(<!-- /evaluation -->)", re.DOTALL)
 
@@ -48,17 +46,16 @@ def save_model_card(folder: str | os.PathLike, model: nn.Module, *, title: str, 
     if published:
         licences[config.text_config.model_type] = _PUBLISHED_LANGUAGE_MODEL
     whole = all(towers.values())
-    text = Template(_template().read_text(encoding="utf-8")).substitute(
-        title=title,
-        name=title,
-        origin=origin,
-        parts="\n".join(_row(part, kind, module, licences) for part, kind, module in rows),
-        video='videos="video.mp4"' if whole else "visual_features=v, audio_features=a, speech_features=s",
-        input=_INPUT_OF_FILES if whole else _INPUT_OF_FEATURES,
-        licences="\n".join(f"- `{kind}`: {licence}" for kind, licence in licences.items()),
-    )
-    with atomic_write(Path(folder) / CARD_FILE) as file:
-        file.write(text)
+    values = {
+        "title": title,
+        "name": title,
+        "origin": origin,
+        "parts": "\n".join(_row(part, kind, module, licences) for part, kind, module in rows),
+        "video": 'videos="video.mp4"' if whole else "visual_features=v, audio_features=a, speech_features=s",
+        "input": _INPUT_OF_FILES if whole else _INPUT_OF_FEATURES,
+        "licences": "\n".join(f"- `{kind}`: {licence}" for kind, licence in licences.items()),
+    }
+    write_card(Path(folder) / CARD_FILE, card_template("model_card"), values)
 
 
 _INPUT_OF_FILES = "A video may also be frames and a waveform, or stored features."
@@ -106,12 +103,3 @@ def fill_evaluation(
             lines += [f"| {task} | {name} | {100 * value:.2f} | {parsed} |" for name, value in values]
     with atomic_write(card) as file:
         file.write(_TABLE.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text, count=1))
-
-
-def _template() -> Path:
-    """Return the path of `model_card/README.md`, inside the wheel or in the source repository."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package, package.parents[1]):
-        if (folder / "model_card" / CARD_FILE).is_file():
-            return folder / "model_card" / CARD_FILE
-    raise FileNotFoundError(f"{package / 'model_card'}: no model card; install longvale again")

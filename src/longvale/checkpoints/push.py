@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..hub import Upload, plan_upload
-from .card import CARD_FILE
+from ..hub import CARD_FILE, Upload, plan_upload
 from .loading import check_folder
 
 #: Files that `save_pretrained` and `longvale convert` write directly in the folder. Adapters are excluded because they

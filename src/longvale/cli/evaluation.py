@@ -277,7 +277,7 @@ def report(
     Scores with their intervals, what they depend on, timelines of the best, worst and most different videos. The runs
     have answered the same questions; the others are compared with the first.
     """
-    from longvale.evaluation.reporting.report import write_run_report
+    from longvale.evaluation.reporting.comparison import write_run_report
 
     page = write_run_report(runs, references, output, protocol=protocol, partial=partial, videos=videos)
     echo(f"report: {page}")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES, RELATIONS, Annotation, Event, Seconds
 from ..io import atomic_write
-from ..plotting import BAR_STYLES, WIDTH_IN, frame, save_figure
+from ..plotting.charts import draw_bars
+from ..plotting.style import BAR_STYLES, WIDTH_IN, frame, save_figure
 from .sources import annotation_files, load_videos
 
 if TYPE_CHECKING:
@@ -279,12 +280,7 @@ def _histogram(axes: Axes, series: Sequence[Sequence[float]], title: str, unit: 
 
 def _bars(axes: Axes, series: Sequence[Counter[str]], names: Sequence[str], title: str, of: str) -> None:
     """Plot vertical bars: the share of each name in its series."""
-    width = 0.8 / len(series)
-    for index, (counts, (colour, hatch)) in enumerate(zip(series, BAR_STYLES, strict=False)):
-        places = [place + (index - (len(series) - 1) / 2) * width for place in range(len(names))]
-        shares = [100 * counts[name] / (counts.total() or 1) for name in names]
-        axes.bar(places, shares, width, color=colour, hatch=hatch, edgecolor="black", linewidth=0.8)
-    axes.set_xticks(range(len(names)), names)
+    draw_bars(axes, [_shares(counts, names) for counts in series], names)
     axes.set_ylabel(f"% of {of}")
     frame(axes, title, "y")
 
@@ -297,15 +293,13 @@ def _relations(axes: Axes, measured: Sequence[Measurements]) -> None:
         axes.set(xticks=[], yticks=[])
         frame(axes, "Relation of the modalities")
         return
-    height = 0.8 / len(measured)
-    for index, (one, (colour, hatch)) in enumerate(zip(measured, BAR_STYLES, strict=False)):
-        places = [place + (index - (len(measured) - 1) / 2) * height for place in range(len(names))]
-        shares = [100 * one.relations[name] / (one.relations.total() or 1) for name in names]
-        axes.barh(places, shares, height, color=colour, hatch=hatch, edgecolor="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    draw_bars(axes, [_shares(one.relations, names) for one in measured], names, sideways=True)
     axes.set_xlabel("% of events")
     frame(axes, "Relation of the modalities")
+
+
+def _shares(counts: Counter[str], names: Sequence[str]) -> list[float]:
+    return [100 * counts[name] / (counts.total() or 1) for name in names]
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

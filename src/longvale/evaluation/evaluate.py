@@ -12,13 +12,14 @@ from ..io import load_json
 from ..tasks import ZERO_SHOT_TASKS, check_tasks, load_predictions
 from .analysis.ablation import ablation
 from .benchmarks.judge import Judge
-from .benchmarks.report import write_zero_shot_report
 from .generation.distributed import join_processes
 from .generation.generate import Split, annotations_path, generate, load_questions
 from .generation.model import ModelLike, load_model
 from .generation.prediction_log import run_path
-from .reporting.comparison import TITLE, write_report
-from .scoring.score import save_scores, score
+from .reporting.report import TITLE, write_report
+from .reporting.zero_shot import write_zero_shot_report
+from .scoring.score import JUDGED, save_scores, score, score_predictions
+from .scoring.validate import errors_named
 
 
 def evaluate(
@@ -73,6 +74,8 @@ def evaluate(
         references, _, _ = load_questions(data, tasks, split, prompt=options.get("prompt"))
         annotations = {}
     else:
+        if judge is not None:
+            raise ValueError(JUDGED)
         references = annotations_path(data, split)
         # Validate the annotations before loading the model, which may take minutes.
         annotations = {annotation.video_id: annotation for annotation in load_videos(references)}
@@ -91,16 +94,20 @@ def evaluate(
         return None
     partial = options.get("limit") is not None or options.get("skip_missing", False)
     progress = options.get("progress", True)
-    scores = score(log, references, protocol=protocol, partial=partial, judge=judge, progress=progress)
-    save_scores(scores, output / "scores.json")
     if not annotations:
+        scores = score(log, references, protocol=protocol, partial=partial, judge=judge, progress=progress)
+        save_scores(scores, output / "scores.json")
         write_zero_shot_report(output / "report.html", scores, load_json(run_path(log)), title=title)
         return scores
+    predictions = load_predictions(log)
+    with errors_named(log):
+        scores = score_predictions(predictions, annotations, protocol=protocol, partial=partial)
+    save_scores(scores, output / "scores.json")
     write_report(
         output / "report.html",
         scores,
         annotations,
-        load_predictions(log),
+        predictions,
         ablation=ablated,
         training_curves=training_curves,
         videos=report_videos,

@@ -21,7 +21,8 @@ from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import ModelLike, load_model
 from longvale.events import MODALITIES, Modality
 from longvale.experiments.tables import write_result
-from longvale.plotting import LINE_STYLES, WIDTH_IN, frame
+from longvale.plotting.charts import line_figure
+from longvale.plotting.style import REFERENCE
 
 
 def alignment(
@@ -140,18 +141,13 @@ def _embed(model: Any, features: Mapping[Modality, np.ndarray | None], parts: in
 
 def _figure(cosines: Mapping[tuple[Modality, Modality], np.ndarray]) -> Any:
     """Plot the mean cosine against the distance in time."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for (pair, found), (colour, dashes) in zip(cosines.items(), LINE_STYLES, strict=False):
+    lines = []
+    for pair, found in cosines.items():
         count = found.shape[1]
         offsets = range(-(count - 1), count)
         means = [np.mean([np.diagonal(video, offset).mean() for video in found]) for offset in offsets]
-        at = [100 * offset / count for offset in offsets]
-        axes.plot(at, means, color=colour, linestyle=dashes, label=" - ".join(pair))
-    axes.axvline(0, color="#BBBBBB", linewidth=0.8)
-    axes.set(xlabel="distance in time, % of the video", ylabel="mean cosine")
-    frame(axes, "How alike the embeddings of two modalities are", grid="both")
-    axes.legend(frameon=False, fontsize=8)
+        lines.append((" - ".join(pair), [100 * offset / count for offset in offsets], means))
+    title = "How alike the embeddings of two modalities are"
+    figure = line_figure(lines, x="distance in time, % of the video", y="mean cosine", title=title)
+    figure.axes[0].axvline(0, color=REFERENCE[1], linewidth=0.8)
     return figure

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvale.io import atomic_write
-from longvale.plotting import BAR_STYLES, WIDTH_IN, frame, save_figure
+from longvale.plotting.charts import draw_bars
+from longvale.plotting.style import WIDTH_IN, frame, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,19 +66,10 @@ def bars(rows: Sequence[Mapping[str, Any]], name: str, columns: Sequence[str], t
 
     figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(columns)
-    for index, (column, (colour, hatch)) in enumerate(zip(columns, BAR_STYLES, strict=False)):
-        places = [place + (index - (len(columns) - 1) / 2) * width for place in range(len(rows))]
-        heights = [row[column] for row in rows]
-        axes.bar(
-            places, heights, width, label=column, color=colour, hatch=hatch, edgecolor="black", linewidth=0.6
-        )  # fmt: skip
-        for place, height in zip(places, heights, strict=True):
-            axes.text(place, height, f" {height:.2f}", ha="center", va="bottom", rotation=90, fontsize=7)
-    axes.set_xticks(range(len(rows)), [str(row[name]) for row in rows])
+    draw_bars(axes, [[row[column] for row in rows] for column in columns], [str(row[name]) for row in rows])
+    for bars_of_column in axes.containers:
+        axes.bar_label(bars_of_column, fmt=" %.2f", rotation=90, fontsize=7)
     axes.set(ylabel="0 to 1", ylim=(0, 1.15))
     frame(axes, title, grid="y")
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(columns), frameon=False, fontsize=8
-    )
+    figure.legend(axes.containers, columns, loc="outside upper right", ncols=len(columns), frameon=False, fontsize=8)
     return figure

@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.publish.card import fill_metadata
+from ..data.publish.shards import measure_shards, write_shards
 from ..events import MODALITIES, Modality
 from ..features.backends import NpyFolder
 from ..features.shards import array_digest
 from ..features.store import FOLDERS, FeatureStore
-from ..io import atomic_write, named_when_full
+from ..hub import CARD_FILE, write_card
+from ..io import named_when_full
 from ..system.checksums import write_checksums
 from ..system.locks import hold
 
 if TYPE_CHECKING:
     from datasets import Features
+    from huggingface_hub import CardData
 
 #: Size of a shard before compression: gives few shards for the whole benchmark, but is small enough to stream.
 SHARD_BYTES = 256 << 20
@@ -106,34 +106,13 @@ def pack_features(
     features = row_features(store.widths())
     (output / "data").mkdir(parents=True, exist_ok=True)
     absent = dict.fromkeys(MODALITIES, 0)
-    with (
-        hold(output.parent, output.name, work="longvale features pack", resumes=False),
-        _unfinished_folder(output) as unfinished,
-    ):
-        shards: list[Path] = []
-        with named_when_full(output), tqdm(total=len(video_ids), unit="video", disable=not progress) as bar:
-            rows = (_row(store, video_id, absent) for video_id in video_ids)
-            for number, shard in enumerate(_shards(rows, shard_bytes)):
-                shards.append(_write_shard(unfinished / f"{number}.parquet", shard, features))
-                bar.update(len(shard))
-        _put_in_place(shards, output / "data", split)
-        shutil.rmtree(unfinished)  # before the files are listed
+    with hold(output.parent, output.name, work="longvale features pack", resumes=False):
+        rows = (_row(store, video_id, absent) for video_id in tqdm(video_ids, unit="video", disable=not progress))
+        with named_when_full(output):
+            written = write_shards(output / "data", split, rows, features, shard_bytes, group_rows=_GROUP_ROWS)
         write_checksums(output)
-        write_card(output, features)
-    size = sum(path.stat().st_size for path in (output / "data").glob(f"{split}-*.parquet"))
-    return PackSummary(len(video_ids), len(shards), size, absent)
-
-
-@contextmanager
-def _unfinished_folder(output: Path) -> Iterator[Path]:
-    """Create a temporary folder for new shards, so that old ones are replaced last; remove those of killed runs."""
-    for left in output.glob(".packing-*"):
-        shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(dir=output, prefix=".packing-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _write_card(output, features)
+    return PackSummary(written.rows, written.shards, written.file_bytes, absent)
 
 
 def row_features(widths: Mapping[Modality, int]) -> Features:
@@ -181,89 +160,17 @@ def _half(values: np.ndarray, place: str) -> np.ndarray:
     return half
 
 
-def _shards(rows: Iterable[dict[str, Any]], shard_bytes: int) -> Iterator[list[dict[str, Any]]]:
-    shard, size = [], 0
-    for row in rows:
-        bytes_of_row = sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
-        if shard and size + bytes_of_row > shard_bytes:
-            yield shard
-            shard, size = [], 0
-        shard.append(row)
-        size += bytes_of_row
-    if shard:
-        yield shard
-
-
-def _write_shard(path: Path, rows: Sequence[Mapping[str, Any]], features: Features) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # The schema lets `datasets` recognise the arrays; they are stored as lists, which all Parquet readers support.
-    schema = features.arrow_schema
-    columns = {name: [row[name] for row in rows] for name in schema.names}
-    arrays = [_column(columns[field.name], field.type) for field in schema]
-    table = pa.table(arrays, names=schema.names).replace_schema_metadata(schema.metadata)
-    # Feature values hardly ever repeat, so a dictionary would only cost space.
-    pq.write_table(table, path, row_group_size=_GROUP_ROWS, compression="zstd", use_dictionary=False)
-    return path
-
-
-def _column(values: Sequence[Any], kind: Any) -> Any:
-    import pyarrow as pa
-
-    if not hasattr(kind, "storage_type"):
-        return pa.array(values, kind)
-    present = [value for value in values if value is not None]
-    width = kind.shape[1]
-    flat = np.concatenate(present) if present else np.empty((0, width), np.float16)
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width).cast(kind.storage_type.value_type)
-    ends = np.cumsum([0 if value is None else len(value) for value in values])
-    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, rows, mask=pa.array([value is None for value in values]))
-
-
-def _put_in_place(shards: Sequence[Path], folder: Path, split: str) -> None:
-    """Rename the new shards over the old ones of their split."""
-    names = [f"{split}-{number:05d}-of-{len(shards):05d}.parquet" for number in range(len(shards))]
-    for old in folder.glob(f"{split}-*-of-*.parquet"):
-        if old.name not in names:
-            old.unlink()
-    for shard, name in zip(shards, names, strict=True):
-        os.replace(shard, folder / name)
-
-
-def write_card(output: Path, features: Features) -> None:
+def _write_card(output: Path, features: Features) -> None:
     """Write `README.md` of the dataset, with the splits in the folder."""
-    import pyarrow.parquet as pq
-    import yaml
-    from datasets import DatasetInfo
+    splits = sorted({path.name.rsplit("-", 3)[0] for path in (output / "data").glob("*-*-of-*.parquet")})
+    written = {split: measure_shards(output / "data", split) for split in splits}
+    total = sum(of.rows for of in written.values())
 
-    shards: dict[str, list[Path]] = {}
-    for path in sorted((output / "data").glob("*-*-of-*.parquet")):
-        shards.setdefault(path.name.rsplit("-", 3)[0], []).append(path)
-    counts = {split: sum(pq.read_metadata(path).num_rows for path in paths) for split, paths in shards.items()}
-    info = DatasetInfo(features=features)._to_yaml_dict()
-    info["config_name"] = "features"
-    sizes = {split: sum(path.stat().st_size for path in paths) for split, paths in shards.items()}
-    info["splits"] = [
-        {"name": split, "num_bytes": sizes[split], "num_examples": count} for split, count in counts.items()
-    ]
-    info |= {"download_size": sum(sizes.values()), "dataset_size": sum(sizes.values())}
-    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in shards]
-    total = sum(counts.values())
-    header = {
-        "license": "cc-by-nc-sa-4.0",
-        "pretty_name": "LongVALE features",
-        "task_categories": ["video-text-to-text"],
-        "tags": ["video", "audio", "speech", "features", "temporal-grounding", "dense-captioning", "longvale"],
-        "size_categories": ["n<1K" if total < 1000 else "1K<n<10K" if total < 10_000 else "10K<n<100K"],
-        "configs": [{"config_name": "features", "default": True, "data_files": files}],
-        "dataset_info": [info],
-    }
-    table = "\n".join(f"| {split} | {counts[split]} | {sizes[split] / 1e6:.1f} MB |" for split in shards)
+    def fill(metadata: CardData) -> None:
+        sizes = "n<1K" if total < 1000 else "1K<n<10K" if total < 10_000 else "10K<n<100K"
+        metadata["size_categories"] = [sizes]
+        fill_metadata(metadata, {"features": written}, lambda name: features, folder="data")
+
+    table = "\n".join(f"| {split} | {of.rows} | {of.file_bytes / 1e6:.1f} MB |" for split, of in written.items())
     widths = {m: str(features[FOLDERS[m]].shape[1]) if FOLDERS[m] in features else "-" for m in MODALITIES}
-    text = Template(_CARD.read_text(encoding="utf-8")).substitute(
-        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip(), splits=table, **widths
-    )
-    with atomic_write(output / "README.md") as file:
-        file.write(text)
+    write_card(output / CARD_FILE, _CARD, {"splits": table, **widths}, fill)

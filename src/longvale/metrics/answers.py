@@ -1,19 +1,50 @@
-"""Conversion of model answers to metric inputs; an answer is text or numeric values in seconds."""
+"""Pairing of answers with references: both in the form that the scorers take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from longvale.events import Seconds
 from longvale.io import is_number
-from longvale.reading.reasoning import strip_reasoning
-from longvale.timecodes import Protocol, parse_events, parse_span
+from longvale.tasks import Prediction, Task, parse_answer
+from longvale.timecodes import Protocol, Span
 
 from .dense_captioning.soda import CaptionedInterval
 from .grounding.compute_score import Interval
 
 
-def read_span(answer: str | Sequence[Seconds], duration: Seconds, protocol: Protocol = "strict") -> Interval | None:
+def pair(
+    task: Task, answers: Sequence[Any], references: Sequence[Any], protocol: Protocol = "strict"
+) -> tuple[list[Any], list[Any]]:
+    """Pair answers with references.
+
+    Args:
+        task: task of all answers.
+        answers: one per reference: a prediction, which is parsed only once, a text, or values as in [`read_span`] and
+            [`read_events`].
+        references: rows of the dataset: for grounding with `start`, `end` and `duration`, for dense captioning with
+            `duration` and `events`; for segment captioning a text, or a row with `reference`.
+        protocol: protocol for parsing text.
+
+    Returns:
+        The answers and the references. Grounding: start and end as fractions of the duration; dense captioning: start,
+        end (seconds) and caption of each event; segment captioning: captions.
+
+    Raises:
+        ValueError: if the numbers of answers and references differ, or one is invalid.
+
+    Example:
+        >>> pair("grounding", ["From 05 to 25."], [{"start": 3, "end": 15, "duration": 60}])
+        ([(0.05, 0.25)], [(0.05, 0.25)])
+    """
+    pairs = [_PAIR[task](answer, row, protocol) for answer, row in zip(answers, references, strict=True)]
+    return [found for found, _ in pairs], [wanted for _, wanted in pairs]
+
+
+def read_span(
+    answer: Prediction | str | Sequence[Seconds], duration: Seconds, protocol: Protocol = "strict"
+) -> Interval | None:
     """Return start and end as fractions of the duration, or None if the answer contains no interval.
 
     Args:
@@ -29,29 +60,19 @@ def read_span(answer: str | Sequence[Seconds], duration: Seconds, protocol: Prot
         ((0.05, 0.25), (0.05, 0.25), None)
     """
     _check_duration(duration)
-    if isinstance(answer, str):
-        span = parse_span(answer, protocol)
-        return None if span is None else (span.start / 100, span.end / 100)
-    if not answer:
+    span = _parse("grounding", answer, protocol)
+    if isinstance(span, Span):
+        return span.start / 100, span.end / 100
+    if not span:
         return None
-    if len(answer) != 2:
-        raise ValueError(f"a prediction must be a text, or start and end in seconds, not {list(answer)!r}")
-    start, end = _check_times(*answer)
+    if len(span) != 2:
+        raise ValueError(f"a prediction must be a text, or start and end in seconds, not {list(span)!r}")
+    start, end = _check_times(*span)
     return start / duration, end / duration
 
 
-def read_caption(answer: str, protocol: Protocol = "strict") -> str:
-    """Return the caption in an answer: the whole answer; in the strict protocol without reasoning.
-
-    Example:
-        >>> read_caption("<think>A cat? No.</think> A dog barks."), read_caption("<think>A cat?", "official")
-        ('A dog barks.', '<think>A cat?')
-    """
-    return strip_reasoning(answer) if protocol == "strict" else answer
-
-
 def read_events(
-    answer: str | Sequence[Mapping], duration: Seconds, protocol: Protocol = "strict"
+    answer: Prediction | str | Sequence[Mapping], duration: Seconds, protocol: Protocol = "strict"
 ) -> list[CaptionedInterval]:
     """Return start and end in seconds and the caption of each event of an answer.
 
@@ -70,9 +91,39 @@ def read_events(
         [(3, 15, 'a dog barks.')]
     """
     _check_duration(duration)
-    if isinstance(answer, str):
-        return [(*span.seconds(duration), span.caption) for span in parse_events(answer, protocol)]
-    return [_check_event(event) for event in answer]
+    return [
+        (*event.seconds(duration), event.caption) if isinstance(event, Span) else _check_event(event)
+        for event in _parse("dense_captioning", answer, protocol)
+    ]
+
+
+def _parse(task: Task, answer: Any, protocol: Protocol) -> Any:
+    """Parse text; return values unchanged."""
+    if isinstance(answer, Prediction):
+        return answer.parse(protocol)
+    return parse_answer(task, answer, protocol) if isinstance(answer, str) else answer
+
+
+def _pair_span(answer: Any, row: Mapping, protocol: Protocol) -> tuple[Interval | None, Interval | None]:
+    duration = row["duration"]
+    return read_span(answer, duration, protocol), read_span([row["start"], row["end"]], duration)
+
+
+def _pair_events(
+    answer: Any, row: Mapping, protocol: Protocol
+) -> tuple[list[CaptionedInterval], list[CaptionedInterval]]:
+    return read_events(answer, row["duration"], protocol), read_events(row["events"], row["duration"])
+
+
+def _pair_caption(answer: Any, row: str | Mapping, protocol: Protocol) -> tuple[str, str]:
+    return _parse("segment_captioning", answer, protocol), row if isinstance(row, str) else row["reference"]
+
+
+_PAIR: dict[Task, Callable[[Any, Any, Protocol], tuple[Any, Any]]] = {
+    "grounding": _pair_span,
+    "dense_captioning": _pair_events,
+    "segment_captioning": _pair_caption,
+}
 
 
 def _check_duration(duration: Seconds) -> None:

@@ -11,10 +11,11 @@ import datasets
 import pytest
 import yaml
 
-from longvale.data.publish.card import card_template, fill_metadata
+from longvale.data.publish.card import fill_metadata
 from longvale.data.publish.prepare import InvalidData, check_prepared, columns, prepare, restore
 from longvale.data.publish.validate import check_video
 from longvale.data.sources import HUB_SIZES
+from longvale.hub import card_template
 from longvale.io import load_json
 
 EVAL, TRAINING = "longvale-annotations-eval.json", "longvale-annotations-training.json"
@@ -252,7 +253,7 @@ def test_bad_input_is_refused_before_anything_is_written(tiny_corpus, tmp_path, 
 
 
 def test_the_card_in_the_repository_is_that_of_the_published_files():
-    told = yaml.safe_load(card_template().read_text(encoding="utf-8").split("---\n")[1])
+    told = yaml.safe_load(card_template("dataset_card").read_text(encoding="utf-8").split("---\n")[1])
     shape = {name: dict.fromkeys(("train", "test")) for name in ("events", "videos", "grounding", "dense_captioning")}
     shape |= {"segment_captioning": dict.fromkeys(("train", "test"))}
     shape |= {f"{stage}_{size}": {"train": None} for stage, sizes in HUB_SIZES.items() for size in sizes}
@@ -284,4 +285,4 @@ def test_checking_one_video_leaves_a_right_one_alone():
     assert checked.annotation.to_official() == value and checked.places == (0,) and not checked.problems
     for value in (None, [], {"duration": 5, "timestamps": {}, "sentences": {}}, video([0, 1, 2])):
         assert check_video("v", value, "file.json").problems
-    assert Path(card_template()).is_file()
+    assert Path(card_template("dataset_card")).is_file()

@@ -8,9 +8,9 @@ from annotated_stages import write
 from PIL import Image
 
 from longvale.evaluation.ask import Answer
-from longvale.evaluation.reporting.figures import Boundaries, timeline_figure
 from longvale.evaluation.reporting.plot import plot_answer, read_answers
 from longvale.events import Annotation, Event, load_annotations
+from longvale.plotting.timeline import Answered, Boundaries, timeline_figure
 from longvale.tasks import Prediction
 
 VIDEO = Annotation("v", 40.0, (Event(0, 10, "A bell."), Event(10, 30, "A $dog$\x00 barks.")))
@@ -24,14 +24,15 @@ def test_answers_are_read_by_task_and_event():
         Prediction("v", "segment_captioning", "From 00 to 99, no event.", 0),
         Prediction("v", "dense_captioning", "From 00 to 25, a bell.\nFrom 50 to 75, a dog."),
     ]
-    dense, grounding = read_answers(VIDEO, answers)
+    answered = read_answers(VIDEO, answers)
+    dense, grounding = answered.dense, answered.grounding
     assert [(event.start, event.end, event.caption) for event in dense] == [(0, 10, "a bell."), (20, 30, "a dog.")]
     assert list(grounding) == [0, 1] and grounding[0] is None and (grounding[1].start, grounding[1].end) == (10, 30)
-    assert read_answers(VIDEO, answers[:1])[0] is None
+    assert read_answers(VIDEO, answers[:1]).dense is None
 
 
 def test_captions_are_listed_as_they_are():
-    figure = timeline_figure(VIDEO, [Event(0, 10, "word " * 40)], captions=True)
+    figure = timeline_figure(VIDEO, Answered([Event(0, 10, "word " * 40)]), captions=True)
     _, left, right = figure.axes
     assert [text.get_text() for text in left.texts] == ["1", "0.0-10.0 s A bell.", "2", "10.0-30.0 s A $dog$ barks."]
     assert not any(text.get_parse_math() for text in left.texts[1::2])

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.reporting.figures import Boundaries, timeline_figure
 from ...evaluation.reporting.plot import pick_video, strip_pictures
 from ...events import MODALITIES, Annotation, Event, Seconds
 from ...io import atomic_write
-from ...plotting import png_bytes, save_figure
+from ...plotting.charts import draw_bars
+from ...plotting.style import WIDTH_IN, frame, png_bytes, save_figure
+from ...plotting.timeline import Boundaries, timeline_figure
 from ..filters import Rejection, funnel
 from .results import load_annotated
 
@@ -29,15 +30,13 @@ def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
     from matplotlib.figure import Figure
 
     rows = [("all", len(rejections), 0), *funnel(rejections)]
-    figure = Figure(figsize=(7, 0.35 * len(rows) + 0.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, 0.35 * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots()
-    for y, (_, left, against) in enumerate(rows):
-        axes.barh(y, left, color="#56B4E9", edgecolor="black", linewidth=0.6)
-        axes.text(left, y, f" {left}" + (f"  (-: {against})" if against else ""), va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    axes.invert_yaxis()
+    draw_bars(axes, [[left for _, left, _ in rows]], [name for name, _, _ in rows], sideways=True)
+    labels = [f" {left}" + (f"  (-: {against})" if against else "") for _, left, against in rows]
+    axes.bar_label(axes.containers[0], labels, fontsize=8)
     axes.set(xlim=(0, max(1, len(rejections)) * 1.15), xlabel="videos left; in brackets those a filter speaks against")
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, "")
     return figure
 
 
@@ -65,7 +64,7 @@ def plot_annotated(
     Args:
         video_id: id of the video.
         folder: stage folder, such as `annotations.stages`.
-        output: name of the figure files, see [`longvale.plotting.save_figure`].
+        output: name of the figure files, see [`longvale.plotting.style.save_figure`].
         video: video file, for the film strip; None draws none.
 
     Returns:

@@ -21,6 +21,7 @@ from datasets import List, Value
 from tqdm import tqdm
 
 from ...events import Annotation
+from ...hub import CARD_FILE, card_template, write_card
 from ...io import atomic_folder, atomic_write, load_json, parse_json
 from ...system.checksums import CHECKSUMS_FILE, changed_files, read_checksums, write_checksums
 from ...tasks import TASKS
@@ -40,7 +41,7 @@ from ..sources import (
     with_lines,
     with_records,
 )
-from .card import write_card
+from .card import fill_metadata
 from .shards import Written, read_shards, storable, write_shards
 from .validate import CheckedVideo, Problem, check_training_dialogue, check_video, fits_columns
 
@@ -137,7 +138,8 @@ def prepare(
             write(name, "train", map(_dialogue_row, tqdm(chosen, desc=name, unit=" dialogues", disable=not progress)))
         if result.problems:
             _write_problems(result.problems, invalid, folder / PROBLEMS_FILE)
-        write_card(folder / "README.md", result.written, columns, template=card)
+        template = card_template("dataset_card") if card is None else Path(card)
+        write_card(folder / CARD_FILE, template, fill=lambda data: fill_metadata(data, result.written, columns))
         write_checksums(folder)
     return result
 

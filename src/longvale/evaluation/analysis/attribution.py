@@ -19,9 +19,9 @@ from ..generation.model import Features, prepare_question
 
 #: Minimum share of the strongest modality's weight for a modality to count. A lower value includes noise; a higher
 #: value drops the weaker of two informative modalities.
-EVIDENCE_SHARE = 0.25
+ATTRIBUTION_SHARE = 0.25
 #: Minimum weight of the strongest modality in nats: less than a factor of 1.6 in probability is not informative.
-EVIDENCE_FLOOR = 0.5
+ATTRIBUTION_FLOOR = 0.5
 
 Subset = frozenset[Modality]
 
@@ -61,9 +61,9 @@ def lanes(weights: Mapping[Modality, float]) -> tuple[Modality, ...]:
         ()
     """
     strongest = max(weights.values())
-    if strongest < EVIDENCE_FLOOR:
+    if strongest < ATTRIBUTION_FLOOR:
         return ()
-    return tuple(modality for modality in MODALITIES if weights[modality] >= EVIDENCE_SHARE * strongest)
+    return tuple(modality for modality in MODALITIES if weights[modality] >= ATTRIBUTION_SHARE * strongest)
 
 
 def shapley(worth: Mapping[Subset, float], players: Sequence[Modality]) -> dict[Modality, float]:

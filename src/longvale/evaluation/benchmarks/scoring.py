@@ -10,7 +10,7 @@ from typing import Any
 
 from ...system.locks import hold
 from ...tasks import ZERO_SHOT_TASKS, AnyTask, Prediction, Question, ZeroShotTask
-from ..scoring.validate import check_answers, format_counts, means_by_video
+from ..scoring.validate import check_answers, errors_named, format_counts, means_by_video
 from . import avsd, music_avqa
 from .judge import Judge, judge_answers, judge_log, score_verdicts
 
@@ -87,10 +87,8 @@ def score_zero_shot(
     videos: dict[str, dict[str, dict[str, float]]] = {}
     for task in tasks:
         answers = [p for p in predictions if p.task == task]
-        try:
+        with errors_named(predictions_path):
             counts = check_answers(task, answers, [key for key in benchmark.asked if key[1] == task], partial=partial)
-        except ValueError as error:
-            raise ValueError(f"{predictions_path}: {error}") from None
         parsed = sum(benchmark.is_parsed(answer.answer) for answer in answers)
         scores["counts"][task] = {**counts, "parsed": parsed, "parsed_share": parsed / len(answers)}
         scores[task], rows = benchmark.score(answers)
@@ -100,7 +98,7 @@ def score_zero_shot(
                 replies = judge_answers(judge, answers, benchmark.asked, benchmark.references, log, progress=progress)
             scores[task]["judge"], verdicts = score_verdicts(replies, judge)
             rows = [row | verdict for row, verdict in zip(rows, verdicts, strict=True)]
-        for video_id, means in means_by_video(answers, rows).items():
+        for video_id, means in means_by_video((answer.video_id for answer in answers), rows).items():
             videos.setdefault(video_id, {})[task] = means
     return {**scores, "videos": videos}
 

@@ -1,157 +1,236 @@
-"""Report of an evaluation: one self-contained HTML file with tables, timelines and answers."""
+"""Report of several runs: one HTML page with scores, differences, breakdowns and example videos."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from ...events import Annotation, Event
-from ...metrics.dense_captioning.compute_score import THRESHOLDS
+from ...events import Annotation
 from ...metrics.grounding.compute_score import iou
-from ...tasks import TASKS, Prediction, Task
-from ...timecodes import parse_events, parse_span
+from ...plotting.timeline import Answered
+from ...tasks import Prediction, Task
+from ...timecodes import Protocol
+from ..scoring.breakdowns import breakdowns
+from ..scoring.compare import Comparison, compare_rows
+from ..scoring.runs import Mean, Run, TaskScores, choose_videos, load_runs, mean_of, rank_videos, score_runs
 from ..scoring.score import TABLE
 from ..scoring.validate import format_counts
-from .figures import curves_figure, svg_uri, timeline_figure
-from .html import details, image, percent, table, times, write_page
+from .figures import means_figure
+from .page import TITLES, Table, percent, times, video_section, write_page
+from .plot import read_answers
 
-TITLE = "LongVALE evaluation"
+TITLE = "LongVALE runs compared"
 
-TASK_TITLES: dict[Task, str] = {
-    "grounding": "Grounding: when does an event happen?",
-    "dense_captioning": "Dense captioning: which events happen, and when?",
-    "segment_captioning": "Segment captioning: what happens in a stretch?",
-}
+#: Manifest fields shown after the model and its decoding.
+_MANIFEST_FIELDS = ("revision", "weights", "modalities", "prompt", "versions")
+
+#: Tolerance for treating an overall score and the mean over videos as equal.
+_SAME = 1e-9
 
 
-def write_report(
+def write_run_report(
+    paths: Sequence[str | os.PathLike],
+    references: str | os.PathLike,
     output_html: str | os.PathLike,
-    scores: Mapping[str, Any],
-    annotations: Mapping[str, Annotation],
-    predictions: Sequence[Prediction],
     *,
-    ablation: Mapping[str, Any] | None = None,
-    training_curves: Sequence[Mapping[str, Any]] | None = None,
-    videos: int = 5,
+    protocol: Protocol = "strict",
+    partial: bool = False,
+    videos: int = 2,
     title: str = TITLE,
 ) -> Path:
-    """Write the report atomically.
+    """Score runs on the same questions and write a report atomically.
 
     Args:
-        output_html: file to write; its folder must exist.
-        scores: result of [`longvale.evaluation.scoring.score.score`].
-        annotations: annotations by video ID; events with modalities are drawn in the lanes seen, heard and said.
-        predictions: the scored answers.
-        ablation: result of [`longvale.evaluation.analysis.ablation.ablation`].
-        training_curves: curves, each with `name`, `steps` and `loss`.
-        videos: number of videos to show, the first ones with answers.
+        paths: prediction logs, or output folders of `longvale evaluate`. The first run is the baseline.
+        references: annotations (JSON); an `events.jsonl` next to them provides modalities and relations.
+        output_html: file to write; its folder is created.
+        protocol: `strict` or `official`.
+        partial: score the questions that all runs answered, instead of raising an error for missing answers.
+        videos: number of best, of worst and of most different videos to show.
         title: title of the page.
 
     Returns:
-        The path of the file.
+        The path of the page.
+
+    Raises:
+        FileNotFoundError, ValueError: as in [`load_runs`] and [`score_runs`], before anything is written.
+
+    Example:
+        >>> write_run_report(["a", "b"], "longvale-annotations-eval.json", "report.html")  # doctest: +SKIP
+        PosixPath('report.html')
     """
-    parts = [_scores_section(scores)]
-    if ablation is not None:
-        parts.append(_ablation_section(ablation))
-    if training_curves:
-        parts += ["<h2>Training</h2>", image(svg_uri(curves_figure(training_curves)), "loss over training steps")]
-    answered = dict.fromkeys(prediction.video_id for prediction in predictions)
-    shown = [video_id for video_id in answered if video_id in annotations][:videos]
-    if shown:
-        parts += ["<h2>Videos</h2>", "<p class=note>The numbers in a picture are those of the answers below it.</p>"]
-    for video_id in shown:
-        parts.append(_video_section(annotations[video_id], [p for p in predictions if p.video_id == video_id]))
-    return write_page(output_html, title, parts)
-
-
-def _scores_section(scores: Mapping[str, Any]) -> str:
-    parts = [
-        "<h2>Scores</h2>",
-        f"<p class=note>Protocol {escape(scores['protocol'])}. All scores are multiplied by 100.</p>",
-    ]
-    for task in (task for task in TASKS if task in scores):
-        rows = [(label, [percent(row[name]) for name in TABLE[task]]) for label, row in _score_rows(task, scores[task])]
-        parts.append(table(TASK_TITLES[task], ["", *TABLE[task]], [[label, *cells] for label, cells in rows]))
-        parts.append(f"<p class=note>{escape(format_counts(scores['counts'][task]))}.</p>")
-    return "\n".join(parts)
-
-
-def _score_rows(task: Task, scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float | None]]]:
-    if task == "grounding":
-        groups = scores.get("by_modality", {})
-        return [("all events", scores), *((f"{name} ({row['count']})", row) for name, row in groups.items())]
-    if task == "dense_captioning":
-        at = [(f"IoU {t}", {name: scores.get(f"{name}@{t}") for name in TABLE[task]}) for t in THRESHOLDS]
-        return [("mean", scores), *at]
-    return [("all events", scores)]
-
-
-def _ablation_section(ablation: Mapping[str, Any]) -> str:
-    settings = list(ablation["settings"])
-    rows = [
-        [f"{group} ({ablation['count'][group]})", *(percent(row[name]) for name in settings)]
-        for group, row in ablation["mIoU"].items()
-    ]
-    return (
-        "<h2>What each modality is worth</h2>\n"
-        "<p class=note>The same questions to the same model, which gets all features set to 0 (none), or only the "
-        "modalities named. Rows are groups of events by the modality that they can be perceived in; joint events have "
-        "several.</p>\n" + table("Grounding mIoU", ["events", *settings], rows)
+    if videos < 0:
+        raise ValueError(f"videos must be 0 or more, not {videos}")
+    runs = load_runs(paths)
+    scores, annotations = score_runs(runs, references, protocol=protocol, partial=partial)
+    ranked_by = next(iter(scores))
+    return write_page(
+        output_html,
+        "comparison.html",
+        title=title,
+        runs=Table(
+            "",
+            ["", "answers", "how they were made"],
+            [[run.letter, str(run.path), _manifest_text(run)] for run in runs],
+            numbers=(),
+        ),
+        protocol=protocol,
+        references=str(references),
+        shared=", ".join(f"{len(some.asked)} of {task.replace('_', ' ')}" for task, some in scores.items()),
+        tasks=[_task(task, some, annotations) for task, some in scores.items()],
+        ranked_by=f"{ranked_by.replace('_', ' ')} {TABLE[ranked_by][0]}",
+        videos=_videos(runs, scores[ranked_by], TABLE[ranked_by][0], annotations, videos),
     )
 
 
-def _video_section(annotation: Annotation, predictions: Sequence[Prediction]) -> str:
-    answers = {p.key: p.answer for p in predictions}
-    dense_text = answers.get((annotation.video_id, "dense_captioning", None))
-    dense = None if dense_text is None else dense_events(dense_text, annotation)
-    grounding = {
-        index: grounded(answers[key], annotation)
-        for index in range(len(annotation.events))
-        if (key := (annotation.video_id, "grounding", index)) in answers
+def _manifest_text(run: Run) -> str:
+    if run.manifest is None:
+        return "unknown: there is no manifest (.run.json) beside the answers"
+    named = run.manifest.get("model")
+    parts = [f"model {_plain(named)}"] if named is not None else []
+    parts += [_decoding_words(run.manifest["decoding"])] if run.manifest.get("decoding") is not None else []
+    known = {name: run.manifest[name] for name in _MANIFEST_FIELDS if run.manifest.get(name) is not None}
+    parts += [f"{name} {_plain(value)}" for name, value in known.items()]
+    return "; ".join(parts) or "the manifest names no model"
+
+
+def _decoding_words(decoding: object) -> str:
+    """Describe the decoding settings in words.
+
+    Example:
+        >>> _decoding_words({"greedy": True}), _decoding_words({"temperature": 0.05, "seed": 3})
+        ('greedy decoding', 'sampled at temperature 0.05, seed 3')
+    """
+    settings = dict(decoding) if isinstance(decoding, Mapping) else {}
+    if settings.pop("greedy", None) is True:
+        how = "greedy decoding"
+    elif "temperature" in settings:
+        how = f"sampled at temperature {_plain(settings.pop('temperature'))}"
+    else:
+        return f"decoding {_plain(decoding)}"
+    return ", ".join([how, *_named(settings)])
+
+
+def _named(values: Mapping[str, object]) -> list[str]:
+    return [f"{name} {_plain(value)}" for name, value in values.items()]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(_named(value))
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _task(task: Task, scores: TaskScores, annotations: Mapping[str, Annotation]) -> dict[str, Any]:
+    """Return the values of a task's section."""
+    name = TABLE[task][0]
+    found, lacking = breakdowns(task, scores.asked, annotations)
+    values = {letter: [row[name] for row in rows] for letter, rows in scores.rows.items()}
+    panels = {
+        breakdown.name: {
+            f"{label} ({len(places)})": {letter: mean_of(scores.asked, mine, places) for letter, mine in values.items()}
+            for label, places in breakdown.groups.items()
+        }
+        for breakdown in found
     }
-    figure = timeline_figure(annotation, dense, grounding)
-    parts = [
-        f"<h3>{escape(annotation.video_id)}, {annotation.duration:.1f} s</h3>",
-        image(svg_uri(figure), f"timeline of the {len(annotation.events)} reference events and of the predicted ones"),
+    rows = [
+        [breakdown, label, *(_score_cell(mean.value, mean) for mean in means.values())]
+        for breakdown, groups in panels.items()
+        for label, means in groups.items()
     ]
-    tables = [_events_table(annotation, answers, grounding)]
-    if dense:
-        rows = [[f"P{number}", times(event), event.caption] for number, event in enumerate(dense, start=1)]
-        tables.append(table("Dense captioning", ["", "time", "predicted caption"], rows, numbers=()))
-    parts.append(details("The answers", "\n".join(tables)))
-    if not dense and dense_text is not None:
-        parts.append(f"<p>The dense captioning answer names no event:</p>\n<pre>{escape(dense_text[:2000])}</pre>")
-    return "\n".join(parts)
+    numbers = range(2, 2 + len(values))
+    return {
+        "title": TITLES[task],
+        "counts": [f"{letter}: {format_counts(count)}" for letter, count in scores.counts.items()],
+        "scores": _scores_table(task, scores),
+        "differences": _differences_table(task, scores),
+        "figure": means_figure(name, panels) if panels else None,
+        "description": f"{name} by {', '.join(panels)}; the numbers follow",
+        "means": Table(f"{name} by groups", ["", "group (questions)", *values], rows, numbers),
+        "lacking": lacking,
+    }
 
 
-def dense_events(answer: str, annotation: Annotation) -> list[Event]:
-    """Parse the events of a dense captioning answer, in seconds."""
-    return [Event(*span.seconds(annotation.duration), span.caption) for span in parse_events(answer)]
+def _scores_table(task: Task, scores: TaskScores) -> Table:
+    everything = range(len(scores.asked))
+    rows = [
+        [name]
+        + [
+            _score_cell(overall[name], mean_of(scores.asked, [row[name] for row in scores.rows[letter]], everything))
+            for letter, overall in scores.overall.items()
+        ]
+        for name in TABLE[task]
+    ]
+    return Table("Scores", ["", *scores.overall], rows)
 
 
-def grounded(answer: str, annotation: Annotation) -> Event | None:
-    """Parse the event of a grounding answer, in seconds; return None if it has no interval."""
-    span = parse_span(answer)
-    return span and Event(*span.seconds(annotation.duration), "")
+def _differences_table(task: Task, scores: TaskScores) -> Table | None:
+    first, *others = scores.rows
+    compared = {f"{letter} - {first}": _compare(task, scores, first, letter) for letter in others}
+    if not any(compared.values()):
+        return None
+    rows = [[name, *(_difference_cell(row[name]) for row in compared.values())] for name in TABLE[task]]
+    return Table("Differences", ["", *compared], rows)
 
 
-def _events_table(annotation: Annotation, answers: Mapping[tuple, str], grounding: Mapping[int, Event | None]) -> str:
+def _score_cell(overall: float, mean: Mean) -> str:
+    interval = "" if mean.low is None else f"[{percent(mean.low)}, {percent(mean.high)}]"
+    if abs(overall - mean.value) < _SAME:
+        return f"{percent(overall)} {interval}".rstrip()
+    return f"{percent(overall)}, over videos {percent(mean.value)} {interval}".rstrip()
+
+
+def _compare(task: Task, scores: TaskScores, first: str, second: str) -> dict[str, Comparison]:
+    """Compare two runs; the result is empty for a single video."""
+    one, other = scores.by_video(first), scores.by_video(second)
+    return compare_rows([(one[v], other[v]) for v in one], TABLE[task]) if len(one) > 1 else {}
+
+
+def _difference_cell(row: Comparison) -> str:
+    star = " *" if row.is_clear else ""
+    return f"{100 * row.difference:+.2f} [{100 * row.low:+.2f}, {100 * row.high:+.2f}]{star}"
+
+
+def _videos(
+    runs: Sequence[Run], scores: TaskScores, score: str, annotations: Mapping[str, Annotation], number: int
+) -> list[dict[str, Any]]:
+    """Return the values of the sections of the best, worst and most different videos."""
+    ranked = rank_videos(scores, score)
+    answers: dict[str, dict[str, list[Prediction]]] = {}
+    for run in runs:
+        for prediction in run.predictions:
+            if not prediction.query_id:
+                answers.setdefault(prediction.video_id, {}).setdefault(run.letter, []).append(prediction)
+    sections = []
+    for kind, some in choose_videos(ranked, number).items():
+        for video_id in some:
+            annotation, mine = annotations[video_id], answers[video_id]
+            answered = {letter: read_answers(annotation, given) for letter, given in mine.items()}
+            marks = f"{score} x 100: " + ", ".join(f"{x} {percent(mean)}" for x, mean in ranked[video_id].items())
+            table = _events_table(annotation, mine, answered)
+            sections.append(video_section(annotation, answered, table, kind=f"{kind.capitalize()}: ", marks=marks))
+    return sections
+
+
+def _events_table(
+    annotation: Annotation, answers: Mapping[str, Sequence[Prediction]], answered: Mapping[str, Answered]
+) -> Table:
+    """Return a table with one row per reference event and the answers of each run."""
+    grounding = {letter: some.grounding for letter, some in answered.items() if some.grounding}
+    captions = {
+        letter: {p.sentence_id: p.answer for p in some if p.task == "segment_captioning"}
+        for letter, some in answers.items()
+    }
+    captions = {letter: some for letter, some in captions.items() if some}
     rows = []
     for index, event in enumerate(annotation.events):
-        found = grounding.get(index)
-        rows.append(
-            [
-                str(index + 1),
-                times(event),
-                ", ".join(event.modalities),
-                event.caption,
-                answers.get((annotation.video_id, "grounding", index), "-"),
-                f"{iou((found.start, found.end), (event.start, event.end)):.2f}" if found else "-",
-                answers.get((annotation.video_id, "segment_captioning", index), "-"),
-            ]
-        )
-    head = ["", "time", "perceived", "reference", "grounding answer", "IoU", "segment captioning answer"]
-    return table("Reference events and answers", head, rows, numbers=(5,))
+        row = [str(index + 1), times(event), ", ".join(event.modalities), event.caption]
+        for found in grounding.values():
+            span = found.get(index)
+            shared = span and iou((span.start, span.end), (event.start, event.end))
+            row.append("-" if span is None else f"{times(span)} ({shared:.2f})")
+        rows.append(row + [some.get(index, "-") for some in captions.values()])
+    head = [*(f"{x}: time (IoU)" for x in grounding), *(f"{x}: caption" for x in captions)]
+    return Table("Reference events and answers", ["", "time", "perceived", "reference", *head], rows, numbers=())

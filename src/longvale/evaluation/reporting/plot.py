@@ -6,18 +6,20 @@ import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...data.statistics import read_splits
 from ...events import Annotation, Event
-from ...plotting import STRIP_PICTURES, save_figure
+from ...plotting.style import STRIP_PICTURES, save_figure
+from ...plotting.timeline import Answered, timeline_figure
 from ...system.names import look_up, spellings
 from ...tasks import Prediction, load_predictions
-from ..ask import Answer, read_answer
-from .figures import timeline_figure
+from ...timecodes import Span
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ..ask import Answer
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ def plot_video(
     Args:
         video_id: ID of the video in the annotations.
         data: folder with official annotation files, or one such file.
-        output: name of the image files, see [`longvale.plotting.save_figure`].
+        output: name of the image files, see [`longvale.plotting.style.save_figure`].
         predictions: prediction log; answers about the video are drawn together with the annotation.
         video: video file for a film strip above; None omits it.
 
@@ -49,14 +51,14 @@ def plot_video(
         ValueError: if the annotations do not contain the video, or the log contains no answer about it.
     """
     annotation = find_video(video_id, data)
-    dense, grounding = None, None
+    answered = None
     if predictions is not None:
         answers = [p for p in load_predictions(predictions) if p.video_id in spellings(video_id)]
         if not answers:
             raise ValueError(f"{predictions}: holds no answer about video {video_id!r}")
-        dense, grounding = read_answers(annotation, answers)
+        answered = read_answers(annotation, answers)
     pictures = None if video is None else strip_pictures(video)
-    figure = timeline_figure(annotation, dense, grounding, captions=True, pictures=pictures, title=video_id)
+    figure = timeline_figure(annotation, answered, captions=True, pictures=pictures, title=video_id)
     return save_figure(figure, output)
 
 
@@ -76,7 +78,7 @@ def plot_answer(answer: Answer, output: str | os.PathLike) -> list[Path]:
 
     Args:
         answer: result of [`longvale.evaluation.ask.ask`].
-        output: name of the image files, see [`longvale.plotting.save_figure`].
+        output: name of the image files, see [`longvale.plotting.style.save_figure`].
 
     Returns:
         The paths of the PNG and of the SVG.
@@ -86,7 +88,8 @@ def plot_answer(answer: Answer, output: str | os.PathLike) -> list[Path]:
     """
     if not answer.events:
         raise ValueError(f"the answer names no event, so there is nothing to draw: {' '.join(answer.text.split())!r}")
-    return save_figure(timeline_figure(Annotation("video", answer.duration), answer.events, captions=True), output)
+    answered = Answered(answer.events)
+    return save_figure(timeline_figure(Annotation("video", answer.duration), answered, captions=True), output)
 
 
 def find_video(video_id: str, data: str | os.PathLike) -> Annotation:
@@ -119,24 +122,23 @@ def pick_video(known: Mapping[str, T], video_id: str, place: str | os.PathLike) 
     return value
 
 
-def read_answers(
-    annotation: Annotation, answers: Sequence[Prediction]
-) -> tuple[list[Event] | None, dict[int, Event | None]]:
-    """Parse answers about a video into inputs of [`longvale.evaluation.reporting.figures.timeline_figure`].
+def read_answers(annotation: Annotation, answers: Sequence[Prediction]) -> Answered:
+    """Return the events in the answers about a video, in seconds.
 
     Args:
         annotation: annotation of the video.
-        answers: answers about the video, of any task.
-
-    Returns:
-        The events of the dense captioning answer, None without one; and the predicted event per grounding question, by
-        index of the reference event, None if the answer has no interval.
+        answers: answers about the video, of any task; grounding answers about events that the annotation does not have
+            are left out.
     """
     dense, grounding = None, {}
     for answer in answers:
+        found: Any = answer.parse()
         if answer.task == "dense_captioning":
-            dense = list(read_answer(answer.answer, annotation.duration, answer.task))
+            dense = [_event(span, annotation) for span in found]
         elif answer.task == "grounding" and answer.sentence_id in range(len(annotation.events)):
-            named = read_answer(answer.answer, annotation.duration, answer.task)
-            grounding[answer.sentence_id] = named[0] if named else None
-    return dense, dict(sorted(grounding.items()))
+            grounding[answer.sentence_id] = found and _event(found, annotation)
+    return Answered(dense, dict(sorted(grounding.items())))
+
+
+def _event(span: Span, annotation: Annotation) -> Event:
+    return Event(*span.seconds(annotation.duration), span.caption)

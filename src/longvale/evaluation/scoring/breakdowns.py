@@ -17,7 +17,7 @@ _PARTS = 5
 
 
 @dataclass(frozen=True)
-class Facet:
+class Breakdown:
     """Questions grouped by one property.
 
     Args:
@@ -29,9 +29,9 @@ class Facet:
     groups: Mapping[str, Sequence[int]]
 
 
-def facets(
+def breakdowns(
     task: Task, asked: Sequence[tuple[str, int | None]], annotations: Mapping[str, Annotation]
-) -> tuple[list[Facet], list[str]]:
+) -> tuple[list[Breakdown], list[str]]:
     """Group a task's questions by each property.
 
     Args:
@@ -46,23 +46,23 @@ def facets(
     Example:
         >>> from longvale.events import Event
         >>> events = (Event(0, 5, "A bell.", ("audio",)), Event(5, 25, "A dog.", ("visual",)))
-        >>> found, lacking = facets("grounding", [("a", 0), ("a", 1)], {"a": Annotation("a", 30.0, events)})
-        >>> [(facet.name, dict(facet.groups)) for facet in found]
+        >>> found, lacking = breakdowns("grounding", [("a", 0), ("a", 1)], {"a": Annotation("a", 30.0, events)})
+        >>> [(part.name, dict(part.groups)) for part in found]
         [('event length', {'under 8 s': [0], '8 s and more': [1]}), ('modality', {'visual': [1], 'audio': [0]})]
         >>> lacking
         ['video length', 'events in the video', 'relation']
     """
     videos = [annotations[video_id] for video_id, _ in asked]
     found = [
-        Facet("video length", number_groups([video.duration for video in videos], " s")),
-        Facet("events in the video", number_groups([len(video.events) for video in videos], whole=True)),
+        Breakdown("video length", number_groups([video.duration for video in videos], " s")),
+        Breakdown("events in the video", number_groups([len(video.events) for video in videos], whole=True)),
     ]
     if task != "dense_captioning":
         events = [annotations[video_id].events[index] for video_id, index in asked]
         found += [
-            Facet("event length", number_groups([event.length for event in events], " s")),
-            Facet("modality", _named_groups([modality_group(event) for event in events], GROUPS)),
-            Facet("relation", _named_groups([event.relation for event in events], RELATIONS)),
+            Breakdown("event length", number_groups([event.length for event in events], " s")),
+            Breakdown("modality", _named_groups([modality_group(event) for event in events], GROUPS)),
+            Breakdown("relation", _named_groups([event.relation for event in events], RELATIONS)),
         ]
     return [f for f in found if len(f.groups) > 1], [f.name for f in found if len(f.groups) < 2]
 

@@ -18,6 +18,7 @@ from ...timecodes import Protocol
 from ..generation.prediction_log import run_path
 from .bootstrap import mean_intervals
 from .score import count_answers, score_answers
+from .validate import errors_named, means_by_video
 
 #: Labels of runs in tables and figures; a page with more runs would be unreadable.
 LETTERS = "ABCDEF"
@@ -58,6 +59,10 @@ class TaskScores:
     overall: Mapping[str, Mapping[str, Any]]
     counts: Mapping[str, Mapping[str, Any]]
     rows: Mapping[str, Sequence[Mapping[str, float]]]
+
+    def by_video(self, letter: str) -> dict[str, dict[str, float]]:
+        """Return the mean scores of a run and the number of questions per video, by video ID."""
+        return means_by_video((video_id for video_id, _ in self.asked), self.rows[letter])
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,8 @@ def _score_task(
     for run in runs:
         # If a question was asked more than once, only the first answer counts.
         mine = [p for p in run.predictions if p.task == task and p.query_id == 0]
-        try:
+        with errors_named(run.path):
             counts[run.letter] = count_answers(task, mine, annotations, protocol=protocol, partial=partial)
-        except ValueError as error:
-            raise ValueError(f"{run.path}: {error}") from None
         answers[run.letter] = {(p.video_id, p.sentence_id): p for p in mine}
     common = set.intersection(*(set(some) for some in answers.values()))
     asked = [key for key in answers[runs[0].letter] if key in common]
@@ -171,11 +174,9 @@ def mean_of(asked: Sequence[tuple[str, int | None]], values: Sequence[float], pl
 
 def rank_videos(scores: TaskScores, score: str) -> dict[str, dict[str, float]]:
     """Return the mean score of each video by ID and run, best video first (by the mean over runs)."""
-    videos: dict[str, dict[str, list[float]]] = {}
-    for letter, rows in scores.rows.items():
-        for (video_id, _), row in zip(scores.asked, rows, strict=True):
-            videos.setdefault(video_id, {}).setdefault(letter, []).append(row[score])
-    means = {key: {name: sum(some) / len(some) for name, some in runs.items()} for key, runs in videos.items()}
+    runs = {letter: scores.by_video(letter) for letter in scores.rows}
+    videos = dict.fromkeys(video_id for video_id, _ in scores.asked)
+    means = {video_id: {letter: of[video_id][score] for letter, of in runs.items()} for video_id in videos}
     return dict(sorted(means.items(), key=lambda item: (-sum(item[1].values()), item[0])))
 
 

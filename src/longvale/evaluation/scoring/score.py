@@ -11,15 +11,15 @@ from typing import Any, TypeAlias
 from ...data.sources import load_videos
 from ...events import Annotation, Event
 from ...io import atomic_write
-from ...metrics.answers import read_caption, read_events, read_span
+from ...metrics.answers import pair
 from ...metrics.dense_captioning.compute_score import score_videos
 from ...metrics.grounding.compute_score import compute_score as score_grounding
 from ...metrics.segment_captioning.compute_score import score_segments
 from ...tasks import TASKS, ZERO_SHOT_TASKS, Prediction, Task, check_tasks, load_predictions, questions
-from ...timecodes import PROTOCOLS, Protocol, parse_events, parse_span
+from ...timecodes import PROTOCOLS, Protocol
 from ..benchmarks.judge import Judge
 from ..benchmarks.scoring import format_zero_shot, score_zero_shot
-from .validate import check_answers, format_counts, means_by_video
+from .validate import check_answers, errors_named, format_counts, means_by_video
 
 #: Groups of events in tables: events perceived in a single modality, and events in several.
 GROUPS = ("visual", "audio", "speech", "joint")
@@ -30,6 +30,9 @@ TABLE: dict[Task, tuple[str, ...]] = {
     "dense_captioning": ("soda_c", "METEOR", "CIDEr", "BLEU_4", "ROUGE_L", "precision", "recall", "F1"),
     "segment_captioning": ("METEOR", "CIDEr", "BLEU_4", "ROUGE_L"),
 }
+
+#: Error message.
+JUDGED = "a judge is for answers to zero-shot tasks; those of LongVALE have metrics"
 
 #: Scores of a task by name; and scores per answer, in the order of the answers.
 Scores: TypeAlias = dict[str, Any]
@@ -53,7 +56,7 @@ def score(
         references_path: official annotations (JSON). If an `events.jsonl` next to them contains the events' modalities,
             grounding is also scored per group of events. For zero-shot tasks, the official file of the benchmark.
         tasks: tasks to score; by default the tasks with answers in the log.
-        protocol: `official` reproduces the published scorers, see [`longvale.metrics.quirks.Quirks`]; for MUSIC-AVQA
+        protocol: `official` reproduces the published scorers, see [`longvale.metrics.protocol_options`]; for MUSIC-AVQA
             one of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
         partial: allow questions without an answer. They are counted, but excluded from the scores.
         judge: language model that also judges the answers to zero-shot tasks.
@@ -75,12 +78,10 @@ def score(
         options = {"protocol": protocol, "partial": partial, "judge": judge, "progress": progress}
         return score_zero_shot(predictions_path, predictions, references_path, zero_shot, **options)
     if judge is not None:
-        raise ValueError("a judge is for answers to zero-shot tasks; those of LongVALE have metrics")
+        raise ValueError(JUDGED)
     annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
-    try:
+    with errors_named(predictions_path):
         return score_predictions(predictions, annotations, tasks=tasks, protocol=protocol, partial=partial)
-    except ValueError as error:
-        raise ValueError(f"{predictions_path}: {error}") from None
 
 
 def save_scores(scores: Mapping[str, Any], path: str | os.PathLike, *, by_video: bool = False) -> None:
@@ -132,7 +133,7 @@ def score_predictions(
         answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
         scores["counts"][task] = count_answers(task, answers, annotations, protocol=protocol, partial=partial)
         scores[task], rows = score_answers(task, answers, annotations, protocol)
-        for video_id, values in means_by_video(answers, rows).items():
+        for video_id, values in means_by_video((answer.video_id for answer in answers), rows).items():
             videos.setdefault(video_id, {})[task] = values
     if not tasks:
         raise ValueError("holds no answer to score")
@@ -166,21 +167,14 @@ def count_answers(
     """
     asked = [q.key for annotation in annotations.values() for q in questions(annotation, (task,))]
     counts = check_answers(task, answers, asked, partial=partial)
-    parsed = sum(_is_parsed(answer, protocol) for answer in answers)
+    found = [answer.parse(protocol) for answer in answers]
+    parsed = sum(bool(value.strip() if isinstance(value, str) else value) for value in found)
     return {
         **counts,
         "events": sum(len(annotations[video_id].events) for video_id in {p.video_id for p in answers}),
         "parsed": parsed,
         "parsed_share": parsed / len(answers),
     }
-
-
-def _is_parsed(prediction: Prediction, protocol: Protocol) -> bool:
-    if prediction.task == "grounding":
-        return parse_span(prediction.answer, protocol) is not None
-    if prediction.task == "dense_captioning":
-        return bool(parse_events(prediction.answer, protocol))
-    return bool(read_caption(prediction.answer, protocol).strip())
 
 
 def score_answers(
@@ -204,53 +198,41 @@ def score_answers(
         >>> overall["mIoU"], [row["mIoU"] for row in rows]
         (0.5, [1.0, 0.0])
     """
-    return _SCORERS[task](answers, annotations, protocol)
+    found, wanted = pair(
+        task, answers, [_reference(answer, annotations[answer.video_id]) for answer in answers], protocol
+    )
+    if task == "dense_captioning":
+        return score_videos(found, wanted, protocol=protocol)
+    if task == "segment_captioning":
+        overall, each = score_segments(dict(enumerate(found)), dict(enumerate(wanted)), protocol=protocol)
+        return overall, list(each.values())
+    events = [annotations[answer.video_id].events[answer.sentence_id] for answer in answers]
+    return _score_grounding(found, wanted, events, protocol)
+
+
+def _reference(answer: Prediction, annotation: Annotation) -> dict[str, Any]:
+    """Return what the answer is compared with, like a row of the dataset."""
+    if answer.sentence_id is None:
+        events = [{"start": event.start, "end": event.end, "caption": event.caption} for event in annotation.events]
+        return {"duration": annotation.duration, "events": events}
+    event = annotation.events[answer.sentence_id]
+    return {"start": event.start, "end": event.end, "duration": annotation.duration, "reference": event.caption}
 
 
 def _score_grounding(
-    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
+    found: Sequence, wanted: Sequence, events: Sequence[Event], protocol: Protocol
 ) -> tuple[Scores, Rows]:
     groups: dict[str, tuple[list, list]] = {group: ([], []) for group in ("all", *GROUPS)}
     rows = []
-    for answer in answers:
-        annotation = annotations[answer.video_id]
-        event = annotation.events[answer.sentence_id]
-        span = read_span(answer.answer, annotation.duration, protocol)
-        wanted = read_span([event.start, event.end], annotation.duration)
+    for span, reference, event in zip(found, wanted, events, strict=True):
         for group in {"all", modality_group(event) or "all"}:
             groups[group][0].append(span)
-            groups[group][1].append(wanted)
-        row = score_grounding([span], [wanted], protocol=protocol)
+            groups[group][1].append(reference)
+        row = score_grounding([span], [reference], protocol=protocol)
         rows.append({name: row[name] for name in TABLE["grounding"]})
     scores = {group: score_grounding(*pairs, protocol=protocol) for group, pairs in groups.items() if pairs[0]}
     overall = scores.pop("all")
     return {**overall, "by_modality": scores} if scores else overall, rows
-
-
-def _score_dense_captioning(
-    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, Rows]:
-    videos = [annotations[answer.video_id] for answer in answers]
-    found = [read_events(a.answer, video.duration, protocol) for a, video in zip(answers, videos, strict=True)]
-    wanted = [[(event.start, event.end, event.caption) for event in video.events] for video in videos]
-    return score_videos(found, wanted, protocol=protocol)
-
-
-def _score_segment_captioning(
-    answers: Sequence[Prediction], annotations: Mapping[str, Annotation], protocol: Protocol
-) -> tuple[Scores, Rows]:
-    keys = [(answer.video_id, answer.sentence_id, answer.query_id) for answer in answers]
-    found = {key: read_caption(answer.answer, protocol) for key, answer in zip(keys, answers, strict=True)}
-    wanted = {key: annotations[key[0]].events[key[1]].caption for key in keys}
-    overall, each = score_segments(found, wanted, protocol=protocol)
-    return overall, [each[key] for key in keys]
-
-
-_SCORERS = {
-    "grounding": _score_grounding,
-    "dense_captioning": _score_dense_captioning,
-    "segment_captioning": _score_segment_captioning,
-}
 
 
 def format_scores(scores: Mapping[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ...tasks import AnyTask, Prediction
@@ -61,6 +63,15 @@ def check_answers(
     }
 
 
+@contextmanager
+def errors_named(path: str | os.PathLike) -> Iterator[None]:
+    """Add the path of a prediction log to the message of a `ValueError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def format_counts(counts: Mapping[str, Any]) -> str:
     """Format the number of answered questions, the share of parsed answers and the mismatches, in one line."""
     answered = counts["questions"] - counts["missing"]
@@ -71,11 +82,11 @@ def format_counts(counts: Mapping[str, Any]) -> str:
     )
 
 
-def means_by_video(answers: Sequence[Prediction], rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return the mean scores and the number of answers per video, by video ID."""
+def means_by_video(video_ids: Iterable[str], rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the mean scores and the number of answers per video, given the video ID and the scores of each answer."""
     of_videos: dict[str, list[Mapping[str, float]]] = {}
-    for answer, row in zip(answers, rows, strict=True):
-        of_videos.setdefault(answer.video_id, []).append(row)
+    for video_id, row in zip(video_ids, rows, strict=True):
+        of_videos.setdefault(video_id, []).append(row)
     return {
         video_id: {**{name: sum(row[name] for row in some) / len(some) for name in some[0]}, "count": len(some)}
         for video_id, some in of_videos.items()

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from longvale.metrics.grounding.compute_score import iou_matrix
-from longvale.metrics.quirks import Quirks, quirks_of
+from longvale.metrics.protocol_options import ProtocolOptions, protocol_options
 from longvale.metrics.text.captions import NAMES, CaptionScorer, Pair, tokenize
 from longvale.timecodes import Protocol
 
@@ -21,7 +21,7 @@ THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 #: Maximum distances of event starts for a match, in seconds (Yang et al., "VidChapters-7M", NeurIPS 2023, section 4).
 DISTANCES = (1, 3, 5)
 
-#: Reference of unmatched predictions under `Quirks.garbage`; the published scorer uses 10 to 20 random letters.
+#: Reference of unmatched predictions under the option `garbage`; the published scorer uses 10 to 20 random letters.
 GARBAGE = "x" * 15
 
 #: Raw texts of a pair: a predicted caption and its reference.
@@ -51,14 +51,14 @@ def compute_score(
     references: Sequence[Sequence[CaptionedInterval]],
     *,
     protocol: Protocol = "strict",
-    quirks: Quirks | None = None,
+    options: ProtocolOptions | None = None,
 ) -> dict[str, float | int]:
     """Compute SODA, and precision, recall, F1, METEOR, CIDEr, ROUGE-L and BLEU at IoUs of .3, .5, .7 and .9.
 
     `strict`: events are paired by [`match`]. Precision is the share of paired predicted events and recall the share of
     paired reference events, over the whole corpus. Each reference event's caption is compared with the caption of its
     pair, or with an empty caption: a missed event scores 0, and CIDEr's document frequencies are the same for every
-    model. `official`: see [`longvale.metrics.quirks.Quirks`].
+    model. `official`: see [`longvale.metrics.protocol_options.ProtocolOptions`].
 
     Each score without a threshold in its name is the mean over the four thresholds. SODA is variant c with METEOR,
     averaged over the videos. `precision@1s` and similar scores match events whose starts differ by at most 1, 3 or 5 s,
@@ -67,8 +67,8 @@ def compute_score(
     Args:
         predictions: the events of each video, in seconds; a video may have none.
         references: the events of each video, in the same order of videos.
-        protocol: sets the default of `quirks`.
-        quirks: protocol options; all except `rounded_iou` and `paired_by_order` apply.
+        protocol: sets the default of `options`.
+        options: protocol options; all except `rounded_iou` and `paired_by_order` apply.
 
     Returns:
         `soda_c`, `METEOR`, `ROUGE_L`, `BLEU_1` to `BLEU_4`, `precision`, `recall`, `F1` as fractions and `CIDEr` (up to
@@ -83,7 +83,7 @@ def compute_score(
         >>> scores["precision@0.5"], scores["recall@0.5"], scores["recall"], scores["ROUGE_L@0.7"]
         (0.5, 1.0, 0.75, 1.0)
     """
-    return score_videos(predictions, references, protocol=protocol, quirks=quirks)[0]
+    return score_videos(predictions, references, protocol=protocol, options=options)[0]
 
 
 def score_videos(
@@ -91,11 +91,11 @@ def score_videos(
     references: Sequence[Sequence[CaptionedInterval]],
     *,
     protocol: Protocol = "strict",
-    quirks: Quirks | None = None,
+    options: ProtocolOptions | None = None,
 ) -> tuple[dict[str, float | int], list[dict[str, float | int]]]:
     """Return the scores of [`compute_score`], and the same scores of each video separately.
 
-    Under `Quirks.video_means` the former are means over the videos, except F1, which is computed from the mean
+    Under `ProtocolOptions.video_means` the former are means over the videos, except F1, which is computed from the mean
     precision and recall.
 
     Example:
@@ -103,18 +103,18 @@ def score_videos(
         >>> first["recall"], second["recall"], overall["recall"]
         (1.0, 0.0, 0.5)
     """
-    quirks = quirks_of(protocol) if quirks is None else quirks
+    options = protocol_options(protocol) if options is None else options
     if len(predictions) != len(references):
         raise ValueError(f"predictions of {len(predictions)} videos but references of {len(references)}; give both")
     if not any(references):
         raise ValueError("no event to score: the references are empty")
-    captions = _Captions(predictions, references, quirks)
-    found = _Found(predictions, references, quirks)
-    stories = soda.score_videos(predictions, references, quirks=quirks)
+    captions = _Captions(predictions, references, options)
+    found = _Found(predictions, references, options)
+    stories = soda.score_videos(predictions, references, options=options)
     videos = [
         {**_soda_names(story), **captions.video(place), **found.videos([place])} for place, story in enumerate(stories)
     ]
-    texts = _means(captions.video(place) for place in range(len(videos))) if quirks.video_means else captions.corpus()
+    texts = _means(captions.video(place) for place in range(len(videos))) if options.video_means else captions.corpus()
     overall = {**_means(map(_soda_names, stories)), **texts, **found.videos(range(len(videos)))}
     return overall, videos
 
@@ -126,20 +126,20 @@ class _Found:
         self,
         predictions: Sequence[Sequence[CaptionedInterval]],
         references: Sequence[Sequence[CaptionedInterval]],
-        quirks: Quirks,
+        options: ProtocolOptions,
     ) -> None:
-        self._averaged = quirks.video_means
+        self._averaged = options.video_means
         self._sizes = np.array(
             [[len(found), len(wanted)] for found, wanted in zip(predictions, references, strict=True)]
         )
         self._hits: dict[str, np.ndarray] = {}  # matched predicted and reference events, [videos, 2]
-        ious = [_ious(found, wanted, quirks) for found, wanted in zip(predictions, references, strict=True)]
+        ious = [_ious(found, wanted, options) for found, wanted in zip(predictions, references, strict=True)]
         for threshold in THRESHOLDS:
-            allowed = [grid > threshold if quirks.strictly_above else grid >= threshold for grid in ious]
-            self._hits[f"@{threshold}"] = np.array([_hits(*pair, quirks) for pair in zip(ious, allowed, strict=True)])
+            allowed = [grid > threshold if options.strictly_above else grid >= threshold for grid in ious]
+            self._hits[f"@{threshold}"] = np.array([_hits(*pair, options) for pair in zip(ious, allowed, strict=True)])
         apart = [_start_distances(*pair) for pair in zip(predictions, references, strict=True)]
         for distance in DISTANCES:
-            self._hits[f"@{distance}s"] = np.array([_hits(-grid, grid <= distance, quirks) for grid in apart])
+            self._hits[f"@{distance}s"] = np.array([_hits(-grid, grid <= distance, options) for grid in apart])
 
     def videos(self, places: Sequence[int]) -> dict[str, float | int]:
         """Return precision, recall and F1 of these videos together, and the numbers of videos and events."""
@@ -168,20 +168,20 @@ class _Captions:
         self,
         predictions: Sequence[Sequence[CaptionedInterval]],
         references: Sequence[Sequence[CaptionedInterval]],
-        quirks: Quirks,
+        options: ProtocolOptions,
     ) -> None:
-        self._quirks = quirks
-        self._pairs = _tokenized_pairs(predictions, references, quirks)  # by threshold and video
+        self._options = options
+        self._pairs = _tokenized_pairs(predictions, references, options)  # by threshold and video
         documents: list[str] = []
-        if not quirks.own_frequencies:
+        if not options.own_frequencies:
             documents = [caption for events in references for _, _, caption in events]
-            documents = tokenize(documents, one_batch=quirks.one_batch, ascii_only=quirks.ascii_only)
+            documents = tokenize(documents, one_batch=options.one_batch, ascii_only=options.ascii_only)
         self._scorer = CaptionScorer(
             (pair for videos in self._pairs.values() for pairs in videos for pair in pairs),
             further_texts=documents,
-            empty_alike=quirks.empty_alike,
+            empty_alike=options.empty_alike,
         )
-        self._known = None if quirks.own_frequencies else self._scorer.frequencies([[text] for text in documents])
+        self._known = None if options.own_frequencies else self._scorer.frequencies([[text] for text in documents])
         self._videos = {
             threshold: [self._scorer.corpus(pairs, self._known) for pairs in videos]
             for threshold, videos in self._pairs.items()
@@ -198,7 +198,7 @@ class _Captions:
     def _together(self, threshold: float) -> dict[str, float]:
         pairs = [pair for video in self._pairs[threshold] for pair in video]
         scores = self._scorer.corpus(pairs, self._known)
-        if self._quirks.own_frequencies and pairs:
+        if self._options.own_frequencies and pairs:
             sums = zip(self._videos[threshold], self._pairs[threshold], strict=True)
             scores["CIDEr"] = sum(video["CIDEr"] * len(own) for video, own in sums) / len(pairs)
         return scores
@@ -207,21 +207,21 @@ class _Captions:
 def _tokenized_pairs(
     predictions: Sequence[Sequence[CaptionedInterval]],
     references: Sequence[Sequence[CaptionedInterval]],
-    quirks: Quirks,
+    options: ProtocolOptions,
 ) -> dict[float, list[list[Pair]]]:
     """Return the tokenized pairs of texts to compare, by threshold and video."""
     videos = list(zip(predictions, references, strict=True))
-    ious = [_ious(found, wanted, quirks) for found, wanted in videos]
+    ious = [_ious(found, wanted, options) for found, wanted in videos]
     raw = {
-        threshold: [_raw_pairs(*video, grid, threshold, quirks) for video, grid in zip(videos, ious, strict=True)]
+        threshold: [_raw_pairs(*video, grid, threshold, options) for video, grid in zip(videos, ious, strict=True)]
         for threshold in THRESHOLDS
     }
     # One batch contains the predictions, or the references, of all videos at one threshold.
-    batches = [(threshold,) for threshold in THRESHOLDS] if quirks.one_batch else [THRESHOLDS]
+    batches = [(threshold,) for threshold in THRESHOLDS] if options.one_batch else [THRESHOLDS]
     words: list[Iterator[str]] = []
     for side in (0, 1):
         texts = [[pair[side] for threshold in batch for pairs in raw[threshold] for pair in pairs] for batch in batches]
-        tokenized = [tokenize(batch, one_batch=quirks.one_batch, ascii_only=quirks.ascii_only) for batch in texts]
+        tokenized = [tokenize(batch, one_batch=options.one_batch, ascii_only=options.ascii_only) for batch in texts]
         words.append(iter([text for batch in tokenized for text in batch]))
     found, wanted = words
     return {
@@ -235,13 +235,13 @@ def _raw_pairs(
     wanted: Sequence[CaptionedInterval],
     ious: np.ndarray,
     threshold: float,
-    quirks: Quirks,
+    options: ProtocolOptions,
 ) -> list[RawPair]:
     """Return the captions of a video to compare, before tokenization; `ious` are [predictions, references]."""
     allowed = ious >= threshold
-    pairs = [(p, r) for p, r in np.argwhere(allowed)] if quirks.every_pair else _match(ious, allowed)
+    pairs = [(p, r) for p, r in np.argwhere(allowed)] if options.every_pair else _match(ious, allowed)
     texts = [(p, r, (found[p][2], wanted[r][2])) for p, r in pairs]
-    if quirks.garbage:
+    if options.garbage:
         lonely = set(range(len(found))) - {p for p, _ in pairs}
         texts += [(p, 0, (found[p][2], GARBAGE)) for p in lonely]
         return [text for _, _, text in sorted(texts)]
@@ -250,10 +250,12 @@ def _raw_pairs(
     return [text for _, _, text in sorted(texts, key=lambda entry: entry[1::-1])]
 
 
-def _ious(found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval], quirks: Quirks) -> np.ndarray:
+def _ious(
+    found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval], options: ProtocolOptions
+) -> np.ndarray:
     """Return the IoUs, [predictions, references]."""
     return iou_matrix(
-        [event[:2] for event in found], [event[:2] for event in wanted], rounded_union=quirks.rounded_union
+        [event[:2] for event in found], [event[:2] for event in wanted], rounded_union=options.rounded_union
     )
 
 
@@ -263,9 +265,9 @@ def _start_distances(found: Sequence[CaptionedInterval], wanted: Sequence[Captio
     return np.abs(starts[0][:, None] - starts[1][None])
 
 
-def _hits(worth: np.ndarray, allowed: np.ndarray, quirks: Quirks) -> tuple[int, int]:
+def _hits(worth: np.ndarray, allowed: np.ndarray, options: ProtocolOptions) -> tuple[int, int]:
     """Return how many predictions and references have an allowed pair; arrays are [predictions, references]."""
-    if quirks.every_pair:
+    if options.every_pair:
         return int(allowed.any(axis=1).sum()), int(allowed.any(axis=0).sum())
     pairs = len(_match(worth, allowed))
     return pairs, pairs

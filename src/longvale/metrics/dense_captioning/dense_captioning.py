@@ -2,7 +2,7 @@
 
 import datasets
 
-from longvale.metrics.answers import read_events
+from longvale.metrics.answers import pair
 from longvale.metrics.base import TaskMetric
 from longvale.metrics.dense_captioning.compute_score import compute_score
 
@@ -45,9 +45,4 @@ class DenseCaptioning(TaskMetric):
     reference_forms = ({"duration": datasets.Value("float64"), "events": _EVENTS},)
 
     def _compute(self, predictions, references, protocol="strict"):
-        pairs = list(zip(predictions, references, strict=True))
-        return compute_score(
-            [read_events(answer, row["duration"], protocol) for answer, row in pairs],
-            [read_events(row["events"], row["duration"]) for row in references],
-            protocol=protocol,
-        )
+        return compute_score(*pair("dense_captioning", predictions, references, protocol), protocol=protocol)

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from longvale.metrics.grounding.compute_score import iou_matrix
-from longvale.metrics.quirks import Quirks, quirks_of
+from longvale.metrics.protocol_options import ProtocolOptions, protocol_options
 from longvale.metrics.text import cider, meteor
 from longvale.metrics.text.captions import tokenize
 from longvale.metrics.text.ngrams import NgramTable
@@ -40,7 +40,7 @@ def score_videos(
     variant: Variant = "c",
     scorer: Scorer = "METEOR",
     protocol: Protocol = "strict",
-    quirks: Quirks | None = None,
+    options: ProtocolOptions | None = None,
 ) -> list[dict[str, float]]:
     """Compute SODA of each video; the score of a data set is the mean over its videos.
 
@@ -59,8 +59,8 @@ def score_videos(
             annotator with the highest F1 counts; an annotator without events for a video is ignored for that video.
         variant: a, b, c or d.
         scorer: METEOR, CIDEr (up to 10; with document frequencies of all reference captions), or IoU: C is 1.
-        protocol: sets the default of `quirks`; `official` swaps METEOR's arguments.
-        quirks: protocol options; `swapped_meteor`, `limited_soda`, `rounded_union`, `ascii_only` and `one_batch` apply.
+        protocol: sets the default of `options`; `official` swaps METEOR's arguments.
+        options: of the protocol; `swapped_meteor`, `limited_soda`, `rounded_union`, `ascii_only` and `one_batch` apply.
 
     Returns:
         `precision`, `recall`, `F1` per video as fractions (with CIDEr up to 10).
@@ -72,22 +72,22 @@ def score_videos(
         >>> score_videos([[(0, 10, "a bell rings"), (10, 20, "x")]], [[(0, 20, "a bell rings")]], variant="d")
         [{'precision': 0.25, 'recall': 0.5, 'F1': 0.3333333333333333}]
     """
-    quirks = quirks_of(protocol) if quirks is None else quirks
+    options = protocol_options(protocol) if options is None else options
     _check(predictions, references, variant, scorer)
-    found = _sorted_and_tokenized(predictions, quirks)
-    annotators = [_sorted_and_tokenized(events, quirks) for events in references]
+    found = _sorted_and_tokenized(predictions, options)
+    annotators = [_sorted_and_tokenized(events, options) for events in references]
     grids = [
-        [_Grid(events, videos[place], quirks) for videos in annotators if videos[place]]
+        [_Grid(events, videos[place], options) for videos in annotators if videos[place]]
         for place, events in enumerate(found)
     ]
     known = _compare(
-        [pair for options in grids for grid in options for pair in grid.pairs()],
+        [pair for rivals in grids for grid in rivals for pair in grid.pairs()],
         "IoU" if variant == "d" else scorer,
         annotators,
-        quirks,
+        options,
     )
-    scores = [[grid.f_measure(known, variant) for grid in options] for options in grids]
-    return [max(options, key=lambda score: score["F1"], default=_f_measure(0.0, 0, 0)) for options in scores]
+    scores = [[grid.f_measure(known, variant) for grid in rivals] for rivals in grids]
+    return [max(rivals, key=lambda score: score["F1"], default=_f_measure(0.0, 0, 0)) for rivals in scores]
 
 
 def align(worth: np.ndarray) -> list[tuple[int, int]]:
@@ -134,14 +134,14 @@ def _check(predictions: Sequence, references: Sequence[Sequence], variant: str, 
 
 
 def _sorted_and_tokenized(
-    videos: Sequence[Sequence[CaptionedInterval]], quirks: Quirks
+    videos: Sequence[Sequence[CaptionedInterval]], options: ProtocolOptions
 ) -> list[list[CaptionedInterval]]:
     ordered = [sorted(events, key=lambda event: event[0]) for events in videos]
     words = iter(
         tokenize(
             [caption for events in ordered for _, _, caption in events],
-            one_batch=quirks.one_batch,
-            ascii_only=quirks.ascii_only,
+            one_batch=options.one_batch,
+            ascii_only=options.ascii_only,
         )
     )
     return [[(start, end, next(words)) for start, end, _ in events] for events in ordered]
@@ -150,12 +150,14 @@ def _sorted_and_tokenized(
 class _Grid:
     """Predicted events of a video and the events of one annotator, both sorted and tokenized."""
 
-    def __init__(self, found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval], quirks: Quirks) -> None:
+    def __init__(
+        self, found: Sequence[CaptionedInterval], wanted: Sequence[CaptionedInterval], options: ProtocolOptions
+    ) -> None:
         self.found, self.wanted = found, wanted
         self.ious = iou_matrix(
-            [event[:2] for event in found], [event[:2] for event in wanted], rounded_union=quirks.rounded_union
+            [event[:2] for event in found], [event[:2] for event in wanted], rounded_union=options.rounded_union
         )
-        if quirks.limited_soda and len(found) + len(wanted) > EVENT_LIMIT:
+        if options.limited_soda and len(found) + len(wanted) > EVENT_LIMIT:
             self.ious[:] = 0
         self._cells = np.argwhere(self.ious > 0)  # [n, 2]: (prediction, reference) of pairs that overlap
 
@@ -173,7 +175,7 @@ def _compare(
     pairs: Sequence[tuple[str, str]],
     scorer: Scorer,
     annotators: Sequence[Sequence[Sequence[CaptionedInterval]]],
-    quirks: Quirks,
+    options: ProtocolOptions,
 ) -> dict[tuple[str, str], float]:
     """Return the scores of (prediction, reference); each distinct pair is compared once."""
     pairs = list(dict.fromkeys(pairs))
@@ -181,7 +183,7 @@ def _compare(
         return dict.fromkeys(pairs, 1.0)
     if scorer == "METEOR":
         found, wanted = zip(*pairs, strict=True)
-        scores = meteor.scores(wanted, found) if quirks.swapped_meteor else meteor.scores(found, wanted)
+        scores = meteor.scores(wanted, found) if options.swapped_meteor else meteor.scores(found, wanted)
         return dict(zip(pairs, scores, strict=True))
     documents = [[caption] for videos in annotators for events in videos for _, _, caption in events]
     table = NgramTable([*(found for found, _ in pairs), *(text for (text,) in documents)])

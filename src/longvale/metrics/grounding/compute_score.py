@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from longvale.metrics.quirks import Quirks, quirks_of
+from longvale.metrics.protocol_options import ProtocolOptions, protocol_options
 from longvale.timecodes import Protocol
 
 #: Start and end, in the same unit for predictions and references: seconds, percent, ...
@@ -38,7 +38,7 @@ def iou(first: Interval, second: Interval) -> float:
 
 
 def iou_matrix(first: Sequence[Interval], second: Sequence[Interval], *, rounded_union: bool = False) -> np.ndarray:
-    """Compute [`iou`] of all pairs, [first, second]; for `rounded_union` see [`longvale.metrics.quirks.Quirks`].
+    """Compute [`iou`] of all pairs, [first, second]; for `rounded_union` see [`longvale.metrics.protocol_options`].
 
     Example:
         >>> iou_matrix([(0, 10)], [(5, 20), (10, 20)])
@@ -56,7 +56,7 @@ def score_questions(
     references: Sequence[Interval],
     *,
     protocol: Protocol = "strict",
-    quirks: Quirks | None = None,
+    options: ProtocolOptions | None = None,
 ) -> list[list[float]]:
     """Compute the IoU of each candidate of each question, in order; an empty list for an answer without interval.
 
@@ -66,13 +66,13 @@ def score_questions(
         >>> score_questions([[(5, 10), (0, 10)], None], [(0, 20), (5, 10)])
         [[0.25, 0.5], []]
     """
-    quirks = quirks_of(protocol) if quirks is None else quirks
+    options = protocol_options(protocol) if options is None else options
     if len(predictions) != len(references):
         raise ValueError(
             f"{len(predictions)} predictions but {len(references)} references; give one of both a question"
         )
     ious = [[iou(one, wanted) for one in _candidates(p)] for p, wanted in zip(predictions, references, strict=True)]
-    return [[round(value, 2) for value in values] for values in ious] if quirks.rounded_iou else ious
+    return [[round(value, 2) for value in values] for values in ious] if options.rounded_iou else ious
 
 
 def compute_score(
@@ -82,7 +82,7 @@ def compute_score(
     thresholds: Sequence[float] = THRESHOLDS,
     candidates: Sequence[int] = (1,),
     protocol: Protocol = "strict",
-    quirks: Quirks | None = None,
+    options: ProtocolOptions | None = None,
 ) -> dict[str, float | int]:
     """Compute the mean IoU, and the share of questions whose IoU reaches each threshold.
 
@@ -94,9 +94,9 @@ def compute_score(
         thresholds: IoU thresholds, above 0 and up to 1.
         candidates: values of n in "R@n", the recall of the best of the first n candidates. The mean IoU uses the first
             candidate only.
-        protocol: sets the default of `quirks`: `official` rounds each IoU to two decimals first, as the published
+        protocol: sets the default of `options`: `official` rounds each IoU to two decimals first, as the published
             scorer does, so that .296 counts at .3; `strict` does not round.
-        quirks: protocol options; only `rounded_iou` applies.
+        options: protocol options; only `rounded_iou` applies.
 
     Returns:
         `mIoU` and `R@0.3`, `R@0.5`, `R@0.7` as fractions (of the first candidate; for n above 1 `R5@0.3`, ...), `count`
@@ -114,7 +114,7 @@ def compute_score(
     """
     if any(not 0 < threshold <= 1 for threshold in thresholds) or any(n < 1 for n in candidates):
         raise ValueError(f"thresholds must be above 0 to 1 and candidates 1 or more, not {thresholds} and {candidates}")
-    ious = score_questions(predictions, references, protocol=protocol, quirks=quirks)
+    ious = score_questions(predictions, references, protocol=protocol, options=options)
     if not ious:
         raise ValueError("no question to score: predictions and references are empty")
     best = {n: [max(values[:n], default=0.0) for values in ious] for n in {1, *candidates}}

@@ -2,7 +2,7 @@
 
 import datasets
 
-from longvale.metrics.answers import read_span
+from longvale.metrics.answers import pair
 from longvale.metrics.base import TaskMetric
 from longvale.metrics.grounding.compute_score import THRESHOLDS, compute_score
 
@@ -42,10 +42,5 @@ class Grounding(TaskMetric):
     reference_forms = ({"start": _SECONDS, "end": _SECONDS, "duration": _SECONDS},)
 
     def _compute(self, predictions, references, protocol="strict", thresholds=THRESHOLDS):
-        pairs = list(zip(predictions, references, strict=True))
-        return compute_score(
-            [read_span(answer, row["duration"], protocol) for answer, row in pairs],
-            [read_span([row["start"], row["end"]], row["duration"]) for row in references],
-            thresholds=thresholds,
-            protocol=protocol,
-        )
+        found, wanted = pair("grounding", predictions, references, protocol)
+        return compute_score(found, wanted, thresholds=thresholds, protocol=protocol)

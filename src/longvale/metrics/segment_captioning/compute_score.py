@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-from longvale.metrics.quirks import Quirks, quirks_of
+from longvale.metrics.protocol_options import ProtocolOptions, protocol_options
 from longvale.metrics.text.captions import score_captions
 from longvale.timecodes import Protocol
 
@@ -14,7 +14,7 @@ def compute_score(
     references: Mapping[Hashable, str],
     *,
     protocol: Protocol = "strict",
-    quirks: Quirks | None = None,
+    options: ProtocolOptions | None = None,
 ) -> dict[str, float | int]:
     """Compute BLEU, METEOR, ROUGE-L and CIDEr of captions paired by key.
 
@@ -23,8 +23,8 @@ def compute_score(
     Args:
         predictions: captions by (video ID, sentence ID), or by any other key.
         references: captions by the same keys.
-        protocol: sets the default of `quirks`.
-        quirks: protocol options; `paired_by_order`, `one_batch` and `empty_alike` apply.
+        protocol: sets the default of `options`.
+        options: protocol options; `paired_by_order`, `one_batch` and `empty_alike` apply.
 
     Returns:
         `METEOR`, `ROUGE_L`, `BLEU_1` to `BLEU_4` as fractions, `CIDEr` (up to 10), `count` of pairs.
@@ -36,7 +36,7 @@ def compute_score(
         >>> compute_score({("abc", 0): "A bell rings."}, {("abc", 0): "A bell rings."})["ROUGE_L"]
         1.0
     """
-    return score_segments(predictions, references, protocol=protocol, quirks=quirks)[0]
+    return score_segments(predictions, references, protocol=protocol, options=options)[0]
 
 
 def score_segments(
@@ -44,7 +44,7 @@ def score_segments(
     references: Mapping[Hashable, str],
     *,
     protocol: Protocol = "strict",
-    quirks: Quirks | None = None,
+    options: ProtocolOptions | None = None,
 ) -> tuple[dict[str, float | int], dict[Hashable, dict[str, float]]]:
     """Return the scores of [`compute_score`], and the scores per reference by key (CIDEr with all frequencies).
 
@@ -53,9 +53,9 @@ def score_segments(
         >>> each["a"]["ROUGE_L"], each["b"]["ROUGE_L"], overall["count"]
         (1.0, 0.5, 2)
     """
-    quirks = quirks_of(protocol) if quirks is None else quirks
+    options = protocol_options(protocol) if options is None else options
     keys = list(references)
-    if quirks.paired_by_order:
+    if options.paired_by_order:
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} captions but {len(references)} references cannot be paired by order")
         found = list(predictions.values())
@@ -63,7 +63,7 @@ def score_segments(
         _check_keys(predictions, references)
         found = [predictions[key] for key in keys]
     scores = score_captions(
-        found, list(references.values()), one_batch=quirks.one_batch, empty_alike=quirks.empty_alike
+        found, list(references.values()), one_batch=options.one_batch, empty_alike=options.empty_alike
     )
     each = {key: {name: values[place] for name, values in scores.pairs.items()} for place, key in enumerate(keys)}
     return {**scores.corpus, "count": len(keys)}, each

@@ -2,7 +2,7 @@
 
 import datasets
 
-from longvale.metrics.answers import read_caption
+from longvale.metrics.answers import pair
 from longvale.metrics.base import TaskMetric
 from longvale.metrics.segment_captioning.compute_score import compute_score
 
@@ -40,6 +40,5 @@ class SegmentCaptioning(TaskMetric):
     reference_forms = (_TEXT, {"reference": _TEXT})
 
     def _compute(self, predictions, references, protocol="strict"):
-        captions = [row if isinstance(row, str) else row["reference"] for row in references]
-        found = [read_caption(answer, protocol) for answer in predictions]
-        return compute_score(dict(enumerate(found)), dict(enumerate(captions)), protocol=protocol)
+        found, wanted = pair("segment_captioning", predictions, references, protocol)
+        return compute_score(dict(enumerate(found)), dict(enumerate(wanted)), protocol=protocol)

@@ -51,7 +51,7 @@ def score_captions(
     Args:
         predictions: one text per pair, may be empty.
         references: one or several texts per pair, in the same order.
-        one_batch, empty_alike: see [`longvale.metrics.quirks.Quirks`].
+        one_batch, empty_alike: see [`longvale.metrics.protocol_options.ProtocolOptions`].
 
     Raises:
         ValueError: if there are no pairs, the lengths differ, or a prediction has no reference.
@@ -76,7 +76,7 @@ def tokenize(texts: Sequence[str], *, one_batch: bool = False, ascii_only: bool 
 
     Args:
         texts: raw texts.
-        one_batch, ascii_only: see [`longvale.metrics.quirks.Quirks`].
+        one_batch, ascii_only: see [`longvale.metrics.protocol_options.ProtocolOptions`].
 
     Example:
         >>> tokenize(["A dog barks, it's LOUD!", "Où?"], ascii_only=True)
@@ -97,7 +97,7 @@ class CaptionScorer:
     Args:
         pairs: all pairs that can be selected later.
         further_texts: tokenized texts for [`CaptionScorer.frequencies`] that are in no pair.
-        empty_alike: see [`longvale.metrics.quirks.Quirks`].
+        empty_alike: see [`longvale.metrics.protocol_options.ProtocolOptions`].
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from longvale.timecodes import PROTOCOLS, Protocol
 
 
 @dataclass(frozen=True)
-class Quirks:
+class ProtocolOptions:
     """Options of the published scorers; all are off in the `strict` protocol and on in the `official` protocol.
 
     Parsing of times and captions in answers is not included, see [`longvale.timecodes`].
@@ -53,25 +53,25 @@ class Quirks:
     paired_by_order: bool = False
 
 
-_STRICT = Quirks()
+_STRICT = ProtocolOptions()
 
 #: The options of each protocol.
-QUIRKS: dict[Protocol, Quirks] = {
+PROTOCOL_OPTIONS: dict[Protocol, ProtocolOptions] = {
     "strict": _STRICT,
-    "official": Quirks(**dict.fromkeys(vars(_STRICT), True)),
+    "official": ProtocolOptions(**dict.fromkeys(vars(_STRICT), True)),
 }
 
 
-def quirks_of(protocol: Protocol) -> Quirks:
+def protocol_options(protocol: Protocol) -> ProtocolOptions:
     """Return the options of a protocol; use `dataclasses.replace` to change one.
 
     Raises:
         ValueError: if the protocol is unknown.
 
     Example:
-        >>> quirks_of("official").swapped_meteor, quirks_of("strict").swapped_meteor
+        >>> protocol_options("official").swapped_meteor, protocol_options("strict").swapped_meteor
         (True, False)
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
-    return QUIRKS[protocol]
+    return PROTOCOL_OPTIONS[protocol]

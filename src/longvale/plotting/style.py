@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .events import Modality, Seconds
-from .io import atomic_write
-from .system.names import printable
+from ..events import Modality, Seconds
+from ..io import atomic_write
+from ..system.names import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,19 @@ BAR_STYLES = (("#0072B2", ""), ("#E69F00", "///"), ("#FFFFFF", "..."), ("#56B4E9
 #: Colour and dashes of the first, second, ... line.
 LINE_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
 
+#: Colour and hatching of the bars and marker of the points, per run. All styles differ, also without colour.
+RUN_STYLES = (
+    ("#FFFFFF", "\\\\\\\\", "o"),
+    ("#0072B2", "", "s"),
+    ("#E69F00", "xxxx", "^"),
+    ("#CC79A7", "----", "D"),
+    ("#009E73", "oo", "v"),
+    ("#F0E442", "++++", "P"),
+)
+
+#: Colour of grid lines, and of the lines between lanes.
+GRID = "#DDDDDD"
+
 #: Width of every figure in inches, and the resolution of its PNG in dots per inch.
 WIDTH_IN, DPI = 9.0, 150
 
@@ -51,7 +64,7 @@ STRIP_PICTURES = 16
 
 _COLOURS = 64
 
-_GRID, _TITLE_SIZE, _TEXT_SIZE = "#DDDDDD", 9, 8
+_TITLE_SIZE, _TEXT_SIZE = 9, 8
 
 
 def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None:
@@ -63,7 +76,7 @@ def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None
         grid: direction of the lines: "x", "y" or "both".
     """
     axes.set_title(printable(title), loc="left", fontsize=_TITLE_SIZE, parse_math=False)
-    axes.grid(axis=grid, color=_GRID, linewidth=0.8)
+    axes.grid(axis=grid, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=_TEXT_SIZE)
     for axis in (axes.xaxis, axes.yaxis):
