@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import pytest
 from media_files import clicks, jumping, numbered_picture, tone, write, written
+from needs import needs_annotation
 
 from longvale.annotation.boundaries import visual
 from longvale.annotation.boundaries.options import VisualOptions
@@ -23,9 +24,6 @@ from longvale.evaluation.adapters.media import RawVideos
 from longvale.events import Annotation, Event, save_annotations
 from longvale.extraction.extract import extract_features
 from longvale.models.media import read_media
-
-pytest.importorskip("scenedetect")
-pytest.importorskip("silero_vad")
 
 KINDS = {"pictures": 30, "sound": tone(440, 3.0)}
 REFUSED = {"jumps": "clock jumps", "far": "lasts", "thin": "as long as wide", "text": "not a media file"}
@@ -95,6 +93,7 @@ def test_features(folder, tiny_model, tmp_path):
         assert "\n" not in line and (REFUSED[video_id] in line or "clock jumps" in line)
 
 
+@needs_annotation
 def test_annotate(folder, tmp_path):
     summary = annotate([folder], tmp_path / "a.json", progress=False)
     assert set(summary.annotations) == set(READ)
@@ -105,6 +104,7 @@ def test_annotate(folder, tmp_path):
     assert summary.annotations["joined"].duration == pytest.approx(6.0, abs=0.2)
 
 
+@needs_annotation
 def test_annotate_without_a_limit(folder, tmp_path):
     options = AnnotationOptions(filters=FilterOptions(None, None, None, False, False, None, None))
     summary = annotate([folder / "far.mkv", folder / "good.mp4"], tmp_path / "a.json", options=options, progress=False)
@@ -168,6 +168,7 @@ def two_tracks(first, second, default):
     return buffer.getvalue()
 
 
+@needs_annotation
 @pytest.mark.parametrize("default", [0, 1])
 def test_cuts_are_those_of_the_track_that_is_read(tmp_path, default):
     still = [numbered_picture(5)] * 60
@@ -178,6 +179,7 @@ def test_cuts_are_those_of_the_track_that_is_read(tmp_path, default):
     assert detect_cuts(tmp_path / "a.mkv", VisualOptions()) == [3.0]
 
 
+@needs_annotation
 def test_cuts_behind_a_cover(tmp_path):
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
@@ -194,6 +196,7 @@ def test_cuts_behind_a_cover(tmp_path):
     assert detect_cuts(tmp_path / "a.mp4", VisualOptions()) == [3.0]
 
 
+@needs_annotation
 def test_cuts_of_joined_recordings(tmp_path):
     stream = {"format": "mpegts", "rate": 25, "size": (64, 48)}
     data = written(pictures=50, first_number=255, per_number=99, **stream) + written(
@@ -203,6 +206,7 @@ def test_cuts_of_joined_recordings(tmp_path):
     assert detect_cuts(tmp_path / "a.ts", VisualOptions()) == [pytest.approx(2.0, abs=0.1)]
 
 
+@needs_annotation
 @pytest.mark.parametrize("rate", [None, 1e9, 1e-9])
 def test_a_frame_rate_that_is_missing_or_absurd(tmp_path, monkeypatch, rate):
     (tmp_path / "a.mp4").write_bytes(written(**KINDS))

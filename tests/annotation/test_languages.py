@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from needs import needs_annotation
 from tiny_whisper import build_whisper
 
 from longvale.annotation import video_stages
@@ -15,9 +16,6 @@ from longvale.annotation.filters import FilterOptions
 from longvale.annotation.languages import check_code, check_language, spoken_language
 from longvale.annotation.pipeline import AnnotationModels, AnnotationOptions, annotate, stage_folder
 from longvale.io import load_json
-
-pytest.importorskip("scenedetect")
-pytest.importorskip("silero_vad")
 
 ENGLISH, GERMAN = {"en": 0.9, "de": 0.1}, {"en": 0.2, "de": 0.8}
 OPTIONS = AnnotationOptions(filters=FilterOptions(None, None, None, False, False, None, None, language="en"))
@@ -63,6 +61,7 @@ def videos(film, tmp_path, monkeypatch):
     return folder
 
 
+@needs_annotation
 def test_videos_of_another_language_are_refused(videos, tmp_path):
     output = tmp_path / "out.json"
     summary = annotate([videos], output, options=OPTIONS, models=models(Stub()), progress=False)
@@ -78,6 +77,7 @@ def test_videos_of_another_language_are_refused(videos, tmp_path):
     assert [line.split() for line in provenance["funnel"][1:]] == [["all", "3"], ["language", "2", "1"]]
 
 
+@needs_annotation
 def test_what_was_told_is_not_asked_again_and_another_language_is_another_run(videos, tmp_path):
     output, stub = tmp_path / "out.json", Stub()
     annotate([videos / "german.mp4", videos / "english.mp4"], output, options=OPTIONS, models=models(stub))
@@ -89,6 +89,7 @@ def test_what_was_told_is_not_asked_again_and_another_language_is_another_run(vi
         annotate([videos], output, options=german, models=models(stub), progress=False)
 
 
+@needs_annotation
 def test_nobody_is_asked_without_the_filter(videos, tmp_path):
     stub = Stub()
     annotate([videos], tmp_path / "out.json", models=models(stub), progress=False)
@@ -146,6 +147,7 @@ def test_a_recogniser_that_does_not_tell_languages_is_refused_before_any_video(t
         check_language("en", None)
 
 
+@needs_annotation
 def test_the_command_takes_a_language(videos, tmp_path, longvale, monkeypatch):
     """With a tiny Whisper, which is made to hear German everywhere."""
     model, processor = build_whisper()

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from needs import needs_annotation
 from serving import GOOD, Server
 
 from longvale.annotation.captions import template_captioners
@@ -20,10 +21,6 @@ from longvale.annotation.stages import StageLog, Stages
 from longvale.chat_client import ChatClient, NoAnswer, ServerError
 from longvale.events import RELATIONS, load_annotations
 from longvale.io import load_json
-
-pytest.importorskip("scenedetect")
-pytest.importorskip("silero_vad")
-
 
 STAGES = ("videos", "boundaries", "captions", "events")
 
@@ -52,6 +49,7 @@ def run(videos, output, reasoner=None, **options):
     )
 
 
+@needs_annotation
 def test_the_command_line_runs_offline_from_start_to_end(longvale, videos, tmp_path):
     output = tmp_path / "longvale-annotations-eval.json"
     result = longvale("annotate", videos, "--output", output)
@@ -80,6 +78,7 @@ def test_the_command_line_runs_offline_from_start_to_end(longvale, videos, tmp_p
     assert rows[0]["caption"] == first.caption and rows[0]["modalities"] == ["visual", "audio"]
 
 
+@needs_annotation
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_path, monkeypatch):
     output = tmp_path / "out.json"
     run(videos, output)
@@ -100,6 +99,7 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_
     assert lines(output, "events")[0]["caption"] == "named"
 
 
+@needs_annotation
 def test_a_replaced_video_is_annotated_again_and_named(videos, film, tmp_path, monkeypatch, caplog):
     output = tmp_path / "out.json"
     run(videos, output)
@@ -129,6 +129,7 @@ def raise_(error):
     raise error
 
 
+@needs_annotation
 def test_stages_of_an_earlier_version_are_kept(videos, tmp_path, monkeypatch, caplog):
     output = tmp_path / "out.json"
     run(videos, output)
@@ -154,6 +155,7 @@ class Named:
         return Correlation("named")
 
 
+@needs_annotation
 def test_bad_videos_do_not_stop_the_batch(film, tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()
@@ -181,6 +183,7 @@ def test_bad_videos_do_not_stop_the_batch(film, tmp_path):
     assert all(a.events[0].start == 0 and a.events[-1].end <= a.duration + 0.5 for a in made.values())
 
 
+@needs_annotation
 def test_three_hours_are_refused_by_the_header_and_short_ones_by_the_published_thresholds(film, tmp_path, monkeypatch):
     from longvale.annotation import video_stages
     from longvale.models.media import MediaInfo
@@ -218,6 +221,7 @@ def reasoner(server, **options):
     return LanguageModelReasoner(chat, attempts=2)
 
 
+@needs_annotation
 def test_a_server_that_dies_stops_the_run_which_then_goes_on(videos, tmp_path, online):
     """Four events, the server dies after two answers: these are kept and not asked for again."""
     output, server = tmp_path / "out.json", Server(GOOD, GOOD, 500)
@@ -238,6 +242,7 @@ def test_a_server_that_dies_stops_the_run_which_then_goes_on(videos, tmp_path, o
     assert "Something is seen and heard." in again.asked[-1]["messages"][0]["content"]  # it knows the previous event
 
 
+@needs_annotation
 def test_garbage_is_refused_an_event_at_a_time(videos, tmp_path, online):
     server = Server("garbage", "garbage", GOOD)
     summary = run(videos, tmp_path / "out.json", reasoner(server))
@@ -250,6 +255,7 @@ def test_garbage_is_refused_an_event_at_a_time(videos, tmp_path, online):
     assert set(told["relations"]) <= set(RELATIONS)
 
 
+@needs_annotation
 def test_refusals_in_a_row_end_the_run_with_the_reason(videos, tmp_path, online, capsys):
     """Four events that a model writes nothing usable about: it is not asked about the fourth."""
     server = Server("garbage")
@@ -282,6 +288,7 @@ class Silent:
         return "It hums."
 
 
+@needs_annotation
 def test_a_caption_that_was_not_written_is_counted(videos, tmp_path):
     captioners = {**template_captioners(), "audio": Silent(2)}
     summary = annotate([videos], tmp_path / "out.json", models=AnnotationModels(captioners=captioners), progress=False)
@@ -298,12 +305,14 @@ def test_a_caption_that_was_not_written_is_counted(videos, tmp_path):
     assert len(lines(tmp_path / "other.json", "captions")) == 1
 
 
+@needs_annotation
 def test_several_videos_at_a_time_give_the_same(videos, tmp_path):
     run(videos, tmp_path / "one.json")
     run(videos, tmp_path / "two.json", concurrency=2)
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
+@needs_annotation
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process")
 def test_killed_in_the_middle_it_goes_on(videos, tmp_path, online):
     def hang(handler):
@@ -353,6 +362,7 @@ def test_stage_logs_are_read_strictly(tmp_path):
     assert path.read_text() == '{"video_id": "a"}\n'
 
 
+@needs_annotation
 def test_names_of_any_bytes_and_links_to_nothing_stop_nothing(film, tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()

@@ -7,13 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from needs import needs
 
 from longvale.annotation.pipeline import annotate, stage_folder
 from longvale.events import load_annotations
-
-pytest.importorskip("ray")
-pytest.importorskip("scenedetect")
-pytest.importorskip("silero_vad")
 
 #: A run of two actors in a process of its own. A captioner sees to it that the actor is killed at the first event of
 #: `victim`, once; and that a server fails at the second event of the video "z", if asked to.
@@ -86,6 +83,7 @@ def test_engine_and_concurrency_are_checked(film, tmp_path, options, message):
     assert not stage_folder(tmp_path / "out.json").exists()
 
 
+@needs("ray", "scenedetect", "silero_vad")
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_an_actor_that_is_killed_and_a_server_that_fails_cost_nothing(film, tmp_path):
@@ -148,6 +146,7 @@ main()
 """
 
 
+@needs("ray", "scenedetect", "silero_vad")
 @pytest.mark.slow
 def test_the_language_is_told_on_ray_too(tiny_corpus, tmp_path):
     script, local, ray = tmp_path / "script.py", tmp_path / "local.json", tmp_path / "ray.json"
@@ -187,6 +186,7 @@ main()
 """
 
 
+@needs("ray", "scenedetect", "silero_vad")
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
 def test_a_video_that_crashes_its_process_each_time_fails_alone(film, tmp_path):

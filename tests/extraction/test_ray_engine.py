@@ -6,11 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from needs import needs
 
 from longvale.extraction.extract import extract_features
 from longvale.features.store import FeatureStore
-
-pytest.importorskip("ray")
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
@@ -66,6 +65,7 @@ def find_told(output):
     return next(line.split(" ", 2)[1:] for line in output.splitlines() if line.startswith("told "))
 
 
+@needs("ray")
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing(tiny_corpus, tiny_model, tmp_path):
     videos = tiny_corpus / "videos"
@@ -97,6 +97,7 @@ def test_a_worker_that_is_killed_costs_nothing(tiny_corpus, tiny_model, tmp_path
     assert not list((tmp_path / "ray").rglob("*.tmp"))
 
 
+@needs("ray")
 @pytest.mark.slow
 def test_a_video_that_crashes_its_decoder_each_time_fails_alone(tiny_corpus, tiny_model, tmp_path):
     script = tmp_path / "script.py"
