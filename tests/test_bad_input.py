@@ -156,7 +156,9 @@ def test_unknown_tasks_and_other_names(refused, tiny_corpus, tiny_model, tmp_pat
 
 
 def test_folders_that_hold_other_things(refused, tiny_corpus, tiny_model, tmp_path):
-    refused(r"was made with other settings", "synthesize", tiny_corpus, "--videos", 1, "--seed", 5)
+    refused(
+        r"was made with seed 0, not 5; give another directory", "synthesize", tiny_corpus, "--videos", 1, "--seed", 5
+    )
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "precious.txt").write_text("mine")
     refused(r"is not an empty directory", "synthesize", tmp_path / "notes", "--videos", 1)

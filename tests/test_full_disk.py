@@ -51,8 +51,8 @@ def write_line(folder):
 
 
 def write_answer(folder):
-    with AnswerLog(folder / "out", {}, [Question("a", "grounding", 0, "?", "")]) as log:
-        log.append([Prediction("a", "grounding", LONG, 0)])
+    log = AnswerLog(folder / "out", {}, [Question("a", "grounding", 0, "?", "")])
+    log.append([Prediction("a", "grounding", LONG, 0)])
 
 
 @pytest.mark.parametrize("write", [write_text, write_folder, write_record, write_line, write_answer])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -10,14 +11,16 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, TypeGuard
+from typing import IO, Any, TypeGuard, TypeVar
 
 from .system.locks import hold, is_in_use, marked_in_use
 from .system.names import temporary_prefix
+
+Value = TypeVar("Value")
 
 #: Maximum nesting of JSON: enough for any file of ours, small enough for recursive code.
 _MAX_DEPTH = 200
@@ -76,6 +79,37 @@ def parse_json(text: str | bytes) -> Any:
     if opened > _MAX_DEPTH and _is_deeper(value, _MAX_DEPTH):
         raise ValueError("not readable: nested too deeply")
     return value
+
+
+def parse_lines(
+    path: str | os.PathLike, lines: Iterable[bytes], parse: Callable[[bytes], Value], remedy: str = ""
+) -> Iterator[tuple[int, Value]]:
+    """Parse the lines of a JSONL file one by one; blank lines are skipped.
+
+    Args:
+        path: path of the file, for errors.
+        lines: the lines, such as a file opened in mode "rb".
+        parse: function such as [`parse_json`].
+        remedy: end of the error message.
+
+    Yields:
+        The number of the line, from 1, and its value.
+
+    Raises:
+        ValueError: if `parse` raises it; the message names file and line.
+
+    Example:
+        >>> list(parse_lines("a.jsonl", [b'{"a": 1}', b"", b"[2]"], parse_json))
+        [(1, {'a': 1}), (3, [2])]
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.removeprefix(codecs.BOM_UTF8).strip():
+            continue
+        try:
+            value = parse(line)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number}: {error}{remedy and f'; {remedy}'}") from None
+        yield number, value
 
 
 def _is_deeper(value: Any, depth: int) -> bool:

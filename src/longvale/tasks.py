@@ -6,7 +6,6 @@ was tuned on them.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from .events import Annotation, Event, Seconds
-from .io import parse_json
+from .io import parse_json, parse_lines
 from .reading.reasoning import strip_reasoning
 from .timecodes import Protocol, Span, parse_events, parse_span, render_events, render_span, to_timecode
 
@@ -310,15 +309,8 @@ def load_predictions(path: str | os.PathLike) -> list[Prediction]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    predictions = []
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.removeprefix(codecs.BOM_UTF8).strip():
-                continue
-            try:
-                predictions.append(Prediction.from_log(line))
-            except ValueError as error:
-                raise ValueError(f"{path}: line {number}: {error}") from None
+        predictions = [prediction for _, prediction in parse_lines(path, file, Prediction.from_log)]
     if not predictions:
         raise ValueError(f"{path}: holds no answer")
     return predictions

@@ -93,7 +93,7 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(videos, tmp_
         run(videos, output)
     assert output.read_bytes() == made
     assert {name: (stage_folder(output) / name).read_bytes() for name in files(stage_folder(output))} == before
-    with pytest.raises(ValueError, match="made with another reasoner"):
+    with pytest.raises(ValueError, match="made with reasoner 'concatenation', not 'another'"):
         run(videos, output, Named())
     run(videos, output, Named(), overwrite=True)
     assert lines(output, "events")[0]["caption"] == "named"

@@ -116,3 +116,16 @@ def test_the_files_are_those_of_the_stages(tmp_path, longvale):
     assert [d["id"] for d in load_dialogues(tmp_path / "d" / "longvale-sft-it.json")] == ["a"]
     assert make_dialogues(path, tmp_path / "d", chat=Answers()) == counts  # nothing is asked for again
     assert len(load_dialogues(tmp_path / "d" / "longvale-sft-bp.json")) == 2
+
+
+def test_a_dialogue_is_written_again_if_its_events_change(tmp_path, caplog):
+    path = tmp_path / "a.json"
+    save_annotations({"a": Annotation("a", 60.0, EVENTS), "b": Annotation("b", 60.0, EVENTS)}, path)
+    make_dialogues(path, tmp_path, chat=Answers(GOOD, GOOD))
+    moved = (Event(0.0, 20.0, "A bell rings."), EVENTS[1])
+    save_annotations({"a": Annotation("a", 60.0, EVENTS), "b": Annotation("b", 60.0, moved)}, path)
+    make_dialogues(path, tmp_path, chat=Answers(GOOD))
+    assert caplog.text.count("instruction.jsonl: written again because the annotation changed: b") == 1
+    first, second = load_dialogues(tmp_path / "longvale-sft-it.json")
+    assert (first["id"], second["id"]) == ("a", "b") and first["meta"]["token"]["<e0>"] == 30.0
+    assert second["meta"]["token"]["<e0>"] == 20.0

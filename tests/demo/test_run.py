@@ -51,7 +51,7 @@ def test_from_corpus_to_report_and_again(tmp_path, monkeypatch, contents):
 
 def test_a_folder_keeps_its_settings(tmp_path):
     (tmp_path / "demo.json").write_text(json.dumps({"settings": {"seed": 3}, "seconds": {}}))
-    with pytest.raises(ValueError, match="begun with seed 3, not 0"):
+    with pytest.raises(ValueError, match=r"demo\.json: was made with settings\.seed 3, not 0; give another"):
         run_demo(tmp_path, progress=False)
 
 

@@ -117,20 +117,19 @@ def test_parts_of_killed_processes_are_kept(tmp_path):
     def answer(index):
         return Prediction("v", "grounding", f"From 0{index} to 50.", index)
 
-    with AnswerLog(tmp_path / "log", {}, asked) as log:
-        log.append([answer(2)])
+    AnswerLog(tmp_path / "log", {}, asked).append([answer(2)])
     for part, index in ((1, 1), (2, 3)):
-        with AnswerLog(tmp_path / "log", {}, asked, part=part) as other:
-            assert list(other.done) == [("v", "grounding", 2)]
-            other.append([answer(index)])
+        other = AnswerLog(tmp_path / "log", {}, asked, part=part)
+        assert list(other.done) == [("v", "grounding", 2)]
+        other.append([answer(index)])
     with (tmp_path / "log.part2").open("a") as file:
         file.write('{"video_id": "v", "ta')  # what a kill leaves of a line
     # A kill between collecting a part and removing it leaves its answers twice.
     with (tmp_path / "log").open("a") as file:
         file.write(answer(1).to_log() + "\n")
-    with AnswerLog(tmp_path / "log", {}, asked) as log:
-        assert {key[2] for key in log.done} == {1, 2, 3}
-        log.append([answer(0)])
+    log = AnswerLog(tmp_path / "log", {}, asked)
+    assert {key[2] for key in log.done} == {1, 2, 3}
+    log.append([answer(0)])
     log.finish()
     assert [json.loads(x)["info"]["sentence_id"] for x in log.path.read_text().splitlines()] == [0, 1, 2, 3]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.run.json"]

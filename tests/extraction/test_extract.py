@@ -28,6 +28,7 @@ from longvale.extraction.extract import (
     extract_features,
     find_videos,
 )
+from longvale.extraction.preprocess import describe_processor
 from longvale.features.manifest import load_records
 from longvale.features.store import FeatureStore, feature_path
 from longvale.models.media import read_media
@@ -123,6 +124,7 @@ def test_features_are_those_of_the_towers(videos, tmp_path, run, loaded, options
         "bytes": (videos / "b.mkv").stat().st_size,
         "identity": file_identity(videos / "b.mkv"),
         "towers": weights_digest(loaded[0], part="_tower."),
+        "preprocessing": describe_processor(loaded[1]),
         "duration": pytest.approx(8.0, abs=0.1),
         "features": {"visual": 10, "audio": 3, "speech": 3},
         "widths": {"visual": 64, "audio": 64, "speech": 64},
@@ -271,7 +273,9 @@ def test_damaged_features_and_lost_lines_are_repaired(videos, tmp_path, run, enc
     assert all(contents(output)[name] == before[name] for name in before if name != "manifest.jsonl")
     restored = manifest(output)[0]
     expected = next(json.loads(line) for line in before["manifest.jsonl"].splitlines() if b'"a"' in line)
-    assert restored == {k: v for k, v in expected.items() if k not in ("towers", "duration", "warnings")}
+    assert restored == {
+        k: v for k, v in expected.items() if k not in ("towers", "preprocessing", "duration", "warnings")
+    }
 
 
 def test_records_of_earlier_versions_are_kept_and_completed(videos, tmp_path, run, encoded, caplog):
@@ -555,12 +559,23 @@ def test_a_missing_model_is_named(videos, tmp_path):
     assert "\n" not in str(caught.value) and not (tmp_path / "features").exists()
 
 
+def test_features_of_other_preprocessing_do_not_mix(videos, tmp_path, run, loaded):
+    model, processor = loaded
+    run(videos / "a.mp4", tmp_path / "features")
+    assert describe_processor(copy.deepcopy(processor)) == describe_processor(processor)
+    fewer, other = copy.deepcopy(processor), copy.deepcopy(processor)
+    fewer.num_frames, other.image_processor.image_mean = 7, [0.5, 0.5, 0.5]
+    for changed, message in ((fewer, r"preprocessing\.num_frames 10, not 7;"), (other, r"preprocessing\.image_proc")):
+        with pytest.raises(ValueError, match=rf"jsonl: features of 'a' were made with {message}"):
+            extract(videos, tmp_path / "features", changed, model, progress=False)
+
+
 @pytest.mark.parametrize("shard", [None, (1, 1)])
 def test_features_of_other_towers_do_not_mix(videos, tmp_path, run, other_towers, shard):
     output = tmp_path / "features"
     run(videos / "a.mp4", output)
     before = contents(output)
-    with pytest.raises(ValueError, match=r"jsonl: 1 videos, the first 'a', have features that other towers"):
+    with pytest.raises(ValueError, match=r"jsonl: features of 'a' were made with towers '\w+', not '\w+'; give"):
         run(videos, output, other_towers, shard=shard)
     assert contents(output) == before
     assert run(videos, output).skipped == ("a",)

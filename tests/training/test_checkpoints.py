@@ -82,7 +82,7 @@ def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
     assert checkpoint_to_resume(options(tmp_path, resume_from_checkpoint="auto")) == str(newest)
     with pytest.raises(ValueError, match=r"checkpoint-3: left by an earlier run; .* --resume_from_checkpoint auto"):
         checkpoint_to_resume(options(tmp_path))
-    with pytest.raises(ValueError, match=r"settings\.json: lora_r was 64 and is now 8; give another output_dir"):
+    with pytest.raises(ValueError, match=r"settings\.json: was made with lora_r 64, not 8; give another output_dir"):
         checkpoint_to_resume(options(tmp_path, resume_from_checkpoint="auto", lora_r=8))
     # What does not shape the result may change.
     assert checkpoint_to_resume(options(tmp_path, resume_from_checkpoint="auto", logging_steps=7)) == str(newest)

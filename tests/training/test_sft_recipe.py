@@ -159,7 +159,7 @@ def test_a_run_killed_before_it_merged_is_merged(corpus, base, unbroken, copy, c
 def test_more_steps_than_before_are_asked_for_by_the_checkpoints_name(corpus, base, copy, contents, here):
     before = contents(copy)
     said = here(command(corpus, base, copy, max_steps=8), code=2).err
-    assert "settings.json: max_steps was 6 and is now 8; give another output_dir" in said
+    assert "settings.json: was made with max_steps 6, not 8; give another output_dir" in said
     assert "--overwrite true" in said and "--resume_from_checkpoint" in said and contents(copy) == before
     more = {"max_steps": 8, "resume_from_checkpoint": copy / "checkpoint-6"}
     assert f"starts from {copy / 'checkpoint-6'}" in here(command(corpus, base, copy, **more)).out

@@ -8,19 +8,24 @@ would teach wrong times.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..chat_client import Chat, NoAnswer
 from ..data.dialogues import Turn, boundary_dialogue, check_grounded, make_dialogue, save_dialogues
 from ..events import Annotation, load_annotations
+from ..run_log import fingerprint
 from ..system.locks import hold
 from .captions import read_prompt
-from .stages import StageLog, claim
+from .stages import StageLog, claim_stages
+
+logger = logging.getLogger(__name__)
 
 #: Number of questions in an instruction dialogue.
 TURNS = 3
@@ -158,16 +163,30 @@ def _write_dialogues(videos: Sequence[Annotation], output: Path, chat: Chat | No
     counts = {"boundary_perception": len(videos)}
     if chat is None:
         return counts
-    claim(output / "stages", {"language model": chat.name, "prompt": read_prompt("instruction")})
+    claim_stages(output / "stages", {"language model": chat.name, "prompt": read_prompt("instruction")})
     log = StageLog(output / "stages" / "instruction.jsonl", ("video_id",))
+    events = {video.video_id: fingerprint(json.dumps(asdict(video))) for video in videos}
+    _forget_changed(log, events)
     for video in videos:
         if log.get(video.video_id) is None:
+            dialogue, refused = None, None
             try:
-                log.add({"video_id": video.video_id, "dialogue": write_instruction(video, chat), "refused": None})
+                dialogue = write_instruction(video, chat)
             except (ValueError, NoAnswer) as error:
-                log.add({"video_id": video.video_id, "dialogue": None, "refused": str(error)})
+                refused = str(error)
+            record = {"video_id": video.video_id, "dialogue": dialogue, "refused": refused}
+            log.add(record | {"events": events[video.video_id]})
     records = [log.get(video.video_id) for video in videos]
     written = [record["dialogue"] for record in records if record["dialogue"]]
     if written:
         save_dialogues(written, output / "longvale-sft-it.json")
     return counts | {"instruction": len(written), "refused": len(records) - len(written)}
+
+
+def _forget_changed(log: StageLog, events: Mapping[str, str]) -> None:
+    """Remove the dialogues about other events than those of today; records of earlier versions do not say which."""
+    changed = {v for v, found in events.items() if (log.get(v) or {}).get("events", found) != found}
+    if changed:
+        log.rewrite(lambda record: None if record["video_id"] in changed else record)
+        names = ", ".join(sorted(changed))
+        logger.warning("%s: written again because the annotation changed: %s", log.path, names)

@@ -17,7 +17,6 @@ video file changed, see [`file_identity`].
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -37,12 +36,13 @@ from ..chat_client import Patience
 from ..events import Annotation, Event, save_annotations
 from ..extraction.extract import Engine, find_videos
 from ..io import atomic_write
+from ..run_log import fingerprint
 from ..system.checksums import identities
 from ..system.locks import hold
 from ..system.names import LONGEST_NAME, printable
 from .filters import Rejection, format_funnel
 from .languages import check_language
-from .stages import Stages, claim
+from .stages import SETTINGS_FILE, Stages, claim_stages
 from .video_stages import MAX_REFUSALS, AnnotationModels, AnnotationOptions, VideoStages
 
 logger = logging.getLogger(__name__)
@@ -184,13 +184,13 @@ class _Run:
     def __init__(self, output: Path, options: AnnotationOptions, models: AnnotationModels, overwrite: bool) -> None:
         self.output, self.options, self.models = output, options, models
         self.folder = stage_folder(output)
-        if overwrite and (self.folder / "settings.json").is_file():
+        if overwrite and (self.folder / SETTINGS_FILE).is_file():
             shutil.rmtree(self.folder)
         noted = asdict(options)
         # Recorded by earlier versions, which could split audio in another way: stages of both can be resumed.
         noted["audio"] |= {"splitter": "peaks", "penalty": 2.0}
         self.settings = {"options": noted, **models.names(), "prompts": prompt_hashes()}
-        claim(self.folder, self.settings)
+        claim_stages(self.folder, self.settings)
         self.stages = Stages.load(self.folder)
         self.failed: dict[str, Rejection] = {}  # not recorded in the stages, so that the next run tries again
 
@@ -330,7 +330,7 @@ def prompt_hashes() -> dict[str, str]:
     """Return the SHA-256 of each prompt of the package, its first 16 hex digits."""
     folder = files(__package__).joinpath("prompts")
     texts = sorted((item.name, item.read_bytes()) for item in folder.iterdir() if item.name.endswith(".txt"))
-    return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in texts}
+    return {name: fingerprint(content) for name, content in texts}
 
 
 def versions() -> dict[str, str | None]:

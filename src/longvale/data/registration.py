@@ -24,6 +24,7 @@ _SOURCES = (
     "events.py",
     "timecodes.py",
     "tasks.py",
+    "run_log.py",
     "features/backends.py",
     "features/manifest.py",
     "features/store.py",

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..events import Annotation, Event, Modality, Seconds, check_video_id, load_annotations
-from ..io import parse_json
+from ..io import parse_json, parse_lines
 from ..models.media_formats import VIDEO_SUFFIXES
+from ..run_log import whole_lines
 from ..system.names import printable
 
 logger = logging.getLogger(__name__)
@@ -276,19 +277,18 @@ def load_event_lines(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
     """
     lines: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = parse_json(line)
-                missing = [name for name in _LINE_FIELDS if not isinstance(value, dict) or name not in value]
-                if missing:
-                    raise ValueError(f"field '{missing[0]}' is missing")
-                check_video_id(value["video_id"])
-            except ValueError as error:
-                raise ValueError(f"{path}: line {number}: {error}") from None
+        for number, value in parse_lines(path, file, _parse_event_line):
             lines.setdefault(value["video_id"], []).append((number, value))
     return lines
+
+
+def _parse_event_line(line: bytes) -> dict[str, Any]:
+    value = parse_json(line)
+    missing = [name for name in _LINE_FIELDS if not isinstance(value, dict) or name not in value]
+    if missing:
+        raise ValueError(f"field '{missing[0]}' is missing")
+    check_video_id(value["video_id"])
+    return value
 
 
 def with_lines(annotation: Annotation, lines: list[tuple[int, dict[str, Any]]], path: Path) -> Annotation:
@@ -319,20 +319,20 @@ def load_stage_events(path: Path) -> StageFacts:
     Raises:
         ValueError: if a line is invalid; the message names file, line and field.
     """
-    facts = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            value = parse_json(line)
-            missing = [name for name in _LINE_FIELDS if not isinstance(value, dict) or name not in value]
-            if missing:
-                raise ValueError(f"field '{missing[0]}' is missing")
-            if not isinstance(value["modalities"], list):
-                raise ValueError(f"field 'modalities' must be a list, not {value['modalities']!r}")
-            event = Event(value["start"], value["end"], "", tuple(value["modalities"]), value.get("relation"))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number}: {error}") from None
-        facts[value["video_id"], event.start, event.end] = event.modalities, event.relation
-    return facts
+    lines = whole_lines(path.read_bytes()).splitlines()
+    return dict(fact for _, fact in parse_lines(path, lines, _parse_stage_event))
+
+
+def _parse_stage_event(line: bytes) -> tuple[tuple[str, Seconds, Seconds], tuple[tuple[Modality, ...], str | None]]:
+    value = _parse_event_line(line)
+    event = _event_of(value, "")
+    return (value["video_id"], event.start, event.end), (event.modalities, event.relation)
+
+
+def _event_of(line: Mapping[str, Any], caption: str) -> Event:
+    if not isinstance(line["modalities"], list):
+        raise ValueError(f"field 'modalities' must be a list, not {line['modalities']!r}")
+    return Event(line["start"], line["end"], caption, tuple(line["modalities"]), line.get("relation"))
 
 
 def with_records(annotation: Annotation, facts: StageFacts) -> Annotation:
@@ -353,9 +353,7 @@ def with_records(annotation: Annotation, facts: StageFacts) -> Annotation:
 
 def _with_line(event: Event, number: int, line: Mapping[str, Any], path: Path) -> Event:
     try:
-        if not isinstance(line["modalities"], list):
-            raise ValueError(f"field 'modalities' must be a list, not {line['modalities']!r}")
-        told = Event(line["start"], line["end"], event.caption, tuple(line["modalities"]), line.get("relation"))
+        told = _event_of(line, event.caption)
     except ValueError as error:
         raise ValueError(f"{path}: line {number}: {error}") from None
     if max(abs(told.start - event.start), abs(told.end - event.end)) > _SAME_TIME_S:

@@ -14,6 +14,7 @@ from typing import Any
 from longvale.checkpoints.writing import saving
 from longvale.demo.checkpoint import build_checkpoint, corpus_options, sample_texts
 from longvale.io import atomic_write, load_json
+from longvale.run_log import claim, save_settings
 from longvale.system.locks import hold
 
 SETTINGS_FILE = "demo.json"
@@ -91,16 +92,8 @@ class _Record:
     """Content of `demo.json`: the settings that a folder was made with, and the seconds that each part took."""
 
     def __init__(self, path: Path, settings: DemoSettings) -> None:
-        self.path = path
-        wanted = json.loads(json.dumps(asdict(settings)))
-        self.value: dict[str, Any] = load_json(path) if path.is_file() else {"settings": wanted, "seconds": {}}
-        for name, value in wanted.items():
-            if self.value["settings"].get(name) != value:
-                raise ValueError(
-                    f"{path}: this demo was begun with {name} {self.value['settings'].get(name)!r}, not {value!r}; "
-                    "give another output folder or delete this one"
-                )
-        self._write()
+        self.path, wanted = path, {"settings": asdict(settings), "seconds": {}}
+        self.value = claim(path, wanted, recorded=["seconds"], remedy="give another output folder or delete this one")
 
     def part(self, name: str) -> _Timer:
         return _Timer(self, name)
@@ -108,11 +101,7 @@ class _Record:
     def add(self, name: str, seconds: float) -> None:
         before = self.value["seconds"].get(name, 0.0)
         self.value["seconds"][name] = round(before + seconds, 1)
-        self._write()
-
-    def _write(self) -> None:
-        with atomic_write(self.path) as file:
-            json.dump(self.value, file, indent=1)
+        save_settings(self.path, self.value)
 
 
 class _Timer:

@@ -36,6 +36,7 @@ from ..features.store import feature_bytes, remove_features, remove_unfinished, 
 from ..models.media_formats import VIDEO_SUFFIXES
 from ..system.locks import hold
 from .finished import Finished, find_finished
+from .preprocess import describe_processor
 from .workers import Message, one_line, read_here, read_in_processes
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def extract_features(
     Raises:
         FileNotFoundError: if there are no videos, or no model. Nothing is written then.
         ValueError: if two files have the same id, the model is damaged, existing features were extracted by other
-            towers, or an argument is out of range. Nothing is written then.
+            towers or with other preprocessing, or an argument is out of range. Nothing is written then.
 
     Example:
         >>> summary = extract_features("videos", "features", model="longvale-7b")  # doctest: +SKIP
@@ -195,13 +196,13 @@ def extract(
         manifest = Manifest(manifest_path(output, shard))
         records = load_records(output)
         finished = Finished() if overwrite else find_finished(output, paths, records)
-        towers = weights_digest(model, part="_tower.")
-        manifest.check_towers(finished.video_ids, towers, records)
+        settings = {"towers": weights_digest(model, part="_tower."), "preprocessing": describe_processor(processor)}
+        manifest.check_settings(finished.video_ids, settings, records)
         todo = {video_id: path for video_id, path in paths.items() if video_id not in set(finished.video_ids)}
         batches = TowerBatches(model, batch_size or BATCH_SIZE)
 
         remove_unfinished(output, todo)
-        run = _Run(output, manifest, todo, towers, finished)
+        run = _Run(output, manifest, todo, settings, finished)
         if engine == "ray":
             from .ray_engine import extract_on_ray
 
@@ -284,9 +285,9 @@ class _Run:
     """Output of a run: files, manifest, progress bar, summary."""
 
     def __init__(
-        self, output: Path, manifest: Manifest, todo: Mapping[str, Path], towers: str, finished: Finished
+        self, output: Path, manifest: Manifest, todo: Mapping[str, Path], settings: dict[str, Any], finished: Finished
     ) -> None:
-        self._output, self._manifest, self._todo, self._towers = output, manifest, todo, towers
+        self._output, self._manifest, self._todo, self._settings = output, manifest, todo, settings
         self._finished = finished
         self._done: list[str] = []
         self._failed: list[tuple[str, str]] = []
@@ -340,7 +341,7 @@ class _Run:
         path = self._todo[result.video_id]
         if result.error is None:
             try:
-                record = _record(result, path, self._towers)
+                record = _record(result, path, self._settings)
             except ValueError as error:  # features that are not finite
                 result = Result(result.video_id, error=one_line(error, path))
         if result.error is not None:
@@ -376,7 +377,7 @@ class _Run:
             self._bar.update()
 
 
-def _record(result: Result, path: Path, towers: str) -> dict[str, Any]:
+def _record(result: Result, path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest record of a video whose features were extracted.
 
     Raises:
@@ -388,7 +389,7 @@ def _record(result: Result, path: Path, towers: str) -> dict[str, Any]:
         "file": path.name,
         "bytes": result.facts["bytes"],
         "identity": result.facts["identity"],
-        "towers": towers,
+        **settings,
         "duration": round(result.facts["duration"], 3),
         "features": {m: 0 if rows is None else len(rows) for m, rows in result.features.items()},
         "widths": {m: 0 if rows is None else rows.shape[1] for m, rows in result.features.items()},

@@ -6,6 +6,7 @@ so that a video of three hours takes no more memory than one of half an hour.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..models.feature_extraction_beats import FRAME_LENGTH, FRAME_SHIFT
 from ..models.media import Media, MediaError, MediaStream
+from ..run_log import fingerprint
 from ..system.checksums import file_identity
 
 #: Samples of the next piece that the last filterbank frames of a piece overlap.
@@ -54,6 +56,19 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
     facts = {"duration": stream.media.duration, "bytes": int(identity.partition("-")[0]), "identity": identity}
     facts |= {"warnings": list(stream.media.warnings), "seconds": time.perf_counter() - begin}
     yield {"facts": facts}
+
+
+def describe_processor(processor: Any) -> dict[str, Any]:
+    """Return what changes the inputs of the towers, for the manifest: settings, and digests of the two extractors."""
+    own = ("preprocessing", "num_frames", "audio_window_frames", "speech_window_states")
+    settings = {name: getattr(processor, name) for name in own}
+    for part, names in (
+        ("image_processor", ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")),
+        ("feature_extractor", ("sampling_rate", "feature_size", "chunk_length", "hop_length", "n_fft")),
+    ):
+        values = [getattr(getattr(processor, part), name) for name in names]
+        settings[part] = fingerprint(json.dumps(values, default=dict))
+    return settings
 
 
 def _shortest_piece(processor: Any) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..events import MODALITIES, check_video_id
-from ..io import atomic_write, named_when_full, parse_json
+from ..io import parse_json
+from ..run_log import REMEDY, RunLog, find_difference
 from ..system.checksums import file_sha256
 
 #: Manifest of a run; that of shard 2 of 8 is `manifest-2-of-8.jsonl`.
@@ -67,7 +67,7 @@ def differing_files(root: str | os.PathLike, video_id: str, record: Mapping[str,
     return found
 
 
-class Manifest:
+class Manifest(RunLog[dict[str, Any]]):
     """The file `manifest.jsonl`: one JSON object per video; the last one of a video is valid.
 
     While the manifest is open, lines are appended and flushed one at a time. On exit it is rewritten with one line per
@@ -81,71 +81,44 @@ class Manifest:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
-        self.records: dict[str, dict[str, Any]] = {}
-        content = self.path.read_bytes() if self.path.exists() else b""
-        # Text after the last line break is a line that a killed run did not finish.
-        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-            record = _parse_line(line, f"{self.path}: line {number}")
-            self.records[record["video_id"]] = record
+        # Written as ASCII, because file names may contain bytes that are not valid characters.
+        super().__init__(path, lambda record: record["video_id"], parse=_parse_record, same=None)
 
-    def check_towers(self, video_ids: Iterable[str], towers: str, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse to resume from features of other towers; features of videos without a record are accepted.
+    def check_settings(
+        self, video_ids: Iterable[str], settings: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Refuse to resume from features that were made with other settings; those that are not recorded are accepted.
 
         Args:
             video_ids: ids of the videos with existing features.
-            towers: digest of the towers of this run.
+            settings: towers and preprocessing of this run, as they are recorded.
             records: records of this and of other runs into the folder.
 
         Raises:
-            ValueError: naming the first video whose features were extracted by other towers.
+            ValueError: naming the first such video, the setting and both values.
         """
-        others = [v for v in video_ids if records.get(v, {}).get("towers", towers) != towers]
-        if others:
-            raise ValueError(
-                f"{self.path}: {len(others)} videos, the first {others[0]!r}, have features that other towers made; "
-                "give another --output, or --overwrite"
-            )
+        for video_id in video_ids:
+            recorded = {name: value for name, value in records.get(video_id, {}).items() if name in settings}
+            if difference := find_difference({**settings, **recorded}, settings):
+                raise ValueError(f"{self.path}: features of {video_id!r} were made with {difference}; {REMEDY}")
 
     def __enter__(self) -> Manifest:
-        for unfinished in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # left by a killed run
-            unfinished.unlink(missing_ok=True)
-        self._write_all()
-        self._file = self.path.open("a", encoding="utf-8")
+        self._sort()
         return self
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Append a record and flush it."""
-        self.records[record["video_id"]] = record
-        with named_when_full(self.path):
-            self._file.write(_to_line(record))
-            self._file.flush()
-
     def __exit__(self, *exception: object) -> None:
-        with named_when_full(self.path):
-            self._file.close()
-        self._write_all()
+        self._sort()
 
-    def _write_all(self) -> None:
-        with atomic_write(self.path) as file:
-            file.writelines(_to_line(record) for _, record in sorted(self.records.items()))
+    def _sort(self) -> None:
+        self.write([record for _, record in sorted(self.records.items())])
 
 
-def _parse_line(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        record = parse_json(line)
-        if isinstance(record, dict) and isinstance(record.get("video_id"), str):
-            check_video_id(record["video_id"])
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}; delete the line") from None
+def _parse_record(line: bytes) -> dict[str, Any]:
+    record = parse_json(line)
     if not isinstance(record, dict) or not isinstance(record.get("video_id"), str):
-        raise ValueError(f"{place}: must be an object with field 'video_id'; delete the line")
+        raise ValueError("must be an object with field 'video_id'")
+    check_video_id(record["video_id"])
     digests = record.get("sha256", {})
     if not isinstance(digests, dict) or not all(m in MODALITIES and isinstance(d, str) for m, d in digests.items()):
-        raise ValueError(f"{place}: field 'sha256' must hold a checksum per modality; delete the line")
+        raise ValueError("field 'sha256' must hold a checksum per modality")
     return record
-
-
-def _to_line(record: dict[str, Any]) -> str:
-    # ASCII, because file names may contain bytes that are not valid characters.
-    return json.dumps(record) + "\n"

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import random
@@ -29,10 +28,11 @@ from typing import Any, Literal
 from ..data.dialogues import boundary_dialogue, save_dialogues
 from ..data.sources import ANNOTATION_FILES, EVENTS_FILE
 from ..events import Event, save_annotations
-from ..io import atomic_write, load_json, parse_json
+from ..io import atomic_write, parse_json, parse_lines
+from ..run_log import check_folder, claim
 from ..system.extras import require
 from ..system.interruption import interrupts_blocked
-from ..system.locks import hold, lock_path
+from ..system.locks import hold
 from .instructions import instruction_dialogue
 from .planning import Piece, Plan, SyntheticOptions, plan_video
 from .rendering import Renderer
@@ -55,6 +55,7 @@ FORMAT_VERSION = 1
 
 SETTINGS_FILE = "synthetic.json"
 LOCK = "synthesize"
+_REMEDY = "give another directory"
 DIALOGUE_FILES = {"boundary_perception": "longvale-sft-bp.json", "instruction": "longvale-sft-it.json"}
 
 #: Dialogues per training video, near the published ratios (7K and 25K for 7.2K videos).
@@ -127,14 +128,10 @@ def load_events(path: str | os.PathLike) -> list[EventRecord]:
     path = path / EVENTS_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    records = []
-    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(EventRecord.from_json(parse_json(line)))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number}: {error}") from None
+    with path.open("rb") as file:
+        records = [
+            record for _, record in parse_lines(path, file, lambda line: EventRecord.from_json(parse_json(line)))
+        ]
     if not records:
         raise ValueError(f"{path}: holds no event")
     return records
@@ -229,37 +226,15 @@ def synthesize(
         split: [plan_video(f"{split}_{index:04d}", seed, options) for index in range(count)]
         for split, count in (("train", videos), ("test", test_videos))
     }
-    _check_folder(output)
+    check_folder(output, SETTINGS_FILE, _REMEDY)
     with hold(output, LOCK, work="longvale synthesize"):
-        _claim(output, seed, options)
+        settings = {"format": FORMAT_VERSION, "seed": seed, "options": asdict(options)}
+        claim(output / SETTINGS_FILE, settings, remedy=_REMEDY)
+        (output / "videos").mkdir(exist_ok=True)
         rendered = _render(output / "videos", [*plans["train"], *plans["test"]], options, workers or _cpus(), progress)
         counts = {split: len(items) for split, items in plans.items()}
         counts |= _write_texts(output, plans)
     return counts | {"rendered": rendered, "kept": videos + test_videos - rendered}
-
-
-def _check_folder(output: Path) -> None:
-    """Refuse a directory with other content, before anything is written into it."""
-    if not output.exists() or (output / SETTINGS_FILE).exists():
-        return
-    if not output.is_dir() or {*output.iterdir()} - {lock_path(output, LOCK)}:
-        raise ValueError(f"{output}: is not an empty directory and not of an earlier run; give another directory")
-
-
-def _claim(output: Path, seed: int, options: SyntheticOptions) -> None:
-    """Create the directory, or check that it was made with the same settings."""
-    settings = {"format": FORMAT_VERSION, "seed": seed, "options": asdict(options)}
-    path = output / SETTINGS_FILE
-    if path.exists():
-        found = load_json(path)
-        if found != settings:
-            raise ValueError(
-                f"{path}: the directory was made with other settings, {json.dumps(found)} instead of "
-                f"{json.dumps(settings)}; give another directory"
-            )
-    (output / "videos").mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        json.dump(settings, file)
 
 
 def _render(folder: Path, plans: Sequence[Plan], options: SyntheticOptions, workers: int, progress: bool) -> int:

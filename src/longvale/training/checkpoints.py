@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longvale.io import atomic_write, load_json
+from longvale.run_log import find_difference, load_settings, save_settings
 from longvale.training.config import AUTO, SFTStageConfig
 
 logger = logging.getLogger(__name__)
@@ -125,27 +126,24 @@ def _settings(args: SFTStageConfig) -> dict[str, Any]:
 
 def _find_difference(args: SFTStageConfig) -> str | None:
     """Describe the first setting that differs from those `output_dir` was trained with; None if there is none."""
-    path = Path(args.output_dir) / SETTINGS_FILE
-    before = load_json(path) if path.exists() else {}
-    for name, value in _settings(args).items():
-        if before.get(name, value) != value:
-            return (
-                f"{path}: {name} was {before[name]!r} and is now {value!r}; give another output_dir or the settings "
-                "from before, train from the beginning with --overwrite true, or name the checkpoint to continue with "
-                "other settings in --resume_from_checkpoint"
-            )
-    return None
+    path, now = Path(args.output_dir) / SETTINGS_FILE, _settings(args)
+    # Earlier versions recorded fewer settings, or others.
+    before = {name: value for name, value in load_settings(path).items() if name in now} if path.exists() else {}
+    difference = find_difference(now | before, now)
+    return difference and (
+        f"{path}: was made with {difference}; give another output_dir or the settings from before, train from the "
+        "beginning with --overwrite true, or name the checkpoint to continue with other settings in "
+        "--resume_from_checkpoint"
+    )
 
 
 def _claim(args: SFTStageConfig) -> None:
     """Write the settings into `output_dir`, and delete the configuration of an earlier run's merged checkpoint."""
     if args.process_index == 0:
         path = Path(args.output_dir) / SETTINGS_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             path.with_name("config.json").unlink(missing_ok=True)  # nothing loads without it
-        with atomic_write(path) as file:
-            json.dump(_settings(args), file, indent=1)
+        save_settings(path, _settings(args))
 
 
 def _checkpoints(output_dir: str | os.PathLike) -> list[Path]:

@@ -63,8 +63,8 @@ def test_half_a_character_is_an_answer_too(tmp_path):
     """A model may give it, and UTF-8 cannot hold it."""
     asked = [Question("abc", "grounding", 0, "When?", "")]
     answer = Prediction("abc", "grounding", "\ud83d – 犬", 0)
-    with AnswerLog(tmp_path / "log.jsonl", {}, asked) as log:
-        log.append([answer])
+    log = AnswerLog(tmp_path / "log.jsonl", {}, asked)
+    log.append([answer])
     assert load_predictions(log.path) == [answer]
     log.finish()
     assert load_predictions(log.path) == [answer]
@@ -111,7 +111,7 @@ def test_a_finished_run_asks_nothing_again(data, tmp_path):
 def test_other_settings_are_refused_unless_overwritten(data, tmp_path, options, name):
     log = run(data, tmp_path / "p")
     before = log.read_bytes()
-    with pytest.raises(ValueError, match=rf"p: was made with {name} .*overwrite"):
+    with pytest.raises(ValueError, match=rf"p\.run\.json: was made with {name}\b.*overwrite"):
         run(data, log, **options)
     assert log.read_bytes() == before
     run(data, log, overwrite=True, **options)
@@ -139,7 +139,7 @@ def test_a_log_of_unknown_origin_is_refused(data, tmp_path):
     [
         ("{", "line 16: not JSON"),
         ('{"video_id": "vid-z", "task": "captioning", "answer": ""}', "a question that is not asked"),
-        ('{"video_id": "vid-a", "task": "captioning", "answer": ""}', "twice"),
+        ('{"video_id": "vid-a", "task": "captioning", "answer": ""}', "line 16: repeats"),
     ],
 )
 def test_a_spoilt_log_is_refused(data, tmp_path, line, message):

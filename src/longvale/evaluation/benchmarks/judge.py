@@ -6,7 +6,6 @@ to a resumable log, which scoring reads again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from ...chat_client import NoAnswer, Patience
 from ...io import parse_json
+from ...run_log import fingerprint
 from ...tasks import Prediction, Question
 from ..generation.prediction_log import AnswerLog
 from ..inference import ChatClient
@@ -90,8 +90,8 @@ def judge_answers(
     settings: dict[str, Any] = {
         "judge": judge.model,
         "server": client.base_url,
-        "prompt": hashlib.sha256(template.template.encode()).hexdigest()[:16],
-        "answers": hashlib.sha256("\n".join(p.to_log() for p in answers).encode(errors="replace")).hexdigest()[:16],
+        "prompt": fingerprint(template.template),
+        "answers": fingerprint("\n".join(p.to_log() for p in answers)),
     }
     if judge.max_tokens != MAX_TOKENS:  # logs of earlier versions do not contain it
         settings["max_tokens"] = judge.max_tokens
@@ -107,25 +107,25 @@ def judge_answers(
             return error
         return Prediction(given[key].video_id, given[key].task, reply, given[key].sentence_id)
 
-    with AnswerLog(log_path, settings, [asked[answer.key] for answer in answers]) as log:
-        todo = [answer.key for answer in answers if answer.key not in log.done]
-        bar = tqdm(total=len(answers), initial=len(log.done), desc="judged", unit="answer", disable=not progress)
-        with bar, ThreadPoolExecutor(judge.workers) as pool:
-            futures = [pool.submit(ask, key) for key in todo]
-            try:
-                for future in as_completed(futures):
-                    reply = future.result()
-                    bar.update()
-                    if isinstance(reply, NoAnswer):
-                        patience.refused(str(reply))
-                    else:
-                        patience.used()
-                        log.append([reply])
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # waits for running requests, whose replies are kept
-                whole = [future.result() for future in futures if not future.cancelled() and not future.exception()]
-                log.append(r for r in whole if isinstance(r, Prediction) and r.key not in log.done)
-                raise
+    log = AnswerLog(log_path, settings, [asked[answer.key] for answer in answers])
+    todo = [answer.key for answer in answers if answer.key not in log.done]
+    bar = tqdm(total=len(answers), initial=len(log.done), desc="judged", unit="answer", disable=not progress)
+    with bar, ThreadPoolExecutor(judge.workers) as pool:
+        futures = [pool.submit(ask, key) for key in todo]
+        try:
+            for future in as_completed(futures):
+                reply = future.result()
+                bar.update()
+                if isinstance(reply, NoAnswer):
+                    patience.refused(str(reply))
+                else:
+                    patience.used()
+                    log.append([reply])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # waits for running requests, whose replies are kept
+            whole = [future.result() for future in futures if not future.cancelled() and not future.exception()]
+            log.append(r for r in whole if isinstance(r, Prediction) and r.key not in log.done)
+            raise
     if patience.reasons:
         raise NoAnswer(
             f"{log.path}: {len(patience.reasons)} of {len(answers)} answers were not judged, the first because of: "

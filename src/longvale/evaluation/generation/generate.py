@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from ...chat_client import NoAnswer, Patience
 from ...data.publish.validate import other_length
 from ...data.sources import ANNOTATION_FILES, annotation_file, load_videos
 from ...events import MODALITIES, Annotation, Modality
+from ...run_log import fingerprint
 from ...system.locks import hold
 from ...tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Prediction, Question, check_tasks, questions
 from ..adapters.options import AdapterOptions
@@ -178,13 +178,13 @@ def load_questions(
             raise ValueError(f"tasks {', '.join(tasks)} are of several benchmarks; ask one at a time")
         _check_folder(data)
         references, asked = load_zero_shot_questions(data, split, tasks, prompt)
-        settings["prompt"] = _digest("\n".join(question.question for question in asked).encode(errors="replace"))
+        settings["prompt"] = fingerprint("\n".join(question.question for question in asked))
     else:
         if prompt is not None:
             raise ValueError("prompt is for zero-shot tasks; LongVALE's questions are as published")
         references = annotations_path(data, split)
         asked = [question for video in load_videos(references) for question in questions(video, tasks)]
-    settings["annotations"] = _digest(references.read_bytes())
+    settings["annotations"] = fingerprint(references.read_bytes())
     if not asked:
         raise ValueError(f"{references}: asks no {' or '.join(tasks)} question; none of its videos has events")
     chosen = set(list(dict.fromkeys(question.video_id for question in asked))[:limit])
@@ -267,8 +267,7 @@ def answer_all(
         log.skipped.update(skipped)
         blocks = list(video_blocks(todo, answerer.videos_at_a_time))
         processes.wait()
-        with log:
-            _answer_blocks(answerer, log, blocks[processes.rank :: processes.count], processes, skip_missing, progress)
+        _answer_blocks(answerer, log, blocks[processes.rank :: processes.count], processes, skip_missing, progress)
         processes.wait()
         with processes.first_goes_first():
             if processes.rank == 0:
@@ -363,7 +362,3 @@ def _videos_folder(
 def _check_folder(path: str | os.PathLike) -> None:
     if not Path(path).is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from ...io import LONE_SURROGATES, atomic_write, load_json, named_when_full
-from ...tasks import Prediction, Question, load_predictions
+from ...io import load_json
+from ...run_log import REMEDY, RunLog, claim, save_settings
+from ...tasks import Prediction, Question
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +49,9 @@ class AnswerLog:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "predictions.jsonl")
         >>> asked = [Question("abc", "grounding", i, "When?", "") for i in (0, 1)]
-        >>> with AnswerLog(path, {"model": "m"}, asked) as log:
-        ...     log.append([Prediction("abc", "grounding", "From 05 to 25.", 1)])
-        >>> with AnswerLog(path, {"model": "m"}, asked) as log:
-        ...     [question.sentence_id for question in asked if question.key not in log.done]
+        >>> AnswerLog(path, {"model": "m"}, asked).append([Prediction("abc", "grounding", "From 05 to 25.", 1)])
+        >>> log = AnswerLog(path, {"model": "m"}, asked)
+        >>> [question.sentence_id for question in asked if question.key not in log.done]
         [0]
     """
 
@@ -68,49 +66,42 @@ class AnswerLog:
         part: int = 0,
     ) -> None:
         self.path = Path(path)
-        self.part = part
         self.run_path = run_path(self.path)
-        self.asked = [question.key for question in asked]
-        self.done: dict[tuple, Prediction] = {}
+        self.asked = dict.fromkeys(question.key for question in asked)
         self.skipped: dict[str, str] = {}
         self.unanswered: dict[tuple, str] = {}
-        self._file: IO[str] | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and part == 0:
             for old in (self.path, self.run_path, *self._parts()):
                 old.unlink(missing_ok=True)
-        self._settings = self._check_settings(json.loads(json.dumps(settings)))
+        if self.path.is_file() and not self.run_path.is_file():
+            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which says how it was made; {REMEDY}")
+        # Without weights (a model on a server), only the name distinguishes models.
+        recorded = _NOT_COMPARED if settings.get("weights") else [name for name in _NOT_COMPARED if name != "model"]
+        self._settings = claim(self.run_path, settings, recorded=recorded)
+        self._log = self._open(self.path)
+        self._own = self._open(self._part(part)) if part else self._log
+        self.done = self._log.records
         if part == 0:
+            self._log.add()  # the file exists from the start
             self._collect()
-        if self.path.is_file():
-            self._read()
-        if part == 0 and inputs:
-            self._compare_inputs(inputs)
+            if inputs:
+                self._compare_inputs(inputs)
 
-    def _check_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings of the run that started the log, or write and return `settings` if the log is new."""
-        remedy = "give another --output, or --overwrite"
-        if self.run_path.is_file():
-            before = load_json(self.run_path)
-            if not isinstance(before, dict):
-                raise ValueError(f"{self.run_path}: must be an object of settings; {remedy}")
-            # Without weights (a model on a server), only the name distinguishes models.
-            recorded = _NOT_COMPARED if settings.get("weights") else [n for n in _NOT_COMPARED if n != "model"]
-            for name in {**before, **settings}:
-                if name not in recorded and before.get(name) != settings.get(name):
-                    raise ValueError(
-                        f"{self.path}: was made with {name} {before.get(name)!r}, not {settings.get(name)!r}; {remedy}"
-                    )
-            return before
-        if self.path.is_file():
-            raise ValueError(f"{self.path}: exists without {self.run_path.name}, which says how it was made; {remedy}")
-        self._write_settings(settings)
-        return settings
+    def _open(self, path: Path) -> RunLog[Prediction]:
+        return RunLog(
+            path,
+            lambda prediction: prediction.key,
+            parse=self._parse,
+            dump=Prediction.to_log,
+            remedy="delete the line, or begin again with --overwrite",
+        )
 
-    def _write_settings(self, settings: Mapping[str, Any]) -> None:
-        with atomic_write(self.run_path) as file:
-            json.dump(settings, file, indent=2)
-            file.write("\n")
+    def _parse(self, line: bytes) -> Prediction:
+        prediction = Prediction.from_log(line)
+        if prediction.key not in self.asked:
+            raise ValueError(f"answers a question that is not asked: {prediction.key}")
+        return prediction
 
     def _compare_inputs(self, inputs: Mapping[str, str]) -> None:
         """Drop the answers about replaced videos, and record the current identities."""
@@ -127,57 +118,35 @@ class AnswerLog:
         replaced = {video_id for video_id, identity in inputs.items() if known.get(video_id, identity) != identity}
         if replaced := sorted(replaced & {prediction.video_id for prediction in self.done.values()}):
             logger.warning("%s: asked again because the video was replaced: %s", self.path, ", ".join(replaced))
-            self.done = {key: value for key, value in self.done.items() if value.video_id not in replaced}
-            self._write_log()
+            self._sort(without=replaced)
         if known != {**known, **inputs}:
-            self._settings = {**self._settings, "inputs": dict(sorted({**known, **inputs}.items()))}
-            self._write_settings(self._settings)
+            self._save(inputs=dict(sorted({**known, **inputs}.items())))
+
+    def _save(self, **changes: Any) -> None:
+        self._settings = {**self._settings, **changes}
+        save_settings(self.run_path, self._settings)
+
+    def _part(self, part: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.part{part}")
 
     def _parts(self) -> list[Path]:
         return [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}.part*") if path.is_file()]
 
     def _collect(self) -> None:
-        """Merge the parts of other processes into the log; an incomplete last line of any file is dropped."""
-        if self.path.is_file():
-            os.truncate(self.path, len(_whole_lines(self.path)))
+        """Merge the parts of other processes into the log."""
         for path in sorted(self._parts()):
-            with self.path.open("ab") as file:
-                file.write(_whole_lines(path))
-            path.unlink()
+            self._log.merge(self._open(path))
 
-    def _read(self) -> None:
-        if not _whole_lines(self.path).strip():
-            return
-        asked = set(self.asked)
-        for prediction in load_predictions(self.path):
-            if prediction.key not in asked:
-                raise ValueError(
-                    f"{self.path}: answers a question that is not asked: {prediction.key}; begin again with --overwrite"
-                )
-            # A kill between merging a part and removing it leaves the same answers twice.
-            if self.done.setdefault(prediction.key, prediction) != prediction:
-                raise ValueError(
-                    f"{self.path}: answers twice, and differently: {prediction.key}; begin again with --overwrite"
-                )
-
-    def __enter__(self) -> AnswerLog:
-        path = self.path.with_name(f"{self.path.name}.part{self.part}") if self.part else self.path
-        self._file = path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with named_when_full(self._file.name):
-            self._file.close()
+    def _sort(self, without: Collection[str] = ()) -> None:
+        """Rewrite the log in the order of the questions, without the answers about some videos."""
+        answers = (self.done[key] for key in self.asked if key in self.done)
+        self._log.write([answer for answer in answers if answer.video_id not in without])
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Write answers and flush them to the operating system, so that a kill does not lose them."""
-        with named_when_full(self._file.name):
-            for prediction in predictions:
-                self._file.write(prediction.to_log() + "\n")
-                self.done[prediction.key] = prediction
-            self._file.flush()
+        """Write answers to disk, so that a kill does not lose them."""
+        predictions = list(predictions)
+        self._own.add(*predictions)
+        self.done.update((prediction.key, prediction) for prediction in predictions)
 
     def finish(self) -> None:
         """Rewrite the log in the order of the questions; the bytes do not depend on interruptions.
@@ -185,22 +154,15 @@ class AnswerLog:
         Questions without an answer are omitted; the manifest lists them as unanswered or their videos as skipped.
         Called by the first process after the others are done.
         """
-        if self._parts():
-            self._collect()
-            self._read()
-        self._write_log()
+        self._collect()
+        self._sort()
         missing = dict.fromkeys(key[0] for key in self.asked if key not in self.done and key not in self.unanswered)
         left_out = {
             "skipped": {v: self.skipped.get(v, "the process that read it says why") for v in missing},
             "unanswered": {"/".join(map(str, key)): reason for key, reason in self.unanswered.items()},
         }
         if any(self._settings.get(name, {}) != values for name, values in left_out.items()):
-            self._settings = {**self._settings, **left_out}
-            self._write_settings(self._settings)
-
-    def _write_log(self) -> None:
-        with atomic_write(self.path) as file:
-            file.writelines(self.done[key].to_log() + "\n" for key in self.asked if key in self.done)
+            self._save(**left_out)
 
 
 def format_skipped(log: str | os.PathLike) -> list[str]:
@@ -216,8 +178,3 @@ def format_skipped(log: str | os.PathLike) -> list[str]:
 def run_path(log: str | os.PathLike) -> Path:
     """Return the path of a log's manifest."""
     return Path(log).with_name(f"{Path(log).name}.run.json")
-
-
-def _whole_lines(path: Path) -> bytes:
-    lines = path.read_bytes().rpartition(b"\n")
-    return lines[0] + lines[1]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...data.sources import load_videos
 from ...events import Annotation
-from ...io import load_json
+from ...run_log import load_settings
 from ...tasks import TASKS, Prediction, Task, load_predictions
 from ...timecodes import Protocol
 from ..generation.prediction_log import run_path
@@ -95,12 +95,7 @@ def load_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
 
 def _manifest(log: Path) -> Mapping[str, Any] | None:
     path = run_path(log)
-    if not path.is_file():
-        return None
-    manifest = load_json(path)
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path}: must be an object that describes how the run was made")
-    return manifest
+    return load_settings(path) if path.is_file() else None
 
 
 def score_runs(
