@@ -15,7 +15,6 @@ from longvale.evaluation.scoring.breakdowns import breakdowns, number_groups
 from longvale.evaluation.scoring.runs import Mean, choose_videos, load_runs, mean_of, rank_videos, score_runs
 from longvale.evaluation.scoring.score import score
 from longvale.events import Annotation, Event
-from longvale.plotting.timeline import Answered, timeline_figure
 
 
 @pytest.fixture
@@ -163,17 +162,8 @@ def test_which_videos_are_shown(data, logs):
     assert choose_videos(alike, 1) == {"best": ["a"], "worst": ["c"]}
 
 
-def test_runs_are_told_apart_without_colour():
-    video = Annotation("v", 30.0, (Event(0, 10, "a"), Event(10, 20, "b")))
+def test_points_of_runs_are_told_apart_without_colour():
     letters = "ABCDEF"
-    answered = Answered([Event(1, 9, "x")], {0: Event(0, 9, ""), 1: None})
-    top, bottom = timeline_figure(video, dict.fromkeys(letters, answered)).axes
-    assert [label.get_text() for label in top.get_yticklabels()] == ["reference", *letters]
-    assert [text.get_text() for text in top.texts][2:] == [f"{letter}1" for letter in letters]
-    bars = [patch for patch in bottom.patches if patch.get_y() < 0.5][1:7]
-    looks = {(patch.get_hatch(), patch.get_facecolor()) for patch in bars}
-    assert len({hatch for hatch, _ in looks}) == 6
-    assert sum("no interval" in text.get_text() for text in bottom.texts) == 6
     panels = {"modality": {"visual (2)": {letter: Mean(0.5, 0.4, 0.6) for letter in letters}}}
     (axes,) = means_figure("mIoU", panels).axes
     assert len({line.get_marker() for line in axes.lines if line.get_marker() not in ("None", None, "")}) == 6

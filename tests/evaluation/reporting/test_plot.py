@@ -1,8 +1,5 @@
 """`longvale plot`: one video's timeline."""
 
-from itertools import combinations
-
-import numpy as np
 import pytest
 from annotated_stages import write
 from PIL import Image
@@ -10,7 +7,6 @@ from PIL import Image
 from longvale.evaluation.ask import Answer
 from longvale.evaluation.reporting.plot import plot_answer, read_answers
 from longvale.events import Annotation, Event, load_annotations
-from longvale.plotting.timeline import Answered, Boundaries, timeline_figure
 from longvale.tasks import Prediction
 
 VIDEO = Annotation("v", 40.0, (Event(0, 10, "A bell."), Event(10, 30, "A $dog$\x00 barks.")))
@@ -29,43 +25,6 @@ def test_answers_are_read_by_task_and_event():
     assert [(event.start, event.end, event.caption) for event in dense] == [(0, 10, "a bell."), (20, 30, "a dog.")]
     assert list(grounding) == [0, 1] and grounding[0] is None and (grounding[1].start, grounding[1].end) == (10, 30)
     assert read_answers(VIDEO, answers[:1]).dense is None
-
-
-def test_captions_are_listed_as_they_are():
-    figure = timeline_figure(VIDEO, Answered([Event(0, 10, "word " * 40)]), captions=True)
-    _, left, right = figure.axes
-    assert [text.get_text() for text in left.texts] == ["1", "0.0-10.0 s A bell.", "2", "10.0-30.0 s A $dog$ barks."]
-    assert not any(text.get_parse_math() for text in left.texts[1::2])
-    assert right.texts[0].get_text() == "P1" and right.texts[1].get_text().endswith("word ...")
-
-
-def test_no_two_numbers_of_many_events_overlap():
-    """59 short events in a row, and some at the edges: numbers are wider than bars."""
-    rng = np.random.default_rng(0)
-    starts = np.sort(rng.uniform(0, 598, 57))
-    spans = [(0.0, 0.1), *zip(starts, starts + rng.uniform(0.5, 2, 57), strict=True), (599.9, 600.0)]
-    figure = timeline_figure(Annotation("v", 600.0, tuple(Event(a, b, "A $5 bell.") for a, b in spans)), captions=True)
-    figure.draw_without_rendering()
-    axes, left, right = figure.axes
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert [text.get_text() for text in axes.texts if text.get_text() in ("1", "59")] == ["1", "59"] and len(
-        boxes
-    ) == 59
-    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
-    frame = axes.get_window_extent()
-    assert all(frame.x0 - 1 <= box.x0 and box.x1 <= frame.x1 + 1 for box in boxes)
-    assert [len(column.texts) // 2 for column in (left, right)] == [30, 29]
-
-
-def test_boundaries_lie_above_the_events_and_pictures_above_all():
-    boundaries = Boundaries({"visual": [(0, 20), (20, 40)], "audio": [[5, 9], [7, 12]], "speech": []}, (20.0,))
-    pictures = np.zeros((16, 9, 16, 3), np.uint8)
-    strip, axes = timeline_figure(VIDEO, pictures=pictures, boundaries=boundaries, title="$v$").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["seen", "heard", "said", "events"]
-    assert axes.get_title(loc="left") == "$v$" and [text.get_text() for text in axes.texts] == ["1", "2"]
-    assert len({bar.get_y() for bar in axes.patches}) == 4  # sounds that overlap lie in two rows
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_color() == "black"] == [20.0]
-    assert [tuple(image.get_extent()[:2]) for image in strip.images] == [(n * 2.5, n * 2.5 + 2.5) for n in range(16)]
 
 
 def test_command(longvale, tiny_corpus, tmp_path):

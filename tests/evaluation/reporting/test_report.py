@@ -18,7 +18,6 @@ from longvale.evaluation.reporting.figures import curves_figure, svg_uri
 from longvale.evaluation.reporting.report import write_report
 from longvale.evaluation.scoring.score import score, score_predictions
 from longvale.events import Annotation, Event
-from longvale.plotting.timeline import Answered, timeline_figure
 from longvale.tasks import Prediction, load_predictions
 
 CURVES = [{"name": "boundary_$perception", "steps": [1, 2], "loss": [3.0, 2.0]}]
@@ -132,36 +131,6 @@ def test_ablation_asks_the_same_questions_with_modalities_left_out(data, tmp_pat
     logs = {name: (tmp_path / "ablation" / f"{name}.jsonl").read_bytes() for name in SETTINGS}
     assert logs["all"] == logs["visual+audio"] != logs["visual"] == logs["visual+speech"] != logs["none"]
     assert format_ablation(result).count("\n") == 5
-
-
-def axes_texts(axes):
-    return [text.get_text() for text in axes.texts]
-
-
-def test_timeline_lanes():
-    events = (
-        Event(0, 10, "a", ("visual",)),
-        Event(5, 20, "b", ("audio", "speech")),
-        Event(6, 12, "c", ("audio",)),
-    )
-    annotation = Annotation("v", 30.0, events)
-    figure = timeline_figure(annotation, Answered([Event(0, 9, "x")], {0: Event(0, 9, ""), 2: None}))
-    top, bottom = figure.axes
-    assert [label.get_text() for label in top.get_yticklabels()] == ["seen", "heard", "said", "predicted"]
-    assert axes_texts(top) == ["1", "2", "3", "2", "P1"]
-    assert len({(p.get_hatch(), p.get_facecolor()) for p in top.patches}) == 4  # each lane told by colour and hatching
-    assert top.get_xlim() == (0, 30.0) and bottom.get_xlabel() == "seconds"
-    assert [label.get_text() for label in bottom.get_yticklabels()] == ["1", "3"]
-    assert any("no interval" in text for text in axes_texts(bottom))
-    heard = [p for p in top.patches if p.get_hatch() == "///"]
-    assert len({p.get_y() for p in heard}) == 2  # overlapping events do not cover each other
-
-
-def test_timeline_without_modalities_has_one_lane():
-    annotation = Annotation("v", 30.0, (Event(0, 10, "a"), Event(10, 20, "b")))
-    (axes,) = timeline_figure(annotation).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["reference"]
-    assert timeline_figure(Annotation("v", 30.0), Answered([])).axes
 
 
 def test_curves():
