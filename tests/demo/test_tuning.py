@@ -47,7 +47,7 @@ def test_resuming_with_another_option_is_refused(tmp_path, changed):
     checkpoint_to_resume(stage(tmp_path, **options))
     (tmp_path / "checkpoint-1").mkdir()
     ((name, value),) = changed.items()
-    with pytest.raises(ValueError, match=f"{name} was {options[name]} and is now {value}"):
+    with pytest.raises(ValueError, match=f"was made with {name} {options[name]}, not {value}"):
         checkpoint_to_resume(stage(tmp_path, **{**options, **changed}))
 
 
