@@ -1,7 +1,8 @@
 """The blocks of the README and of docs/ run as they are written, in a folder that looks as `make demo` leaves it.
 
 A block below `<!-- test: offline -->` runs; the blocks of a page run one after another in one folder. One below
-`<!-- test: parse -->` needs the network or files that are not ours: its commands and their options must exist.
+`<!-- test: file NAME -->` is written to that file, which a later block uses. One below `<!-- test: parse -->` needs the
+network or files that are not ours: its commands and their options must exist.
 """
 
 import os
@@ -31,7 +32,8 @@ PAGES = {
 
 #: A fenced block below the comment that says how it is tested.
 _BLOCK = re.compile(
-    r"^<!-- test: (?P<how>offline|parse) -->\n```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^<!-- test: (?P<how>offline|parse|file [\w.]+) -->\n```(?P<language>\w+)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -133,7 +135,11 @@ def test_blocks(page, clone, tmp_path):
         "HF_HOME": str(tmp_path / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
-    for block in (block for block in BLOCKS[page] if block.how == "offline"):
+    for block in BLOCKS[page]:
+        if block.how.startswith("file "):
+            (clone / block.how.removeprefix("file ")).write_text(block.code, encoding="utf-8")
+        if block.how != "offline":
+            continue
         before = set((clone / "outputs").glob("*"))
         done = subprocess.run(block.command(), cwd=clone, env=environment, capture_output=True, text=True, check=False)
         where = f"{page}, line {block.line}:\n{block.code}\n{done.stdout}\n{done.stderr}"

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from longvale.events import Annotation, Event, load_annotations
-from longvale.exports import FORMATS, export_files, format_of, save_events, to_activitynet, to_csv, to_srt, to_webvtt
+from longvale.exports import export_files, exporter_of, save_events, to_activitynet, to_csv, to_srt, to_webvtt
+from longvale.registry import exporters
 
 HOSTILE = Annotation(
     "clip",
@@ -80,15 +81,15 @@ def test_official_json_round_trip(tmp_path):
 def test_every_format_has_its_file(tmp_path):
     files = {file["name"]: file for file in export_files(HOSTILE)}
     assert sorted(files) == ["clip.activitynet.json", "clip.csv", "clip.json", "clip.srt", "clip.vtt"]
-    for form in FORMATS.values():
-        path = tmp_path / f"x{form.suffix}"
+    for exporter in exporters.load_all():
+        path = tmp_path / f"x{exporter.suffix}"
         save_events(HOSTILE, path)
-        assert path.read_text() == form.write(HOSTILE) == files[f"clip{form.suffix}"]["text"]
+        assert path.read_text() == exporter(HOSTILE) == files[f"clip{exporter.suffix}"]["text"]
 
 
 def test_unknown_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"events.doc: unknown format; end its name in .json, .vtt"):
-        format_of("events.doc")
+        exporter_of("events.doc")
     with pytest.raises(ValueError, match="unknown format"):
         save_events(HOSTILE, tmp_path / "events")
     assert list(tmp_path.iterdir()) == []

@@ -130,7 +130,7 @@ def test_references_read_as_what_was_asked(items):
         (["segment_captioning", "all"], TASKS),
         (["segment_captioning", "grounding", "grounding"], ("grounding", "segment_captioning")),
         (iter(["dense_captioning"]), ("dense_captioning",)),
-        (["avsd_first", "music_avqa", "all"], (*TASKS, "music_avqa", "avsd_first")),
+        (["avsd_first", "music_avqa", "all"], (*TASKS, "avsd_first", "music_avqa")),
     ],
 )
 def test_names_of_tasks(names, expected):
@@ -141,7 +141,7 @@ def test_names_of_tasks(names, expected):
 def test_names_of_no_task(names, named):
     with pytest.raises(ValueError) as error:
         check_tasks(names)
-    expected = "grounding, dense_captioning, segment_captioning, music_avqa, avsd, avsd_first, or all"
+    expected = "grounding, dense_captioning, segment_captioning, avsd, avsd_first, music_avqa, or all"
     assert str(error.value) == f"unknown task {named!r}; expected one of {expected}"
 
 
@@ -208,7 +208,7 @@ def test_the_log_may_name_tasks_in_either_way(name):
         (
             {"task": "singing"},
             "unknown task 'singing'; expected one of grounding, captioning, seg_captioning, "
-            "music_avqa, avsd, avsd_first",
+            "avsd, avsd_first, music_avqa",
         ),
         ({"info": [1]}, "field 'info' must be an object, not [1]"),
         ({"info": ...}, "info.sentence_id must be the index of an event, not None"),

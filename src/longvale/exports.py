@@ -17,11 +17,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from .events import Annotation, Event
+from .events import Annotation, Event, load_annotations
 from .io import atomic_write
+from .registry import exporters
 
 #: The arrow between the times of a cue, of any length.
 _ARROW = re.compile("-{2,}>")
@@ -30,28 +31,35 @@ _ARROW = re.compile("-{2,}>")
 _FORMULA = re.compile("[\t\n]|[\\s\0\u200b\ufeff]*[=+@\uff1d\uff0b\uff0d\uff20-]")
 
 
-@dataclass(frozen=True)
-class Format:
-    """A file format for events.
+class Exporter(Protocol):
+    """Interface of an exporter: a function, registered with its attributes.
 
-    Args:
-        label: shown to users.
-        suffix: of the file name.
-        mime: media type, as in HTTP.
-        write: returns the text of a file.
+    Example:
+        >>> @exporters.register(label="Plain text", suffix=".txt", mime="text/plain")
+        ... def to_text(annotation):
+        ...     return "".join(f"{event.start:g} s: {event.caption}\\n" for event in annotation.events)
+        >>> to_text(Annotation("abc", 60.0, (Event(0.5, 4, "A bell rings."),)))
+        '0.5 s: A bell rings.\\n'
     """
 
+    #: Name of the format for users.
     label: str
+    #: Suffix of its files, such as ".srt".
     suffix: str
+    #: Media type, as in HTTP.
     mime: str
-    write: Callable[[Annotation], str]
+
+    def __call__(self, annotation: Annotation) -> str:
+        """Return the content of a file."""
 
 
+@exporters.register("json", label="Official JSON", suffix=".json", mime="application/json")
 def to_json(annotation: Annotation) -> str:
     """Return the official annotations, as [`longvale.events.load_annotations`] reads them."""
     return json.dumps({annotation.video_id: annotation.to_official()}, ensure_ascii=False, indent=2) + "\n"
 
 
+@exporters.register("webvtt", label="WebVTT", suffix=".vtt", mime="text/vtt")
 def to_webvtt(annotation: Annotation) -> str:
     """Return WebVTT (W3C): one cue per event in the order of their starts; cues may overlap.
 
@@ -67,6 +75,7 @@ def to_webvtt(annotation: Annotation) -> str:
     return "\n\n".join(["WEBVTT", *_cues(annotation.events, ".", lambda text: text.translate(escapes))]) + "\n"
 
 
+@exporters.register("srt", label="SRT", suffix=".srt", mime="application/x-subrip")
 def to_srt(annotation: Annotation) -> str:
     """Return SubRip subtitles: numbered from 1, in the order of the events' starts.
 
@@ -80,6 +89,7 @@ def to_srt(annotation: Annotation) -> str:
     return "\n\n".join(cues) + "\n" if cues else ""
 
 
+@exporters.register("activitynet", label="ActivityNet", suffix=".activitynet.json", mime="application/json")
 def to_activitynet(annotation: Annotation) -> str:
     """Return a results file of ActivityNet Captions, with the three keys that its scorer (densevid_eval) requires."""
     rows = [{"sentence": e.caption, "timestamp": [e.start, e.end]} for e in annotation.events]
@@ -91,6 +101,7 @@ def to_activitynet(annotation: Annotation) -> str:
     return json.dumps(results, ensure_ascii=False, indent=2) + "\n"
 
 
+@exporters.register("csv", label="CSV", suffix=".csv", mime="text/csv")
 def to_csv(annotation: Annotation) -> str:
     """Return CSV rows of video_id, start and end in seconds, modalities (separated by ;) and caption.
 
@@ -110,54 +121,72 @@ def to_csv(annotation: Annotation) -> str:
     return file.getvalue()
 
 
-FORMATS: dict[str, Format] = {
-    "json": Format("Official JSON", ".json", "application/json", to_json),
-    "webvtt": Format("WebVTT", ".vtt", "text/vtt", to_webvtt),
-    "srt": Format("SRT", ".srt", "application/x-subrip", to_srt),
-    "activitynet": Format("ActivityNet", ".activitynet.json", "application/json", to_activitynet),
-    "csv": Format("CSV", ".csv", "text/csv", to_csv),
-}
-
-
 def export_files(annotation: Annotation) -> list[dict[str, str]]:
     """Return the events in every format: label, file name, media type and text of each."""
     return [
-        {
-            "label": form.label,
-            "name": annotation.video_id + form.suffix,
-            "mime": form.mime,
-            "text": form.write(annotation),
-        }
-        for form in FORMATS.values()
+        {"label": to.label, "name": annotation.video_id + to.suffix, "mime": to.mime, "text": to(annotation)}
+        for to in exporters.load_all()
     ]
 
 
-def format_of(path: str | os.PathLike) -> Format:
-    """Return the format for a file name.
+def exporter_of(path: str | os.PathLike, name: str | None = None) -> Exporter:
+    """Return the exporter for a file name.
+
+    Args:
+        path: path of the file.
+        name: name of the exporter, or `package.module:name`; default by the suffix of the path.
 
     Raises:
-        ValueError: if the suffix is unknown.
+        ValueError: if the suffix or the name is unknown.
 
     Example:
-        >>> format_of("events.activitynet.json").label, format_of("events.json").label
+        >>> exporter_of("events.activitynet.json").label, exporter_of("events.json").label
         ('ActivityNet', 'Official JSON')
     """
-    name = Path(path).name.lower()
-    found = [form for form in FORMATS.values() if name.endswith(form.suffix)]
+    if name is not None:
+        return exporters.get(name)
+    known = exporters.load_all()
+    found = [to for to in known if Path(path).name.lower().endswith(to.suffix)]
     if not found:
-        raise ValueError(f"{path}: unknown format; end its name in {', '.join(f.suffix for f in FORMATS.values())}")
-    return max(found, key=lambda form: len(form.suffix))
+        raise ValueError(f"{path}: unknown format; end its name in {', '.join(to.suffix for to in known)}")
+    return max(found, key=lambda to: len(to.suffix))
 
 
-def save_events(annotation: Annotation, path: str | os.PathLike) -> None:
-    """Write the events of a video in the format of the file's suffix; the file is written completely or not at all.
+def save_events(annotation: Annotation, path: str | os.PathLike, exporter: Exporter | None = None) -> None:
+    """Write the events of a video to a file, completely or not at all.
+
+    Args:
+        annotation: video with events.
+        path: file to write.
+        exporter: exporter; default by the suffix of the path.
 
     Raises:
-        ValueError: as in [`format_of`].
+        ValueError: as in [`exporter_of`].
     """
-    text = format_of(path).write(annotation)
+    text = (exporter or exporter_of(path))(annotation)
     with atomic_write(path) as file:
         file.write(text)
+
+
+def export_annotations(annotations: str | os.PathLike, output: str | os.PathLike, name: str) -> int:
+    """Write the events of each video of an annotation file to a file of its own.
+
+    Args:
+        annotations: official annotations.
+        output: folder to write, created if needed.
+        name: name of the exporter, or `package.module:name`.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        FileNotFoundError, ValueError: as in [`longvale.events.load_annotations`]; if the exporter is unknown.
+    """
+    exporter, videos = exporters.get(name), load_annotations(annotations)
+    Path(output).mkdir(parents=True, exist_ok=True)
+    for video_id, annotation in videos.items():
+        save_events(annotation, Path(output, f"{video_id}{exporter.suffix}"), exporter)
+    return len(videos)
 
 
 def _cues(events: Iterable[Event], point: str, escape: Callable[[str], str]) -> Iterable[str]:

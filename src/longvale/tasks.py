@@ -17,33 +17,26 @@ from typing import Any, Literal, TypeAlias, get_args
 from .events import Annotation, Event, Seconds
 from .io import parse_json, parse_lines
 from .reading.reasoning import strip_reasoning
+from .registry import benchmarks
 from .timecodes import Protocol, Span, parse_events, parse_span, render_events, render_span, to_timecode
 
 Task: TypeAlias = Literal["grounding", "dense_captioning", "segment_captioning"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
-#: Questions of other benchmarks that a model has not been tuned on: MUSIC-AVQA, the last question of each AVSD dialogue
-#: with the dialogue before it, and the first one.
-ZeroShotTask: TypeAlias = Literal["music_avqa", "avsd", "avsd_first"]
-
-ZERO_SHOT_TASKS: tuple[ZeroShotTask, ...] = get_args(ZeroShotTask)
-
-AnyTask: TypeAlias = Task | ZeroShotTask
+#: One of [`TASKS`], or a zero-shot task of a benchmark in [`longvale.registry.benchmarks`], such as "music_avqa".
+AnyTask: TypeAlias = str
 
 #: Placeholder of the video in a question.
 VIDEO_TOKEN = "<video>"
 
 #: Names of the tasks in the published log.
-LOG_NAMES: dict[AnyTask, str] = {
+LOG_NAMES: dict[Task, str] = {
     "grounding": "grounding",
     "dense_captioning": "captioning",
     "segment_captioning": "seg_captioning",
 }
-_TASK_OF_LOG_NAME = {name: task for task, name in LOG_NAMES.items()} | {t: t for t in (*TASKS, *ZERO_SHOT_TASKS)}
-
-#: Name of the question's number in the log, by task; the official log has the index of the event.
-_NUMBER_NAMES: dict[AnyTask, str] = {"music_avqa": "question_id", "avsd": "turn", "avsd_first": "turn"}
+_TASK_OF_LOG_NAME: dict[str, Task] = {name: task for task, name in LOG_NAMES.items()} | {task: task for task in TASKS}
 
 _GROUNDING = (
     "<video>\nAt which time interval can we find {} taking place in the video? "
@@ -74,7 +67,7 @@ class Question:
 
     Args:
         video_id: of the annotation.
-        task: one of [`TASKS`] or [`ZERO_SHOT_TASKS`].
+        task: one of [`TASKS`] or a zero-shot task.
         sentence_id: index of the event; None for dense captioning, which asks about all. For a zero-shot task the
             number of the question.
         question: the text, with `<video>` as the placeholder of the video.
@@ -99,7 +92,7 @@ class Prediction:
 
     Args:
         video_id: of the annotation.
-        task: one of [`TASKS`] or [`ZERO_SHOT_TASKS`]; the log names those of the first by [`LOG_NAMES`].
+        task: one of [`TASKS`], which the log names by [`LOG_NAMES`], or a zero-shot task.
         answer: the text as generated.
         sentence_id: index of the event, None for dense captioning; see [`Question`].
         query_id: 0 unless a question is asked more than once.
@@ -134,7 +127,7 @@ class Prediction:
         """
         line: dict[str, Any] = {
             "video_id": self.video_id,
-            "task": LOG_NAMES.get(self.task, self.task),
+            "task": LOG_NAMES[self.task] if self.task in TASKS else self.task,
             "query_id": self.query_id,
             "answer": self.answer,
         }
@@ -158,17 +151,18 @@ class Prediction:
         for name in ("video_id", "task", "answer"):
             if not isinstance(value.get(name), str):
                 raise ValueError(f"field '{name}' must be a text, not {value.get(name)!r}")
-        if value["task"] not in _TASK_OF_LOG_NAME:
-            known = (*LOG_NAMES.values(), *ZERO_SHOT_TASKS)
-            raise ValueError(f"unknown task {value['task']!r}; expected one of {', '.join(known)}")
-        task = _TASK_OF_LOG_NAME[value["task"]]
+        name = str(value["task"])
+        task: AnyTask = _TASK_OF_LOG_NAME.get(name, name)
+        if task not in TASKS and task not in benchmarks.names():
+            known = (*LOG_NAMES.values(), *benchmarks.names())
+            raise ValueError(f"unknown task {task!r}; expected one of {', '.join(known)}")
         info = value.get("info") or {}
         if not isinstance(info, dict):
             raise ValueError(f"field 'info' must be an object, not {info!r}")
         name = _number_name(task)
         number, query_id = info.get(name), value.get("query_id", 0)
         if task != "dense_captioning" and not _is_index(number):
-            of_what = "a question" if task in ZERO_SHOT_TASKS else "an event"
+            of_what = "an event" if task in TASKS else "a question"
             raise ValueError(f"info.{name} must be the index of {of_what}, not {number!r}")
         if not _is_index(query_id):
             raise ValueError(f"query_id must be a whole number, 0 or more, not {query_id!r}")
@@ -209,7 +203,10 @@ def parse_answer(task: AnyTask, answer: str, protocol: Protocol = "strict") -> S
 
 
 def check_tasks(names: Iterable[str]) -> tuple[AnyTask, ...]:
-    """Convert names, or "all" for the benchmark's three, to tasks in their usual order.
+    """Convert names to tasks in their usual order.
+
+    Args:
+        names: tasks; "all" for the benchmark's three; `package.module:Name` for the tasks of a benchmark elsewhere.
 
     Raises:
         ValueError: naming the unknown one and the known ones.
@@ -218,12 +215,18 @@ def check_tasks(names: Iterable[str]) -> tuple[AnyTask, ...]:
         >>> check_tasks(["segment_captioning", "grounding"])
         ('grounding', 'segment_captioning')
     """
-    known = (*TASKS, *ZERO_SHOT_TASKS)
-    names = list(names)
-    unknown = [name for name in names if name not in known and name != "all"]
-    if unknown or not names:
-        raise ValueError(f"unknown task {unknown[0] if unknown else ''!r}; expected one of {', '.join(known)}, or all")
-    return tuple(task for task in known if task in names or (task in TASKS and "all" in names))
+    chosen: set[str] = set()
+    for name in list(names) or [""]:
+        if name == "all":
+            chosen.update(TASKS)
+        elif name in TASKS or ":" not in name:
+            chosen.add(name)
+        else:
+            chosen.update(benchmarks.names_of(name))
+    known = [*TASKS, *(benchmarks.names() if chosen.difference(TASKS) else ())]
+    if unknown := sorted(chosen.difference(known)):
+        raise ValueError(f"unknown task {unknown[0]!r}; expected one of {', '.join(known)}, or all")
+    return tuple(task for task in known if task in chosen)
 
 
 def grounding_question(caption: str) -> str:
@@ -321,4 +324,5 @@ def _is_index(value: object) -> bool:
 
 
 def _number_name(task: AnyTask) -> str:
-    return _NUMBER_NAMES.get(task, "sentence_id")
+    """Return the name of a question's number in the log; in the official log it is the index of the event."""
+    return "sentence_id" if task in TASKS else benchmarks.get(task).number_name

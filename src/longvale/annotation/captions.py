@@ -24,6 +24,8 @@ from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
 from ..events import Seconds
 from ..images import jpeg_uri
 from ..models.media import SAMPLING_RATE
+from ..registry import captioners
+from .language_models import ModelOptions
 from .measurements import Measurements
 
 Role = Literal["video", "keyframe", "audio", "speech"]
@@ -64,7 +66,22 @@ class Clip:
 
 
 class Captioner(Protocol):
-    """Interface of a captioner of one role."""
+    """Interface of a captioner of one role.
+
+    A registered class or function is called with the role and [`ModelOptions`], and returns a captioner.
+
+    Example:
+        >>> @captioners.register()
+        ... class LengthCaptioner:
+        ...     "Says how long a clip lasts."
+        ...     size = 48
+        ...     def __init__(self, role, options):
+        ...         self.name = f"length ({role})"
+        ...     def __call__(self, clip):
+        ...         return f"Something happens for {clip.end - clip.start:.0f} seconds."
+        >>> LengthCaptioner("video", ModelOptions()).name
+        'length (video)'
+    """
 
     #: Name in the provenance.
     name: str
@@ -307,6 +324,28 @@ class ServerCaptioner:
         ]
         content.append({"type": "text", "text": read_prompt(self._role)})
         return " ".join(self._chat([{"role": "user", "content": content}], max_tokens=CAPTION_TOKENS).split())
+
+
+@captioners.register("template")
+def _build_template(role: Role, options: ModelOptions) -> Captioner:
+    """Measurements in a sentence, without a model."""
+    return TemplateCaptioner(role)
+
+
+@captioners.register("transformers")
+def _build_transformers(role: Role, options: ModelOptions) -> Captioner:
+    """A model of transformers: an image-, video- or audio-text model; for speech, a recogniser."""
+    if role == "speech":
+        return SpeechRecogniser(options.need_model(), options.device)
+    return TransformersCaptioner(role, options.need_model(), options.device, max_tokens=options.max_tokens)
+
+
+@captioners.register("server")
+def _build_server(role: Role, options: ModelOptions) -> Captioner:
+    """A vision-language model on an OpenAI-compatible server."""
+    if options.server is None:
+        raise ValueError(f"server:{options.need_model()}: give the URL of the server by --server")
+    return ServerCaptioner(role, options.chat())
 
 
 def read_prompt(name: str) -> str:

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 
 from ..chat_client import Chat, NoAnswer
 from ..events import RELATIONS, Modality, Seconds
+from ..registry import reasoners
 from .captions import Role, read_prompt
+from .language_models import ModelOptions
 
 #: Longest caption in characters; a longer one means that the model did not stop.
 MAX_CAPTION = 600
@@ -84,8 +86,24 @@ class Correlation:
 
 
 class Reasoner(Protocol):
-    """Interface of a writer of event captions."""
+    """Interface of a writer of event captions.
 
+    A registered class or function is called with [`ModelOptions`], and returns a reasoner.
+
+    Example:
+        >>> @reasoners.register()
+        ... class SeenReasoner:
+        ...     "Keeps what is seen."
+        ...     name = "seen"
+        ...     def __init__(self, options):
+        ...         pass
+        ...     def __call__(self, evidence):
+        ...         return Correlation(evidence.captions["video"])
+        >>> SeenReasoner(ModelOptions())(Evidence(0, 5, {"video": "A dog runs."}, ("visual",))).caption
+        'A dog runs.'
+    """
+
+    #: Name in the provenance.
     name: str
 
     def __call__(self, evidence: Evidence) -> Correlation:
@@ -147,6 +165,18 @@ def _relations_of(evidence: Evidence) -> tuple[str, ...]:
     if evidence.modalities and "visual" not in evidence.modalities:
         return ("audio-only",)
     return ()
+
+
+@reasoners.register("concatenation")
+def _build_concatenation(options: ModelOptions) -> Reasoner:
+    """The captions of the modalities, one after the other."""
+    return Concatenation()
+
+
+@reasoners.register("language_model")
+def _build_language_model(options: ModelOptions) -> Reasoner:
+    """A language model that correlates the modalities, loaded here or on a server."""
+    return LanguageModelReasoner(options.chat(), remove_names=options.remove_names)
 
 
 class LanguageModelReasoner:

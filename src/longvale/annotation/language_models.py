@@ -1,15 +1,66 @@
-"""Chat with a language model loaded by transformers; the client for servers is in [`longvale.chat_client`]."""
+"""Chat with a language model: loaded by transformers, or on a server, as the options of the command line say."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..chat_client import MAX_TOKENS, Message, limit_note
+from ..chat_client import MAX_TOKENS, Chat, ChatClient, Message, limit_note
 from ..checkpoints.loading import distrust
 from ..evaluation.adapters.chat import answer_of
 from ..reading.reasoning import strip_reasoning
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options with which registered captioners, taggers and reasoners are created.
+
+    Args:
+        model: Hub id, folder, or name on the server, as given after the registered name; None if none was given.
+        server: URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1".
+        timeout_s: timeout per complete server reply in seconds.
+        max_tokens: maximum length of an answer in tokens; None for the limit of each task.
+        device: torch device, such as "cuda:0"; default an accelerator if there is one.
+        remove_names: for reasoners, replace the names of people.
+
+    Raises:
+        ValueError: if `max_tokens` is below 1.
+    """
+
+    model: str | None = None
+    server: str | None = None
+    timeout_s: float = 120.0
+    max_tokens: int | None = None
+    device: str | None = None
+    remove_names: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"--max-tokens must be 1 or more, not {self.max_tokens}")
+
+    def need_model(self) -> str:
+        """Return the model.
+
+        Raises:
+            ValueError: if none was given.
+        """
+        if self.model is None:
+            raise ValueError("name a model after the colon, such as transformers:Qwen/Qwen2.5-Omni-7B")
+        return self.model
+
+    def chat(self) -> Chat:
+        """Return a chat with the model, on the server if one was given.
+
+        The token of the server is that of the environment variable LONGVALE_SERVER_TOKEN, if set.
+        """
+        if self.server is None:
+            return TransformersChat(self.need_model(), device=self.device, max_tokens=self.max_tokens)
+        token = os.environ.get("LONGVALE_SERVER_TOKEN")
+        options: dict[str, Any] = {"timeout_s": self.timeout_s, "max_tokens": self.max_tokens}
+        return ChatClient(self.need_model(), self.server, token=token, **options)
 
 
 class TransformersChat:

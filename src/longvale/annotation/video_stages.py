@@ -29,6 +29,7 @@ from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .languages import LanguageIdentifier, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
+from .taggers import Tagger, add_tags, tag
 
 #: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
@@ -73,12 +74,14 @@ class AnnotationModels:
         reasoner: writes the captions of events.
         frame_embedder: frames to embeddings, for stitching clips that show the same.
         audio_embedder: audio clips to embeddings, for stitching clips that sound the same.
+        tagger: names the sounds of events in the captions of what is heard; None to name none.
     """
 
     captioners: Mapping[Role, Captioner] = field(default_factory=template_captioners)
     reasoner: Reasoner = field(default_factory=Concatenation)
     frame_embedder: FrameEmbedder = field(default_factory=ColourEmbedder)
     audio_embedder: AudioEmbedder = field(default_factory=TimbreEmbedder)
+    tagger: Tagger | None = None
 
     def names(self) -> dict[str, Any]:
         """Return the names of the models, for the settings and the provenance."""
@@ -88,6 +91,7 @@ class AnnotationModels:
             "reasoner": self.reasoner.name,
             "pictures": self.frame_embedder.name,
             "sounds": self.audio_embedder.name,
+            "tagger": self.tagger and self.tagger.name,
         }
 
 
@@ -215,6 +219,9 @@ class VideoStages:
         measured, unanswered = measure(reader.value, start, end, found["speech"]), {}
         captions = describe(reader.value, start, end, found["speech"], self.models.captioners, unanswered)
         self._judge("captioner", _event(video_id, event_id, start, end), "; ".join(unanswered.values()))
+        tags = {} if self.models.tagger is None else tag(self.models.tagger, reader.value, start, end)
+        if tags:
+            captions["audio"] = add_tags(captions.get("audio", ""), tags)
         record = {
             "video_id": video_id,
             "event_id": event_id,
@@ -223,6 +230,7 @@ class VideoStages:
             "captions": captions,
             "modalities": modalities_of(start, end, found, measured),
             "measured": asdict(measured),
+            **({"tags": tags} if tags else {}),
             **({"unanswered": unanswered} if unanswered else {}),
             "seconds": _since(begin),
         }

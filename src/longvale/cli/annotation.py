@@ -2,28 +2,189 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from .base import app, echo
-from .options import Device, Overwrite, Quiet, Timeout
+from .groups import Group, PanelCommand, arguments, grouped
+from .options import Device, RunOptions, Timeout
 
 if TYPE_CHECKING:
-    from longvale.annotation.pipeline import AnnotationModels
-    from longvale.chat_client import Chat
+    from longvale.annotation.language_models import ModelOptions
 
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        help="Longest answer of language models and captioners in tokens, reasoning included.",
-        show_default="by task: captions 128, correlation 512, dialogues 1024",
-    ),
-]
+
+@dataclass(frozen=True)
+class AdmissionOptions(Group, panel="Admission"):
+    """Which videos are admitted."""
+
+    admission: Annotated[
+        str,
+        typer.Option(help="all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still or speech."),
+    ] = "all"
+    min_duration: Annotated[
+        float | None, typer.Option(help="Shortest video in seconds.", show_default="by --admission")
+    ] = None
+    max_duration: Annotated[
+        float | None, typer.Option(help="Longest video in seconds.", show_default="by --admission; 7200 for all")
+    ] = None
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="Refuse videos in which most speech is of another language, such as en; needs a --speech-recogniser "
+            "that identifies languages, such as a multilingual Whisper.",
+            show_default="any",
+        ),
+    ] = None
+
+    def filters(self) -> Any:
+        """Return the thresholds of admission."""
+        from longvale.annotation.filters import ALL, FilterOptions
+
+        known = {"all": ALL, "published": FilterOptions()}
+        if self.admission not in known:
+            raise ValueError(f"--admission must be all or published, not {self.admission!r}")
+        chosen = {"min_duration_s": self.min_duration, "max_duration_s": self.max_duration, "language": self.language}
+        return replace(known[self.admission], **{name: value for name, value in chosen.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class BoundaryOptions(Group, panel="Boundaries"):
+    """How boundaries are found."""
+
+    detector: Annotated[str, typer.Option(help="Of cuts: content, transnetv2 or none.")] = "content"
+    visual_model: Annotated[
+        str | None, typer.Option(help="Tower that stitches clips: CLIP, DINOv2 ...", show_default="colour histograms")
+    ] = None
+    audio_model: Annotated[
+        str | None, typer.Option(help="Tower that stitches sounds: CLAP ...", show_default="MFCC statistics")
+    ] = None
+    towers: Annotated[
+        str | None, typer.Option(help="LongVALE checkpoint whose visual tower stitches clips.", show_default=False)
+    ] = None
+
+    def embedders(self, device: str | None) -> dict[str, Any]:
+        """Return the embedders that were chosen."""
+        if self.visual_model and self.towers:
+            raise ValueError("--visual-model and --towers both stitch clips; give one of them")
+        from longvale.annotation.boundaries import embedders
+
+        made: dict[str, Any] = {}
+        if self.visual_model:
+            made["frame_embedder"] = embedders.TransformersFrameEmbedder(self.visual_model, device)
+        if self.towers:
+            made["frame_embedder"] = embedders.CheckpointFrameEmbedder(self.towers, device)
+        if self.audio_model:
+            made["audio_embedder"] = embedders.TransformersAudioEmbedder(self.audio_model, device)
+        return made
+
+
+@dataclass(frozen=True)
+class CaptionerOptions(Group, panel="Captions"):
+    """Which models describe single modalities: registered ones, `package.module:Name`, or models of transformers."""
+
+    video_captioner: Annotated[
+        str | None, typer.Option(help="Model that sees clips, or server:NAME.", show_default="measured colours, motion")
+    ] = None
+    keyframe_captioner: Annotated[
+        str | None, typer.Option(help="Model that sees key frames, or server:NAME.", show_default="measured colours")
+    ] = None
+    audio_captioner: Annotated[
+        str | None, typer.Option(help="Model that hears clips.", show_default="measured loudness, pitch")
+    ] = None
+    speech_recogniser: Annotated[
+        str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="measured voice activity")
+    ] = None
+    tagger: Annotated[
+        str | None,
+        typer.Option(
+            help="Audio classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593.",
+            show_default="none",
+        ),
+    ] = None
+
+    def models(self, options: ModelOptions) -> dict[str, Any]:
+        """Return the captioners and the tagger."""
+        from longvale.annotation.captions import template_captioners
+        from longvale.registry import captioners, taggers
+
+        chosen = dict(template_captioners())
+        roles = {
+            "video": self.video_captioner,
+            "keyframe": self.keyframe_captioner,
+            "audio": self.audio_captioner,
+            "speech": self.speech_recogniser,
+        }
+        for role, text in roles.items():
+            if text is not None:
+                name, model = captioners.split(text)
+                chosen[role] = captioners.create(name or "transformers", role, replace(options, model=model))
+        if self.tagger is None:
+            return {"captioners": chosen}
+        name, model = taggers.split(self.tagger)
+        return {"captioners": chosen, "tagger": taggers.create(name or "transformers", replace(options, model=model))}
+
+
+@dataclass(frozen=True)
+class CorrelationOptions(Group, panel="Correlation"):
+    """Who writes the captions of events."""
+
+    language_model: Annotated[
+        str | None,
+        typer.Option(help="Model that reasons about sight and sound.", show_default="none: captions are put together"),
+    ] = None
+    reasoner: Annotated[
+        str | None,
+        typer.Option(
+            help="Writer of the captions: see longvale list reasoners, or package.module:Name.",
+            show_default="language_model, if there is one",
+        ),
+    ] = None
+    no_correlation: Annotated[
+        bool, typer.Option("--no-correlation", help="Put captions together, to compare with.")
+    ] = False
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not remove names of people.")] = False
+
+    def writer(self, options: ModelOptions) -> Any:
+        """Return the reasoner."""
+        from longvale.registry import reasoners
+
+        if self.no_correlation and self.reasoner:
+            raise ValueError("--no-correlation and --reasoner exclude each other; give one of them")
+        default = "language_model" if self.language_model and not self.no_correlation else "concatenation"
+        name, model = reasoners.split(self.reasoner or default)
+        if name is None:  # create says which ones there are
+            name, model = model, None
+        options = replace(options, model=model or self.language_model, remove_names=not self.keep_names)
+        return reasoners.create(name, options)
+
+
+@dataclass(frozen=True)
+class ModelGroup(Group, panel="Models"):
+    """How models are asked."""
+
+    server: Annotated[
+        str | None,
+        typer.Option(help="URL of an OpenAI-compatible server of the language model.", show_default="load it here"),
+    ] = None
+    timeout: Timeout = 120.0
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Longest answer of language models and captioners in tokens, reasoning included.",
+            show_default="by task: captions 128, correlation 512, dialogues 1024",
+        ),
+    ] = None
+    device: Device = None
+
+    def options(self, model: str | None = None) -> ModelOptions:
+        """Return the options with which models are created."""
+        from longvale.annotation.language_models import ModelOptions
+
+        return ModelOptions(model, self.server, self.timeout, self.max_tokens, self.device)
 
 
 class _AnnotateGroup(TyperGroup):
@@ -39,7 +200,7 @@ class _AnnotateGroup(TyperGroup):
         return (None if name == "run" else name), command, rest
 
 
-class _RunCommand(TyperCommand):
+class _RunCommand(PanelCommand):
     """The command `annotate VIDEO...`, whose help lists the subcommands."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -61,73 +222,24 @@ app.add_typer(annotation, name="annotate", help="Annotate your own videos; check
     epilog="Example: longvale annotate videos --output annotations.json --speech-recogniser openai/whisper-base "
     "--language en",
 )
+@grouped
 def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],
     output: Annotated[Path, typer.Option(help="Annotations to write (JSON); an unfinished run is resumed.")],
-    admission: Annotated[
-        str,
-        typer.Option(help="all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still or speech."),
-    ] = "all",
-    min_duration: Annotated[
-        float | None, typer.Option(help="Shortest video in seconds.", show_default="by --admission")
-    ] = None,
-    max_duration: Annotated[
-        float | None, typer.Option(help="Longest video in seconds.", show_default="by --admission; 7200 for all")
-    ] = None,
-    language: Annotated[
-        str | None,
-        typer.Option(
-            help="Refuse videos in which most speech is of another language, such as en; needs a --speech-recogniser "
-            "that identifies languages, such as a multilingual Whisper.",
-            show_default="any",
-        ),
-    ] = None,
-    detector: Annotated[str, typer.Option(help="Of cuts: content, transnetv2 or none.")] = "content",
-    visual_model: Annotated[
-        str | None, typer.Option(help="Tower that stitches clips: CLIP, DINOv2 ...", show_default="colour histograms")
-    ] = None,
-    audio_model: Annotated[
-        str | None, typer.Option(help="Tower that stitches sounds: CLAP ...", show_default="MFCC statistics")
-    ] = None,
-    towers: Annotated[
-        str | None, typer.Option(help="LongVALE checkpoint whose visual tower stitches clips.", show_default=False)
-    ] = None,
-    video_captioner: Annotated[
-        str | None, typer.Option(help="Model that sees clips, or server:NAME.", show_default="measured colours, motion")
-    ] = None,
-    keyframe_captioner: Annotated[
-        str | None, typer.Option(help="Model that sees key frames, or server:NAME.", show_default="measured colours")
-    ] = None,
-    audio_captioner: Annotated[
-        str | None, typer.Option(help="Model that hears clips.", show_default="measured loudness, pitch")
-    ] = None,
-    speech_recogniser: Annotated[
-        str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="measured voice activity")
-    ] = None,
-    language_model: Annotated[
-        str | None,
-        typer.Option(help="Model that reasons about sight and sound.", show_default="none: captions are put together"),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(help="URL of an OpenAI-compatible server of the language model.", show_default="load it here"),
-    ] = None,
-    timeout: Timeout = 120.0,
-    max_tokens: MaxTokens = None,
+    admission: AdmissionOptions,
+    boundaries: BoundaryOptions,
+    captions: CaptionerOptions,
+    correlation: CorrelationOptions,
+    models: ModelGroup,
     max_refusals: Annotated[
         int, typer.Option(help="Unusable answers of the language model or a captioner in a row that end the run.")
     ] = 5,
-    no_correlation: Annotated[
-        bool, typer.Option("--no-correlation", help="Put captions together, to compare with.")
-    ] = False,
-    keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not remove names of people.")] = False,
     engine: Annotated[str, typer.Option(help="local, or ray for the machines of a Ray cluster.")] = "local",
     concurrency: Annotated[
         int | None, typer.Option(help="Videos worked on at a time.", show_default="1; on a cluster one a CPU")
     ] = None,
-    overwrite: Overwrite = False,
-    device: Device = None,
-    quiet: Quiet = False,
+    *,
+    run: RunOptions,
 ) -> None:
     """Annotate your own videos.
 
@@ -136,105 +248,26 @@ def run(
     """
     from longvale.annotation.boundaries.options import VisualOptions
     from longvale.annotation.filters import format_funnel
-    from longvale.annotation.pipeline import AnnotationOptions, annotate
+    from longvale.annotation.pipeline import AnnotationModels, AnnotationOptions, annotate
 
-    options = AnnotationOptions(
-        filters=_filters(admission, min_duration, max_duration, language), visual=VisualOptions(detector=detector)
+    options = AnnotationOptions(filters=admission.filters(), visual=VisualOptions(detector=boundaries.detector))
+    chosen = AnnotationModels(
+        **boundaries.embedders(models.device),
+        **captions.models(models.options()),
+        reasoner=correlation.writer(models.options()),
     )
-    roles = {
-        "video": video_captioner,
-        "keyframe": keyframe_captioner,
-        "audio": audio_captioner,
-        "speech": speech_recogniser,
-    }
-    models = _annotation_models(roles, visual_model, audio_model, towers, server, timeout, max_tokens, device)
-    if language_model and not no_correlation:
-        from longvale.annotation.correlation import LanguageModelReasoner
-
-        chat = _language_model(language_model, server, timeout, max_tokens, device)
-        models = replace(models, reasoner=LanguageModelReasoner(chat, remove_names=not keep_names))
     summary = annotate(
         videos,
         output,
         options=options,
-        models=models,
+        models=chosen,
         engine=engine,
         concurrency=concurrency,
         max_refusals=max_refusals,
-        overwrite=overwrite,
-        progress=not quiet,
+        **arguments(run),
     )
     echo(format_funnel(summary.rejections))
     echo(f"{output}: {summary}")
-
-
-def _filters(admission: str, min_duration: float | None, max_duration: float | None, language: str | None) -> Any:
-    from longvale.annotation.filters import ALL, FilterOptions
-
-    known = {"all": ALL, "published": FilterOptions()}
-    if admission not in known:
-        raise ValueError(f"--admission must be all or published, not {admission!r}")
-    chosen = {"min_duration_s": min_duration, "max_duration_s": max_duration, "language": language}
-    return replace(known[admission], **{name: value for name, value in chosen.items() if value is not None})
-
-
-def _annotation_models(
-    roles: dict[str, str | None],
-    visual_model: str | None,
-    audio_model: str | None,
-    towers: str | None,
-    server: str | None,
-    timeout: float,
-    max_tokens: int | None,
-    device: str | None,
-) -> AnnotationModels:
-    from longvale.annotation import captions
-    from longvale.annotation.pipeline import AnnotationModels
-
-    if visual_model and towers:
-        raise ValueError("--visual-model and --towers both stitch clips; give one of them")
-    players = dict(captions.template_captioners())
-    for role, model in roles.items():
-        if model is None:
-            continue
-        name = model.removeprefix("server:")
-        if name != model:
-            if server is None:
-                raise ValueError(f"{model}: give the URL of the server by --server")
-            players[role] = captions.ServerCaptioner(role, _language_model(name, server, timeout, max_tokens, device))
-        elif role == "speech":
-            players[role] = captions.SpeechRecogniser(model, device)
-        else:
-            players[role] = captions.TransformersCaptioner(role, model, device, max_tokens=max_tokens)
-    chosen: dict[str, Any] = {"captioners": players}
-    if visual_model or towers or audio_model:
-        from longvale.annotation.boundaries.embedders import (
-            CheckpointFrameEmbedder,
-            TransformersAudioEmbedder,
-            TransformersFrameEmbedder,
-        )
-
-        if visual_model:
-            chosen["frame_embedder"] = TransformersFrameEmbedder(visual_model, device)
-        if towers:
-            chosen["frame_embedder"] = CheckpointFrameEmbedder(towers, device)
-        if audio_model:
-            chosen["audio_embedder"] = TransformersAudioEmbedder(audio_model, device)
-    return AnnotationModels(**chosen)
-
-
-def _language_model(model: str, server: str | None, timeout: float, max_tokens: int | None, device: str | None) -> Chat:
-    """Return a chat with a server's model or a local one; `max_tokens` overrides the limit of each task."""
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f"--max-tokens must be 1 or more, not {max_tokens}")
-    if server is None:
-        from longvale.annotation.language_models import TransformersChat
-
-        return TransformersChat(model, device=device, max_tokens=max_tokens)
-    from longvale.chat_client import ChatClient
-
-    token = os.environ.get("LONGVALE_SERVER_TOKEN")
-    return ChatClient(model, server, token=token, timeout_s=timeout, max_tokens=max_tokens)
 
 
 Annotations = Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="Output of longvale annotate (JSON).")]
@@ -263,17 +296,28 @@ def check(
 )
 def export(
     annotations: Annotations,
-    output: Annotated[Path, typer.Option(help="Tasks to write (JSON); the labelling interface is written next to it.")],
-    to: Annotated[str, typer.Option(help="label-studio.")] = "label-studio",
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Tasks to write (JSON); the labelling interface is written next to it. With an exporter, a folder: a "
+            "file per video."
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option(help="label-studio, or an exporter: see longvale list exporters.")
+    ] = "label-studio",
     videos_url: Annotated[str, typer.Option(help="Where Label Studio finds the video files.")] = (
         "/data/local-files/?d=videos"
     ),
     fps: Annotated[float, typer.Option(help="Frames a second of the timeline.")] = 25.0,
     suffix: Annotated[str, typer.Option(help="Of the video files, if the stages do not name them.")] = ".mp4",
 ) -> None:
-    """Write annotations for people to refine in Label Studio."""
+    """Write annotations for people to refine in Label Studio, or for other programs."""
     if to != "label-studio":
-        raise ValueError(f"--to must be label-studio, not {to!r}")
+        from longvale.exports import export_annotations
+
+        echo(f"{output}: {export_annotations(annotations, output, to)} files")
+        return
     from longvale.annotation.review.label_studio import export_tasks
 
     count, config = export_tasks(annotations, output, videos_url=videos_url, fps=fps, suffix=suffix)
@@ -310,24 +354,21 @@ def agreement(
     echo(format_agreement(agreement_of_files(first, second)))
 
 
-@annotation.command(epilog="Example: longvale annotate dialogues annotations.json --output dialogues")
+@annotation.command(cls=PanelCommand, epilog="Example: longvale annotate dialogues annotations.json --output dialogues")
+@grouped
 def dialogues(
     annotations: Annotations,
     output: Annotated[Path, typer.Option(help="Folder to write; an unfinished run is resumed.")],
     language_model: Annotated[
         str | None, typer.Option(help="Model that writes the instruction set.", show_default="none: it is left out")
     ] = None,
-    server: Annotated[
-        str | None, typer.Option(help="URL of its OpenAI-compatible server.", show_default="load it here")
-    ] = None,
-    timeout: Timeout = 120.0,
-    max_tokens: MaxTokens = None,
     seed: Annotated[int, typer.Option(help="Of the boundary-perception set.")] = 0,
-    device: Device = None,
+    *,
+    models: ModelGroup,
 ) -> None:
     """Make dialogues for both stages of tuning from annotations."""
     from longvale.annotation.dialogues import make_dialogues
 
-    chat = _language_model(language_model, server, timeout, max_tokens, device) if language_model else None
+    chat = models.options(language_model).chat() if language_model else None
     counts = make_dialogues(annotations, output, chat=chat, seed=seed)
     echo(f"{output}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))

@@ -10,11 +10,13 @@ import traceback
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from longvale import __version__
 from longvale.system import interruption
 from longvale.system.names import printable
+
+from .groups import PanelCommand
 
 #: Exit codes: of bad input, the same as for usage errors, and of Ctrl-C, the same as in shells.
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -66,7 +68,7 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-class _FirstArgument(TyperCommand):
+class _FirstArgument(PanelCommand):
     """Command whose first argument may also be given as an option, as in the recipes."""
 
     option: str

@@ -3,122 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .base import ModelCommand, app, echo
+from .groups import PanelCommand, arguments, grouped
 from .options import (
-    Adapter,
-    BatchSize,
-    BatchTokens,
+    AdapterOptions,
     Data,
-    Device,
-    Dtype,
-    Features,
-    Frames,
-    JudgeMaxTokens,
-    JudgeModel,
-    JudgeUrl,
-    Limit,
-    LoadIn4Bit,
+    GenerationOptions,
+    InputOptions,
+    JudgeOptions,
     MaxNewTokens,
+    Metrics,
     Model,
-    NoSound,
-    Overwrite,
-    Prompt,
-    Quiet,
-    Seed,
-    Server,
-    SkipMissing,
-    Split,
-    Tasks,
-    Temperature,
-    Timeout,
-    Times,
-    Videos,
+    QuestionOptions,
+    RunOptions,
+    WeightOptions,
 )
 
 
 @app.command(
     cls=ModelCommand, epilog="Example: longvale generate demo/model --data demo/corpus --output predictions.jsonl"
 )
+@grouped
 def generate(
     model: Model,
     data: Data,
     output: Annotated[Path, typer.Option(help="Prediction log to write; an unfinished run is resumed.")],
-    tasks: Tasks = "all",
-    split: Split = "test",
-    features: Features = None,
-    videos: Videos = None,
+    questions: QuestionOptions,
+    inputs: InputOptions,
     modalities: Annotated[str, typer.Option(help="What the model is given of a video.")] = "visual,audio,speech",
-    batch_size: BatchSize = 32,
-    batch_tokens: BatchTokens = 32_768,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    prompt: Prompt = None,
-    adapter: Adapter = "longvale",
-    server: Server = None,
-    times: Times = "seconds",
-    frames: Frames = 64,
-    no_sound: NoSound = False,
-    timeout: Timeout = 600.0,
-    limit: Limit = None,
-    skip_missing: SkipMissing = False,
-    overwrite: Overwrite = False,
-    device: Device = None,
-    dtype: Dtype = None,
-    load_in_4bit: LoadIn4Bit = False,
-    quiet: Quiet = False,
+    *,
+    generation: GenerationOptions,
+    adapter: AdapterOptions,
+    weights: WeightOptions,
+    run: RunOptions,
 ) -> None:
     """Let a model answer a benchmark's questions.
 
     Answers are on disk as soon as their batch is done, and are not asked for again. Over several processes:
     accelerate launch -m longvale generate ...
     """
-    from longvale.evaluation.generation.generate import generate as run
+    from longvale.evaluation.generation import generate as library
     from longvale.evaluation.generation.prediction_log import format_skipped
-    from longvale.evaluation.generation.sampling import Decoding
 
-    log = run(
-        model,
-        data,
-        output,
-        tasks=tasks.split(","),
-        split=split,
-        features=features,
-        videos=videos,
-        modalities=modalities.split(","),
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        max_new_tokens=max_new_tokens,
-        decoding=Decoding(temperature, seed),
-        prompt=prompt,
-        adapter=_adapter(adapter, server, times, frames, no_sound, timeout),
-        limit=limit,
-        skip_missing=skip_missing,
-        overwrite=overwrite,
-        device=device,
-        dtype=dtype,
-        load_in_4bit=load_in_4bit,
-        progress=not quiet,
-    )
+    options = arguments(questions, inputs, generation, adapter, weights, run)
+    log = library.generate(model, data, output, modalities=modalities.split(","), **options)
     echo("\n".join([f"answers: {log}", *format_skipped(log)]))
 
 
-def _adapter(name: str, server: str | None, times: str, frames: int, no_sound: bool, timeout: float) -> Any:
-    if name == "longvale":
-        return None
-    from longvale.evaluation.adapters.options import AdapterOptions
-
-    return AdapterOptions(name, server, times, frames, sound=not no_sound, timeout_s=timeout)
-
-
 @app.command(
+    cls=PanelCommand,
     epilog="Example: longvale score predictions.jsonl --references demo/corpus/longvale-annotations-eval.json "
-    "--output scores.json"
+    "--output scores.json",
 )
+@grouped
 def score(
     predictions: Annotated[
         Path | None, typer.Argument(metavar="PREDICTIONS", help="Log of answers (JSONL).", show_default=False)
@@ -135,20 +76,18 @@ def score(
         str, typer.Option(help="strict, or official as published; of music_avqa strict, videollama2, crema, tdc_video.")
     ] = "strict",
     partial: Annotated[bool, typer.Option("--partial", help="Leave out questions without an answer.")] = False,
-    judge: JudgeModel = None,
-    judge_url: JudgeUrl = None,
-    judge_max_tokens: JudgeMaxTokens = 2048,
-    timeout: Timeout = 600.0,
+    metric: Metrics = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Instead, compare two files of --per-video.", show_default=False),
     ] = None,
+    *,
+    judge: JudgeOptions,
 ) -> None:
     """Score a log of answers against annotations.
 
     Or, with --compare, print the difference of two runs and its confidence interval (paired bootstrap over videos).
     """
-    from longvale.evaluation.benchmarks.judge import choose_judge
     from longvale.evaluation.scoring.compare import compare_files, format_comparison
     from longvale.evaluation.scoring.score import format_scores, save_scores
     from longvale.evaluation.scoring.score import score as run
@@ -161,8 +100,8 @@ def score(
     if predictions is None or references is None:
         raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
     names = None if tasks is None else tasks.split(",")
-    judge_of = choose_judge(judge, judge_url, judge_max_tokens, timeout)
-    scores = run(predictions, references, tasks=names, protocol=protocol, partial=partial, judge=judge_of)
+    options = {"tasks": names, "protocol": protocol, "partial": partial, "metrics": metric or ()}
+    scores = run(predictions, references, **options, **judge.arguments())
     for path, by_video in ((output, False), (per_video, True)):
         if path is not None:
             save_scores(scores, path, by_video=by_video)
@@ -170,79 +109,39 @@ def score(
 
 
 @app.command(cls=ModelCommand, epilog="Example: longvale evaluate demo/model --data demo/corpus --output evaluation")
+@grouped
 def evaluate(
     model: Model,
     data: Data,
     output: Annotated[Path, typer.Option(help="Folder for answers, scores and report; an unfinished run is resumed.")],
-    tasks: Tasks = "all",
-    split: Split = "test",
-    features: Features = None,
-    videos: Videos = None,
-    batch_size: BatchSize = 32,
-    batch_tokens: BatchTokens = 32_768,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    prompt: Prompt = None,
-    adapter: Adapter = "longvale",
-    server: Server = None,
-    times: Times = "seconds",
-    frames: Frames = 64,
-    no_sound: NoSound = False,
-    limit: Limit = None,
-    skip_missing: SkipMissing = False,
-    judge: JudgeModel = None,
-    judge_url: JudgeUrl = None,
-    judge_max_tokens: JudgeMaxTokens = 2048,
-    timeout: Timeout = 600.0,
+    questions: QuestionOptions,
+    inputs: InputOptions,
+    generation: GenerationOptions,
+    adapter: AdapterOptions,
+    judge: JudgeOptions,
+    metric: Metrics = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
     card: Annotated[
         Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
     ] = None,
-    overwrite: Overwrite = False,
-    device: Device = None,
-    dtype: Dtype = None,
-    load_in_4bit: LoadIn4Bit = False,
-    quiet: Quiet = False,
+    *,
+    weights: WeightOptions,
+    run: RunOptions,
 ) -> None:
     """Generate, score and report.
 
     Leaves predictions.jsonl, scores.json and report.html, and ablation.json if asked for. Over several processes:
     accelerate launch -m longvale.evaluation ...
     """
+    from longvale.evaluation import evaluate as library
     from longvale.evaluation.analysis.ablation import format_ablation
-    from longvale.evaluation.benchmarks.judge import choose_judge
-    from longvale.evaluation.evaluate import evaluate as run
     from longvale.evaluation.generation.prediction_log import format_skipped
-    from longvale.evaluation.generation.sampling import Decoding
     from longvale.evaluation.scoring.runs import LOG_NAME
     from longvale.evaluation.scoring.score import format_scores
     from longvale.io import load_json
 
-    scores = run(
-        model,
-        data,
-        output,
-        tasks=tasks.split(","),
-        split=split,
-        features=features,
-        videos=videos,
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        max_new_tokens=max_new_tokens,
-        decoding=Decoding(temperature, seed),
-        prompt=prompt,
-        adapter=_adapter(adapter, server, times, frames, no_sound, timeout),
-        limit=limit,
-        skip_missing=skip_missing,
-        judge=choose_judge(judge, judge_url, judge_max_tokens, timeout),
-        with_ablation=ablation,
-        overwrite=overwrite,
-        device=device,
-        dtype=dtype,
-        load_in_4bit=load_in_4bit,
-        progress=not quiet,
-    )
+    options = arguments(questions, inputs, generation, adapter, judge, weights, run)
+    scores = library.evaluate(model, data, output, with_ablation=ablation, metrics=metric or (), **options)
     if scores is None:
         return  # the first process prints the scores
     echo("\n".join([format_scores(scores), *format_skipped(output / LOG_NAME)]))
@@ -251,10 +150,9 @@ def evaluate(
     echo(f"report: {output / 'report.html'}")
     if card is not None:
         from longvale.checkpoints.card import fill_evaluation
-        from longvale.evaluation.benchmarks.scoring import TABLE as ZERO_SHOT
-        from longvale.evaluation.scoring.score import TABLE
+        from longvale.evaluation.scoring.score import table_columns
 
-        fill_evaluation(card, scores, {**TABLE, **ZERO_SHOT}, f"{data.name}, {split} split")
+        fill_evaluation(card, scores, table_columns(scores), f"{data.name}, {questions.split} split")
         echo(f"card: {card}")
 
 
@@ -287,6 +185,7 @@ def report(
     cls=ModelCommand,
     epilog='Example: longvale ask demo/model demo/corpus/videos/test_0000.mp4 --task grounding "A bell rings."',
 )
+@grouped
 def ask(
     model: Model,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video file.")],
@@ -314,9 +213,14 @@ def ask(
         Path | None,
         typer.Option(help="File for them: .json, .vtt, .srt, .csv or .activitynet.json.", show_default="none"),
     ] = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    load_in_4bit: LoadIn4Bit = False,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Exporter for --output; see longvale list exporters.", show_default="by its suffix"
+        ),
+    ] = None,
+    *,
+    weights: WeightOptions,
 ) -> None:
     """Ask a model one question about a video.
 
@@ -326,26 +230,16 @@ def ask(
     from longvale.evaluation.ask import ask as run
     from longvale.evaluation.ask import format_answer
     from longvale.events import Annotation
-    from longvale.exports import format_of, save_events
+    from longvale.exports import exporter_of, save_events
 
-    if output is not None:
-        format_of(output)  # check before the model is loaded, which takes long
-
+    if format is not None and output is None:
+        raise ValueError("--format is the format of --output; give the file by --output")
+    exporter = None if output is None else exporter_of(output, format)  # before the model is loaded, which takes long
     words, span = _question(question or [], task)
-    answer = run(
-        model,
-        video,
-        words,
-        task=task,
-        span=span,
-        max_new_tokens=max_new_tokens,
-        device=device,
-        dtype=dtype,
-        load_in_4bit=load_in_4bit,
-    )
+    answer = run(model, video, words, task=task, span=span, max_new_tokens=max_new_tokens, **weights.arguments())
     echo(format_answer(answer))
     if output is not None:
-        save_events(Annotation(video.stem, answer.duration, answer.events), output)
+        save_events(Annotation(video.stem, answer.duration, answer.events), output, exporter)
         echo(f"events: {output}")
     if plot is not None and not answer.events:
         echo("longvale: note: the answer names no event, so there is nothing to draw", err=True)

@@ -1,11 +1,14 @@
-"""Arguments and options shared by several commands."""
+"""Arguments, options and groups of options that several commands share."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from .groups import Group
 
 Model = Annotated[
     str,
@@ -16,70 +19,170 @@ Model = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="an accelerator if there is one")
 ]
-Dtype = Annotated[
-    str | None,
-    typer.Option(help="Of the weights: float32, bfloat16 or float16.", show_default="the checkpoint's"),
-]
-LoadIn4Bit = Annotated[
-    bool,
-    typer.Option("--load-in-4bit", help="Language model in 4 bits (NF4); needs a GPU and: pip install bitsandbytes."),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again instead of resuming.")]
-
 Data = Annotated[
     Path, typer.Option(help="Folder that holds longvale-annotations-eval.json, or a zero-shot benchmark's file.")
 ]
-Tasks = Annotated[
-    str,
-    typer.Option(
-        help="all, or some of grounding,dense_captioning,segment_captioning with commas between; or zero-shot ones, "
-        "music_avqa or avsd,avsd_first."
-    ),
-]
-Split = Annotated[str, typer.Option(help="test or train; of zero-shot tasks also validation.")]
-Features = Annotated[
-    Path | None, typer.Option(help="Folder of stored features.", show_default="DATA/features, if it exists")
-]
-Videos = Annotated[
-    Path | None, typer.Option(help="Folder of videos, if not features.", show_default="DATA/videos, without features")
-]
-BatchSize = Annotated[int, typer.Option(help="Questions answered together, at most.")]
-BatchTokens = Annotated[int, typer.Option(help="Tokens of a batch at most, answers included.")]
-Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token; the published evaluation drew at 0.05.")]
-Seed = Annotated[int, typer.Option(help="Of the draws; each question has its own.")]
-Prompt = Annotated[
-    str | None,
-    typer.Option(help="Prompt of zero-shot questions: crema, tdc_video, or a text file.", show_default="ours"),
-]
-Adapter = Annotated[
-    str,
-    typer.Option(
-        help="Whose model: longvale, chat (a video model of transformers with a chat template, such as Qwen-Omni), or "
-        "server (any of the OpenAI kind)."
-    ),
-]
-Server = Annotated[
-    str | None,
-    typer.Option(help="With server: http://HOST/v1.", show_default="Hugging Face's inference providers"),
-]
-Times = Annotated[str, typer.Option(help="With chat and server: times in seconds or percent.")]
-Frames = Annotated[int, typer.Option(help="With chat and server: frames of a video.")]
-NoSound = Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames alone.")]
-JudgeModel = Annotated[
-    str | None,
-    typer.Option("--judge", help="Model that judges zero-shot answers, as the server calls it.", show_default="none"),
-]
-JudgeUrl = Annotated[
-    str | None,
-    typer.Option(help="Server of the judge, http://HOST/v1.", show_default="Hugging Face's inference providers"),
-]
 Timeout = Annotated[float, typer.Option(help="Deadline of a whole answer of a server, or of a judge, in seconds.")]
-JudgeMaxTokens = Annotated[int, typer.Option(help="Longest reply of the judge in tokens, reasoning included.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(help="Longest answer in tokens.", show_default="enough for each task")
 ]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many videos.", show_default="all")]
-SkipMissing = Annotated[
-    bool, typer.Option("--skip-missing", help="Leave out videos without a usable file, questions without an answer.")
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", help="Another metric of LongVALE's tasks; see longvale list metrics.", show_default="none"
+    ),
 ]
+
+
+@dataclass(frozen=True)
+class QuestionOptions(Group, panel="Questions"):
+    """Which questions are asked."""
+
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="all, or some of grounding,dense_captioning,segment_captioning with commas between; or zero-shot "
+            "ones, music_avqa or avsd,avsd_first, or those of a benchmark at package.module:Name."
+        ),
+    ] = "all"
+    split: Annotated[str, typer.Option(help="test or train; of zero-shot tasks also validation.")] = "test"
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Prompt of zero-shot questions: crema, tdc_video, or a text file.", show_default="ours"),
+    ] = None
+    limit: Annotated[int | None, typer.Option(help="Only the first so many videos.", show_default="all")] = None
+    skip_missing: Annotated[
+        bool,
+        typer.Option("--skip-missing", help="Leave out videos without a usable file, questions without an answer."),
+    ] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `generate`."""
+        return {**vars(self), "tasks": self.tasks.split(",")}
+
+
+@dataclass(frozen=True)
+class InputOptions(Group, panel="Inputs"):
+    """Where the model's inputs are."""
+
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of stored features.", show_default="DATA/features, if it exists")
+    ] = None
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="Folder of videos, if not features.", show_default="DATA/videos, without features"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class GenerationOptions(Group, panel="Generation"):
+    """How answers are generated."""
+
+    batch_size: Annotated[int, typer.Option(help="Questions answered together, at most.")] = 32
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch at most, answers included.")] = 32_768
+    max_new_tokens: MaxNewTokens = None
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the likeliest token; the published evaluation drew at 0.05.")
+    ] = 0.0
+    seed: Annotated[int, typer.Option(help="Of the draws; each question has its own.")] = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `generate`."""
+        from longvale.evaluation.generation.sampling import Decoding
+
+        kept = {name: getattr(self, name) for name in ("batch_size", "batch_tokens", "max_new_tokens")}
+        return {**kept, "decoding": Decoding(self.temperature, self.seed)}
+
+
+@dataclass(frozen=True)
+class AdapterOptions(Group, panel="Models of others"):
+    """Which model of others is asked, and how."""
+
+    adapter: Annotated[
+        str,
+        typer.Option(
+            help="Whose model: longvale, chat (a video model of transformers with a chat template, such as Qwen-Omni), "
+            "server (any of the OpenAI kind), or package.module:Name."
+        ),
+    ] = "longvale"
+    server: Annotated[
+        str | None,
+        typer.Option(help="With server: http://HOST/v1.", show_default="Hugging Face's inference providers"),
+    ] = None
+    times: Annotated[
+        str,
+        typer.Option(
+            "--times",
+            "--time-format",
+            help="With chat and server: times in seconds or percent, or a format at package.module:Name.",
+        ),
+    ] = "seconds"
+    frames: Annotated[int, typer.Option(help="With chat and server: frames of a video.")] = 64
+    no_sound: Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames alone.")] = False
+    timeout: Timeout = 600.0
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the argument of `generate`."""
+        if self.adapter == "longvale":
+            return {"adapter": None}
+        from longvale.evaluation.adapters.options import AdapterOptions
+
+        options = {"times": self.times, "frames": self.frames, "sound": not self.no_sound, "timeout_s": self.timeout}
+        return {"adapter": AdapterOptions(self.adapter, self.server, **options)}
+
+
+@dataclass(frozen=True)
+class JudgeOptions(Group, panel="Judge"):
+    """Which model judges zero-shot answers."""
+
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge", help="Model that judges zero-shot answers, as the server calls it.", show_default="none"
+        ),
+    ] = None
+    judge_url: Annotated[
+        str | None,
+        typer.Option(help="Server of the judge, http://HOST/v1.", show_default="Hugging Face's inference providers"),
+    ] = None
+    judge_max_tokens: Annotated[int, typer.Option(help="Longest reply of the judge in tokens, reasoning included.")] = (
+        2048
+    )
+    timeout: Timeout = 600.0
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the argument of `score` and `evaluate`."""
+        from longvale.evaluation.benchmarks.judge import choose_judge
+
+        return {"judge": choose_judge(self.judge, self.judge_url, self.judge_max_tokens, self.timeout)}
+
+
+@dataclass(frozen=True)
+class WeightOptions(Group, panel="Weights"):
+    """Where the weights go, and in which precision."""
+
+    device: Device = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of the weights: float32, bfloat16 or float16.", show_default="the checkpoint's"),
+    ] = None
+    load_in_4bit: Annotated[
+        bool,
+        typer.Option(
+            "--load-in-4bit", help="Language model in 4 bits (NF4); needs a GPU and: pip install bitsandbytes."
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class RunOptions(Group, panel="Run"):
+    """How the command runs."""
+
+    overwrite: Overwrite = False
+    quiet: Quiet = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the library's functions."""
+        return {"overwrite": self.overwrite, "progress": not self.quiet}

@@ -9,10 +9,12 @@ import typer
 
 from .base import ModelCommand, echo
 from .base import app as longvale
-from .options import Device, Dtype, LoadIn4Bit, Model
+from .groups import grouped
+from .options import Model, WeightOptions
 
 
 @longvale.command(cls=ModelCommand, epilog="Example: longvale app demo/model --examples demo/corpus/videos")
+@grouped
 def app(
     model: Model,
     examples: Annotated[
@@ -30,9 +32,8 @@ def app(
         float | None,
         typer.Option(help="All uploads stored at one time in MB.", show_default="ten of the largest"),
     ] = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    load_in_4bit: LoadIn4Bit = False,
+    *,
+    weights: WeightOptions,
 ) -> None:
     """Ask about videos in a web page.
 
@@ -56,9 +57,7 @@ def app(
         host=host,
         port=port,
         limits=limits,
-        device=device,
-        dtype=dtype,
-        load_in_4bit=load_in_4bit,
+        **weights.arguments(),
     ) as url:
         echo(f"open {url} in a browser; Ctrl-C ends it and deletes the uploads")
         wait_for_end()

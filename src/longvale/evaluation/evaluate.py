@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.sources import load_videos
 from ..io import load_json
-from ..tasks import ZERO_SHOT_TASKS, check_tasks, load_predictions
+from ..tasks import TASKS, check_tasks, load_predictions
 from .analysis.ablation import ablation
 from .benchmarks.judge import Judge
 from .generation.distributed import join_processes
@@ -18,7 +18,7 @@ from .generation.model import ModelLike, load_model
 from .generation.prediction_log import run_path
 from .reporting.report import TITLE, write_report
 from .reporting.zero_shot import write_zero_shot_report
-from .scoring.score import JUDGED, save_scores, score, score_predictions
+from .scoring.score import ADDED, JUDGED, save_scores, score, score_predictions
 from .scoring.validate import errors_named
 
 
@@ -33,6 +33,7 @@ def evaluate(
     load_in_4bit: bool = False,
     protocol: str = "strict",
     judge: Judge | None = None,
+    metrics: Sequence[str] = (),
     with_ablation: bool = False,
     training_curves: Sequence[Mapping[str, Any]] | None = None,
     report_videos: int = 5,
@@ -51,7 +52,7 @@ def evaluate(
         split: "test" or "train"; for zero-shot benchmarks also "validation".
         device: device such as "cpu"; by default an accelerator if available.
         dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
-        protocol, judge: scoring options, see [`score`].
+        protocol, judge, metrics: scoring options, see [`score`].
         with_ablation: also run the modality ablation, see [`ablation`]; writes `ablation.json`.
         training_curves: curves to show in the report, each with `name`, `steps` and `loss`.
         report_videos: number of videos to show in the report.
@@ -68,7 +69,9 @@ def evaluate(
     """
     output, tasks = Path(output), check_tasks(options.get("tasks", ["all"]))
     processes = join_processes()
-    if any(task in ZERO_SHOT_TASKS for task in tasks):
+    if any(task not in TASKS for task in tasks):
+        if metrics:
+            raise ValueError(ADDED)
         if with_ablation:
             raise ValueError("the ablation is of LongVALE's grounding; leave it out with zero-shot tasks")
         references, _, _ = load_questions(data, tasks, split, prompt=options.get("prompt"))
@@ -101,7 +104,7 @@ def evaluate(
         return scores
     predictions = load_predictions(log)
     with errors_named(log):
-        scores = score_predictions(predictions, annotations, protocol=protocol, partial=partial)
+        scores = score_predictions(predictions, annotations, protocol=protocol, partial=partial, metrics=metrics)
     save_scores(scores, output / "scores.json")
     write_report(
         output / "report.html",

@@ -5,31 +5,37 @@ import pytest
 from longvale.evaluation.adapters.base import Adapter
 from longvale.evaluation.adapters.media import RawVideos
 from longvale.evaluation.adapters.prompts import read_reply, word_question
+from longvale.evaluation.adapters.time_formats import PercentFormat, SecondsFormat, TimeFormat
 from longvale.events import Annotation, Event
 from longvale.models.media import Media
+from longvale.registry import time_formats
 from longvale.tasks import Question, questions
 from longvale.timecodes import parse_events, parse_span
 
 VIDEO = Annotation("v", 200.0, (Event(10, 50, "A Bell rings."), Event(60.5, 100, "A dog barks at $5 & 10%.")))
 GROUNDING = Question("v", "grounding", 0, "", "")
 DENSE = Question("v", "dense_captioning", None, "", "")
+SECONDS, PERCENT = SecondsFormat(), PercentFormat()
 
 
 @pytest.mark.parametrize("unit", ["seconds", "percent"])
 def test_all_questions_have_words(unit):
+    times = time_formats.create(unit)
     for question in questions(VIDEO):
-        text = word_question(question, {"v": VIDEO}, unit)
+        text = word_question(question, {"v": VIDEO}, times)
         assert "<video>" not in text and "$duration" not in text and "$start" not in text
         assert ("200.0 seconds" in text) == (unit == "seconds")
-    segment = word_question(Question("v", "segment_captioning", 1, "", ""), {"v": VIDEO}, unit)
+    segment = word_question(Question("v", "segment_captioning", 1, "", ""), {"v": VIDEO}, times)
     assert ("from 60.5 to 100.0 seconds" if unit == "seconds" else "from 30% to 50%") in segment
-    assert "a dog barks at $5 & 10%?" in word_question(Question("v", "grounding", 1, "", ""), {"v": VIDEO}, unit)
+    assert "a dog barks at $5 & 10%?" in word_question(
+        Question("v", "grounding", 1, "", ""), {"v": VIDEO}, time_formats.create(unit)
+    )
 
 
 def test_zero_shot_questions_are_asked_as_they_are():
     asked = Question("m", "music_avqa", 3, "<video>\nIs it loud?\nAnswer with a single word.", "yes")
-    assert word_question(asked, {}, "seconds") == "Is it loud?\nAnswer with a single word."
-    assert read_reply(asked, " Yes. ", 10.0, "seconds") == "Yes."
+    assert word_question(asked, {}, SECONDS) == "Is it loud?\nAnswer with a single word."
+    assert read_reply(asked, " Yes. ", 10.0, SECONDS) == "Yes."
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,7 @@ def test_zero_shot_questions_are_asked_as_they_are():
     ],
 )
 def test_times_of_a_reply(reply, unit, span):
-    answer = read_reply(GROUNDING, reply, VIDEO.duration, unit)
+    answer = read_reply(GROUNDING, reply, VIDEO.duration, time_formats.create(unit))
     assert answer == ("" if span is None else f"From {span[0]:02d} to {span[1]:02d}.")
     for protocol in ("strict", "official"):  # whichever scorer reads it
         read = parse_span(answer, protocol)
@@ -70,13 +76,13 @@ def test_events_of_a_reply():
         "Here are the events:\n1. **0:10 - 0:50**: A bell rings.\n- From 60 to 100 seconds, a dog barks, 2 times.\n"
         "From 120 to 110, nothing.\n[150s, 200s] Silence\nThe end"
     )
-    answer = read_reply(DENSE, reply, 200.0, "seconds")
+    answer = read_reply(DENSE, reply, 200.0, SECONDS)
     assert [(e.start, e.end, e.caption) for e in parse_events(answer)] == [
         (5, 25, "A bell rings."),
         (30, 50, "a dog barks, 2 times."),
         (75, 99, "Silence"),
     ]
-    assert read_reply(DENSE, "nothing happens", 200.0, "seconds") == ""
+    assert read_reply(DENSE, "nothing happens", 200.0, SECONDS) == ""
 
 
 @pytest.mark.parametrize(
@@ -84,8 +90,8 @@ def test_events_of_a_reply():
 )
 def test_hostile_replies_are_read_at_once(text):
     start = time.perf_counter()
-    read_reply(GROUNDING, text, 60.0, "seconds")
-    read_reply(DENSE, text, 60.0, "percent")
+    read_reply(GROUNDING, text, 60.0, SECONDS)
+    read_reply(DENSE, text, 60.0, PERCENT)
     assert time.perf_counter() - start < 5  # a pattern that backtracks takes hours
 
 
@@ -93,8 +99,8 @@ def test_hostile_replies_are_read_at_once(text):
     ("lasts", "reply"), [(30.0, "From 20.0 to 30.5 seconds."), (30.5, "20 - 30.5 s"), (30.5, "20-31 s")]
 )
 def test_the_end_that_a_question_names_is_the_end(lasts, reply):
-    assert read_reply(GROUNDING, reply, lasts, "seconds").startswith("From 6")
-    assert read_reply(GROUNDING, "From 20.0 to 32.0 seconds.", lasts, "seconds") == ""
+    assert read_reply(GROUNDING, reply, lasts, SECONDS).startswith("From 6")
+    assert read_reply(GROUNDING, "From 20.0 to 32.0 seconds.", lasts, SECONDS) == ""
 
 
 class OneAnswer(Adapter):
@@ -110,6 +116,17 @@ def test_an_answer_is_of_the_length_that_its_question_names(tmp_path):
     videos.read = lambda video_id: Media(30.0, None, None, None, 16_000)
     known = {"v": Annotation("v", 60.0, (Event(6, 30, "A bell."),))}
     for annotations, answer in ((known, "From 10 to 50."), ({}, "From 20 to 99.")):
-        adapter = OneAnswer(videos, annotations, {"grounding": 9})
+        adapter = OneAnswer("m", videos=videos, annotations=annotations, limits={"grounding": 9})
         question = Question("v", "grounding", 0, "<video>\nWhen?", "")
         assert [p.answer for batch in adapter.answer([question], ()) for p in batch] == [answer]
+
+
+def test_a_prompt_with_an_unknown_field_is_refused():
+    class Named(TimeFormat):
+        def prompt(self, task):
+            return "When does $name appear?"
+
+    with pytest.raises(
+        ValueError, match=r"Named: the prompt of grounding names \$name; it has duration, caption, start"
+    ):
+        word_question(GROUNDING, {"v": VIDEO}, Named())

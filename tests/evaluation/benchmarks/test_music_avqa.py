@@ -104,7 +104,7 @@ def test_another_prompt_is_another_run(music, tmp_path):
     ("options", "message"),
     [
         ({"tasks": ["music_avqa", "grounding"]}, "are of several benchmarks; ask one at a time"),
-        ({"tasks": ["music_avqa", "avsd"]}, "ask it by itself"),
+        ({"tasks": ["music_avqa", "avsd"]}, "avsd, music_avqa are of several benchmarks; ask one"),
         ({"tasks": ["music_avqa"], "prompt": "llava"}, "llava: no such prompt of music_avqa; give crema, tdc_video"),
         ({"tasks": ["music_avqa"], "split": "dev"}, "unknown split 'dev'"),
         ({"tasks": ["music_avqa"], "split": "validation"}, r"avqa-val\.json: no such file"),

@@ -9,27 +9,41 @@ from typing import TYPE_CHECKING, Any
 from ...chat_replies import NoAnswer
 from ...events import Annotation
 from ...models.media import MediaError
+from ...registry import time_formats
 from ...tasks import AnyTask, Prediction, Question
 from ..generation.answerer import Unanswered
 from ..generation.inputs import UnusableVideo
 from .media import RawVideos
-from .prompts import UNITS, Unit, read_reply, word_question
+from .prompts import read_reply, word_question
 
 if TYPE_CHECKING:
     from ...models.media import Media
+    from .options import AdapterOptions
 
 
 class Adapter(ABC):
     """An [`longvale.evaluation.generation.answerer.Answerer`] for a model that was not trained on LongVALE.
 
+    Subclasses implement `reply` and `describe`, and register with [`longvale.registry.adapters`].
+
     Args:
+        model: name of the model, as given on the command line.
         videos: the media files.
         annotations: annotations of the benchmark by video ID; empty for zero-shot tasks.
         limits: maximum answer length per task, in tokens.
-        unit: unit of the times in questions and answers.
+        times: name of a registered format of the times in questions and replies, or `package.module:Name`.
+        sound: pass the audio to models with audio input.
 
     Raises:
-        ValueError: if the unit is unknown.
+        ValueError: if the format of times is unknown.
+
+    Example:
+        >>> class FirstHalf(Adapter):
+        ...     "Answers that everything happens in the first half of the video."
+        ...     def reply(self, media, text, max_new_tokens):
+        ...         return f"From 0 to {media.duration / 2} seconds, {self.model}."
+        ...     def describe(self):
+        ...         return {"model": self.model}
     """
 
     #: Videos are processed one after the other; there are no batches of several videos.
@@ -37,14 +51,36 @@ class Adapter(ABC):
 
     def __init__(
         self,
+        model: Any,
+        *,
         videos: RawVideos,
         annotations: Mapping[str, Annotation],
         limits: Mapping[AnyTask, int],
-        unit: Unit = "seconds",
+        times: str = "seconds",
+        sound: bool = True,
     ) -> None:
-        if unit not in UNITS:
-            raise ValueError(f"unknown unit of times {unit!r}; expected one of {', '.join(UNITS)}")
-        self.videos, self.annotations, self.limits, self.unit = videos, annotations, limits, unit
+        self.model, self.videos, self.annotations, self.limits = model, videos, annotations, limits
+        self.times, self.sound = times, sound
+        self._times = time_formats.create(times)
+
+    @classmethod
+    def build(cls, model: Any, options: AdapterOptions, weights: Mapping[str, Any], **shared: Any) -> Adapter:
+        """Build the adapter from the options of the command line.
+
+        Args:
+            model: model as given.
+            options: all options of adapters.
+            weights: `device`, `dtype` and `load_in_4bit`.
+            shared: arguments of [`Adapter`].
+
+        Raises:
+            ValueError: if `dtype` or `load_in_4bit` is given, since this method cannot pass them on.
+        """
+        if weights["dtype"] is not None or weights["load_in_4bit"]:
+            raise ValueError(
+                f"{options.kind}: this adapter does not load weights; leave out --dtype and --load-in-4bit"
+            )
+        return cls(model, **shared)
 
     @abstractmethod
     def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
@@ -61,12 +97,16 @@ class Adapter(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the model, its video inputs and its prompts."""
+        # Answers of one adapter are not resumed by another; built-ins differ in their other settings.
+        kind = type(self)
+        outside = {} if kind.__module__.startswith("longvale.") else {"adapter": f"{kind.__module__}:{kind.__name__}"}
         return {
             **self.describe(),
+            **outside,
             "videos": str(self.videos.root.resolve()),
             "frames": self.videos.frames,
             "frame_size": self.videos.size,
-            "times": self.unit,
+            "times": self.times,
         }
 
     def check(self, video_ids: Iterable[str]) -> None:
@@ -78,7 +118,7 @@ class Adapter(ABC):
         for question in questions:
             if question.key in done:
                 continue
-            text = word_question(question, self.annotations, self.unit)
+            text = word_question(question, self.annotations, self._times)
             try:
                 media = self.videos.read(question.video_id)
                 reply = self.reply(media, text, self.limits[question.task])
@@ -89,6 +129,6 @@ class Adapter(ABC):
                 continue
             # Times in the question and the answer refer to the duration that the question contains.
             named = self.annotations.get(question.video_id)
-            answer = read_reply(question, reply, named.duration if named else media.duration, self.unit)
+            answer = read_reply(question, reply, named.duration if named else media.duration, self._times)
             # `info` keeps the model's raw reply next to the parsed answer.
             yield [Prediction(question.video_id, question.task, answer, question.sentence_id, info={"reply": reply})]

@@ -7,7 +7,7 @@ reader (torchcodec, decord).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
@@ -15,10 +15,12 @@ from ...checkpoints.loading import choose_device, distrust, not_found, weight_op
 from ...models.control_tokens import break_up_control_tokens
 from ...models.media import MediaError
 from ...reading.reasoning import strip_reasoning
+from ...registry import adapters
 from .base import Adapter
 
 if TYPE_CHECKING:
     from ...models.media import Media
+    from .options import AdapterOptions
 
 #: Models that interleave audio with video frames, and the class of their text generator; the full model also generates
 #: speech.
@@ -30,15 +32,15 @@ OMNI_WRITERS = {
 }
 
 
+@adapters.register("chat")
 class ChatAdapter(Adapter):
-    """Adapter for a transformers model.
+    """A video model of transformers with a chat template, such as Qwen-Omni.
 
     Args:
         model: folder, Hub ID, or a (model, processor) pair.
-        sound: pass the audio to models with audio input; other models never receive it.
         device: device such as "cpu"; by default an accelerator if available.
         dtype, load_in_4bit: see [`load_chat_model`].
-        options: arguments of [`Adapter`].
+        options: arguments of [`Adapter`]. A model without audio input never receives the audio.
 
     Raises:
         FileNotFoundError, ValueError: if the model cannot be loaded, or its processor has no chat template.
@@ -48,19 +50,23 @@ class ChatAdapter(Adapter):
         self,
         model: str | os.PathLike | tuple[Any, Any],
         *,
-        sound: bool = True,
         device: str | None = None,
         dtype: str | None = None,
         load_in_4bit: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
         loaded = model if isinstance(model, tuple) else load_chat_model(model, device, dtype, load_in_4bit)
-        self.model, self.processor = loaded
+        super().__init__(loaded[0], **options)
+        self.processor = loaded[1]
         self.hears = self.model.config.model_type in OMNI_WRITERS
-        self.sound = sound and self.hears
+        self.sound = self.sound and self.hears
         if not getattr(self.processor, "chat_template", None):
             raise ValueError(f"{self.model.name_or_path}: its processor has no chat template; it cannot be asked")
+
+    @classmethod
+    def build(cls, model: Any, options: AdapterOptions, weights: Mapping[str, Any], **shared: Any) -> Adapter:
+        """Build the adapter, see [`Adapter.build`]."""
+        return cls(model, **weights, **shared)
 
     def describe(self) -> dict[str, Any]:
         """Return the model, revision, weights, and whether the model receives audio."""

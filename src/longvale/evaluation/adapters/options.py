@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from ...events import Annotation
+from ...registry import adapters
 from ...tasks import AnyTask
 from .base import Adapter
 from .media import RawVideos
-from .prompts import Unit
-
-#: `chat` is a transformers model, `server` a model on an OpenAI-compatible server.
-Kind: TypeAlias = Literal["chat", "server"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -23,29 +19,28 @@ class AdapterOptions:
     """Options of an adapter for a third-party model.
 
     Args:
-        kind: one of [`KINDS`].
+        kind: name of a registered adapter, such as "chat" or "server", or `package.module:Name`.
         base_url: URL of the server, such as "http://127.0.0.1:8000/v1".
-        times: unit of the times in questions and answers.
+        times: name of a registered format of the times in questions and replies, or `package.module:Name`.
         frames: number of frames that the model receives.
         frame_size: length of a frame's shorter side in pixels.
         sound: pass the audio to models with audio input.
         timeout_s: timeout per complete server reply in seconds.
 
     Raises:
-        ValueError: if the kind is unknown.
+        ValueError: if there is no such adapter, see [`longvale.registry.Registry.get`].
     """
 
-    kind: Kind
+    kind: str
     base_url: str | None = None
-    times: Unit = "seconds"
+    times: str = "seconds"
     frames: int = 64
     frame_size: int = 224
     sound: bool = True
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"unknown adapter {self.kind!r}; expected longvale or one of {', '.join(KINDS)}")
+        adapters.get(self.kind)
 
     def build(
         self,
@@ -60,20 +55,15 @@ class AdapterOptions:
         """Build the adapter for a model: a folder, Hub ID or name; for `chat` also a (model, processor) pair.
 
         Raises:
-            ValueError: if `dtype` or `load_in_4bit` is given for a server, which has already loaded its model.
+            ValueError: if `dtype` or `load_in_4bit` is given for an adapter that does not load the weights itself.
         """
-        from .chat import ChatAdapter
-        from .server import ServerAdapter
-
-        options = {
-            "videos": RawVideos(videos, frames=self.frames, size=self.frame_size),
-            "annotations": annotations,
-            "limits": limits,
-            "unit": self.times,
-            "sound": self.sound,
-        }
-        if self.kind == "server":
-            if dtype is not None or load_in_4bit:
-                raise ValueError("a server decides on the weights of its model; leave out --dtype and --load-in-4bit")
-            return ServerAdapter(str(model), self.base_url, timeout_s=self.timeout_s, **options)
-        return ChatAdapter(model, device=device, dtype=dtype, load_in_4bit=load_in_4bit, **options)
+        return adapters.get(self.kind).build(
+            model,
+            self,
+            {"device": device, "dtype": dtype, "load_in_4bit": load_in_4bit},
+            videos=RawVideos(videos, frames=self.frames, size=self.frame_size),
+            annotations=annotations,
+            limits=limits,
+            times=self.times,
+            sound=self.sound,
+        )

@@ -6,28 +6,31 @@ import base64
 import io
 import os
 import wave
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...images import jpeg_uri
+from ...registry import adapters
 from ..inference import ChatClient
 from .base import Adapter
 
 if TYPE_CHECKING:
     from ...models.media import Media
+    from .options import AdapterOptions
 
 
+@adapters.register("server")
 class ServerAdapter(Adapter):
-    """Adapter for a model on a server.
+    """A model on an OpenAI-compatible server.
 
     Args:
         model: name of the model on the server.
         base_url: URL such as "http://127.0.0.1:8000/v1"; None uses Hugging Face's inference providers.
-        sound: send the audio; servers of models without audio input reject it.
         timeout_s: timeout per complete answer in seconds.
         token: token of the server; default: the environment variable LONGVALE_SERVER_TOKEN, if set.
-        options: arguments of [`Adapter`].
+        options: arguments of [`Adapter`]. Servers of models without audio input reject audio.
     """
 
     def __init__(
@@ -35,15 +38,19 @@ class ServerAdapter(Adapter):
         model: str,
         base_url: str | None,
         *,
-        sound: bool = True,
         timeout_s: float = 600.0,
         token: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.sound = sound
+        super().__init__(model, **options)
         token = token or os.environ.get("LONGVALE_SERVER_TOKEN")
         self._client = ChatClient(model, base_url, token=token, timeout_s=timeout_s)
+
+    @classmethod
+    def build(cls, model: Any, options: AdapterOptions, weights: Mapping[str, Any], **shared: Any) -> Adapter:
+        """Build the adapter, see [`Adapter.build`]."""
+        server = {"base_url": options.base_url, "timeout_s": options.timeout_s}
+        return super().build(str(model), options, weights, **server, **shared)
 
     def describe(self) -> dict[str, Any]:
         """Return the name of the model, the server, and whether audio is sent."""

@@ -12,27 +12,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...events import check_video_id
 from ...io import load_json
 from ...metrics.text.captions import score_captions
-from ...tasks import Prediction, Question, ZeroShotTask
+from ...registry import benchmarks
+from ...tasks import Prediction, Question
+from .base import Benchmark
 from .prompting import ask_about_video, load_prompt
-
-#: File names of a split; the first existing file is read.
-FILES = {
-    "train": ("train_set4DSTC7-AVSD.json", "avsd_train.json"),
-    "validation": ("valid_set4DSTC7-AVSD.json", "avsd_val.json"),
-    "test": ("test_set4DSTC7-AVSD.json", "avsd_test.json"),
-}
 
 #: Placeholder for undisclosed answers in the test file.
 UNDISCLOSED = "__UNDISCLOSED__"
-
-#: Table columns.
-SCORES = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr")
 
 
 @dataclass(frozen=True)
@@ -84,9 +77,7 @@ def _read_turns(item: Any, field: str) -> tuple[tuple[str, str], ...]:
     return tuple((turn["question"].strip(), turn["answer"].strip()) for turn in turns)
 
 
-def questions(
-    dialogues: Sequence[Dialogue], tasks: Sequence[ZeroShotTask], prompt: str | None = None
-) -> list[Question]:
+def questions(dialogues: Sequence[Dialogue], tasks: Sequence[str], prompt: str | None = None) -> list[Question]:
     """Build the questions of `tasks`.
 
     Args:
@@ -114,13 +105,7 @@ def questions(
     return asked
 
 
-def find_file(data: Path, split: str) -> Path:
-    """Return the path of a split's file in a folder; if no file exists, the path with the first name."""
-    paths = [data / name for name in FILES[split]]
-    return next((path for path in paths if path.is_file()), paths[0])
-
-
-def load_references(path: Path, dialogues: Sequence[Dialogue], tasks: Sequence[ZeroShotTask]) -> dict[tuple, list[str]]:
+def load_references(path: Path, dialogues: Sequence[Dialogue], tasks: Sequence[str]) -> dict[tuple, list[str]]:
     """Return the reference answers by question key, from the dialogues or, if undisclosed, from the reference file.
 
     Raises:
@@ -163,3 +148,40 @@ def score_dialogues(
     scores = score_captions([p.answer for p in answers], [list(references[p.key]) for p in answers])
     rows = [{name: values[place] for name, values in scores.pairs.items()} for place in range(len(answers))]
     return {**scores.corpus, "count": len(answers)}, rows
+
+
+@benchmarks.register("avsd", "avsd_first")
+class AVSD(Benchmark):
+    """AVSD: dialogues about videos of people at home."""
+
+    files: ClassVar = {
+        "train": ("train_set4DSTC7-AVSD.json", "avsd_train.json"),
+        "validation": ("valid_set4DSTC7-AVSD.json", "avsd_val.json"),
+        "test": ("test_set4DSTC7-AVSD.json", "avsd_test.json"),
+    }
+    titles: ClassVar = {
+        "avsd": "AVSD: the last question of a dialogue",
+        "avsd_first": "AVSD: the first question of a dialogue",
+    }
+    columns = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr")
+    number_name = "turn"
+
+    def __init__(self, path: Path, tasks: Sequence[str]) -> None:
+        super().__init__(path, tasks)
+        self._dialogues = load_dialogues(path)
+
+    def questions(self, prompt: str | None = None) -> list[Question]:
+        """Return the questions, see [`questions`]."""
+        return questions(self._dialogues, self.tasks, prompt)
+
+    @cached_property
+    def _references(self) -> dict[tuple, list[str]]:
+        return load_references(self.path, self._dialogues, self.tasks)
+
+    def references(self) -> dict[tuple, list[str]]:
+        """Return the reference answers, see [`load_references`]."""
+        return self._references
+
+    def score(self, answers: Sequence[Prediction], protocol: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
+        """Compute the metrics of coco-caption, see [`score_dialogues`]."""
+        return score_dialogues(answers, self._references)

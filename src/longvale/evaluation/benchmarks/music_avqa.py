@@ -12,14 +12,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...events import check_video_id
 from ...io import load_json, parse_json
+from ...registry import benchmarks
 from ...tasks import Prediction, Question
+from .base import Benchmark, Table, format_columns
 from .prompting import ask_about_video, load_prompt
-
-FILES = {"train": "avqa-train.json", "validation": "avqa-val.json", "test": "avqa-test.json"}
 
 _SLOT = re.compile(r"<[A-Za-z]+>")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -187,12 +187,7 @@ def score_rows(
         `accuracy` over all questions, `by_group` ("Audio"), `by_type` ("Audio Counting"), each a plain mean over its
         questions as in the official scorer, `counts_by_type`; `protocols`, the accuracy under each protocol; and one
         row per answer.
-
-    Raises:
-        ValueError: if the protocol is unknown.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r} of music_avqa; expected one of {', '.join(PROTOCOLS)}")
     asked = [rows[answer.key] for answer in answers]
     right = {
         name: [bool(is_right(p.answer, row.answer)) for p, row in zip(answers, asked, strict=True)]
@@ -223,7 +218,55 @@ def _mean(hits: Sequence[bool]) -> float:
     return sum(hits) / len(hits)
 
 
-def load_questions(data: Path, split: str, prompt: str | None) -> tuple[Path, list[Question]]:
-    """Return the path of a split's file in a folder, and its questions."""
-    path = data / FILES[split]
-    return path, questions(load_rows(path), prompt)
+@benchmarks.register("music_avqa")
+class MusicAVQA(Benchmark):
+    """MUSIC-AVQA: questions about musical performances, with one-word answers."""
+
+    files: ClassVar = {"train": ("avqa-train.json",), "validation": ("avqa-val.json",), "test": ("avqa-test.json",)}
+    titles: ClassVar = {"music_avqa": "MUSIC-AVQA: one-word answers about performances"}
+    columns = ("accuracy",)
+    protocols = tuple(PROTOCOLS)
+    max_new_tokens = 32
+
+    def __init__(self, path: Path, tasks: Sequence[str]) -> None:
+        super().__init__(path, tasks)
+        self._rows = load_rows(path)
+        self._by_key = {row.key: row for row in self._rows}
+        self._known = known_answers(self._rows)
+
+    def questions(self, prompt: str | None = None) -> list[Question]:
+        """Return the questions, see [`questions`]."""
+        return questions(self._rows, prompt)
+
+    def score(self, answers: Sequence[Prediction], protocol: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
+        """Compute the accuracy, see [`score_rows`]."""
+        return score_rows(answers, self._by_key, protocol)
+
+    def is_parsed(self, answer: str) -> bool:
+        """Whether an answer is, normalized, one of the answers of the file."""
+        return normalize(answer) in self._known
+
+    @classmethod
+    def lines(cls, task: str, scores: Mapping[str, Any]) -> list[str]:
+        """Format the accuracy of all questions, of each group and type, and under each protocol."""
+        counts = scores["counts_by_type"]
+        by_protocol = ", ".join(f"{name} {100 * value:.2f}" for name, value in scores["protocols"].items())
+        return [
+            *format_columns(task, {"accuracy": scores["accuracy"], **scores["by_group"]}),
+            *(f"  {name:<32}{100 * value:>7.2f}  ({counts[name]})" for name, value in scores["by_type"].items()),
+            f"  the same answers by each protocol: {by_protocol}",
+        ]
+
+    @classmethod
+    def tables(cls, scores: Mapping[str, Any]) -> list[Table]:
+        """Return the accuracy by group and type, and under each protocol."""
+        rows: list[list[str | int | float]] = [["all", scores["accuracy"], scores["count"]]]
+        counts = scores["counts_by_type"]
+        for group, value in scores["by_group"].items():
+            types = {name: count for name, count in counts.items() if name.rpartition(" ")[0] == group}
+            rows.append([group, value, sum(types.values())])
+            rows += [[f"- {name}", scores["by_type"][name], count] for name, count in types.items()]
+        return [
+            Table("Accuracy by type", ["", "accuracy", "questions"], rows),
+            Table("The same answers by each protocol", ["protocol", "accuracy"], list(scores["protocols"].items())),
+        ]

@@ -17,7 +17,7 @@ from ...data.sources import ANNOTATION_FILES, annotation_file, load_videos
 from ...events import MODALITIES, Annotation, Modality
 from ...run_log import fingerprint
 from ...system.locks import hold
-from ...tasks import TASKS, ZERO_SHOT_TASKS, AnyTask, Prediction, Question, check_tasks, questions
+from ...tasks import TASKS, AnyTask, Prediction, Question, check_tasks, questions
 from ..adapters.options import AdapterOptions
 from ..benchmarks.scoring import load_questions as load_zero_shot_questions
 from .answerer import Answerer, LongVALEAnswerer, Unanswered
@@ -117,19 +117,19 @@ def generate(
         FileNotFoundError: if the model, the annotations or a video's input is missing.
         ValueError: if an option or a file is invalid, or `output` was written with other settings.
     """
-    limits = token_limits(max_new_tokens)
     for name, number in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
         if number < 1:
             raise ValueError(f"{name} must be 1 or more, not {number}")
     references, asked, settings = load_questions(data, tasks, split, limit, prompt)
+    limits = token_limits(max_new_tokens, settings["tasks"])
     settings["max_new_tokens"] = {task: limits[task] for task in settings["tasks"]}
     if adapter is not None and features is not None:
         raise ValueError(f"features ({features}) are of LongVALE's towers; models of others take videos")
     inputs = VideoInputs(data, features, _videos_folder(data, videos, adapter), modalities, zero_features)
     skipped = without_input(asked, inputs, references, skip_missing=skip_missing)
     usable = [video_id for video_id in dict.fromkeys(q.video_id for q in asked) if video_id not in skipped]
-    zero_shot = asked[0].task in ZERO_SHOT_TASKS
-    annotations = {} if zero_shot else {video.video_id: video for video in load_videos(references)}
+    is_own = asked[0].task in TASKS
+    annotations = {video.video_id: video for video in load_videos(references)} if is_own else {}
     if annotations:
         _name_other_lengths(inputs.lengths(usable), annotations)
     processes = join_processes()
@@ -173,7 +173,7 @@ def load_questions(
         raise ValueError(f"limit must be 1 or more, not {limit}")
     tasks = check_tasks(tasks)
     settings: dict[str, Any] = {"tasks": tasks, "limit": limit}
-    if any(task in ZERO_SHOT_TASKS for task in tasks):
+    if any(task not in TASKS for task in tasks):
         if any(task in TASKS for task in tasks):
             raise ValueError(f"tasks {', '.join(tasks)} are of several benchmarks; ask one at a time")
         _check_folder(data)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...checkpoints.loading import choose_device, load_checkpoint
 from ...events import MODALITIES, Modality
 from ...reading.reasoning import strip_reasoning
-from ...tasks import VIDEO_TOKEN, AnyTask
+from ...registry import benchmarks
+from ...tasks import TASKS, VIDEO_TOKEN, AnyTask, Task, check_tasks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,14 +22,7 @@ Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
 
 #: Maximum answer length per task in tokens: enough for an interval, the longest list of events and the longest caption
 #: of the benchmark; 1,024 is the limit of the published evaluation.
-MAX_NEW_TOKENS: dict[AnyTask, int] = {
-    "grounding": 32,
-    "dense_captioning": 1024,
-    "segment_captioning": 256,
-    "music_avqa": 32,
-    "avsd": 128,
-    "avsd_first": 128,
-}
+MAX_NEW_TOKENS: dict[Task, int] = {"grounding": 32, "dense_captioning": 1024, "segment_captioning": 256}
 
 
 def load_model(
@@ -57,24 +51,26 @@ def load_model(
     )
 
 
-def token_limits(max_new_tokens: int | Mapping[AnyTask, int] | None = None) -> dict[AnyTask, int]:
+def token_limits(
+    max_new_tokens: int | Mapping[AnyTask, int] | None = None, tasks: Sequence[AnyTask] = TASKS
+) -> dict[AnyTask, int]:
     """Return the maximum answer length per task in tokens.
 
     Args:
-        max_new_tokens: one number for all tasks, or numbers for some tasks; default [`MAX_NEW_TOKENS`].
+        max_new_tokens: one number for all tasks, or numbers for some of them; default [`MAX_NEW_TOKENS`], and for a
+            zero-shot task the limit of its benchmark.
+        tasks: tasks that are asked.
 
     Raises:
         ValueError: if a number is below 1 or a task is unknown.
     """
-    given = (
-        dict.fromkeys(MAX_NEW_TOKENS, max_new_tokens) if isinstance(max_new_tokens, int) else dict(max_new_tokens or {})
-    )
+    limits = {t: MAX_NEW_TOKENS[t] if t in TASKS else benchmarks.get(t).max_new_tokens for t in tasks}
+    given = dict.fromkeys(limits, max_new_tokens) if isinstance(max_new_tokens, int) else dict(max_new_tokens or {})
     for task, limit in given.items():
-        if task not in MAX_NEW_TOKENS:
-            raise ValueError(f"max_new_tokens: unknown task {task!r}; expected one of {', '.join(MAX_NEW_TOKENS)}")
+        check_tasks([task])
         if limit < 1:
             raise ValueError(f"max_new_tokens must be 1 or more, not {limit}")
-    return MAX_NEW_TOKENS | given
+    return limits | given
 
 
 def build_prompt(processor: Any, question: str) -> str:

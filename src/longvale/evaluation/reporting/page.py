@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any
 from ...events import Annotation, Event
 from ...io import atomic_write
 from ...plotting.timeline import Answered, timeline_figure
-from ...tasks import AnyTask
+from ...tasks import Task
 from .figures import svg_uri
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-TITLES: dict[AnyTask, str] = {
+TITLES: dict[Task, str] = {
     "grounding": "Grounding: when does an event happen?",
     "dense_captioning": "Dense captioning: which events happen, and when?",
     "segment_captioning": "Segment captioning: what happens in a stretch?",
-    "music_avqa": "MUSIC-AVQA: one-word answers about performances",
-    "avsd": "AVSD: the last question of a dialogue",
-    "avsd_first": "AVSD: the first question of a dialogue",
 }
 
 

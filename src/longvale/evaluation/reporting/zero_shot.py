@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...tasks import ZERO_SHOT_TASKS
-from ..benchmarks import avsd
+from ...registry import benchmarks
+from ..benchmarks.scoring import zero_shot_scores
 from ..scoring.validate import format_counts
-from .page import TITLES, Table, percent, write_page
+from .page import Table, percent, write_page
 
 
 def write_zero_shot_report(
@@ -35,12 +35,11 @@ def write_zero_shot_report(
         protocol=scores["protocol"],
         tasks=[
             {
-                "title": TITLES[task],
-                "tables": _music_avqa(scores[task]) if task == "music_avqa" else _avsd(scores[task]),
+                "title": benchmarks.get(task).titles[task],
+                "tables": _tables(task, of_task),
                 "counts": format_counts(scores["counts"][task]),
             }
-            for task in ZERO_SHOT_TASKS
-            if task in scores
+            for task, of_task in zero_shot_scores(scores).items()
         ],
         settings=Table("How the answers were made", ["", ""], settings, numbers=()),
         ablation=None,
@@ -49,24 +48,12 @@ def write_zero_shot_report(
     )
 
 
-def _music_avqa(scores: Mapping[str, Any]) -> list[Table]:
-    rows = [["all", percent(scores["accuracy"]), str(scores["count"])]]
-    counts = scores["counts_by_type"]
-    for group, value in scores["by_group"].items():
-        types = {name: n for name, n in counts.items() if name.rpartition(" ")[0] == group}
-        rows.append([group, percent(value), str(sum(types.values()))])
-        rows += [[f"- {name}", percent(scores["by_type"][name]), str(count)] for name, count in types.items()]
-    others = [[name, percent(value)] for name, value in scores["protocols"].items()]
-    return [
-        Table("Accuracy by type", ["", "accuracy", "questions"], rows),
-        Table("The same answers by each protocol", ["protocol", "accuracy"], others),
-    ]
-
-
-def _avsd(scores: Mapping[str, Any]) -> list[Table]:
-    names = avsd.SCORES
-    likeness = [percent(scores[name]) for name in names]
-    tables = [Table("Likeness to the references", names, [likeness], numbers=range(len(names)))]
+def _tables(task: str, scores: Mapping[str, Any]) -> list[Table]:
+    tables = []
+    for title, columns, rows in benchmarks.get(task).tables(scores):
+        cells = [[percent(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+        named = isinstance(rows[0][0], str)  # the first column names the rows
+        tables.append(Table(title, columns, cells, None if named else range(len(columns))))
     if judge := scores.get("judge"):
         row = [judge["model"], percent(judge["accuracy"]), f"{judge['score']:.2f}", f"{judge['unread']}"]
         tables.append(Table("Judged", ["judge", "accuracy", "score of 5", "replies that cannot be read"], [row]))

@@ -15,10 +15,12 @@ from ...metrics.answers import pair
 from ...metrics.dense_captioning.compute_score import score_videos
 from ...metrics.grounding.compute_score import compute_score as score_grounding
 from ...metrics.segment_captioning.compute_score import score_segments
-from ...tasks import TASKS, ZERO_SHOT_TASKS, Prediction, Task, check_tasks, load_predictions, questions
+from ...registry import benchmarks
+from ...tasks import TASKS, Prediction, Task, check_tasks, load_predictions, questions
 from ...timecodes import PROTOCOLS, Protocol
 from ..benchmarks.judge import Judge
-from ..benchmarks.scoring import format_zero_shot, score_zero_shot
+from ..benchmarks.scoring import format_zero_shot, score_zero_shot, zero_shot_scores
+from .metrics import choose_metrics
 from .validate import check_answers, errors_named, format_counts, means_by_video
 
 #: Groups of events in tables: events perceived in a single modality, and events in several.
@@ -33,6 +35,7 @@ TABLE: dict[Task, tuple[str, ...]] = {
 
 #: Error message.
 JUDGED = "a judge is for answers to zero-shot tasks; those of LongVALE have metrics"
+ADDED = "metrics are added to those of LongVALE's tasks; a zero-shot benchmark has its own"
 
 #: Scores of a task by name; and scores per answer, in the order of the answers.
 Scores: TypeAlias = dict[str, Any]
@@ -47,6 +50,7 @@ def score(
     protocol: str = "strict",
     partial: bool = False,
     judge: Judge | None = None,
+    metrics: Sequence[str] = (),
     progress: bool = True,
 ) -> dict[str, Any]:
     """Score a prediction log.
@@ -60,6 +64,7 @@ def score(
             one of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
         partial: allow questions without an answer. They are counted, but excluded from the scores.
         judge: language model that also judges the answers to zero-shot tasks.
+        metrics: names of further metrics of LongVALE's tasks, see [`longvale.evaluation.scoring.metrics`].
         progress: show a progress bar while the judge works.
 
     Returns:
@@ -69,19 +74,23 @@ def score(
         FileNotFoundError: if a file is missing.
         ValueError: if a file is invalid, or the log does not match the annotations; see [`score_predictions`].
     """
-    predictions = load_predictions(predictions_path)
-    answered = {prediction.task for prediction in predictions}
-    wanted = [task for task in (*TASKS, *ZERO_SHOT_TASKS) if task in answered] if tasks is None else check_tasks(tasks)
-    if zero_shot := [task for task in wanted if task in ZERO_SHOT_TASKS]:
+    wanted = None if tasks is None else check_tasks(tasks)
+    predictions = load_predictions(predictions_path)  # after the tasks, which may name a benchmark outside the package
+    wanted = wanted or check_tasks({prediction.task for prediction in predictions})
+    if zero_shot := [task for task in wanted if task not in TASKS]:
         if len(zero_shot) < len(wanted):
             raise ValueError(f"{predictions_path}: holds answers of several benchmarks; name the tasks of one")
+        if metrics:
+            raise ValueError(ADDED)
         options = {"protocol": protocol, "partial": partial, "judge": judge, "progress": progress}
         return score_zero_shot(predictions_path, predictions, references_path, zero_shot, **options)
     if judge is not None:
         raise ValueError(JUDGED)
     annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
     with errors_named(predictions_path):
-        return score_predictions(predictions, annotations, tasks=tasks, protocol=protocol, partial=partial)
+        return score_predictions(
+            predictions, annotations, tasks=wanted, protocol=protocol, partial=partial, metrics=metrics
+        )
 
 
 def save_scores(scores: Mapping[str, Any], path: str | os.PathLike, *, by_video: bool = False) -> None:
@@ -104,6 +113,7 @@ def score_predictions(
     tasks: Iterable[str] | None = None,
     protocol: Protocol = "strict",
     partial: bool = False,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score answers against annotations.
 
@@ -113,11 +123,12 @@ def score_predictions(
         tasks: tasks to score; by default the tasks with answers.
         protocol: `strict`, or `official`, which reproduces the published scorers.
         partial: allow questions without an answer; they are excluded from the scores.
+        metrics: names of further metrics, see [`longvale.evaluation.scoring.metrics`].
 
     Returns:
         One key per task with its scores as fractions (CIDEr up to 10); `counts` per task: `questions`, `answers`,
         `parsed`, `parsed_share`, `missing`, `repeated`, `unknown`, and `events` of the videos with answers; `protocol`;
-        `videos`: scores by video ID and task.
+        `videos`: scores by video ID and task; with further metrics, `metrics`: the names of their scores by task.
 
     Raises:
         ValueError: if an answer is about an unknown video or event, is repeated, is missing (unless `partial`), or if
@@ -129,15 +140,24 @@ def score_predictions(
         raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
     scores: dict[str, Any] = {"protocol": protocol, "counts": {}}
     videos: dict[str, dict[Task, dict[str, float]]] = {}
+    chosen, added = choose_metrics(metrics, tasks), {}
     for task in tasks:
         answers = [p for p in predictions if p.task == task and (protocol == "strict" or p.query_id == 0)]
         scores["counts"][task] = count_answers(task, answers, annotations, protocol=protocol, partial=partial)
         scores[task], rows = score_answers(task, answers, annotations, protocol)
+        for name, metric in chosen.items():
+            if task in metric.tasks:
+                more, more_rows = metric(answers, annotations, protocol)
+                if taken := sorted(more.keys() & scores[task].keys()):
+                    raise ValueError(f"metric {name}: {taken[0]} is a score of {task} already; name it differently")
+                scores[task] |= more
+                rows = [row | other for row, other in zip(rows, more_rows, strict=True)]
+                added.setdefault(task, []).extend(more)
         for video_id, values in means_by_video((answer.video_id for answer in answers), rows).items():
             videos.setdefault(video_id, {})[task] = values
     if not tasks:
         raise ValueError("holds no answer to score")
-    return {**scores, "videos": videos}
+    return {**scores, **({"metrics": added} if added else {}), "videos": videos}
 
 
 def modality_group(event: Event) -> str | None:
@@ -251,7 +271,7 @@ def format_scores(scores: Mapping[str, Any]) -> str:
     """
     lines = []
     for task in (task for task in TASKS if task in scores):
-        names = TABLE[task]
+        names = table_columns(scores)[task]
         widths = [max(len(name), 5) for name in names]
         lines.append(f"{task:<18} " + "".join(f"{n:>{w + 2}}" for n, w in zip(names, widths, strict=True)).rstrip())
         lines += [f"{label:<18} " + _format_row(row, names, widths) for label, row in _rows(scores[task])]
@@ -261,9 +281,17 @@ def format_scores(scores: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def table_columns(scores: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the scores that tables show, by task of `scores`."""
+    further = scores.get("metrics", {})
+    of_longvale = {task: (*TABLE[task], *further.get(task, ())) for task in TASKS if task in scores}
+    return of_longvale | {task: tuple(benchmarks.get(task).columns) for task in zero_shot_scores(scores)}
+
+
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [("", scores), *((f"  {group}", row) for group, row in scores.get("by_modality", {}).items())]
 
 
 def _format_row(row: Mapping[str, float], names: Sequence[str], widths: Sequence[int]) -> str:
-    return "".join(f"{row[name] * 100:>{width + 2}.2f}" for name, width in zip(names, widths, strict=True))
+    cells = [f"{row[name] * 100:.2f}" if name in row else "" for name in names]
+    return "".join(f"{cell:>{width + 2}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
