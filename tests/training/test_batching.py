@@ -53,7 +53,7 @@ def test_padding_is_below_a_tenth_of_the_tokens_on_the_released_lengths():
     assert sum(grouped) / 30 < 0.10
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows(corpus, base):
     config = LongVALEConfig.from_pretrained(base)
     composites = load_composites(corpus, corpus / "features", config, seed=42, modality_dropout=0.5)

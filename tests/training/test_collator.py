@@ -1,7 +1,9 @@
+import copy
 from importlib.resources import files
 
 import numpy as np
 import pytest
+from torch.nn import CrossEntropyLoss
 
 from longvale.evaluation.generation.model import build_prompt, decode_answers
 from longvale.training.collator import IGNORE_INDEX, DialogueCollator
@@ -32,6 +34,7 @@ def test_labels_are_the_assistants_words_and_their_end(processor):
     labels, ids = batch["labels"][0], batch["input_ids"][0]
     assert trained_text(processor, batch).replace(" ", "") == "From05to20.</s>Avoicesays:go!</s>stop</s>"
     assert (ids == processor.video_token_id).sum() == 5
+    assert CrossEntropyLoss().ignore_index == IGNORE_INDEX
     kept = labels != IGNORE_INDEX
     assert (labels[kept] == ids[kept]).all()
     # Nothing else is trained: the rest spells the questions.
@@ -105,6 +108,33 @@ def test_events_that_published_training_shortens_are_on_one_line(official):
     assert cut["input_ids"].tolist() == three["input_ids"].tolist()
 
 
+def test_of_two_events_the_second_is_dropped_before_the_dialogue_is_refused(processor):
+    lines = ["From 01 to 05, a ring.", " From 05 to 09, a star."]
+    question = "<video>\nWhat happens?"
+    one = DialogueCollator(processor)([row(question, lines[0])])
+    limit = one["input_ids"].shape[1]
+    assert (
+        DialogueCollator(processor, limit)([row(question, "\n".join(lines))])["labels"].tolist()
+        == one["labels"].tolist()
+    )
+    with pytest.raises(ValueError, match=f"have {limit} tokens with the video, more than max_length .{limit - 1}.; r"):
+        DialogueCollator(processor, limit - 1)([row(question, "\n".join(lines))])
+
+
+def test_the_published_limit_is_the_default(processor):
+    assert DialogueCollator(processor).max_length == 2048
+
+
+def test_padding_is_the_pad_token(processor):
+    rows = [row("<video>\nWhat is shown?", "A ring."), DIALOGUE]
+    for token, expected in ((processor.tokenizer.eos_token, processor.tokenizer.eos_token_id), (None, 0)):
+        other = copy.deepcopy(processor)
+        other.tokenizer.pad_token = token
+        batch = DialogueCollator(other)(rows)
+        padding = batch["attention_mask"] == 0
+        assert padding.any() and (batch["input_ids"][padding] == expected).all()
+
+
 def test_a_first_turn_that_is_too_long_is_refused(processor):
     with pytest.raises(ValueError, match=r"dialogue about 'abc': the first question .* more than max_length \(20\)"):
         DialogueCollator(processor, 20)([row("<video>\nWhat is shown?", "A ring and a star.\nNothing else at all.")])
@@ -123,6 +153,20 @@ def test_an_image_is_a_video_of_one_frame(processor):
     assert "<image>" not in processor.tokenizer.decode(batch["input_ids"][0])
 
 
+def test_only_the_first_mark_of_a_question_is_the_video(processor):
+    batch = DialogueCollator(processor)([row("<image> and <image>?", "A ring.", visual_features=np.ones((1, 64)))])
+    asked = processor.tokenizer.decode(batch["input_ids"][0])
+    assert asked.index("<video>") < asked.index("image")
+
+
+def test_raw_videos_are_read_by_the_processor(processor, monkeypatch):
+    seen = []
+    inputs = DialogueCollator(processor)._video_inputs([DIALOGUE])[0]
+    monkeypatch.setattr(processor, "video_inputs", lambda videos: (seen.append(videos), (inputs, [5]))[1])
+    batch = DialogueCollator(processor)([{"id": "abc", "messages": DIALOGUE["messages"], "video": "abc.mp4"}])
+    assert seen == [["abc.mp4"]] and (batch["input_ids"] == processor.video_token_id).sum() == 5
+
+
 def test_a_system_turn_in_front_is_kept(processor):
     messages = [{"role": "system", "content": "Answer briefly."}, *DIALOGUE["messages"]]
     batch = DialogueCollator(processor)([{**DIALOGUE, "messages": messages}])
@@ -135,13 +179,26 @@ def test_a_system_turn_in_front_is_kept(processor):
     [
         (row("What is shown?", "A ring."), "the first turn must be the user's and hold <video>"),
         (row("Hello", "Hi.", "<video>\nWhat is shown?", "A ring."), "the first turn must be the user's"),
-        (row("<video>\nWhat is shown?"), "the last turn must be the assistant's"),
-        (row("<video>\nWhat is shown?", "A ring.", visual_features=None), "neither stored features nor a video file"),
+        (row("<video>\nWhat is shown?"), "the last turn must be the assistant's: there is nothing to learn"),
+        ({**row(), "messages": [{"role": "system", "content": "Be brief."}]}, "the first turn must be the user's"),
+        ({**row(), "messages": [{"role": "assistant", "content": "<video>"}]}, "the first turn must be the user's"),
+        (
+            row("<video>\nWhat is shown?", "A ring.", visual_features=None),
+            "has neither stored features nor a video file",
+        ),
     ],
 )
 def test_rows_that_cannot_be_trained_on_are_refused(processor, broken, message):
-    with pytest.raises(ValueError, match=f"dialogue about 'abc': .*{message}"):
+    with pytest.raises(ValueError, match=f"^dialogue about 'abc': {message}"):
         DialogueCollator(processor)([broken])
+
+
+def test_a_row_without_an_id_is_refused_too(processor):
+    nameless = {name: value for name, value in row("Hello", "Hi.").items() if name != "id"}
+    with pytest.raises(
+        ValueError, match=r"^dialogue about 'a video': the first turn must be the user's and hold <video>"
+    ):
+        DialogueCollator(processor)([nameless])
 
 
 def test_a_template_without_marks_is_refused(processor, monkeypatch):
@@ -164,6 +221,31 @@ def test_what_a_prompt_holds_already_is_not_learned(processor, monkeypatch, capl
     assert ids[: len(prompt)].tolist() == prompt.tolist()
     assert (labels[: len(prompt)] == IGNORE_INDEX).all() and labels[len(prompt)] != IGNORE_INDEX
     assert not caplog.records
+
+
+def test_the_empty_thoughts_of_an_answer_are_not_learned(processor, monkeypatch, caplog):
+    thoughts = " <think></think>"  # of the last answer alone, and of a prompt
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }} A:{% else %}{% generation %}"
+        f"{{% if loop.last and enable_thinking is defined and enable_thinking is false %}}{thoughts}{{% endif %}}"
+        "{{ m['content'] }}!{% endgeneration %}{% endif %}{% endfor %}"
+        f"{{% if add_generation_prompt and not enable_thinking %}}{thoughts}{{% endif %}}"
+    )
+    monkeypatch.setattr(processor, "chat_template", template)
+    batch = DialogueCollator(processor)([row("<video> When?", "From 05 to 20.", "And then?", "It ends.")])
+    assert trained_text(processor, batch) == "From 05 to 20.!It ends.!"
+    assert not caplog.records
+    # Answers that begin in another way than the prompt ends are learned as they are, and the two are shown.
+    other = template.replace(f"not enable_thinking %}}{thoughts}", f"not enable_thinking %}} {'y' * 50}")
+    monkeypatch.setattr(processor, "chat_template", other)
+    batch = DialogueCollator(processor)([row("<video> When?", "From 05 to 20.")])
+    assert "think" in trained_text(processor, batch)
+    (record,) = caplog.records
+    assert record.name == "longvale.training.collator"
+    assert record.getMessage() == (
+        f"the chat template begins answers otherwise when it generates ({'y' * 40!r}) than in a dialogue "
+        "('Q: <video> A: <think></think>Yes.!'); the model is trained on the latter and asked with the former"
+    )
 
 
 def test_a_template_that_makes_a_model_think_is_named(processor, monkeypatch, caplog):
