@@ -332,6 +332,8 @@ def test_strict_spans(answer, expected):
         ("The bell rings from 00 to 50, loudly.", []),
         ("00:05 - 00:25: a bell\n5 - 25: a dog", []),
         ("From 5 to 25 seconds, a bell", []),
+        ("Start: 5, End: 25, a bell", []),
+        ("[5, 25], a bell", []),
         ('[{"start": 5, "end": 25, "caption": "A bell"}]', []),
         ('["From 00 to 50, a bell.", "From 50 to 99, a dog."]', [(0, 50, "a bell."), (50, 99, "a dog.")]),
         ('{"caption": "From 00 to 50, a bell."}', [(0, 50, "a bell.")]),

@@ -45,6 +45,9 @@ def test_spans_in_seconds(text):
         ("1, 30.0 - 54.0 s: a bell", [(30, 54, "seconds")]),
         ("1 - 6.0 to 30.0", [(6, 30, None)]),  # an item's number
         ("6.0 - 30.0 - 40 dogs", []),  # which two?
+        ("6 s - 10 s - 30 s", []),
+        ("from minute 1 to 2", [(60, 120, "seconds")]),
+        ("1 h 2 min and 5 s - 1h2m6s", [(3725, 3726, "seconds")]),
         ("at 6.0 and 30.0", []),
         ("between 6.0 and 30.0", [(6, 30, None)]),
         ("6, 30", []),
@@ -116,6 +119,8 @@ def test_where_spans_are():
     (span,) = find_spans(text)
     assert text[span.at : span.stop] == "0:06 - 0:30"
     assert plain("０：０６ ok") == "0:06 ok" and len(plain("１２\u3000")) == 3
+    assert plain("6\u00a0to\u2009\u202f\u300030") == "6 to   30"
+    assert (TimeSpan(6, 30).at, TimeSpan(6, 30).stop) == (0, 0)
 
 
 def test_the_usual_answer_is_read_as_any_other():
@@ -144,7 +149,8 @@ def test_shares_of_a_video_of_a_minute(span, unit, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("0:06", (6.0, "seconds")), ("[6.5]", (6.5, None)), ("6 s", (6.0, "seconds")), ("second 6", None),
+        ("0:06", (6.0, "seconds")), ("0:06 s", (6.0, "seconds")), ("0:06 frames", None),
+        ("[6.5]", (6.5, None)), ("6 s", (6.0, "seconds")), ("second 6", None),
         ("10 %", (10.0, "percent")), ("6 frames", None), ("6 and 7", None), ("-6", None), ("", None), ("1e3", None),
     ],
 )  # fmt: skip
@@ -335,7 +341,18 @@ def test_lists_of_events(text):
         ("| 6 - 30 | x | A bell. | yz |", ["A bell."]),  # the longest cell
         ("| Start | End | Event |\n| 6 | 30 | |\n| 6 | 30 | A bell. |", ["A bell."]),
         ("| Start | Event |\n| 6 | 7 - 30 s | A bell. |", ["A bell."]),  # a row unlike its header
+        ("| Start | End | Event |\n| 6 | 30 | |\nThe end.", []),
+        ("|6 - 30|X|", ["X"]),
+        ("| A bell. | (6 - 30). |", ["A bell."]),
+        ("| A dog ran 6 - 30 miles | A bell. |", []),
+        ("A bell | 6 - 30", []),
         ("| 6 - 30 |", []),
+        ("Bell (6 - 30 s) X", []),
+        ('"6 to 30": "A bell.', []),  # JSON cut off
+        ("6 - 30 s:\n```text\nA <B>bell</B>.\n```", ["A bell."]),
+        (f"{' ' * 60}6 - 30: A bell.", ["A bell."]),
+        (f"{' ' * 61}6 - 30: A bell.", []),  # farther than is looked at
+        ("6 - 30 sec. 31 - 40 sec: A bell.", ["A bell."]),
         ("6 - 30 s: a `bell` <b>rings</b>", ["a bell rings"]),
     ],
 )
@@ -377,6 +394,11 @@ def test_spans_with_a_unit_come_first():
         (7, 8),
         (2, 3),
     ]
+
+
+def test_spans_of_json_come_before_those_of_sentences():
+    text = 'From 6 s to 30 s. [{"start": 7, "end": 8}]'
+    assert [(span.start, span.end) for span in find_any_spans(text)][:2] == [(7, 8), (6, 30)]
 
 
 # --- hostile texts ----------------------------------------------------------------------------------------------------

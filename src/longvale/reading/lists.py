@@ -103,7 +103,7 @@ def split_line(line: str, *, labelled: bool = True, commas: bool = True) -> Iter
     begun: TimeSpan | None = None
     shown = plain(line)
     for span in find_spans(shown, labelled=labelled, commas=commas):
-        before = shown[max(begun.stop if begun else 0, span.at - _REACH) : span.at]
+        before = shown[max(0, span.at - _REACH) : span.at]
         if begun is None:
             if span.at > _REACH or not _LEAD.fullmatch(re.sub(r"\s+", " ", before).lstrip()):
                 return
