@@ -122,6 +122,15 @@ def test_raw_videos_are_rows_with_a_path(stored, base):
     assert [row["video"] for row in rows] == [str(stored / "videos" / "whole.mp4")] * 2
 
 
+def test_a_video_file_is_found_in_another_unicode_normalization(stored, base):
+    save_dialogues([{"id": "caf\u00e9", "conversations": TURNS}], stored / "longvale-sft-bp-7k.json")
+    (stored / "videos").mkdir()
+    path = stored / "videos" / "cafe\u0301.mp4"
+    media_files.write(str(path), pictures=4)
+    (row,) = load(stored, base, features_dir=None, videos_dir=str(stored / "videos"), max_missing=0.0)
+    assert row["video"] == str(path)
+
+
 def test_training_does_not_start_when_more_is_missing_than_stated(stored, base):
     message = r"features: 3 of 5 dialogues \(60.0%\) lack media .*, more than max_missing \(5.0%\); make them"
     for policy in ("drop", "keep"):
