@@ -29,7 +29,7 @@ demo: $(VENV)/.base
 
 test: export HF_HUB_OFFLINE := 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not real and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real and not browser" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

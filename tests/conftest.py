@@ -1,10 +1,12 @@
-"""What all tests share: no network, threads that do not spin, and a tiny corpus and checkpoint made once a session."""
+"""What all tests share: no network, threads that do not spin, and a tiny corpus and checkpoint, once per worker."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 # Before the libraries that read them are imported. The tests' tensors are small: more threads than one only cost.
@@ -16,6 +18,26 @@ for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# How long an example takes says more about the machine than about the library.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    """Replace the halves of characters that odd file names put into outputs: what a worker sends is UTF-8."""
+    return json.loads(json.dumps((yield), ensure_ascii=False).encode(errors="replace"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Run what shares downloads, a browser or a Ray cluster in one worker each, with `--dist loadgroup`."""
+    for item in items:
+        group = "ray" if "ray" in item.path.stem.split("_") else None
+        group = next((mark for mark in ("real", "browser") if item.get_closest_marker(mark)), group)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +75,15 @@ def telling_corpus(tmp_path_factory):
     from telling import write_corpus
 
     return write_corpus(tmp_path_factory.mktemp("telling"))
+
+
+@pytest.fixture(scope="session")
+def preloaded():
+    """Processes that begin with the library imported: see [`preloaded.Server`]."""
+    from preloaded import Server
+
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -70,14 +70,14 @@ finally:
 
 
 def test_help_is_there_at_once_and_loads_nothing_heavy():
-    seconds = []
-    for _ in range(3):
+    def seconds():
         done = run_python("-c", HELP)
         assert done.returncode == 0 and "Commands:" in done.stdout
         used, *loaded = done.stdout.splitlines()[-1].split()
-        seconds.append(float(used))
         assert not set(loaded) & {"torch", "transformers", "av", "matplotlib", "trl", "peft", "scipy"}
-    assert min(seconds) < 1.5
+        return float(used)
+
+    assert any(seconds() < 1.5 for _ in range(3))
 
 
 def test_version(longvale):
@@ -339,7 +339,6 @@ INTERRUPTED = """
 import os, signal, sys
 import longvale.extraction.extract as extraction
 save, saved = extraction.save_features, []
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def save_features(*arguments):
     save(*arguments)
@@ -355,17 +354,16 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_advises_to_run_again_only_what_resumes(tmp_path):
+def test_ctrl_c_advises_to_run_again_only_what_resumes(preloaded, tmp_path):
     """A score is computed again from the start."""
     script = INTERRUPTED.partition("import longvale")[0] + INTERRUPTED_SCORE
-    done = run_python("-c", script, "score", tmp_path / "log", "--references", tmp_path / "references")
+    done = preloaded.run("-c", script, "score", tmp_path / "log", "--references", tmp_path / "references")
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.endswith(f"{STOPPED_AS_A_WHOLE}\n") and "again" not in done.stderr
 
 
 INTERRUPTED_SCORE = """
 import longvale.evaluation.scoring.score as score
-signal.signal(signal.SIGINT, signal.default_int_handler)
 score.score = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["longvale", *sys.argv[1:]]
 from longvale.cli import main
@@ -374,9 +372,9 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_says_that_nothing_is_lost(longvale, tiny_corpus, tiny_model, tmp_path):
+def test_ctrl_c_says_that_nothing_is_lost(longvale, preloaded, tiny_corpus, tiny_model, tmp_path):
     arguments = ["features", tiny_corpus / "videos", "--output", tmp_path / "f", "--model", tiny_model]
-    done = run_python("-c", INTERRUPTED, *arguments)
+    done = preloaded.run("-c", INTERRUPTED, *arguments)
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.endswith(f"{STOPPED}\n") and done.stderr.count(f"{STOPPING}\n") == 1
     assert "Traceback" not in done.stderr

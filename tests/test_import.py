@@ -72,7 +72,7 @@ def tell(tmp_path):
 
 
 def test_import_takes_less_than_two_seconds(tmp_path):
-    assert min(tell(tmp_path)[0]["seconds"] for _ in range(3)) < 2.0
+    assert any(tell(tmp_path)[0]["seconds"] < 2.0 for _ in range(3))  # other processes share the machine
 
 
 def test_import_registers_the_builder_and_does_nothing_else(tmp_path):

@@ -4,8 +4,6 @@ import json
 import os
 import pkgutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -33,11 +31,16 @@ main()
 """
 
 
-def kill(function, call, *arguments):
-    owner, _, name = function.rpartition(".")
-    command = [sys.executable, "-c", SCRIPT, owner, name, str(call), *map(str, arguments)]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+@pytest.fixture
+def kill(preloaded):
+    """Kill a command at a call of a function: `kill("module.function", call, *arguments)`."""
+
+    def run(function, call, *arguments):
+        owner, _, name = function.rpartition(".")
+        done = preloaded.run("-c", SCRIPT, owner, name, call, *arguments)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    return run
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def finished(folder):
         ("os.replace", 1 + 3 * 4 + 1, 4),
     ],
 )
-def test_features(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, done):
+def test_features(longvale, kill, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, done):
     command = ["features", tiny_corpus / "videos", "--model", tiny_model, "--output"]
     assert longvale(*command, tmp_path / "whole").exit_code == 0
     kill(function, call, *command, tmp_path / "killed")
@@ -95,7 +98,7 @@ ANSWER = "longvale.evaluation.generation.prefix_cache.VideoPrefixes._generate"
         ("longvale.evaluation.evaluate.write_report", 1, None),  # nothing is left to ask
     ],
 )
-def test_evaluate(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, batches):
+def test_evaluate(longvale, kill, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, batches):
     options = ["--data", tiny_corpus, "--batch-size", 4, "--max-new-tokens", 4, "--ablation"]
     command = ["evaluate", tiny_model, *options, "--output"]
     asked = count_calls(ANSWER)
@@ -113,7 +116,7 @@ def test_evaluate(longvale, count_calls, contents, tiny_corpus, tiny_model, tmp_
         assert set(lines) <= set(path.read_text().splitlines())
 
 
-def test_generate_goes_on_after_a_line_that_was_cut_off(longvale, count_calls, tiny_corpus, tiny_model, tmp_path):
+def test_generate_goes_on_after_a_line_that_was_cut_off(longvale, kill, count_calls, tiny_corpus, tiny_model, tmp_path):
     options = ["--data", tiny_corpus, "--tasks", "grounding", "--batch-size", 4, "--max-new-tokens", 4]
     command = ["generate", tiny_model, *options, "--output"]
     asked = count_calls(ANSWER)
@@ -132,7 +135,7 @@ def test_generate_goes_on_after_a_line_that_was_cut_off(longvale, count_calls, t
     assert run == json.loads((tmp_path / "whole.jsonl.run.json").read_text())
 
 
-def test_synthesize(longvale, contents, tmp_path):
+def test_synthesize(longvale, kill, contents, tmp_path):
     options = ["--videos", 3, "--test-videos", 1, "--workers", 1]
     options += ["--size", 32, "--fps", 2, "--min-length", 5, "--max-length", 6]
     assert longvale("synthesize", tmp_path / "whole", *options).exit_code == 0
@@ -142,7 +145,7 @@ def test_synthesize(longvale, contents, tmp_path):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_prepare(longvale, contents, tiny_corpus, tmp_path):
+def test_prepare(longvale, kill, contents, tiny_corpus, tmp_path):
     command = ["data", "prepare", tiny_corpus, "--output"]
     assert longvale(*command, tmp_path / "a" / "whole").exit_code == 0
     kill("longvale.data.publish.prepare.write_card", 1, *command, tmp_path / "b" / "killed")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -24,14 +23,9 @@ BOTH = [pytest.param(signal.SIGINT, id="int"), pytest.param(signal.SIGTERM, id="
 class Command:
     """A command line in a process group of its own, as a terminal starts it, whose output is read as it comes."""
 
-    def __init__(self, *arguments, script=("-m", "longvale")):
-        self.process = subprocess.Popen(
-            [sys.executable, *script, *map(str, arguments)],
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def __init__(self, preloaded, *arguments, script=("-m", "longvale")):
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.process = preloaded.start(*script, *arguments, env=environment, new_session=True)
         self.output, self._more = b"", threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -84,18 +78,15 @@ class Command:
 
 
 @pytest.fixture
-def start():
+def start(preloaded):
     """Start a command: `start("annotate", ...)` -> [`Command`], which does not survive the test."""
     started = []
-    # Processes that a shell starts in the background ignore Ctrl-C, and so would what they start.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(*arguments, **options):
-        started.append(Command(*arguments, **options))
+        started.append(Command(preloaded, *arguments, **options))
         return started[-1]
 
     yield run
-    signal.signal(signal.SIGINT, before)
     for command in started:
         if command.process.poll() is None:
             os.killpg(command.process.pid, signal.SIGKILL)

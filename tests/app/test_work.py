@@ -1,5 +1,4 @@
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -17,12 +16,18 @@ def stop():
 
 
 def test_reports_come_from_the_background(stop):
+    taken = threading.Semaphore(0)
+
     def job(report):
         for number in range(5):
             report(number)
-            time.sleep(0.15)
+            assert taken.acquire(timeout=60)
 
-    assert list(work.in_background(job, stop)) == [0, 1, 2, 3, 4]
+    told = []
+    for number in work.in_background(job, stop):
+        told.append(number)
+        taken.release()
+    assert told == [0, 1, 2, 3, 4]
 
 
 def test_only_the_newest_report_counts(stop):

@@ -520,7 +520,6 @@ HALFWAY = """
 import os, signal, sys
 import longvale.checkpoints.conversion as conversion
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 number = getattr(signal, sys.argv.pop())
 
 def halfway(*arguments):
@@ -534,10 +533,9 @@ main()
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
 @pytest.mark.parametrize(("name", "code", "left"), [("SIGKILL", -9, 1), ("SIGINT", 130, 0), ("SIGTERM", 143, 0)])
-def test_a_conversion_that_was_ended_can_be_repeated(longvale, original, tmp_path, name, code, left):
+def test_a_conversion_that_was_ended_can_be_repeated(longvale, preloaded, original, tmp_path, name, code, left):
     command = ["convert", original, "--output", tmp_path / "model"]
-    script = [sys.executable, "-c", HALFWAY, *map(str, command), name]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    done = preloaded.run("-c", HALFWAY, *command, name)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     assert len(list(tmp_path.glob(".*.partial"))) == left
     assert longvale(*command).exit_code == 0

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
 
@@ -396,17 +394,13 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_run_goes_on_and_leaves_no_process(videos, tmp_path, run, tiny_model):
+def test_a_killed_run_goes_on_and_leaves_no_process(videos, tmp_path, run, preloaded, tiny_model):
     run(videos, tmp_path / "whole", batch_size=1)
     output, script = tmp_path / "killed", tmp_path / "script.py"
     script.write_text(SCRIPT)
     # A group of its own: whoever is left of it can be found.
-    command = [sys.executable, str(script), str(videos), str(output), str(tiny_model)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ, start_new_session=True
-    ) as process:
-        assert process.stdout.readline()
-    assert process.returncode == -signal.SIGKILL
+    process = preloaded.start(script, videos, output, tiny_model, new_session=True)
+    assert process.wait() == -signal.SIGKILL, process.stdout.read()
     for _ in range(100):
         try:
             os.killpg(process.pid, 0)

@@ -46,10 +46,20 @@ def command(corpus, model, output, launch=None, config="demo_boundary_perception
     return python + [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
 
-def run(*arguments, **options):
-    done = subprocess.run(command(*arguments, **options), env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+@pytest.fixture(scope="module")
+def run(preloaded):
+    """Run the recipe in a process of its own, or in those of the launcher."""
+
+    def call(*arguments, launch=None, **options):
+        words = command(*arguments, launch=launch, **options)
+        if launch:
+            done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        else:
+            done = preloaded.run(*words[1:], env=ENVIRONMENT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return call
 
 
 @pytest.fixture
@@ -76,9 +86,9 @@ def losses(output):
 
 
 @pytest.fixture(scope="module")
-def unbroken(corpus, base, tmp_path_factory):
+def unbroken(corpus, base, run, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "unbroken"
-    return output, run(corpus, base, output, launch="cpu")
+    return output, run(corpus, base, output)
 
 
 def test_the_recipe_leaves_a_checkpoint_and_its_losses(unbroken):
@@ -89,20 +99,24 @@ def test_the_recipe_leaves_a_checkpoint_and_its_losses(unbroken):
     load_checkpoint(output, LongVALEForConditionalGeneration, device="cpu")
 
 
-def kill_when(path, *arguments, **options):
+@pytest.fixture
+def kill_when(preloaded, tmp_path):
     """Start the recipe, and kill it the moment that a file or folder is there."""
-    process = subprocess.Popen(
-        command(*arguments, **options), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert path.exists()
+
+    def call(path, *arguments, **options):
+        with open(tmp_path / "printed", "w+b") as printed:
+            process = preloaded.start(*command(*arguments, **options)[1:], env=ENVIRONMENT, stdout=printed)
+            deadline = time.monotonic() + 120
+            while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert path.exists(), (tmp_path / "printed").read_text()
+
+    return call
 
 
-def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(corpus, base, unbroken, tmp_path):
+def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(corpus, base, run, kill_when, unbroken, tmp_path):
     output = tmp_path / "killed"
     kill_when(output / "checkpoint-4", corpus, base, output)
     assert not (output / "config.json").exists()
@@ -124,7 +138,7 @@ def copy(unbroken, tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_finished_run_changes_nothing(corpus, base, copy, contents, here, processes):
+def test_a_finished_run_changes_nothing(corpus, base, run, copy, contents, here, processes):
     before = contents(copy)
     if processes == 1:
         printed = here(command(corpus, base, copy)).out
@@ -138,7 +152,7 @@ def test_a_finished_run_changes_nothing(corpus, base, copy, contents, here, proc
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_killed_before_it_merged_is_merged(corpus, base, unbroken, copy, contents, here, processes):
+def test_a_run_killed_before_it_merged_is_merged(corpus, base, run, unbroken, copy, contents, here, processes):
     for path in copy.iterdir():
         if path.name != "settings.json" and not path.name.startswith("checkpoint-"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -174,7 +188,9 @@ def test_a_run_that_is_overwritten_begins_again(corpus, base, copy, here):
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
-def test_a_run_killed_while_it_writes_a_checkpoint_repeats_the_same_losses(corpus, base, unbroken, tmp_path, step):
+def test_a_run_killed_while_it_writes_a_checkpoint_repeats_the_same_losses(
+    corpus, base, run, kill_when, unbroken, tmp_path, step
+):
     output = tmp_path / "killed"
     # The folder of a checkpoint that is being written, before it has its name.
     unfinished = output / ".unfinished" / f"checkpoint-{step}" / "optimizer.pt"
@@ -194,7 +210,7 @@ def test_two_runs_never_train_into_one_folder(corpus, base, tmp_path, here):
         assert not (tmp_path / "out").exists()
 
 
-def test_two_processes_are_one_with_twice_the_accumulation(corpus, base, tmp_path, here):
+def test_two_processes_are_one_with_twice_the_accumulation(corpus, base, run, tmp_path, here):
     shared = {"lora_dropout": 0.0, "effective_batch_size": 8, "max_steps": 2, "save_strategy": "no"}
     one = here(command(corpus, base, tmp_path / "one", **shared))
     two = run(corpus, base, tmp_path / "two", launch="cpu_two_processes", **shared)
@@ -244,12 +260,12 @@ def test_logs_stay_on_this_machine_and_grounding_is_measured(corpus, base, tmp_p
     assert "Self CPU" in printed.out and (tmp_path / "out" / "profile.json").is_file()
 
 
-def test_trackio_is_the_default_and_needs_no_network(corpus, base, tmp_path):
+def test_trackio_is_the_default_and_needs_no_network(corpus, base, preloaded, tmp_path):
     options = {**OPTIONS, "max_steps": 1, "save_strategy": "no"}
     del options["mosaic"], options["turns"]
     environment = ENVIRONMENT | {"TRACKIO_DIR": str(tmp_path / "trackio")}
     arguments = command(corpus, base, tmp_path / "out", config="boundary_perception", only=options)
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    done = preloaded.run(*arguments[1:], env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     with sqlite3.connect(tmp_path / "trackio" / "longvale.db") as database:
         logged = [json.loads(row[0]) for row in database.execute("select metrics from metrics")]

@@ -137,7 +137,8 @@ def end_children(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "resource_tracker" not in " ".join(process.cmdline()):
+                # A filter of its warnings, which multiprocessing gives to all that it starts, has the name only.
+                if "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
                     process.kill()
 
 

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import media_files
@@ -72,12 +70,11 @@ def test_half_a_character_is_an_answer_too(tmp_path):
 
 
 @pytest.mark.parametrize("die_at", [1, 3, 8])
-def test_killed_and_resumed_gives_the_same_file(data, tmp_path, die_at):
+def test_killed_and_resumed_gives_the_same_file(data, preloaded, tmp_path, die_at):
     whole, broken = run(data, tmp_path / "whole.jsonl"), tmp_path / "broken.jsonl"
     script = Path(__file__).parents[1] / "fake_longvale.py"
-    command = [sys.executable, script, data, broken, str(die_at)]
-    killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, capture_output=True)
-    assert killed.returncode == -9, killed.stderr.decode()
+    killed = preloaded.run(script, data, broken, die_at)
+    assert killed.returncode == -9, killed.stderr
     done = len(broken.read_text(encoding="utf-8").splitlines())
     assert (done > 0) == (die_at > 1) and done < QUESTIONS
     with broken.open("a") as file:

@@ -196,7 +196,9 @@ def test_where_the_cache_is(monkeypatch, variables, expected):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"short", b"no gzip file at all", gzip.compress(b"1\na\nb\n" * 50)[:-12] + b"x" * 8]
+    "content",
+    [b"", b"short", b"no gzip file at all", gzip.compress(b"1\na\nb\n" * 50)[:-12] + b"x" * 8],
+    ids=["empty", "short", "no gzip file", "end damaged"],
 )
 def test_damaged_source(package, content):
     (package / "meteor/data/paraphrase-en.gz").write_bytes(content)
