@@ -145,8 +145,8 @@ def test_two_batches_are_grouped_and_rows_of_one_length_keep_their_order():
 
 
 def test_a_row_without_an_id_is_a_question_mark():
-    batch = NameRows(lambda rows: {"rows": len(rows)})([{"id": 7}, {}, {"id": "ü" * 9}])
-    assert row_names(batch[ROW_IDS]) == ["7", "?", "ü" * 9] and batch["rows"] == 3
+    batch = NameRows(lambda rows: {"rows": len(rows)})([{"id": 7}, {}, {"id": "ü" * 9 + "X"}])
+    assert row_names(batch[ROW_IDS]) == ["7", "?", "ü" * 9 + "X"] and batch["rows"] == 3
 
 
 class Process:
@@ -169,7 +169,9 @@ class Process:
         return pad(values, room, value=pad_index)
 
     def gather(self, values):
-        return torch.cat(self._exchange(values))
+        found = self._exchange(values)
+        assert len({other.dtype for other in found}) == 1  # as collectives need; `cat` would convert
+        return torch.cat(found)
 
 
 def group_in_processes(given, widths):
@@ -202,3 +204,5 @@ def test_processes_share_out_the_rows_of_a_step(rows, processor):
     assert lengths == sorted(lengths, reverse=True)
     for group in groups:
         assert (group["labels"][group["attention_mask"] == 0] == IGNORE_INDEX).all()
+    one_each = group_in_processes([[given[0][0]], [given[1][0]]], widths)
+    assert [len(group["labels"]) for groups in one_each for group in groups] == [3, 2]
