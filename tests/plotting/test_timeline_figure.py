@@ -81,8 +81,8 @@ def test_no_two_numbers_of_many_events_overlap():
 
 def test_boundaries_lie_above_the_events_and_pictures_above_all():
     boundaries = Boundaries({"visual": [(0, 20), (20, 40)], "audio": [[5, 9], [7, 12]], "speech": []}, (20.0,))
-    pictures = np.zeros((16, 9, 16, 3), np.uint8)
-    strip, axes = timeline_figure(VIDEO, pictures=pictures, boundaries=boundaries, title="$v$").axes
+    frames = np.zeros((16, 9, 16, 3), np.uint8)
+    strip, axes = timeline_figure(VIDEO, frames=frames, boundaries=boundaries, title="$v$").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["seen", "heard", "said", "events"]
     assert axes.get_title(loc="left") == "$v$" and [text.get_text() for text in axes.texts] == ["1", "2"]
     assert len({bar.get_y() for bar in axes.patches}) == 4  # sounds that overlap lie in two rows

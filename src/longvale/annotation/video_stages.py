@@ -147,8 +147,8 @@ class VideoStages:
             from .review.figures import boundaries_figure, write_figure
 
             frames = reader.value.frames
-            pictures = None if frames is None else reader.value.frames_at(strip_times(found["duration"]))
-            write_figure(boundaries_figure(found, pictures), picture)
+            strip = None if frames is None else reader.value.frames_at(strip_times(found["duration"]))
+            write_figure(boundaries_figure(found, strip), picture)
         previous = ""
         for event_id, (start, end) in enumerate(found["events"]):
             self._report(f"{video_id}: event {event_id + 1} of {len(found['events'])}, {start:.1f} to {end:.1f} s")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..events import MODALITIES, RELATIONS, Annotation, Event, Seconds
 from ..io import atomic_write
 from ..plotting.charts import draw_bars
-from ..plotting.style import BAR_STYLES, WIDTH_IN, frame, save_figure
+from ..plotting.style import BAR_STYLES, WIDTH_IN, save_figure, style_axes
 from .sources import annotation_files, load_videos
 
 if TYPE_CHECKING:
@@ -275,14 +275,14 @@ def _histogram(axes: Axes, series: Sequence[Sequence[float]], title: str, unit: 
         for bar in container:
             bar.set_hatch(hatch)
     axes.set(xlabel=unit, ylabel="% of videos")
-    frame(axes, title, "y")
+    style_axes(axes, title, "y")
 
 
 def _bars(axes: Axes, series: Sequence[Counter[str]], names: Sequence[str], title: str, of: str) -> None:
     """Plot vertical bars: the share of each name in its series."""
     draw_bars(axes, [_shares(counts, names) for counts in series], names)
     axes.set_ylabel(f"% of {of}")
-    frame(axes, title, "y")
+    style_axes(axes, title, "y")
 
 
 def _relations(axes: Axes, measured: Sequence[Measurements]) -> None:
@@ -291,11 +291,11 @@ def _relations(axes: Axes, measured: Sequence[Measurements]) -> None:
     if not names:
         axes.text(0.5, 0.5, "not known from these files", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
-        frame(axes, "Relation of the modalities")
+        style_axes(axes, "Relation of the modalities")
         return
     draw_bars(axes, [_shares(one.relations, names) for one in measured], names, sideways=True)
     axes.set_xlabel("% of events")
-    frame(axes, "Relation of the modalities")
+    style_axes(axes, "Relation of the modalities")
 
 
 def _shares(counts: Counter[str], names: Sequence[str]) -> list[float]:

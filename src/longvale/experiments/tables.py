@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from longvale.io import atomic_write
 from longvale.plotting.charts import draw_bars
-from longvale.plotting.style import WIDTH_IN, frame, save_figure
+from longvale.plotting.style import WIDTH_IN, save_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +70,6 @@ def bars(rows: Sequence[Mapping[str, Any]], name: str, columns: Sequence[str], t
     for bars_of_column in axes.containers:
         axes.bar_label(bars_of_column, fmt=" %.2f", rotation=90, fontsize=7)
     axes.set(ylabel="0 to 1", ylim=(0, 1.15))
-    frame(axes, title, grid="y")
+    style_axes(axes, title, grid="y")
     figure.legend(axes.containers, columns, loc="outside upper right", ncols=len(columns), frameon=False, fontsize=8)
     return figure

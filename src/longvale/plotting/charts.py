@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from .style import BAR_STYLES, LINE_STYLES, WIDTH_IN, frame
+from .style import BAR_STYLES, LINE_STYLES, WIDTH_IN, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def line_figure(lines: Sequence[Line], *, x: str, y: str, title: str = "", heigh
         colour, dashes = LINE_STYLES[place % len(LINE_STYLES)]
         axes.plot(at, values, color=colour, linestyle=dashes, label=name)
     axes.set(xlabel=x, ylabel=y)
-    frame(axes, title, grid="both")
+    style_axes(axes, title, grid="both")
     for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
     return figure

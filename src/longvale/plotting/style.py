@@ -60,14 +60,14 @@ GRID = "#DDDDDD"
 WIDTH_IN, DPI = 9.0, 150
 
 #: Number of frames in a film strip.
-STRIP_PICTURES = 16
+STRIP_FRAMES = 16
 
 _COLOURS = 64
 
 _TITLE_SIZE, _TEXT_SIZE = 9, 8
 
 
-def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None:
+def style_axes(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None:
     """Style axes: title at the left, a light grid behind the data, no box.
 
     Args:
@@ -84,17 +84,17 @@ def frame(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") -> None
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def film_strip(axes: Axes, pictures: np.ndarray, duration: Seconds) -> None:
+def film_strip(axes: Axes, frames: np.ndarray, duration: Seconds) -> None:
     """Draw frames side by side over the seconds of a video.
 
     Args:
         axes: of the strip.
-        pictures: uint8 [n, H, W, 3], evenly spaced; see [`strip_times`].
+        frames: uint8 [n, H, W, 3], evenly spaced; see [`strip_times`].
         duration: of the video in seconds.
     """
-    width = duration / len(pictures)
-    for place, picture in enumerate(pictures):
-        axes.imshow(picture, extent=(place * width, (place + 1) * width, 0, 1), aspect="auto")
+    width = duration / len(frames)
+    for place, frame in enumerate(frames):
+        axes.imshow(frame, extent=(place * width, (place + 1) * width, 0, 1), aspect="auto")
     axes.set(xlim=(0, duration), ylim=(0, 1), yticks=[])
     axes.tick_params(axis="x", labelbottom=False, length=0)
     axes.spines[:].set_visible(False)
@@ -107,7 +107,7 @@ def strip_times(duration: Seconds) -> list[Seconds]:
         >>> strip_times(32.0)[:3]
         [1.0, 3.0, 5.0]
     """
-    return [(place + 0.5) * duration / STRIP_PICTURES for place in range(STRIP_PICTURES)]
+    return [(place + 0.5) * duration / STRIP_FRAMES for place in range(STRIP_FRAMES)]
 
 
 def png_bytes(figure: Figure) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import Annotation, Event, Modality, Seconds
-from .style import GRID, LANES, PREDICTED, REFERENCE, RUN_STYLES, WIDTH_IN, Style, film_strip, frame
+from .style import GRID, LANES, PREDICTED, REFERENCE, RUN_STYLES, WIDTH_IN, Style, film_strip, style_axes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ def timeline_figure(
     answers: Answered | Mapping[str, Answered] | None = None,
     captions: bool = False,
     *,
-    pictures: np.ndarray | None = None,
+    frames: np.ndarray | None = None,
     boundaries: Boundaries | None = None,
     title: str = "events",
 ) -> Figure:
@@ -77,7 +77,7 @@ def timeline_figure(
         answers: of one model, or of several runs by their letter, "A" to "F". Each gets a lane with the events of its
             dense captioning; below, there is one row per grounding question with one bar per model.
         captions: list the captions below by number, cut to the width of the figure.
-        pictures: frames, uint8 [n, H, W, 3], evenly spaced over the video, for a film strip above.
+        frames: uint8 [n, H, W, 3], evenly spaced over the video, for a film strip above.
         boundaries: segments of each modality, for the lanes seen, heard and said. The events formed from them are drawn
             in a lane below.
         title: title above the events.
@@ -107,15 +107,15 @@ def timeline_figure(
     asked = list(dict.fromkeys(index for found in grounding.values() for index in found))
     heights: list[float] = [sum(max(len(stack), 1) for stack in stacks)]
     heights += [len(asked) * (1 + len(grounding)) / 2] if asked else []
-    heights[:0] = [_STRIP_IN / _ROW_IN] if pictures is not None else []
+    heights[:0] = [_STRIP_IN / _ROW_IN] if frames is not None else []
     lists = _caption_columns(_numbered(annotation.events), *predicted.values()) if captions else []
     listed_in = _CAPTION_ROW_IN * (max(map(len, lists), default=-1) + 1)
     height_in = _ROW_IN * sum(heights) + 0.55 * len(heights) + 0.25
     whole = Figure(figsize=(WIDTH_IN, height_in + listed_in), layout="constrained")
     figure, below = _subfigures(whole, height_in, listed_in) if lists else (whole, None)
     axes = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
-    if pictures is not None:
-        film_strip(axes.pop(0), pictures, annotation.duration)
+    if frames is not None:
+        film_strip(axes.pop(0), frames, annotation.duration)
     _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration, title)
     for second in boundaries.cuts if boundaries is not None else ():
         axes[0].axvline(second, ymin=0, ymax=1, color="black", linewidth=0.6, linestyle=(0, (1, 2)), zorder=3)
@@ -272,7 +272,7 @@ def _number(axes: Axes, x: Seconds, y: float, number: str) -> None:
 
 
 def _frame(axes: Axes, rows: int, duration: Seconds, title: str) -> None:
-    frame(axes, title)
+    style_axes(axes, title)
     axes.set(xlim=(0, duration), ylim=(rows - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelbottom=True)

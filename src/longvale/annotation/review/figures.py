@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.reporting.plot import pick_video, strip_pictures
+from ...evaluation.reporting.plot import pick_video, strip_frames
 from ...events import MODALITIES, Annotation, Event, Seconds
 from ...io import atomic_write
 from ...plotting.charts import draw_bars
-from ...plotting.style import WIDTH_IN, frame, png_bytes, save_figure
+from ...plotting.style import WIDTH_IN, png_bytes, save_figure, style_axes
 from ...plotting.timeline import Boundaries, timeline_figure
 from ..filters import Rejection, funnel
 from .results import load_annotated
@@ -36,21 +36,21 @@ def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
     labels = [f" {left}" + (f"  (-: {against})" if against else "") for _, left, against in rows]
     axes.bar_label(axes.containers[0], labels, fontsize=8)
     axes.set(xlim=(0, max(1, len(rejections)) * 1.15), xlabel="videos left; in brackets those a filter speaks against")
-    frame(axes, "")
+    style_axes(axes, "")
     return figure
 
 
-def boundaries_figure(found: Mapping[str, Any], pictures: np.ndarray | None) -> Figure:
+def boundaries_figure(found: Mapping[str, Any], frames: np.ndarray | None) -> Figure:
     """Draw a video's film strip, the segments of each modality alone, and the events made from them, over time.
 
     Args:
         found: a record of `boundaries.jsonl`.
-        pictures: uint8 [n, H, W, 3], frames of the film strip; None to draw none.
+        frames: uint8 [n, H, W, 3], frames of the film strip; None to draw none.
     """
     events = tuple(Event(start, end, "") for start, end in found["events"])
     return timeline_figure(
         Annotation(found["video_id"], found["duration"], events),
-        pictures=pictures,
+        frames=frames,
         boundaries=Boundaries({modality: found[modality] for modality in MODALITIES}, found["cuts"]),
         title=_title(found["video_id"], found["cuts"]),
     )
@@ -75,13 +75,13 @@ def plot_annotated(
         ValueError: if the stages do not contain the video, or a file is damaged.
     """
     found = pick_video(load_annotated(folder), video_id, folder)
-    pictures = None if video is None else strip_pictures(video)
+    frames = None if video is None else strip_frames(video)
     boundaries = Boundaries(found.boundaries, found.cuts)
     return save_figure(
         timeline_figure(
             found.annotation,
             captions=True,
-            pictures=pictures,
+            frames=frames,
             boundaries=boundaries,
             title=_title(video_id, found.cuts),
         ),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...plotting.charts import line_figure
-from ...plotting.style import RUN_STYLES, WIDTH_IN, frame, svg_bytes
+from ...plotting.style import RUN_STYLES, WIDTH_IN, style_axes, svg_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def means_figure(score: str, panels: Mapping[str, Mapping[str, Mapping[str, Mean
     for axes, name in zip(grid.flat, panels, strict=False):
         _draw_means(axes, panels[name])
         axes.set_xlabel(f"{score} x 100")
-        frame(axes, name)
+        style_axes(axes, name)
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelbottom=True)
         axes.spines["left"].set_visible(False)

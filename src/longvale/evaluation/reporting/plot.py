@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...data.statistics import read_splits
 from ...events import Annotation, Event
-from ...plotting.style import STRIP_PICTURES, save_figure
+from ...plotting.style import STRIP_FRAMES, save_figure
 from ...plotting.timeline import Answered, timeline_figure
 from ...system.names import look_up, spellings
 from ...tasks import Prediction, load_predictions
@@ -57,12 +57,12 @@ def plot_video(
         if not answers:
             raise ValueError(f"{predictions}: holds no answer about video {video_id!r}")
         answered = read_answers(annotation, answers)
-    pictures = None if video is None else strip_pictures(video)
-    figure = timeline_figure(annotation, answered, captions=True, pictures=pictures, title=video_id)
+    frames = None if video is None else strip_frames(video)
+    figure = timeline_figure(annotation, answered, captions=True, frames=frames, title=video_id)
     return save_figure(figure, output)
 
 
-def strip_pictures(video: str | os.PathLike) -> np.ndarray | None:
+def strip_frames(video: str | os.PathLike) -> np.ndarray | None:
     """Read the frames of a video's film strip: uint8 [16, H, W, 3]; None for files with audio only.
 
     Raises:
@@ -70,7 +70,7 @@ def strip_pictures(video: str | os.PathLike) -> np.ndarray | None:
     """
     from ...models.media import read_media
 
-    return read_media(video, num_frames=STRIP_PICTURES, size=_STRIP_SIZE, max_duration_s=None).frames
+    return read_media(video, num_frames=STRIP_FRAMES, size=_STRIP_SIZE, max_duration_s=None).frames
 
 
 def plot_answer(answer: Answer, output: str | os.PathLike) -> list[Path]:
