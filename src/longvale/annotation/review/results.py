@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...events import MODALITIES, RELATIONS, Annotation, Event, Modality, Seconds
-from ...io import is_number, parse_json
+from ...io import is_number, parse_json, parse_lines
+from ...run_log import whole_lines
 
 #: The stage files that are read, in the folder NAME.stages that `longvale annotate --output NAME.json` writes.
 BOUNDARIES_FILE, CAPTIONS_FILE, EVENTS_FILE = "boundaries.jsonl", "captions.jsonl", "events.jsonl"
@@ -83,12 +84,8 @@ def _lines(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a JSONL file with their locations; an incomplete last line is omitted."""
     if not path.is_file():
         return
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, value in parse_lines(path, whole_lines(path.read_bytes()).splitlines(), parse_json):
         place = f"{path}: line {number}"
-        try:
-            value = parse_json(line)
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
         missing = [name for name in fields if not isinstance(value, dict) or name not in value]
         if missing:
             raise ValueError(f"{place}: field '{missing[0]}' is missing; give what `longvale annotate` wrote")
