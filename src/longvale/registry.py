@@ -20,10 +20,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .system.names import printable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 logger = logging.getLogger(__name__)
 
@@ -226,6 +228,8 @@ class Registry:
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         if self._points is None:
+            from importlib.metadata import entry_points  # slow to import
+
             self._points = {point.name: point for point in entry_points(group=f"longvale.{self.kind}")}
         return self._points
 

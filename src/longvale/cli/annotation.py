@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from longvale.annotation.language_models import ModelOptions
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class AdmissionOptions(Group, panel="Admission"):
     """Which videos are admitted."""
 
@@ -51,7 +51,7 @@ class AdmissionOptions(Group, panel="Admission"):
         return replace(known[self.admission], **{name: value for name, value in chosen.items() if value is not None})
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class BoundaryOptions(Group, panel="Boundaries"):
     """How boundaries are found."""
 
@@ -82,7 +82,7 @@ class BoundaryOptions(Group, panel="Boundaries"):
         return made
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class CaptionerOptions(Group, panel="Captions"):
     """Which models describe single modalities: registered ones, `package.module:Name`, or models of transformers."""
 
@@ -128,7 +128,7 @@ class CaptionerOptions(Group, panel="Captions"):
         return {"captioners": chosen, "tagger": taggers.create(name or "transformers", replace(options, model=model))}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class CorrelationOptions(Group, panel="Correlation"):
     """Who writes the captions of events."""
 
@@ -162,7 +162,7 @@ class CorrelationOptions(Group, panel="Correlation"):
         return reasoners.create(name, options)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ModelGroup(Group, panel="Models"):
     """How models are asked."""
 

@@ -3,7 +3,7 @@
 Typer reads the parameters of a function. [`grouped`] replaces each parameter whose type is a group by one parameter per
 field, and passes the group to the function:
 
-    @dataclass(frozen=True)
+    @dataclass(eq=False, repr=False)  # other methods are not needed and would slow down --help
     class RunOptions(Group, panel="Run"):
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False
 

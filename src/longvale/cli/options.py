@@ -36,7 +36,7 @@ Metrics = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class QuestionOptions(Group, panel="Questions"):
     """Which questions are asked."""
 
@@ -63,7 +63,7 @@ class QuestionOptions(Group, panel="Questions"):
         return {**vars(self), "tasks": self.tasks.split(",")}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class InputOptions(Group, panel="Inputs"):
     """Where the model's inputs are."""
 
@@ -76,7 +76,7 @@ class InputOptions(Group, panel="Inputs"):
     ] = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class GenerationOptions(Group, panel="Generation"):
     """How answers are generated."""
 
@@ -96,7 +96,7 @@ class GenerationOptions(Group, panel="Generation"):
         return {**kept, "decoding": Decoding(self.temperature, self.seed)}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class AdapterOptions(Group, panel="Models of others"):
     """Which model of others is asked, and how."""
 
@@ -133,7 +133,7 @@ class AdapterOptions(Group, panel="Models of others"):
         return {"adapter": AdapterOptions(self.adapter, self.server, **options)}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class JudgeOptions(Group, panel="Judge"):
     """Which model judges zero-shot answers."""
 
@@ -159,7 +159,7 @@ class JudgeOptions(Group, panel="Judge"):
         return {"judge": choose_judge(self.judge, self.judge_url, self.judge_max_tokens, self.timeout)}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class WeightOptions(Group, panel="Weights"):
     """Where the weights go, and in which precision."""
 
@@ -176,7 +176,7 @@ class WeightOptions(Group, panel="Weights"):
     ] = False
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class RunOptions(Group, panel="Run"):
     """How the command runs."""
 
