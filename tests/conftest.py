@@ -30,14 +30,19 @@ def pytest_report_to_serializable():
     return json.loads(json.dumps((yield), ensure_ascii=False).encode(errors="replace"))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Run what shares downloads, a browser or a Ray cluster in one worker each, with `--dist loadgroup`."""
-    for item in items:
-        group = "ray" if "ray" in item.path.stem.split("_") else None
-        group = next((mark for mark in ("real", "browser") if item.get_closest_marker(mark)), group)
-        if group:
-            item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadgroup`, run tests that share downloads, the browser or a Ray cluster in one worker each."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return next((group for group in ("/real/", "/test_browser", "_ray_") if group in path), nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
