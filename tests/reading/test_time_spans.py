@@ -218,6 +218,10 @@ def test_which_text_of_an_object_is_its_caption(name, later):
         (f'{{"{"0:06 - 0:30":>61}": "A bell."}}', []),  # too long to be only a span
         ('{"at 6 - 30": "A bell."}', []),
         ('{"6 - 30 or so": "A bell."}', []),
+        ('{"6 - 30 X": "A bell."}', []),
+        ('{"time": 6}', []),
+        ('{"time": [6, 30, 40]}', []),
+        ('{"time": ["soon", 30]}', []),
         ('{"6 - 30": 7}', []),
         ('["6 s", "30 s"]', [(6, 30, "")]),
         ('["10%", 30]', []),

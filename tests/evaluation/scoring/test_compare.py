@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from longvale.evaluation.scoring.bootstrap import mean_intervals
 from longvale.evaluation.scoring.compare import Comparison, compare, compare_files, format_comparison
 
 
@@ -47,9 +48,62 @@ def test_the_same_seed_gives_the_same_interval():
     assert compare(one, other, seed=3) == compare(one, other, seed=3)
 
 
+def test_options_decide_about_the_draws():
+    one, other = runs(*np.random.default_rng(7).random((2, 30)).tolist())
+
+    def bounds(**options):
+        row = compare(one, other, **options)["grounding"]["mIoU"]
+        return row.low, row.high
+
+    assert bounds() == bounds(confidence=0.95, resamples=5000, seed=0) != bounds(seed=1)
+    low, high = bounds(confidence=0.5)
+    assert bounds()[0] < low < high < bounds()[1]
+    low, high = bounds(resamples=1)
+    assert low == high
+
+
+def test_parts_of_a_draw_are_one_draw():
+    rng = np.random.default_rng(5)
+    values, weights = rng.random((7, 2)), np.array([1.0, 2, 3, 1, 1, 4, 2])
+    low, high = mean_intervals(values, weights, confidence=0.8, resamples=600, seed=3)
+    drawn = np.random.default_rng(3).multinomial(7, np.full(7, 1 / 7), size=600) * weights
+    means = drawn @ values / drawn.sum(axis=1, keepdims=True)
+    assert low == pytest.approx(np.quantile(means, 0.1, axis=0))
+    assert high == pytest.approx(np.quantile(means, 0.9, axis=0))
+    with pytest.raises(ValueError, match=r"^a video without answers has no mean; leave it out$"):
+        mean_intervals(values, weights * 0)
+    with pytest.raises(ValueError, match=r"^one video is too few to draw from; two or more are needed$"):
+        mean_intervals(values[:1], weights[:1])
+
+
+def test_only_what_both_have_is_compared():
+    one, other = runs([0.1, 0.4], [0.2, 0.3])
+    one["videos"]["v0"]["dense_captioning"] = {"count": 1}
+    one["videos"]["v2"] = {}  # a video without answers of the task
+    assert list(compare(one, other, resamples=9)) == ["grounding"]
+    names = ("METEOR", "CIDEr", "BLEU_4", "ROUGE_L")
+    for run in (one, other):
+        for video in ("v0", "v1"):
+            run["videos"][video] = {"segment_captioning": dict.fromkeys(names, 1) | {"count": 1}} | run["videos"][video]
+    compared = compare(one, other, resamples=9)
+    assert list(compared) == ["grounding", "segment_captioning"] and tuple(compared["segment_captioning"]) == names
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clear"), [(-2, -1, True), (1, 2, True), (-1, 1, False), (0, 1, False), (-1, 0, False)]
+)
+def test_an_interval_with_zero_is_not_clear(low, high, clear):
+    row = Comparison(0.5, 0.25, low, high)
+    assert row.is_clear is clear and row.difference == -0.25
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            lambda b: b["videos"].update(v2=b["videos"]["v1"]),
+            "grounding: the first lacks 1 videos of the other, such as 'v2'",
+        ),
         (lambda b: b.update(protocol="official"), "by the strict protocol, the other by official"),
         (lambda b: b["videos"].pop("v1"), "grounding: the second lacks 1 videos of the other, such as 'v1'"),
         (lambda b: b["videos"]["v0"]["grounding"].update(count=2), "video 'v0' has 1 and 2 answers"),
