@@ -24,10 +24,12 @@ from resource import RUSAGE_SELF, getrusage
 from statistics import median
 from typing import Any
 
+import torch
+
 from longvale.data.sources import ANNOTATION_FILES
 from longvale.evaluation.generation.generate import batched, generate
 from longvale.evaluation.generation.inputs import VideoInputs
-from longvale.evaluation.generation.model import MAX_NEW_TOKENS, answer_batch, load_model
+from longvale.evaluation.generation.model import MAX_NEW_TOKENS, decode_answers, load_model, prepare_question
 from longvale.events import Annotation, load_annotations, save_annotations
 from longvale.features.store import FOLDERS
 from longvale.tasks import Question, load_predictions, questions
@@ -44,8 +46,10 @@ def run_one_by_one(model: Any, processor: Any, inputs: VideoInputs, asked: Seque
     answers = {}
     for question in asked:
         features = inputs.load(question.video_id, model, processor)
-        limit = MAX_NEW_TOKENS[question.task]
-        (answers[question.key],) = answer_batch(model, processor, [question.question], [features], limit)
+        given = prepare_question(model, processor, [question.question], [features])
+        with torch.inference_mode():
+            output = model.generate(**given, max_new_tokens=MAX_NEW_TOKENS[question.task], do_sample=False)
+        (answers[question.key],) = decode_answers(processor, output[:, given["input_ids"].shape[1] :])
     return answers
 
 

@@ -181,16 +181,16 @@ def show_costs(path: Path) -> None:
     """Print the cost of both ways to read the frames: estimated from the index, and measured."""
     import av
 
-    from longvale.models import media_pictures
+    from longvale.models import media_frames
     from longvale.models.media import read_media
 
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         keys_s = np.sort([float(e.timestamp * stream.time_base) for e in stream.index_entries if e.is_keyframe])
         wanted_s = (np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * container.duration / av.time_base
-        costs = media_pictures.decode_costs(keys_s, wanted_s, float(stream.average_rate), threads=2)
+        costs = media_frames.decode_costs(keys_s, wanted_s, float(stream.average_rate), threads=2)
     for straight, name, cost in ((False, "from key frames", costs[0]), (True, "straight through", costs[1])):
-        with mock.patch.object(media_pictures, "_straight_is_cheaper", lambda *_, s=straight: s):
+        with mock.patch.object(media_frames, "_straight_is_cheaper", lambda *_, s=straight: s):
             start = time.perf_counter()
             read_media(path, num_frames=NUM_FRAMES, size=SIZE, threads=2)
             print(f"{name:17} {cost:6.0f} pictures by the index, {time.perf_counter() - start:5.1f} s by the clock")

@@ -9,7 +9,7 @@ towers      `CLIPVisionModelWithProjection` called with one frame at a time, and
             decoder) called with one clip at a time: a clip is a chunk of 30 s, as in the published code, or a window of
             5.12 s, one feature. Ours takes the frames and the chunks of a video as a batch, and has no decoder.
 questions   `generate` called once per question, the video's features processed again each time, as in the published
-            evaluation. Ours computes the part before the questions once (`longvale.evaluation.generation.prefix_cache`)
+            evaluation. Ours computes the part before the questions once (`longvale.evaluation.generation.video_qa`)
             and answers them in batches. There are as many questions as for an average video of the test split: 12
             events, each with a grounding and a segment captioning question, and one dense captioning question.
 
@@ -38,8 +38,8 @@ from transformers import (
 )
 
 from longvale.demo.checkpoint import build_tokenizer, sample_texts
-from longvale.evaluation.generation.model import answer_batch
-from longvale.evaluation.generation.prefix_cache import Ask, VideoPrefixes
+from longvale.evaluation.generation.model import decode_answers, prepare_question
+from longvale.evaluation.generation.video_qa import answer_batch
 from longvale.models.configuration_longvale import LongVALEConfig
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.models.processing_longvale import LongVALEProcessor
@@ -131,16 +131,15 @@ def questions(model: LongVALEForConditionalGeneration, processor: LongVALEProces
     sizes = {"visual": (100, 768), "audio": (46, 768), "speech": (46, 512)}
     features = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
 
-    def together() -> list[str]:
-        asked = [Ask(0, text) for text in ASKED]
-        batches = VideoPrefixes(model, processor, [features]).answer(asked, NEW_TOKENS, batch_size=len(ASKED))
-        found = {place: text for places, texts in batches for place, text in zip(places, texts, strict=True)}
-        return [found[place] for place in range(len(ASKED))]
+    def alone(text: str) -> str:
+        inputs = prepare_question(model, processor, [text], [features])
+        output = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        return decode_answers(processor, output[:, inputs["input_ids"].shape[1] :])[0]
 
     return (
         f"{len(ASKED)} questions, one at a time",
-        lambda: [answer_batch(model, processor, [text], [features], NEW_TOKENS)[0] for text in ASKED],
-        together,
+        lambda: [alone(text) for text in ASKED],
+        lambda: answer_batch(model, processor, ASKED, [features] * len(ASKED), NEW_TOKENS),
     )
 
 

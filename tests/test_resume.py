@@ -87,7 +87,7 @@ def test_features(longvale, kill, count_calls, contents, tiny_corpus, tiny_model
 
 
 #: Called once a batch of questions.
-ANSWER = "longvale.evaluation.generation.prefix_cache.VideoPrefixes._generate"
+ANSWER = "longvale.evaluation.generation.video_qa.VideoQA._generate"
 
 
 @pytest.mark.parametrize(

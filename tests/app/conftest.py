@@ -30,17 +30,19 @@ def script(model, processor):
     """Make a model say the scripted answers, a token at a time, to whoever listens as transformers lets them."""
     import torch
 
-    def generate(input_ids, max_new_tokens, do_sample, streamer, stopping_criteria, **features):
-        assert not do_sample and any(name.endswith("_features") for name in features)
+    def generate(input_ids, attention_mask, cache, max_new_tokens, do_sample, streamer, stopping_criteria):
+        assert not do_sample and 0 < cache.get_seq_length() < input_ids.shape[1]  # the video's part of the prompt
         question = processor.tokenizer.decode(input_ids[0])
         streamer.put(input_ids)
         ids = processor.tokenizer(reply(question), add_special_tokens=False)["input_ids"]
         for token in ids[:max_new_tokens]:
             time.sleep(SLOW_TOKEN_S if "slowly" in question else 0)
             streamer.put(torch.tensor([token]))
+            input_ids = torch.cat([input_ids, torch.tensor([[token]])], dim=1)
             if bool(stopping_criteria(input_ids, None).all()):
                 break
         streamer.end()
+        return input_ids
 
     model.generate = generate
     return model, processor

@@ -6,7 +6,7 @@ import torch
 
 from longvale.app import work
 from longvale.events import Event
-from longvale.extraction.extract import encode_video
+from longvale.extraction.encode import encode_video
 from longvale.models.media import MediaError, read_media
 
 

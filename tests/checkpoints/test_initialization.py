@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from one_video import answer_about_video
+from one_video import answer_about_video, answer_plainly
 from transformers import (
     AutoModelForCausalLM,
     BitImageProcessor,
@@ -24,7 +24,6 @@ from transformers import (
 from longvale.checkpoints.initialization import initialize
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.demo.checkpoint import build_tokenizer, sample_texts
-from longvale.evaluation.generation.model import answer_batch
 from longvale.models.modeling_beats import BeatsModel
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.collator import DialogueCollator
@@ -96,7 +95,7 @@ def test_any_language_model(write_llm, tmp_path, kind):
         torch.testing.assert_close(model(input_ids=ids).logits, alone(input_ids=ids).logits, rtol=0, atol=1e-5)
     features = {"visual": np.random.default_rng(0).normal(size=(5, 768)), "speech": np.ones((2, 1280))}
     questions = ["<video>\nWhen does it ring?", "<video>\nWhat?"]
-    separate = [answer_batch(model, processor, [question], [features], 8)[0] for question in questions]
+    separate = [answer_plainly(model, processor, question, features, 8) for question in questions]
     assert answer_about_video(model, processor, features, questions, 8) == separate
 
 

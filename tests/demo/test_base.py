@@ -14,7 +14,7 @@ from longvale.demo.base import (
     turns_apart,
 )
 from longvale.demo.checkpoint import NUM_FRAMES, TOWER_SIZE, build_checkpoint, corpus_options, sample_texts
-from longvale.models.modeling_longvale import fourier_times
+from longvale.models.layers import fourier_times
 from longvale.synthetic.compositing import CompositeVideos, FeatureBank
 from longvale.synthetic.planning import COLOURS, SHAPES, SOUNDS, WORDS, plan_video
 from longvale.training.collator import DialogueCollator

@@ -97,10 +97,9 @@ class FakeModel(torch.nn.Module):
         self.die_at = die_at
         self.encoded = 0
 
-    def encode(self, pixel_values_videos):
+    def get_visual_features(self, pixel_values_videos):
         self.encoded += 1
-        values = pixel_values_videos[:, None].expand(1, 3, 4).clone()
-        return {"visual": (values, torch.tensor([[1, 1, 0]]))}
+        return pixel_values_videos[..., None].expand(-1, -1, 4).clone()
 
     def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep, **features):
         return SimpleNamespace(cache=_cache(self.sums(features)))
@@ -112,7 +111,8 @@ class FakeModel(torch.nn.Module):
         assert not do_sample
         if self.die_at is not None and len(self.batches) + 1 == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        prompts = ["".join(chr(i) for i in row if i > VIDEO) for row in input_ids.tolist()]
+        texts = ["".join(chr(i) for i in row if i) for row in input_ids.tolist()]
+        prompts = [re.sub(f"{chr(VIDEO)}+", "<video>", text) for text in texts]
         self.batches.append(prompts)
         sums = self.sums(features) if cache is None else cache.layers[0].keys[:, 0, 0, 0]
         answers = [self.answer(p, s)[:max_new_tokens] for p, s in zip(prompts, sums.tolist(), strict=True)]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_video import answer_plainly
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.evaluation.generation.generate import generate
 from longvale.evaluation.generation.inputs import VideoInputs
-from longvale.evaluation.generation.model import answer_batch
 from longvale.evaluation.generation.prediction_log import AnswerLog
 from longvale.evaluation.generation.sampling import Decoding, SeededNoise
 from longvale.events import load_annotations
@@ -50,7 +50,7 @@ def test_answers_are_those_of_one_call_a_question(told_model, tiny_corpus, tmp_p
     for annotation in load_annotations(tiny_corpus / "longvale-annotations-eval.json").values():
         features = inputs.load(annotation.video_id, model, processor)
         for question in questions(annotation):
-            expected += answer_batch(model, processor, [question.question], [features], LIMITS[question.task])
+            expected.append(answer_plainly(model, processor, question.question, features, LIMITS[question.task]))
     assert answers_of(log) == expected
     assert len(set(expected)) > len(expected) / 2
 

@@ -17,11 +17,10 @@ import torch
 from longvale.checkpoints.loading import load_checkpoint, weights_digest
 from longvale.extraction import extract as extraction
 from longvale.extraction import workers
-from longvale.extraction.encode import TowerBatches
+from longvale.extraction.encode import Encoder, encode_video
 from longvale.extraction.extract import (
     ExtractionSummary,
     Manifest,
-    encode_video,
     extract,
     extract_features,
     find_videos,
@@ -46,6 +45,13 @@ def other_towers(loaded):
     with torch.no_grad():
         next(model.audio_tower.parameters()).add_(1.0)
     return model
+
+
+def encode_plainly(model, processor, path):
+    """Features of a whole video at once, by the model alone."""
+    with torch.inference_mode():
+        encoded = model.encode(**processor(videos=[path]))
+    return {modality: values[0][mask[0].bool()].numpy() for modality, (values, mask) in encoded.items()}
 
 
 def write_video(path, gray=128, seconds=2, picture=True, sound=True):
@@ -112,7 +118,7 @@ def test_features_are_those_of_the_towers(videos, tmp_path, run, loaded, options
     assert run(videos, output, **options) == ExtractionSummary(done=("a", "b", "c"))
     store = FeatureStore(output)
     for video_id, path in find_videos(videos).items():
-        expected = encode_video(*loaded, path)
+        expected = encode_plainly(*loaded, path)
         for modality, rows in store.load(video_id).items():
             # Products of matrices of other heights may round differently.
             np.testing.assert_allclose(rows, expected[modality], atol=1e-5)
@@ -135,13 +141,13 @@ def test_features_are_those_of_the_towers(videos, tmp_path, run, loaded, options
 
 
 def test_batches_are_of_one_size_and_hold_several_videos(videos, tmp_path, run, monkeypatch):
-    sizes, original = [], TowerBatches._encode
+    sizes, original = [], Encoder._encode
 
     def noting(self, modality, inputs):
-        sizes.append((modality, len(inputs[0])))
+        sizes.append((modality, inputs[0].shape[1]))
         return original(self, modality, inputs)
 
-    monkeypatch.setattr(TowerBatches, "_encode", noting)
+    monkeypatch.setattr(Encoder, "_encode", noting)
     run(videos, tmp_path / "features", batch_size=12)
     # 30 frames, 2 + 3 + 1 windows of sound, a chunk of speech a video or so.
     assert [size for modality, size in sizes if modality == "visual"] == [12, 12, 12]
@@ -167,11 +173,11 @@ def test_a_long_sound_in_pieces_gives_the_same_features(tmp_path, run, loaded, m
             container.mux(audio.encode(None))
     for preprocessing in ("strict", "official"):
         either = copy.deepcopy(processor)
-        either.preprocessing = either.sound_extractor.preprocessing = preprocessing
+        either.preprocessing = either.audio_extractor.preprocessing = preprocessing
         output = tmp_path / preprocessing
         extract(folder, output, either, loaded[0], progress=False)
         for video_id, path in find_videos(folder).items():
-            expected = encode_video(loaded[0], either, path)
+            expected = encode_plainly(loaded[0], either, path)
             features = FeatureStore(output).load(video_id)
             for modality in ("audio", "speech"):
                 np.testing.assert_allclose(features[modality], expected[modality], atol=1e-5)
@@ -322,7 +328,7 @@ def test_a_bad_video_does_not_stop_the_others(videos, tmp_path, run, workers):
 
 
 def test_features_that_are_no_numbers_fail_their_video(videos, tmp_path, run, monkeypatch):
-    original = TowerBatches.finished
+    original = Encoder.finished
 
     def broken(self):
         for video_id, features in original(self):
@@ -330,7 +336,7 @@ def test_features_that_are_no_numbers_fail_their_video(videos, tmp_path, run, mo
                 features["visual"][0, 0] = np.nan
             yield video_id, features
 
-    monkeypatch.setattr(TowerBatches, "finished", broken)
+    monkeypatch.setattr(Encoder, "finished", broken)
     summary = run(videos, tmp_path / "features")
     assert summary.done == ("a", "c") and summary.failed[0][0] == "b"
     assert summary.failed[0][1].startswith("b.mkv: ") and "NaN" in summary.failed[0][1]
@@ -351,7 +357,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_files(videos, tmp_path, run, m
     """Stopped wherever it can be: before, in and after each video."""
     run(videos, tmp_path / "whole", batch_size=1)
     expected = contents(tmp_path / "whole")
-    original = TowerBatches.complete
+    original = Encoder.complete
     for limit in range(3):
         output, calls = tmp_path / f"stopped{limit}", []
 
@@ -362,7 +368,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_files(videos, tmp_path, run, m
             original(self, video_id)
 
         with monkeypatch.context() as patch:
-            patch.setattr(TowerBatches, "complete", stopping)
+            patch.setattr(Encoder, "complete", stopping)
             with pytest.raises(KeyboardInterrupt):
                 run(videos, output, batch_size=1)
         assert run(videos, output, batch_size=1).skipped == ("a", "b", "c")[:limit]
@@ -500,13 +506,13 @@ def test_memory_is_bounded_by_the_batches(tmp_path, run, monkeypatch):
     write_video(tmp_path / "any.mp4")
     for index in range(12):
         (folder / f"{index:02d}.mp4").write_bytes((tmp_path / "any.mp4").read_bytes())
-    waiting, add = [], TowerBatches.add
+    waiting, run_towers = [], Encoder.run
 
-    def noting(self, video_id, inputs):
-        add(self, video_id, inputs)
+    def noting(self, partial=False):
+        run_towers(self, partial)
         waiting.append(sum(len(queue) for queue in self._queues.values()))
 
-    monkeypatch.setattr(TowerBatches, "add", noting)
+    monkeypatch.setattr(Encoder, "run", noting)
     run(folder, tmp_path / "features", batch_size=8)
     assert max(waiting) < 3 * 8
 
@@ -624,6 +630,8 @@ def test_find_videos(videos):
 def test_encode_video_leaves_padding_out(videos, loaded):
     model, processor = loaded
     features = encode_video(model, processor, read_media(videos / "a.mp4", **processor.media_kwargs()))
+    for modality, rows in encode_plainly(model, processor, videos / "a.mp4").items():
+        np.testing.assert_allclose(features[modality], rows, atol=1e-5)
     assert {modality: rows.shape for modality, rows in features.items()} == {
         "visual": (10, 64),
         "audio": (2, 64),

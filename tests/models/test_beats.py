@@ -13,13 +13,12 @@ from torch import nn
 
 from longvale.models.configuration_beats import BeatsConfig
 from longvale.models.feature_extraction_beats import BeatsFeatureExtractor
+from longvale.models.layers import pool_windows, reduce_padding_mask
 from longvale.models.modeling_beats import (
     BeatsForAudioClassification,
     BeatsModel,
     BeatsPositionalConvEmbedding,
     BeatsRelativePositionBias,
-    pool_windows,
-    reduce_padding_mask,
 )
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "beats"

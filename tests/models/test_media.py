@@ -30,7 +30,7 @@ from media_files import (
     written,
 )
 
-from longvale.models import media, media_decoder, media_frames, media_pictures
+from longvale.models import media, media_decoder, media_frames
 from longvale.models.media import MediaError, MediaStream, probe, read_media
 
 # Pictures: which ones
@@ -167,7 +167,7 @@ def test_rotation_of_the_container_is_honoured(degrees, turns):
 def testupright(matrix, expected):
     picture = np.array([[1, 2], [3, 4]])[..., None]
     matrix = None if matrix is None else np.array(matrix) * 65536
-    assert media_frames.upright(picture, matrix)[..., 0].tolist() == expected
+    assert media_decoder.upright(picture, matrix)[..., 0].tolist() == expected
 
 
 # Sound
@@ -390,7 +390,7 @@ def test_straight_and_sparse_decoding_agree(monkeypatch):
     data = written(pictures=120, codec_options=H264[1])
     results = []
     for straight in (True, False):
-        monkeypatch.setattr(media_pictures, "_straight_is_cheaper", lambda *_, straight=straight: straight)
+        monkeypatch.setattr(media_frames, "_straight_is_cheaper", lambda *_, straight=straight: straight)
         for options in ({"num_frames": 17}, {"num_frames": 150}, {"num_frames": 9, "decode": "official"}):
             containers = opened(monkeypatch)
             results.append(read_media(data, **options).frames)
@@ -460,11 +460,11 @@ def test_what_may_be_left_out(packet, left_out):
 def test_few_key_frames_do_not_fill_the_memory(monkeypatch):
     data = written(pictures=120, codec_options={"x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=2"})
     expected = read_media(data, num_frames=10)
-    monkeypatch.setattr(media_pictures, "_MAX_HELD_BYTES", 500)
+    monkeypatch.setattr(media_frames, "_MAX_HELD_BYTES", 500)
     held = []
-    add = media_pictures.Pictures.add
+    add = media_frames.FrameReader.add
     monkeypatch.setattr(
-        media_pictures.Pictures, "add", lambda self, packet: add(self, packet) or held.append(len(self._next))
+        media_frames.FrameReader, "add", lambda self, packet: add(self, packet) or held.append(len(self._next))
     )
     np.testing.assert_array_equal(read_media(data, num_frames=10).frames, expected.frames)
     assert held[-1] == 0  # decoded as it comes

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from media_files import clicks, jumping, numbers, tone, write, written
 
-from longvale.models import media_decoder, media_frames
-from longvale.models.media import MediaError, MediaLengthError, MediaStream, probe, read_media, read_pictures
+from longvale.models import media_decoder
+from longvale.models.media import MediaError, MediaLengthError, MediaStream, probe, read_frames, read_media
 
 
 def refused(source, *words, error=MediaError, **kwargs):
@@ -29,7 +29,7 @@ def refused(source, *words, error=MediaError, **kwargs):
 def test_thin_pictures_are_refused_before_they_take_gigabytes(size, times, monkeypatch):
     data = written(pictures=12, size=size, codec_options={"preset": "ultrafast"})
     with monkeypatch.context() as patch:
-        patch.setattr(media_frames, "VideoReformatter", lambda: None)  # nothing is scaled, which would fail
+        patch.setattr(media_decoder, "VideoReformatter", lambda: None)  # nothing is scaled, which would fail
         kwargs = {"num_frames": 100} if times is None else {"frame_times": times}
         refused(data, f"{size[0]} x {size[1]} pixels, more than 100 times as long as wide; crop it", size=224, **kwargs)
     assert read_media(data, num_frames=3).frames.shape[0] == 3  # as they are, few pixels
@@ -45,7 +45,7 @@ def test_pixels_of_an_absurd_shape_count_too():
 
 def test_the_bound_is_on_all_frames_together(monkeypatch):
     data = written(pictures=20)
-    monkeypatch.setattr(media_frames, "_MAX_FRAMES_BYTES", 3 * 64 * 48 * 10)
+    monkeypatch.setattr(media_decoder, "_MAX_FRAMES_BYTES", 3 * 64 * 48 * 10)
     assert read_media(data, num_frames=10).frames.shape == (10, 48, 64, 3)
     refused(data, "11 frames of 64 x 48 pixels", num_frames=11)
 
@@ -55,7 +55,7 @@ def test_pictures_that_claim_too_many_pixels_are_refused(monkeypatch):
     monkeypatch.setattr(media_decoder, "_MAX_PIXELS", 64 * 48 - 1)
     refused(data, "its pictures claim 64 x 48 pixels")
     with pytest.raises(MediaError, match="64 x 48"):
-        list(read_pictures(data))
+        list(read_frames(data))
 
 
 # Clocks

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from media_files import click_times, clicks, numbers, tone, write, written
 
-from longvale.models.media import MediaStream, probe, read_media, read_pictures
+from longvale.models.media import MediaStream, probe, read_frames, read_media
 
 #: 25 pictures a second, since MPEG-2 knows few rates.
 RATE = 25
@@ -139,7 +139,7 @@ def test_windows_and_files_and_every_picture_agree(tmp_path):
     stream = MediaStream(data, num_frames=16, window_s=0.7)
     np.testing.assert_array_equal(np.concatenate(list(stream)), whole.waveform)
     np.testing.assert_array_equal(stream.media.frames, whole.frames)
-    times = [float(time) for time, _ in read_pictures(tmp_path / "a.ts")]
+    times = [float(time) for time, _ in read_frames(tmp_path / "a.ts")]
     assert times == sorted(times) and len(times) == pytest.approx(200, abs=4)
     assert times[-1] == pytest.approx(8.0, abs=0.15)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from media_files import numbers, written
 
-from longvale.models.media import probe, read_media, read_pictures
+from longvale.models.media import probe, read_frames, read_media
 
 MPEG2 = {"codec": "mpeg2video", "rate": 25, "codec_options": {"g": "12", "bf": "2"}}
 
@@ -84,4 +84,4 @@ def test_a_second_look_sees_the_same_shape():
 
 
 def test_pictures_one_by_one_are_as_stored():
-    assert {(p.width, p.height) for _, p in read_pictures(written(pictures=4, pixel=Fraction(2, 1)))} == {(64, 48)}
+    assert {(p.width, p.height) for _, p in read_frames(written(pictures=4, pixel=Fraction(2, 1)))} == {(64, 48)}

@@ -19,15 +19,9 @@ from transformers import (
 
 from longvale.models.configuration_beats import BeatsConfig
 from longvale.models.configuration_longvale import LongVALEConfig
+from longvale.models.layers import fourier_times, merge_embeddings, pool_states
 from longvale.models.media import read_media
-from longvale.models.modeling_longvale import (
-    VIDEO_INPUTS,
-    LongVALEForConditionalGeneration,
-    LongVALEModel,
-    fourier_times,
-    merge_embeddings,
-    pool_states,
-)
+from longvale.models.modeling_longvale import VIDEO_INPUTS, LongVALEForConditionalGeneration, LongVALEModel
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-4}
 QUESTIONS = ["USER: <video>\nWhat happens? ASSISTANT:", "USER: <video>\nWhen does the bell ring in it? ASSISTANT:"]

@@ -195,7 +195,7 @@ def test_there_are_as_many_placeholders_as_features(model, either, sound, second
     _, audio_mask = model.encode(**either(audio=sound(max(seconds, 1 / 16_000))))["audio"]
     speech, speech_mask = model.encode(**either(audio=sound(max(seconds, 1 / 16_000))))["speech"]
     samples = round(max(seconds * 16_000, 1))
-    assert audio_mask.sum() == either.sound_extractor.num_windows(samples)
+    assert audio_mask.sum() == either.audio_extractor.num_windows(samples)
     chunks, states = math.ceil(samples / either.feature_extractor.n_samples), math.ceil(samples / 320)
     window = either.speech_window_states
     if either.preprocessing == "official":
@@ -398,7 +398,7 @@ def test_saving_and_loading(processor, tmp_path, clip):
     assert all(torch.equal(inputs[name], value) for name, value in expected.items())
     saved = json.loads((tmp_path / "processor_config.json").read_text())
     assert saved["auto_map"] == {"AutoProcessor": "processing_longvale.LongVALEProcessor"}
-    assert "sound_extractor" not in saved
+    assert "audio_extractor" not in saved
 
 
 def test_every_output_is_a_known_input(processor, clip):

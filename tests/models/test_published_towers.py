@@ -12,8 +12,9 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, Whis
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from longvale.models.configuration_longvale import LongVALEConfig
+from longvale.models.layers import pool_states
 from longvale.models.modeling_beats import BeatsModel
-from longvale.models.modeling_longvale import LongVALEModel, pool_states
+from longvale.models.modeling_longvale import LongVALEModel
 from longvale.models.processing_longvale import LongVALEProcessor
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

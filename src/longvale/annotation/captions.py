@@ -228,7 +228,7 @@ class TransformersCaptioner:
 def _load_captioner(model: str, device: str | None) -> tuple[Any, Any]:
     import transformers
 
-    from ..models.convolutions import guard_convolutions
+    from ..models.layers import guard_convolutions
 
     processor = transformers.AutoProcessor.from_pretrained(model)
     kind = transformers.AutoConfig.from_pretrained(model).model_type
@@ -256,7 +256,7 @@ class SpeechRecogniser:
     def __init__(self, model: str, device: str | None = None) -> None:
         from transformers import pipeline
 
-        from ..models.convolutions import guard_convolutions
+        from ..models.layers import guard_convolutions
 
         self.name = f"{model} (speech)"
         self._pipeline = explain(

@@ -60,7 +60,7 @@ class TransformersTagger:
     def __init__(self, options: ModelOptions) -> None:
         from transformers import pipeline
 
-        from ..models.convolutions import guard_convolutions
+        from ..models.layers import guard_convolutions
 
         self.name = options.need_model()
         self._pipeline: Any = explain(

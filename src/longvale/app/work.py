@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..evaluation.analysis.attribution import lanes, weigh_modalities
 from ..evaluation.ask import read_answer
 from ..evaluation.generation.model import Features
-from ..evaluation.generation.stream import Stopped, stoppable, stream_answer
-from ..events import MODALITIES, Event, Modality, Seconds
+from ..evaluation.generation.video_qa import answer_question
+from ..events import Event, Modality, Seconds
+from ..system.interruption import Stopped, stoppable
 from ..tasks import Task
 from .limits import NamedFile
 
@@ -25,12 +26,6 @@ Report = TypeVar("Report")
 #: Interval of progress updates to the browser, in seconds.
 _PERIOD_S = 0.1
 
-#: Inputs of each tower, by the prefixes of their names.
-_TOWER_INPUTS: dict[Modality, tuple[str, ...]] = {
-    "visual": ("pixel_values_videos", "visual_features_mask"),
-    "audio": ("input_values",),
-    "speech": ("input_features",),
-}
 _DOING = {"visual": "Looking at the pictures", "audio": "Listening to the sound", "speech": "Listening for speech"}
 
 
@@ -125,35 +120,22 @@ class _WatchedFile(NamedFile):
 def encode(
     model: Any, processor: Any, media: Media, report: Callable[[str, float], None], stop: threading.Event
 ) -> Features:
-    """Run the towers over a decoded video, one after the other.
+    """Compute the features of a decoded video, see [`longvale.extraction.encode.encode_video`].
 
     Args:
         report: called with the current step and the fraction that is done.
-        stop: checked between the towers and between their layers.
-
-    Returns:
-        The same as [`longvale.extraction.extract.encode_video`].
+        stop: checked between the layers of the towers.
 
     Raises:
         Stopped: if `stop` was set.
     """
-    import torch
+    from ..extraction.encode import encode_video
+
+    def progress(modality: Modality, share: float) -> None:
+        report(_DOING[modality], share)
 
     report("Preparing the video", 0.0)
-    inputs = processor(videos=[media], return_tensors="pt")
-    features: dict[Modality, Any] = dict.fromkeys(MODALITIES)
-    for index, modality in enumerate(MODALITIES):
-        if stop.is_set():
-            raise Stopped
-        given = {name: value for name, value in inputs.items() if name.startswith(_TOWER_INPUTS[modality])}
-        report(_DOING[modality], (index + 0.5) / 3.5)
-        if given:
-            with torch.inference_mode(), stoppable(model, stop.is_set):
-                encoded = model.encode(**{name: value.to(model.device) for name, value in given.items()})
-            values, mask = encoded[modality]
-            if mask.any():
-                features[modality] = values[0][mask[0].bool()].float().cpu().numpy()
-    return features
+    return encode_video(model, processor, media, progress=progress, stop=stop.is_set)
 
 
 def answer(
@@ -170,9 +152,7 @@ def answer(
     Raises:
         Stopped: if `stop` was set before the first word.
     """
-    text = ""
-    for text in stream_answer(model, processor, question, features, max_new_tokens, stop):
-        report(text)
+    text = answer_question(model, processor, question, features, max_new_tokens, report, stop.is_set)
     if stop.is_set() and not text:
         raise Stopped
     return text

@@ -124,7 +124,7 @@ def name_times(model: LongVALEForConditionalGeneration, processor: LongVALEProce
     A timecode then matches the frames around it, as the words of a thing match its frames. Input and output embeddings
     are untied by this: if they stayed tied, neighbouring timecodes would be easily confused.
     """
-    from longvale.models.modeling_longvale import fourier_features
+    from longvale.models.layers import fourier_features
 
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     head.weight = nn.Parameter(embedding.weight.detach().clone())

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..events import DURATION_TOLERANCE_S, Event, Seconds
-from ..extraction.extract import encode_video
 from ..io import is_number
 from ..tasks import (
     TASKS,
@@ -20,7 +19,8 @@ from ..tasks import (
     task_of_question,
 )
 from ..timecodes import parse_events, parse_span
-from .generation.model import MAX_NEW_TOKENS, ModelLike, answer_batch, load_model
+from .generation.model import MAX_NEW_TOKENS, ModelLike, load_model
+from .generation.video_qa import answer_batch
 
 if TYPE_CHECKING:
     from ..models.media import Media
@@ -99,8 +99,7 @@ def ask(
             "the model was tuned on questions of %s, not on free ones, so the answer may be wrong; ask with --task",
             ", ".join(tuned) or "no task",
         )
-    features = encode_video(model, processor, media)
-    (text,) = answer_batch(model, processor, [words], [features], limit)
+    (text,) = answer_batch(model, processor, [words], [media], limit)
     return Answer(text, media.duration, read_answer(text, media.duration, task))
 
 

@@ -30,26 +30,24 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..checkpoints.loading import load_checkpoint, weights_digest
 from ..data.sources import index_videos
-from ..events import MODALITIES, Modality, check_video_id
+from ..events import MODALITIES, check_video_id
 from ..features.manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
 from ..features.store import feature_bytes, remove_features, remove_unfinished, save_features
 from ..models.media_formats import VIDEO_SUFFIXES
 from ..system.locks import hold
 from .finished import Finished, find_finished
 from .preprocess import describe_processor
-from .workers import Message, one_line, read_here, read_in_processes
+from .workers import Message, Result, one_line, read_here, read_in_processes
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
-    from ..models.media import Media
+    from .encode import Encoder
 
 __all__ = [
     "MANIFEST_FILE",
     "ExtractionSummary",
     "Manifest",
-    "encode_video",
     "extract",
     "extract_features",
     "find_videos",
@@ -184,7 +182,7 @@ def extract(
         overwrite: extract existing features again, as after a change of the model. Features of a replaced video file,
             and features that differ from the manifest, are always extracted again.
     """
-    from .encode import BATCH_SIZE, TowerBatches
+    from .encode import BATCH_SIZE, Encoder
 
     _check_options(workers, batch_size, shard, engine)
     paths, output = find_videos(videos), Path(output)
@@ -199,7 +197,7 @@ def extract(
         settings = {"towers": weights_digest(model, part="_tower."), "preprocessing": describe_processor(processor)}
         manifest.check_settings(finished.video_ids, settings, records)
         todo = {video_id: path for video_id, path in paths.items() if video_id not in set(finished.video_ids)}
-        batches = TowerBatches(model, batch_size or BATCH_SIZE)
+        _check_towers(model)
 
         remove_unfinished(output, todo)
         run = _Run(output, manifest, todo, settings, finished)
@@ -208,22 +206,14 @@ def extract(
 
             results = extract_on_ray(todo, processor, model, batch_size or BATCH_SIZE, workers)
         else:
-            results = _extract_here(_messages(todo, processor, workers), batches, run.seconds)
+            results = _extract_here(
+                _messages(todo, processor, workers), Encoder(model, batch_size or BATCH_SIZE), run.seconds
+            )
         with manifest, closing(results), run.writing(progress, len(paths)):
             run.record_finished()
             for result in results:
                 run.take(result)
         return run.summary()
-
-
-@dataclass(frozen=True)
-class Result:
-    """Result of one video: its features and facts (see [`prepare`]), or an error."""
-
-    video_id: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    features: dict[Modality, np.ndarray | None] | None = None
-    error: str | None = None
 
 
 def _check_options(workers: int | None, batch_size: int | None, shard: tuple[int, int] | None, engine: str) -> None:
@@ -235,6 +225,12 @@ def _check_options(workers: int | None, batch_size: int | None, shard: tuple[int
         raise ValueError(f"shard must be a number from 1 to that of the shards, not {shard[0]}/{shard[1]}")
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
+
+
+def _check_towers(model: Any) -> None:
+    absent = [modality for modality in MODALITIES if getattr(model.base_model, f"{modality}_tower") is None]
+    if absent:
+        raise ValueError(f"the model has no {absent[0]} tower; give a checkpoint with all three")
 
 
 def _shard_of(video_id: str, shards: int) -> int:
@@ -251,25 +247,26 @@ def _messages(todo: Mapping[str, Path], processor: Any, workers: int | None) -> 
     return read_in_processes(todo.items(), processor, workers, threads=max(1, _cpus() // workers))
 
 
-def _extract_here(messages: Iterator[Message], batches: Any, seconds: dict[str, float]) -> Iterator[Result]:
+def _extract_here(messages: Iterator[Message], encoder: Encoder, seconds: dict[str, float]) -> Iterator[Result]:
     """Run the towers on prepared inputs; yield the result of a video when its last batch is done."""
     facts: dict[str, dict[str, Any]] = {}
     with closing(messages):
         while (message := _timed(seconds, "waiting", lambda: next(messages, None))) is not None:
             if message.kind == "failed":
-                batches.forget(message.video_id)
+                encoder.forget(message.video_id)
                 yield Result(message.video_id, error=message.value)
             elif message.kind == "again":
-                batches.forget(message.video_id)
+                encoder.forget(message.video_id)
             elif message.kind == "inputs":
-                _timed(seconds, "towers", lambda: batches.add(message.video_id, message.value))
+                encoder.add(message.video_id, message.value)
+                _timed(seconds, "towers", encoder.run)
             else:
                 facts[message.video_id] = message.value
-                batches.complete(message.video_id)
-            for video_id, features in batches.finished():
+                encoder.complete(message.video_id)
+            for video_id, features in encoder.finished():
                 yield Result(video_id, facts.pop(video_id), features)
-        _timed(seconds, "towers", batches.flush)
-        for video_id, features in batches.finished():
+        _timed(seconds, "towers", lambda: encoder.run(partial=True))
+        for video_id, features in encoder.finished():
             yield Result(video_id, facts.pop(video_id), features)
 
 
@@ -417,29 +414,6 @@ def find_videos(videos: str | os.PathLike) -> dict[str, Path]:
     for video_id in found:
         check_video_id(video_id)
     return dict(sorted(found.items()))
-
-
-def encode_video(model: Any, processor: Any, video: str | os.PathLike | Media) -> dict[Modality, np.ndarray | None]:
-    """Extract the features of one video.
-
-    Args:
-        model: model such as [`LongVALEModel`].
-        processor: processor such as [`LongVALEProcessor`].
-        video: path of the file, or the output of `read_media`.
-
-    Returns:
-        float32 [n, width] per modality; None for a modality that the video does not have.
-    """
-    import torch
-
-    inputs = processor(videos=[video], return_tensors="pt").to(model.device)
-    with torch.inference_mode():
-        encoded = model.encode(**inputs)  # {modality: (features [1, n, width], mask [1, n])}
-    features: dict[Modality, np.ndarray | None] = dict.fromkeys(MODALITIES)
-    for modality, (values, mask) in encoded.items():
-        if mask.any():
-            features[modality] = values[0][mask[0].bool()].float().cpu().numpy()
-    return features
 
 
 def _size(path: Path) -> int:

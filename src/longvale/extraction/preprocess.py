@@ -34,9 +34,9 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
         threads: decoder threads.
 
     Returns:
-        Yields inputs of `LongVALEModel.encode` without the batch dimension, as arrays: those of each piece of sound,
-        then those of the frames. The last item is `{"facts": {...}}`, with `duration` in seconds, `bytes` and
-        `identity` (see [`file_identity`]) of the file, `warnings`, and the `seconds` of reading and preprocessing.
+        Yields inputs of the towers (see [`preprocess`]): those of each piece of sound, then those of the frames. The
+        last item is `{"facts": {...}}`, with `duration` in seconds, `bytes` and `identity` (see [`file_identity`]) of
+        the file, `warnings`, and the `seconds` of reading and preprocessing.
 
     Raises:
         MediaError: if the file cannot be read.
@@ -50,7 +50,7 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
         for waveform, following in _with_following(iter(stream), _shortest_piece(processor)):
             yield _sound_inputs(processor, waveform, following)
         if stream.media.frames is not None:
-            yield _inputs(processor, frames=stream.media.frames)
+            yield preprocess(processor, _media(processor, frames=stream.media.frames))
     except OSError as error:  # deleted or unreadable meanwhile: an error of this video, not of the output
         raise MediaError(f"{path}: {error.strerror or error}") from error
     facts = {"duration": stream.media.duration, "bytes": int(identity.partition("-")[0]), "identity": identity}
@@ -97,7 +97,7 @@ def _with_following(windows: Iterator[np.ndarray], shortest: int) -> Iterator[tu
 
 
 def _sound_inputs(processor: Any, waveform: np.ndarray, following: np.ndarray) -> dict[str, np.ndarray]:
-    inputs = _inputs(processor, waveform=np.concatenate([waveform, following]))
+    inputs = preprocess(processor, _media(processor, waveform=np.concatenate([waveform, following])))
     if len(following):
         # Only the last filterbank frames needed the overlap; for speech it belongs to the next piece.
         chunks = math.ceil(len(waveform) / processor.feature_extractor.n_samples)
@@ -106,9 +106,11 @@ def _sound_inputs(processor: Any, waveform: np.ndarray, following: np.ndarray) -
     return inputs
 
 
-def _inputs(
-    processor: Any, frames: np.ndarray | None = None, waveform: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    media = Media(0.0, frames, np.empty(0), waveform, processor.sampling_rate)
-    inputs = processor(videos=[media], return_tensors="pt")
+def _media(processor: Any, frames: np.ndarray | None = None, waveform: np.ndarray | None = None) -> Media:
+    return Media(0.0, frames, np.empty(0), waveform, processor.sampling_rate)
+
+
+def preprocess(processor: Any, video: str | os.PathLike | Media) -> dict[str, np.ndarray]:
+    """Return the inputs of the towers for one video, without the batch dimension."""
+    inputs = processor(videos=[video], return_tensors="pt")
     return {name: values[0].numpy() for name, values in inputs.items() if name != "visual_features_mask"}

@@ -19,9 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..events import MODALITIES, Modality
-from .encode import TowerBatches, only_towers
-from .extract import Result
-from .workers import ATTEMPTS, read_here
+from .encode import Encoder, only_towers
+from .workers import ATTEMPTS, Result, read_here
 
 #: Maximum number of videos per call of an actor.
 _VIDEOS_OF_A_CALL = 4
@@ -196,7 +195,7 @@ class _Towers:
     def __init__(self, model: Any, batch_size: int) -> None:
         import torch
 
-        self._batches = TowerBatches(model.to("cuda") if torch.cuda.is_available() else model, batch_size)
+        self._encoder = Encoder(model.to("cuda") if torch.cuda.is_available() else model, batch_size)
 
     def encode(
         self, ids: list[str], *read: _Read
@@ -206,10 +205,11 @@ class _Towers:
         for video_id, (parts, about) in zip(ids, read, strict=True):
             facts[video_id] = about
             for part in parts:
-                self._batches.add(video_id, part)
-            self._batches.complete(video_id)
-        self._batches.flush()
+                self._encoder.add(video_id, part)
+                self._encoder.run()
+            self._encoder.complete(video_id)
+        self._encoder.run(partial=True)
         return {
             video_id: ({m: features.get(m) for m in MODALITIES}, facts[video_id])
-            for video_id, features in self._batches.finished()
+            for video_id, features in self._encoder.finished()
         }

@@ -8,11 +8,16 @@ import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..events import Modality
 from ..system.interruption import interrupts_blocked
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Attempts per video. A process may be killed because others used the memory, but rarely several times in a row.
 ATTEMPTS = 3
@@ -31,6 +36,16 @@ class Message(NamedTuple):
     video_id: str
     kind: Literal["inputs", "facts", "failed", "again"]
     value: Any = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Result of one video: its features and facts (see [`prepare`]), or an error."""
+
+    video_id: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    features: dict[Modality, np.ndarray | None] | None = None
+    error: str | None = None
 
 
 def read_here(paths: Iterable[tuple[str, Path]], processor: Any, threads: int) -> Iterator[Message]:

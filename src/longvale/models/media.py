@@ -1,7 +1,7 @@
 """Media reader: one video file -> frames at given times and one mono waveform, on one clock.
 
 The packets of the file are read in one pass. Sound is decoded during the pass, and so are the frames that will be
-needed according to the duration in the header (see `media_pictures.py`). After the pass, the presentation time of each
+needed according to the duration in the header (see `media_frames.py`). After the pass, the presentation time of each
 frame and the real duration are known. If they change the selection, the missing frames are decoded in a second pass.
 Frames are therefore exact by presentation time (also with variable frame rates), and memory contains only the selected
 frames and the waveform, or one window of it.
@@ -23,11 +23,9 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.frame import VideoFrame
 
-from .media_clock import Clock, Reach, is_broadcast
-from .media_frames import square_size
-from .media_pictures import Pictures, Timeline, Wish, is_counted, play
-from .media_sound import Sound
-from .media_source import MediaError, MediaLengthError, Source, find_streams
+from .media_decoder import AudioReader, square_size
+from .media_frames import FrameReader, FrameRequest, Timeline, is_counted, iterate_frames
+from .media_source import Clock, MediaError, MediaLengthError, Reach, Source, find_streams, is_broadcast
 
 Decode = Literal["strict", "official"]
 
@@ -110,16 +108,16 @@ def probe(source: VideoSource) -> MediaInfo:
         MediaError: if it is empty or not a media file.
     """
     with Source(source).open() as container:
-        picture, sound = find_streams(container)
+        video, audio = find_streams(container)
         says = container.duration and not is_broadcast(container)
         duration = container.duration / av.time_base if says else None
-        if picture is None or picture.codec_context is None:
-            return MediaInfo(duration, picture is not None, sound is not None)
-        rate = picture.guessed_rate or picture.average_rate
-        return MediaInfo(duration, True, sound is not None, min(square_size(picture)), float(rate) if rate else None)
+        if video is None or video.codec_context is None:
+            return MediaInfo(duration, video is not None, audio is not None)
+        rate = video.guessed_rate or video.average_rate
+        return MediaInfo(duration, True, audio is not None, min(square_size(video)), float(rate) if rate else None)
 
 
-def read_pictures(source: VideoSource, threads: int | None = None) -> Iterator[tuple[Fraction, VideoFrame]]:
+def read_frames(source: VideoSource, threads: int | None = None) -> Iterator[tuple[Fraction, VideoFrame]]:
     """Decode all frames of a video in presentation order, without damaged ones.
 
     Args:
@@ -134,10 +132,10 @@ def read_pictures(source: VideoSource, threads: int | None = None) -> Iterator[t
         FileNotFoundError, MediaError: as [`probe`].
 
     Example:
-        >>> [picture.width for _, picture in read_pictures("film.mkv")]  # doctest: +SKIP
+        >>> [frame.width for _, frame in read_frames("film.mkv")]  # doctest: +SKIP
         [1280, 1280, 1280]
     """
-    yield from play(Source(source), _threads(threads))
+    yield from iterate_frames(Source(source), _threads(threads))
 
 
 def _threads(asked: int | None) -> int:
@@ -263,13 +261,13 @@ class _Options:
             if np.isnan(self.frame_times).any():
                 raise ValueError("frame_times must be seconds, not at nan")
 
-    def wish(self, zero_s: float, duration: float, num_pictures: int) -> Wish:
+    def request(self, zero_s: float, duration: float, frame_count: int) -> FrameRequest:
         """Return the frames to select from a stream with this many frames, on its own clock."""
         if self.frame_times is not None:
-            return Wish(times_s=np.asarray(self.frame_times, np.float64) + zero_s)
+            return FrameRequest(times_s=np.asarray(self.frame_times, np.float64) + zero_s)
         if self.decode == "official":
-            return Wish(indices=np.linspace(0, max(num_pictures, 1) - 1, self.num_frames).astype(int))
-        return Wish(times_s=(np.arange(self.num_frames) + 0.5) / self.num_frames * duration + zero_s)
+            return FrameRequest(indices=np.linspace(0, max(frame_count, 1) - 1, self.num_frames).astype(int))
+        return FrameRequest(times_s=(np.arange(self.num_frames) + 0.5) / self.num_frames * duration + zero_s)
 
     def check_times(self, duration: float) -> None:
         times = np.asarray([] if self.frame_times is None else self.frame_times, np.float64)
@@ -291,41 +289,43 @@ def _walk(source: Source, options: _Options, window: int | None) -> Generator[np
     """Read the packets of a file; yield the sound in windows of this many samples, if a number is given."""
     warnings: list[str] = []
     with source.open() as container:
-        streams = picture, sound = tuple(_with_decoder(stream, warnings) for stream in find_streams(container))
-        seen = None if picture is None else _expect_pictures(source, container, picture, sound, options)
-        heard = None if sound is None else Sound(sound, source.name, options.sampling_rate)
-        windows = _Windows(heard, window, options.sampling_rate)
-        clock, reach = Clock(container, find_streams(container)), Reach(container, source.name, picture, sound)
+        streams = video, audio = tuple(_with_decoder(stream, warnings) for stream in find_streams(container))
+        frame_reader = None if video is None else _open_frames(source, container, video, audio, options)
+        audio_reader = None if audio is None else AudioReader(audio, source.name, options.sampling_rate)
+        windows = _Windows(audio_reader, window, options.sampling_rate)
+        clock, reach = Clock(container, find_streams(container)), Reach(container, source.name, video, audio)
         try:
             for packet in clock.packets():
                 reach.add(packet)
-                if picture is not None and packet.stream_index == picture.index:
-                    seen.add(packet)
-                elif sound is not None and packet.stream_index == sound.index:
-                    heard.add(packet)
-                    if heard.start_s is not None:
-                        options.check_length(source.name, max(heard.end_s - heard.start_s, heard.held_s))
-                        yield from windows.full(seen)
+                if video is not None and packet.stream_index == video.index:
+                    frame_reader.add(packet)
+                elif audio is not None and packet.stream_index == audio.index:
+                    audio_reader.add(packet)
+                    if audio_reader.start_s is not None:
+                        options.check_length(
+                            source.name, max(audio_reader.end_s - audio_reader.start_s, audio_reader.held_s)
+                        )
+                        yield from windows.full(frame_reader)
         except av.FFmpegError as error:
             warnings.append(f"reading stopped at {reach.end_s:.1f} s: {error.strerror}")
         _check_truncated(container, source.name, streams, reach.ends_s)
         if clock.recordings > 1:
             warnings.append(f"{clock.recordings} recordings are joined; they are read one after the other")
-        if heard is not None:
-            warnings += heard.close()
-        timeline = None if seen is None else seen.close()
-    zero_s, duration = _clock(source.name, timeline, heard)
+        if audio_reader is not None:
+            warnings += audio_reader.close()
+        timeline = None if frame_reader is None else frame_reader.close()
+    zero_s, duration = _clock(source.name, timeline, audio_reader)
     options.check_length(source.name, duration)
     reach.reach(zero_s + duration)
     options.check_times(duration)
 
     frames, shown_s = None, np.empty(0)
     if timeline is not None:
-        wanted = options.wish(zero_s, duration, len(timeline.ticks)).among(timeline)
-        frames, ticks = seen.read(timeline, wanted, warnings)
+        wanted = options.request(zero_s, duration, len(timeline.ticks)).among(timeline)
+        frames, ticks = frame_reader.read(timeline, wanted, warnings)
         shown_s = ticks * timeline.time_base - zero_s
     waveform = None
-    if heard is not None and heard.start_s is not None:
+    if audio_reader is not None and audio_reader.start_s is not None:
         rest = windows.rest(source.name, zero_s, duration)
         if window is None:
             waveform = next(rest)
@@ -341,12 +341,12 @@ def _with_decoder(stream: Stream | None, warnings: list[str]) -> Stream | None:
     return stream
 
 
-def _expect_pictures(
-    source: Source, container: InputContainer, picture: Stream, sound: Stream | None, options: _Options
-) -> Pictures:
+def _open_frames(
+    source: Source, container: InputContainer, video: Stream, audio: Stream | None, options: _Options
+) -> FrameReader:
     """Return the frame reader, with the selection that is correct if the header is."""
     begins, ends = [], []
-    for stream in (picture, sound):
+    for stream in (video, audio):
         if stream is not None and stream.start_time is not None:
             begins.append(float(stream.start_time * stream.time_base))
             if stream.duration:
@@ -355,27 +355,27 @@ def _expect_pictures(
     if not ends and container.duration:
         ends.append(container.duration / av.time_base)
     duration = max(ends, default=0.0) - zero_s
-    num_pictures = picture.frames or round(duration * (picture.average_rate or 0))
-    guess = options.wish(zero_s, max(duration, 0.0), num_pictures)
-    return Pictures(source, picture, guess, options.size, _threads(options.threads), counted=is_counted(container))
+    frame_count = video.frames or round(duration * (video.average_rate or 0))
+    guess = options.request(zero_s, max(duration, 0.0), frame_count)
+    return FrameReader(source, video, guess, options.size, _threads(options.threads), counted=is_counted(container))
 
 
 class _Windows:
     """The sound in windows of a given number of samples, or as a whole."""
 
-    def __init__(self, heard: Sound | None, window: int | None, sampling_rate: int) -> None:
-        self._heard, self._window, self._rate = heard, window, sampling_rate
+    def __init__(self, audio_reader: AudioReader | None, window: int | None, sampling_rate: int) -> None:
+        self._heard, self._window, self._rate = audio_reader, window, sampling_rate
         self._given = 0  # samples
         self._zero_s: float | None = None
 
-    def full(self, seen: Pictures | None) -> Iterator[np.ndarray]:
+    def full(self, frame_reader: FrameReader | None) -> Iterator[np.ndarray]:
         """Yield the windows whose samples have all been decoded."""
         if self._window is None:
             return
         while True:
             if self._zero_s is None:
                 # When a window is full, the first frames have been read too: files are interleaved.
-                begins = [self._heard.start_s, None if seen is None else seen.start_s]
+                begins = [self._heard.start_s, None if frame_reader is None else frame_reader.start_s]
                 zero_s = min(begin for begin in begins if begin is not None)
             else:
                 zero_s = self._zero_s
@@ -399,11 +399,11 @@ class _Windows:
             self._given += window
 
 
-def _clock(name: str, timeline: Timeline | None, heard: Sound | None) -> tuple[float, float]:
+def _clock(name: str, timeline: Timeline | None, audio_reader: AudioReader | None) -> tuple[float, float]:
     """Return the start of the video on the clock of its streams, and its duration, in seconds."""
     spans = [] if timeline is None else [(timeline.start_s, timeline.end_s)]
-    if heard is not None and heard.start_s is not None:
-        spans.append((heard.start_s, heard.end_s))
+    if audio_reader is not None and audio_reader.start_s is not None:
+        spans.append((audio_reader.start_s, audio_reader.end_s))
     if not spans:
         raise MediaError(f"{name}: holds neither picture nor sound; give a video file")
     zero_s = min(start for start, _ in spans)

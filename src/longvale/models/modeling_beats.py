@@ -27,7 +27,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_beats import BeatsConfig
-from .convolutions import convolve_in_float32
+from .layers import convolve_in_float32, eager_attention_forward, pool_windows, reduce_padding_mask
 
 #: Parameter names of this model -> names in a published checkpoint; the first match applies.
 _ORIGINAL_NAMES = (
@@ -46,55 +46,6 @@ _ORIGINAL_NAMES = (
 #: Names of weight-normalised tensors in newer versions of torch -> names in older ones.
 _WEIGHT_NORM_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 _BIAS_TABLE = re.compile(r"^encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\.weight$")
-
-
-def reduce_padding_mask(padding_mask: torch.Tensor, length: int) -> torch.Tensor:
-    """Shorten a padding mask; a new entry is padding if all entries that it covers are padding.
-
-    Args:
-        padding_mask: bool [B, M], True where there is padding.
-        length: the new length, at most M; the last M mod `length` entries are dropped, as the published code does.
-
-    Returns:
-        bool [B, length].
-
-    Raises:
-        ValueError: if the mask is shorter than `length`.
-
-    Example:
-        >>> reduce_padding_mask(torch.tensor([[False, True, True, True, True]]), 2)
-        tensor([[False,  True]])
-    """
-    if padding_mask.shape[1] == length:
-        return padding_mask.bool()
-    step = padding_mask.shape[1] // length
-    if step == 0:
-        raise ValueError(
-            f"padding_mask has {padding_mask.shape[1]} entries a row for {length} positions; give one a frame"
-        )
-    return padding_mask[:, : step * length].bool().view(-1, length, step).all(-1)
-
-
-def pool_windows(hidden_states: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Average the patches of each window.
-
-    Args:
-        hidden_states: [N, L, D], one window per row.
-        padding_mask: bool [N, T] (frames) or [N, L] (patches), True for padding, which is excluded from the mean. None
-            averages all patches, as the published preprocessing does.
-
-    Returns:
-        [N, D]; zeros for a window that contains only padding.
-
-    Example:
-        >>> pool_windows(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[False, True]]))
-        tensor([[1.]])
-    """
-    if padding_mask is None:
-        return hidden_states.mean(dim=1)
-    keep = ~reduce_padding_mask(padding_mask, hidden_states.shape[1])  # [N, L]
-    weights = keep / keep.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.bmm(weights.to(hidden_states.dtype).unsqueeze(1), hidden_states).squeeze(1)
 
 
 class BeatsPatchEmbeddings(nn.Module):
@@ -170,26 +121,6 @@ class BeatsRelativePositionBias(nn.Embedding):
         table = super().forward(self.bucket(torch.arange(1 - length, length, device=self.weight.device)))
         bias = table[positions[None, :] - positions[:, None] + length - 1]  # [length, length, H]
         return bias.permute(2, 0, 1).unsqueeze(0).contiguous()
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Unpack[TransformersKwargs],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute attention without fused kernels; also returns the weights, [B, H, L, L]."""
-    attn_weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        attn_weights = attn_weights + attention_mask
-    attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
-    attn_output = torch.matmul(attn_weights, value)
-    return attn_output.transpose(1, 2).contiguous(), attn_weights
 
 
 class BeatsAttention(nn.Module):
@@ -553,4 +484,4 @@ def _convert_state_dict(
 BeatsModel.register_for_auto_class("AutoModel")
 BeatsForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 
-__all__ = ["BeatsForAudioClassification", "BeatsModel", "BeatsPreTrainedModel", "pool_windows", "reduce_padding_mask"]
+__all__ = ["BeatsForAudioClassification", "BeatsModel", "BeatsPreTrainedModel"]

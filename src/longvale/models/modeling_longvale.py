@@ -5,24 +5,22 @@ speech) and replace the video placeholders of the prompt. Architecture: arXiv 24
 """
 
 import inspect
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPVisionModelWithProjection, PreTrainedConfig
+from transformers import AutoModel
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_longvale import MODALITIES, LongVALEConfig
-from .convolutions import guard_convolutions
-from .modeling_beats import BeatsModel, pool_windows
+from .layers import fourier_times, guard_convolutions, merge_embeddings
+from .modeling_towers import TowersMixin, build_towers, ones_mask
 
 # Inputs of the video: used in the prefill, dropped in later decoding steps.
 VIDEO_INPUTS = (
@@ -42,9 +40,6 @@ VIDEO_INPUTS = (
 # Other inputs that are passed to the language model; any other name is an error.
 LANGUAGE_MODEL_INPUTS = frozenset(TransformersKwargs.__annotations__) | {"use_cache", "shift_labels"}
 
-# Lowest and highest frequency of the time embedding, in turns per video.
-TIME_TURNS = (0.25, 10.0)
-
 
 @dataclass
 class LongVALEModelOutputWithPast(BaseModelOutputWithPast):
@@ -60,7 +55,7 @@ class LongVALECausalLMOutputWithPast(CausalLMOutputWithPast):
     video_hidden_states: torch.FloatTensor | None = None
 
 
-class LongVALEPreTrainedModel(PreTrainedModel):
+class LongVALEPreTrainedModel(TowersMixin, PreTrainedModel):
     config: LongVALEConfig
     base_model_prefix = "model"
     input_modalities = ("video", "audio", "text")
@@ -79,9 +74,8 @@ class LongVALEModel(LongVALEPreTrainedModel):
     def __init__(self, config: LongVALEConfig):
         super().__init__(config)
         hidden_size = config.text_config.hidden_size
-        self.visual_tower = _build_visual_tower(config.vision_config)
-        self.audio_tower = _build_audio_tower(config.audio_config)
-        self.speech_tower = _build_speech_tower(config.speech_config)
+        for modality, tower in build_towers(config).items():
+            setattr(self, f"{modality}_tower", tower)
         self.visual_projector = nn.Linear(config.visual_feature_size, hidden_size)
         self.audio_projector = nn.Linear(config.audio_feature_size, hidden_size)
         self.speech_projector = nn.Linear(config.speech_feature_size, hidden_size)
@@ -104,84 +98,6 @@ class LongVALEModel(LongVALEPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
-
-    # Towers
-
-    def get_visual_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """Return one embedding per frame: [B, F, 3, H, W] -> [B, F, width]."""
-        tower = self._tower("visual", "pixel_values_videos")
-        batch, frames = pixel_values_videos.shape[:2]
-        outputs = tower(pixel_values_videos.flatten(0, 1).to(tower.dtype))
-        embeds = getattr(outputs, "image_embeds", None)
-        if embeds is None:
-            embeds = getattr(outputs, "pooler_output", None)
-        if embeds is None:
-            embeds = outputs.last_hidden_state.mean(dim=1)
-        # Convolutional towers pool to [B * F, width, 1, 1].
-        return embeds.flatten(1).unflatten(0, (batch, frames))
-
-    def get_audio_features(self, input_values: torch.Tensor, input_values_mask: torch.Tensor) -> torch.Tensor:
-        """Return one embedding per window of filterbanks: [B, A, T, mels] and mask [B, A, T] -> [B, A, width]."""
-        tower = self._tower("audio", "input_values")
-        mask = input_values_mask.bool()
-        used = mask.any(dim=-1)  # [B, A], false for windows that pad the batch
-        padding = ~mask[used]
-        pooled = pool_windows(tower(input_values[used], padding_mask=padding).last_hidden_state, padding)
-        features = pooled.new_zeros(*used.shape, pooled.shape[-1])
-        features[used] = pooled
-        return features
-
-    def get_speech_features(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the encoder states of all chunks, averaged over windows that may cross chunk borders.
-
-        Args:
-            input_features: [B, C, mels, frames], the log-mel spectrograms of C chunks.
-            input_features_mask: [B, C, frames], ones for frames to average.
-
-        Returns:
-            Features [B, S, width] and their mask [B, S].
-        """
-        tower = self._tower("speech", "input_features")
-        used = input_features_mask.any(dim=-1)  # [B, C], false for chunks that pad the batch
-        encoded = tower(input_features[used].to(tower.dtype)).last_hidden_state
-        states = encoded.new_zeros(*used.shape, *encoded.shape[1:])
-        states[used] = encoded
-        states = states.flatten(1, 2)  # [B, C * states, width]
-        # Two mel frames give one state; a single last frame still counts.
-        mask = input_features_mask[..., ::2].flatten(1)  # [B, C * states]
-        return pool_states(states, mask, self.config.speech_window_states)
-
-    def encode(
-        self,
-        pixel_values_videos: torch.Tensor | None = None,
-        input_values: torch.Tensor | None = None,
-        input_values_mask: torch.Tensor | None = None,
-        input_features: torch.Tensor | None = None,
-        input_features_mask: torch.Tensor | None = None,
-        visual_features_mask: torch.Tensor | None = None,
-    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Run the towers on raw inputs, as returned by the processor when it is called without text.
-
-        Returns:
-            For each modality given, its features [B, n, width] and their mask [B, n]: the values that are stored by
-            `longvale features` and computed by [`~LongVALEModel.forward`] for raw inputs.
-        """
-        encoded = {}
-        if pixel_values_videos is not None:
-            features = self.get_visual_features(pixel_values_videos)
-            mask = visual_features_mask
-            encoded["visual"] = (features, _ones_mask(features) if mask is None else mask)
-        if input_values is not None:
-            mask = input_values.new_ones(input_values.shape[:3]) if input_values_mask is None else input_values_mask
-            encoded["audio"] = (self.get_audio_features(input_values, mask), mask.any(dim=-1).long())
-        if input_features is not None:
-            mask = input_features_mask
-            if mask is None:
-                mask = input_features.new_ones(*input_features.shape[:2], input_features.shape[-1])
-            encoded["speech"] = self.get_speech_features(input_features, mask)
-        return encoded
 
     # Merge
 
@@ -285,7 +201,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
                 continue
             if modality in features:
                 raise ValueError(f"{modality} is given twice, raw and as {modality}_features; give one of them")
-            features[modality] = (values, _ones_mask(values) if mask is None else mask)
+            features[modality] = (values, ones_mask(values) if mask is None else mask)
 
         video_embeddings = None
         if inputs_embeds is None:
@@ -352,15 +268,6 @@ class LongVALEModel(LongVALEPreTrainedModel):
         if unknown:
             raise TypeError(f"unknown input {unknown[0]!r}; video inputs are {', '.join(VIDEO_INPUTS)}")
 
-    def _tower(self, modality: str, name: str) -> nn.Module:
-        tower = getattr(self, f"{modality}_tower")
-        if tower is None:
-            raise ValueError(
-                f"{name} was given but this model has no {modality} tower; give {modality}_features, or load a "
-                "checkpoint with towers"
-            )
-        return tower
-
 
 class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin):
     """LongVALE-LLM: [`LongVALEModel`] with a language modelling head.
@@ -402,10 +309,6 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.lm_head = value
-
-    def encode(self, **inputs: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Run the towers; see [`LongVALEModel.encode`]."""
-        return self.model.encode(**inputs)
 
     @can_return_tuple
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
@@ -486,127 +389,6 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
             return inputs
         # The cache already contains the video: no placeholders are left to fill.
         return {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
-
-
-def merge_embeddings(
-    inputs_embeds: torch.Tensor, placeholders: torch.Tensor, video_embeddings: torch.Tensor, video_mask: torch.Tensor
-) -> torch.Tensor:
-    """Replace the k-th placeholder of each row by the k-th embedding of its video.
-
-    Rows use gather, not one scatter: shapes stay static for the compiler, and no row reads the video of another.
-
-    Args:
-        inputs_embeds: [B, L, hidden].
-        placeholders: bool [B, L].
-        video_embeddings: [B, n, hidden].
-        video_mask: bool [B, n], false for padding, which may be at any position.
-
-    Example:
-
-    ```python
-    >>> text, video = torch.zeros(1, 4, 1), torch.tensor([[[7.0], [0.0], [8.0]]])
-    >>> places = torch.tensor([[False, True, True, False]])
-    >>> merge_embeddings(text, places, video, torch.tensor([[True, False, True]])).flatten().tolist()
-    [0.0, 7.0, 8.0, 0.0]
-
-    ```
-    """
-    if video_mask.shape[1] == 0:
-        return inputs_embeds
-    placeholders = placeholders.to(inputs_embeds.device)
-    order = (~video_mask).to(inputs_embeds.device, torch.uint8).argsort(dim=1, stable=True)  # [B, n], padding last
-    rank = (placeholders.cumsum(dim=1) - 1).clamp(min=0, max=order.shape[1] - 1)  # [B, L]
-    index = order.gather(1, rank).unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
-    merged = video_embeddings.to(inputs_embeds).gather(1, index)
-    return torch.where(placeholders.unsqueeze(-1), merged, inputs_embeds)
-
-
-def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average consecutive windows of `window` states, without padding.
-
-    Args:
-        states: [B, n, width].
-        mask: [B, n], ones for states and zeros for padding, which is at the end of a row.
-        window: states per window; the last window of a row may be shorter.
-
-    Returns:
-        Features [B, ceil(n / window), width] and their mask [B, ceil(n / window)].
-
-    Example:
-
-    ```python
-    >>> features, mask = pool_states(torch.tensor([[[1.0], [3.0], [5.0], [9.0]]]), torch.tensor([[1, 1, 1, 0]]), 2)
-    >>> features.flatten().tolist(), mask.tolist()
-    ([2.0, 5.0], [[1, 1]])
-
-    ```
-    """
-    padding = -states.shape[1] % window
-    mask = nn.functional.pad(mask.bool(), (0, padding)).unflatten(1, (-1, window))  # [B, S, window]
-    states = nn.functional.pad(states, (0, 0, 0, padding)).unflatten(1, (-1, window))  # [B, S, window, width]
-    counts = mask.sum(dim=2)
-    sums = states.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=2)
-    return sums / counts.clamp(min=1).unsqueeze(-1), (counts > 0).long()
-
-
-def fourier_times(mask: torch.Tensor, width: int) -> torch.Tensor:
-    """Encode the position of each token in the video with [`fourier_features`].
-
-    Every modality covers the whole video, so token i of n is centred at (i + 1/2) / n of the duration.
-
-    Args:
-        mask: [B, n], true for tokens; padding is at the end.
-        width: width of the result.
-
-    Returns:
-        [B, n, width] in [-1, 1].
-    """
-    mask = mask.float()
-    return fourier_features((mask.cumsum(dim=1) - 0.5) / mask.sum(dim=1, keepdim=True).clamp(min=1), width)
-
-
-def fourier_features(shares: torch.Tensor, width: int) -> torch.Tensor:
-    """Encode relative positions as cosines (first half) and sines (second half).
-
-    The frequencies form a geometric series from a quarter of a turn per video, which distinguishes early from late, to
-    ten turns, which distinguish neighbours.
-
-    Args:
-        shares: [...], relative positions in the duration, 0 to 1.
-        width: width of the result; odd widths end with a zero.
-
-    Returns:
-        [..., width] in [-1, 1].
-    """
-    low, high = TIME_TURNS
-    steps = torch.linspace(0, 1, width // 2, device=shares.device)
-    angles = 2 * math.pi * shares.unsqueeze(-1) * low * (high / low) ** steps
-    return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
-
-
-def _build_visual_tower(config: PreTrainedConfig | None) -> nn.Module | None:
-    if config is None:
-        return None
-    if config.model_type == "clip_vision_model":
-        return CLIPVisionModelWithProjection._from_config(config)
-    return AutoModel.from_config(config)
-
-
-def _build_audio_tower(config: PreTrainedConfig | None) -> nn.Module | None:
-    if config is None:
-        return None
-    # Its position bias is passed in the attention mask, which not every attention implementation supports.
-    if config._attn_implementation not in (None, "eager", "sdpa"):
-        config._attn_implementation = "sdpa"
-    return BeatsModel._from_config(config)
-
-
-def _build_speech_tower(config: PreTrainedConfig | None) -> nn.Module | None:
-    return None if config is None else WhisperEncoder._from_config(config)
-
-
-def _ones_mask(features: torch.Tensor) -> torch.Tensor:
-    return torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
 
 
 def _name_of(model: nn.Module, part: nn.Module) -> str:

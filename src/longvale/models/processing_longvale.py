@@ -112,11 +112,11 @@ class LongVALEProcessor(ProcessorMixin):
             raise ValueError(
                 f"num_frames ({num_frames}) and speech_window_states ({speech_window_states}) must be 1 or more"
             )
-        self.sound_extractor = BeatsFeatureExtractor(window_frames=audio_window_frames, preprocessing=preprocessing)
-        if feature_extractor.sampling_rate != self.sound_extractor.sampling_rate:
+        self.audio_extractor = BeatsFeatureExtractor(window_frames=audio_window_frames, preprocessing=preprocessing)
+        if feature_extractor.sampling_rate != self.audio_extractor.sampling_rate:
             raise ValueError(
                 f"the feature extractor wants {feature_extractor.sampling_rate} Hz, but the sound tower hears "
-                f"{self.sound_extractor.sampling_rate} Hz; give one of that sampling rate"
+                f"{self.audio_extractor.sampling_rate} Hz; give one of that sampling rate"
             )
         size, crop = image_processor.size, image_processor.crop_size
         if preprocessing == "official" and not (crop and "shortest_edge" in (size or {})):
@@ -347,9 +347,9 @@ class LongVALEProcessor(ProcessorMixin):
             inputs["pixel_values_videos"] = self._pixels(frames)  # [F, 3, H, W]
             inputs["count"] += len(frames)
         if waveform is not None:
-            sounds = self.sound_extractor(waveform, sampling_rate=self.sampling_rate)
-            inputs["input_values"] = sounds["input_values"][0]  # [A, T, mels]
-            inputs["input_values_mask"] = (~sounds["padding_mask"][0]).long()  # [A, T]
+            audio = self.audio_extractor(waveform, sampling_rate=self.sampling_rate)
+            inputs["input_values"] = audio["input_values"][0]  # [A, T, mels]
+            inputs["input_values_mask"] = (~audio["padding_mask"][0]).long()  # [A, T]
             inputs["input_features"], mask = self._speech_inputs(waveform)  # [C, mels, frames], [C, frames]
             inputs["input_features_mask"] = mask
             states = int(mask[:, ::2].sum())

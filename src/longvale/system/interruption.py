@@ -15,10 +15,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .locks import may_resume
 
@@ -158,6 +158,50 @@ def interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Stopped(Exception):
+    """Raised when a computation was asked to stop."""
+
+
+@contextmanager
+def stoppable(model: Any, wanted: Callable[[], bool]) -> Iterator[None]:
+    """Make this thread's forward passes of a model stoppable between layers.
+
+    One forward pass of a long prompt takes minutes on a slow machine, and generation checks its stopping criteria only
+    afterwards. The results do not change.
+
+    Args:
+        model: any module with its layers in a `ModuleList`, towers included.
+        wanted: called before each layer; True stops the work.
+
+    Raises:
+        Stopped: inside the block, before the next layer.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Module()
+        >>> model.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+        >>> with stoppable(model, lambda: True):
+        ...     model.layers[0](torch.zeros(1, 2))
+        Traceback (most recent call last):
+        longvale.system.interruption.Stopped
+    """
+    from torch.nn import ModuleList
+
+    thread = threading.get_ident()
+
+    def look(*_: Any) -> None:
+        if threading.get_ident() == thread and wanted():
+            raise Stopped
+
+    layers = {layer for group in model.modules() if isinstance(group, ModuleList) for layer in group}
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _forget() -> None:

@@ -13,7 +13,7 @@ from longvale.evaluation.generation.generate import generate, video_blocks
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import MAX_NEW_TOKENS, load_model, token_limits
 from longvale.evaluation.generation.prediction_log import AnswerLog, format_skipped
-from longvale.evaluation.generation.prefix_cache import VideoPrefixes
+from longvale.evaluation.generation.video_qa import VideoQA
 from longvale.evaluation.scoring.score import score
 from longvale.events import load_annotations
 from longvale.features.manifest import Manifest
@@ -391,15 +391,15 @@ def test_blocks_hold_whole_videos_and_every_question_once(data):
 
 def test_a_model_that_only_reasons(data, tmp_path, monkeypatch):
     """One question is left out and asked again; a model that answers nothing ends the run."""
-    write, written = VideoPrefixes._generate, []
+    write, written = VideoQA._generate, []
 
-    def reason(self, *arguments):
-        answers = write(self, *arguments)
+    def reason(self, *arguments, **generation):
+        answers = write(self, *arguments, **generation)
         ends = ["" if len(written) + place in bad else "</think>" for place in range(len(answers))]
         written.extend(answers)
         return [f"<think>x{end}{text}" for end, text in zip(ends, answers, strict=True)]
 
-    monkeypatch.setattr(VideoPrefixes, "_generate", reason)
+    monkeypatch.setattr(VideoQA, "_generate", reason)
     bad = {3}
     with pytest.raises(NoAnswer, match=rf"p: 1 of {QUESTIONS} questions have no answer, the first, .*only reasoning"):
         run(data, tmp_path / "p")

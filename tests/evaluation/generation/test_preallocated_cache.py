@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from longvale.evaluation.generation.preallocated_cache import roomy_cache
+from longvale.evaluation.generation.preallocated_cache import preallocated_cache
 
 ROWS = torch.tensor([1, 1, 0])
 
@@ -20,7 +20,7 @@ def cache():
 
 def test_rows_are_chosen_and_tokens_appended(cache):
     before = [(layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
-    ours = roomy_cache(cache, ROWS, room=3)
+    ours = preallocated_cache(cache, ROWS, more=3)
     assert ours.get_seq_length() == 5
     theirs = DynamicCache()
     for layer, (keys, values) in enumerate(before):
@@ -36,11 +36,11 @@ def test_rows_are_chosen_and_tokens_appended(cache):
 
 
 def test_a_token_is_written_in_place(cache):
-    ours = roomy_cache(cache, ROWS, room=2)
+    ours = preallocated_cache(cache, ROWS, more=2)
     places = {ours.update(*torch.randn(2, 3, 3, 1, 4), 0)[0].data_ptr() for _ in range(2)}
     assert len(places) == 1
 
 
 def test_more_than_there_is_room_for_is_refused(cache):
-    with pytest.raises(ValueError, match="has room for 7 tokens, not for 8"):
-        roomy_cache(cache, ROWS, room=2).update(*torch.randn(2, 3, 3, 3, 4), 0)
+    with pytest.raises(ValueError, match="has memory for 7 tokens, not for 8"):
+        preallocated_cache(cache, ROWS, more=2).update(*torch.randn(2, 3, 3, 3, 4), 0)

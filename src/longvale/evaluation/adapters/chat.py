@@ -169,7 +169,7 @@ def load_chat_model(
     """
     import transformers
 
-    from ...models.convolutions import guard_convolutions
+    from ...models.layers import guard_convolutions
 
     place = choose_device(device)
     precision = weight_options(place, dtype, load_in_4bit)

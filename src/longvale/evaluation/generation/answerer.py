@@ -12,8 +12,8 @@ from ...reading.reasoning import strip_reasoning
 from ...tasks import AnyTask, Prediction, Question
 from .inputs import UnusableVideo, VideoInputs
 from .model import Features
-from .prefix_cache import BATCH_TOKENS, Ask, VideoPrefixes
 from .sampling import GREEDY, Decoding
+from .video_qa import BATCH_TOKENS, VideoQA, VideoQuestion
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class LongVALEAnswerer:
             return
         place_of = {video_id: place for place, video_id in enumerate(dict.fromkeys(q.video_id for q in questions))}
         features = [self._load(video_id) for video_id in place_of]
-        prefixes = VideoPrefixes(self.model, self.processor, features)
+        qa = VideoQA(self.model, self.processor, features)
         for task in dict.fromkeys(question.task for question in questions):
             asked = [question for question in questions if question.task == task]
-            batches = prefixes.answer(
-                [Ask(place_of[q.video_id], q.question, "/".join(map(str, q.key))) for q in asked],
+            batches = qa.answer(
+                [VideoQuestion(place_of[q.video_id], q.question, "/".join(map(str, q.key))) for q in asked],
                 self.limits[task],
                 self.batch_size,
                 self.batch_tokens,

@@ -25,8 +25,8 @@ from .distributed import Processes, join_processes
 from .inputs import UnusableVideo, VideoInputs
 from .model import ModelLike, load_model, token_limits
 from .prediction_log import AnswerLog
-from .prefix_cache import BATCH_TOKENS
 from .sampling import GREEDY, Decoding
+from .video_qa import BATCH_TOKENS
 
 logger = logging.getLogger(__name__)
 

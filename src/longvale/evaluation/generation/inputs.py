@@ -10,7 +10,6 @@ from typing import Any
 
 from ...data.sources import index_videos
 from ...events import MODALITIES, Modality, Seconds
-from ...extraction.extract import encode_video
 from ...features.manifest import load_records
 from ...features.store import FOLDERS, FeatureStore, feature_path
 from ...models.media import probe
@@ -155,6 +154,8 @@ class VideoInputs:
             ValueError: if a file is invalid.
         """
         import numpy as np
+
+        from ...extraction.encode import encode_video
 
         self._find(video_id)
         if self._store is None:

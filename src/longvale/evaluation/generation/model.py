@@ -1,4 +1,4 @@
-"""Interface to a model: load it, build its prompts and inputs, answer a batch of questions."""
+"""Interface to a model: load it, build its prompts and inputs, decode its answers."""
 
 from __future__ import annotations
 
@@ -113,24 +113,3 @@ def prepare_question(
     if answers is not None:
         texts = [f"{text} {processor.escape(answer)}" for text, answer in zip(texts, answers, strict=True)]
     return processor(text=texts, **columns, padding=True, return_tensors="pt", **text_kwargs).to(model.device)
-
-
-def answer_batch(
-    model: Any, processor: Any, questions: Sequence[str], features: Sequence[Features], max_new_tokens: int
-) -> list[str]:
-    """Answer questions greedily.
-
-    Args:
-        questions: texts that contain `<video>`.
-        features: features of each question's video.
-        max_new_tokens: maximum number of tokens per answer.
-
-    Returns:
-        The answers without reasoning and without leading or trailing whitespace.
-    """
-    import torch
-
-    inputs = prepare_question(model, processor, questions, features)
-    with torch.inference_mode():
-        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return decode_answers(processor, output[:, inputs["input_ids"].shape[1] :])

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from one_video import answer_about_video, ask_prefixes
+from one_video import answer_about_video, answer_plainly, ask_in_order
 from transformers import LlamaConfig, MistralConfig, Qwen3Config, Qwen3NextConfig
 
 from longvale.demo.checkpoint import build_checkpoint
-from longvale.evaluation.generation.model import answer_batch
-from longvale.evaluation.generation.prefix_cache import VideoPrefixes
+from longvale.evaluation.generation.video_qa import VideoQA, answer_batch
 from longvale.models.configuration_longvale import LongVALEConfig
 from longvale.models.media import Media
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
@@ -70,7 +69,7 @@ def draw_features(**counts):
 
 
 def one_by_one(model, processor, features, new_tokens=12):
-    return [answer_batch(model, processor, [question], [features], new_tokens)[0] for question in QUESTIONS]
+    return [answer_plainly(model, processor, question, features, new_tokens) for question in QUESTIONS]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
@@ -113,9 +112,9 @@ def test_towers_and_prefix_run_once(pair, monkeypatch):
         return forward(**kwargs)
 
     monkeypatch.setattr(model.model, "forward", watched)
-    prefixes = VideoPrefixes(model, processor, [draw_features()])
-    first = ask_prefixes(prefixes, QUESTIONS, 4, batch_size=2)
-    assert ask_prefixes(prefixes, QUESTIONS[:1], 4) == first[:1]
+    qa = VideoQA(model, processor, [draw_features()])
+    first = ask_in_order(qa, QUESTIONS, 4, batch_size=2)
+    assert ask_in_order(qa, QUESTIONS[:1], 4) == first[:1]
     assert [with_video for _, with_video in seen] == [True] + [False] * (len(seen) - 1)
     assert max(rows for rows, _ in seen) == 2  # never more questions together than asked for
 
@@ -124,8 +123,19 @@ def test_the_video_may_stand_anywhere(pair):
     """Questions share what they can; the order of the answers is that of the questions."""
     questions = ["When does it ring? <video>", QUESTIONS[0], "What? <video> Tell me.", QUESTIONS[1]]
     features = draw_features()
-    expected = [answer_batch(*pair, [question], [features], 8)[0] for question in questions]
+    expected = [answer_plainly(*pair, question, features, 8) for question in questions]
     assert answer_about_video(*pair, features, questions, 8) == expected
+
+
+@pytest.mark.parametrize("kind", ["llama", "sliding window"])
+def test_a_batch_of_several_videos(pair, kind):
+    """Each question with its own video, in the order of the questions; videos that are the same share their prefix."""
+    model, processor = with_text_model(pair[1], kind), pair[1]
+    videos = [draw_features(), draw_features(speech=0), draw_features(visual=7)]
+    asked = [(question, videos[place]) for question, place in zip(QUESTIONS, (0, 1, 0, 2, 1), strict=True)]
+    expected = [answer_plainly(model, processor, question, features, 12) for question, features in asked]
+    assert len(set(expected)) > 3
+    assert answer_batch(model, processor, *zip(*asked, strict=True), 12) == expected
 
 
 def test_no_questions(pair):

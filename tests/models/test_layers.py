@@ -11,7 +11,7 @@ from transformers import ConvNextConfig, LlamaConfig
 
 from longvale.models.configuration_beats import BeatsConfig
 from longvale.models.configuration_longvale import LongVALEConfig
-from longvale.models.convolutions import convolve_in_float32, guard_convolutions
+from longvale.models.layers import convolve_in_float32, guard_convolutions
 from longvale.models.modeling_beats import BeatsModel, BeatsPositionalConvEmbedding
 from longvale.models.modeling_longvale import LongVALEModel
 

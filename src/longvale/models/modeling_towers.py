@@ -1,0 +1,142 @@
+"""Frozen towers of the LongVALE model: media to features, one sequence per modality."""
+
+import torch
+from torch import nn
+from transformers import AutoModel, CLIPVisionModelWithProjection, PreTrainedConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from .configuration_longvale import MODALITIES, LongVALEConfig
+from .layers import pool_states, pool_windows
+from .modeling_beats import BeatsModel
+
+
+def build_towers(config: LongVALEConfig) -> dict[str, nn.Module | None]:
+    """Return the tower of each modality, with random weights; None for a modality whose config is None."""
+    builders = {"visual": _build_visual_tower, "audio": _build_audio_tower, "speech": WhisperEncoder._from_config}
+    configs = (config.vision_config, config.audio_config, config.speech_config)
+    return {
+        modality: None if part is None else builders[modality](part)
+        for modality, part in zip(MODALITIES, configs, strict=True)
+    }
+
+
+def _build_visual_tower(config: PreTrainedConfig) -> nn.Module:
+    if config.model_type == "clip_vision_model":
+        return CLIPVisionModelWithProjection._from_config(config)
+    return AutoModel.from_config(config)
+
+
+def _build_audio_tower(config: PreTrainedConfig) -> nn.Module:
+    # Its position bias is passed in the attention mask, which not every attention implementation supports.
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = "sdpa"
+    return BeatsModel._from_config(config)
+
+
+class TowersMixin:
+    """Methods of a model that compute features with the towers of its base model.
+
+    They are all that runs the towers: in [`LongVALEModel.forward`] for raw inputs, and in `longvale.extraction.encode`.
+    """
+
+    def get_visual_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Return one embedding per frame: [B, F, 3, H, W] -> [B, F, width]."""
+        tower = self._tower("visual", "pixel_values_videos")
+        batch, frames = pixel_values_videos.shape[:2]
+        outputs = tower(pixel_values_videos.flatten(0, 1).to(tower.dtype))
+        embeds = getattr(outputs, "image_embeds", None)
+        if embeds is None:
+            embeds = getattr(outputs, "pooler_output", None)
+        if embeds is None:
+            embeds = outputs.last_hidden_state.mean(dim=1)
+        # Convolutional towers pool to [B * F, width, 1, 1].
+        return embeds.flatten(1).unflatten(0, (batch, frames))
+
+    def get_audio_features(self, input_values: torch.Tensor, input_values_mask: torch.Tensor) -> torch.Tensor:
+        """Return one embedding per window of filterbanks: [B, A, T, mels] and mask [B, A, T] -> [B, A, width]."""
+        tower = self._tower("audio", "input_values")
+        mask = input_values_mask.bool()
+        used = mask.any(dim=-1)  # [B, A], false for windows that pad the batch
+        padding = ~mask[used]
+        pooled = pool_windows(tower(input_values[used], padding_mask=padding).last_hidden_state, padding)
+        features = pooled.new_zeros(*used.shape, pooled.shape[-1])
+        features[used] = pooled
+        return features
+
+    def get_speech_states(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the encoder states of each chunk, which [`get_speech_features`] averages.
+
+        Args:
+            input_features: [B, C, mels, frames], the log-mel spectrograms of C chunks.
+            input_features_mask: [B, C, frames], ones for frames to average.
+
+        Returns:
+            States [B, C, states, width] and their mask [B, C, states].
+        """
+        tower = self._tower("speech", "input_features")
+        used = input_features_mask.any(dim=-1)  # [B, C], false for chunks that pad the batch
+        encoded = tower(input_features[used].to(tower.dtype)).last_hidden_state
+        states = encoded.new_zeros(*used.shape, *encoded.shape[1:])
+        states[used] = encoded
+        # Two mel frames give one state; a single last frame still counts.
+        return states, input_features_mask[..., ::2]
+
+    def get_speech_features(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the encoder states of all chunks, averaged over windows that may cross chunk borders.
+
+        Args:
+            input_features, input_features_mask: as for [`get_speech_states`].
+
+        Returns:
+            Features [B, S, width] and their mask [B, S].
+        """
+        states, mask = self.get_speech_states(input_features, input_features_mask)
+        return pool_states(states.flatten(1, 2), mask.flatten(1), self.config.speech_window_states)
+
+    def encode(
+        self,
+        pixel_values_videos: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        input_values_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        visual_features_mask: torch.Tensor | None = None,
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Run the towers on raw inputs, as returned by the processor when it is called without text.
+
+        Returns:
+            For each modality given, its features [B, n, width] and their mask [B, n]: the values that are stored by
+            `longvale features` and computed by [`~LongVALEModel.forward`] for raw inputs.
+        """
+        encoded = {}
+        if pixel_values_videos is not None:
+            features = self.get_visual_features(pixel_values_videos)
+            mask = visual_features_mask
+            encoded["visual"] = (features, ones_mask(features) if mask is None else mask)
+        if input_values is not None:
+            mask = input_values.new_ones(input_values.shape[:3]) if input_values_mask is None else input_values_mask
+            encoded["audio"] = (self.get_audio_features(input_values, mask), mask.any(dim=-1).long())
+        if input_features is not None:
+            mask = input_features_mask
+            if mask is None:
+                mask = input_features.new_ones(*input_features.shape[:2], input_features.shape[-1])
+            encoded["speech"] = self.get_speech_features(input_features, mask)
+        return encoded
+
+    def _tower(self, modality: str, name: str) -> nn.Module:
+        tower = getattr(self.base_model, f"{modality}_tower")
+        if tower is None:
+            raise ValueError(
+                f"{name} was given but this model has no {modality} tower; give {modality}_features, or load a "
+                "checkpoint with towers"
+            )
+        return tower
+
+
+def ones_mask(features: torch.Tensor) -> torch.Tensor:
+    """Return the mask [B, n] of features [B, n, width] without padding."""
+    return torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
