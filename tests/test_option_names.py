@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Imported before any test replaces `generate`, whose name it takes over when it is first imported.
+import longvale.evaluation.evaluate  # noqa: F401
 from longvale.checkpoints.loading import load_checkpoint, weight_options
 from longvale.training.config import recipe_arguments
 
