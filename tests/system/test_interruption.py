@@ -11,10 +11,12 @@ PARENT = """
 import subprocess, sys
 
 def start(*options):
-    return subprocess.Popen([sys.executable, *options], stdin=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()  # until then the system may not know its command line
+    return process
 
-worker = start("-Wignore:resource_tracker:UserWarning", "-c", "import sys; sys.stdin.read()")
-tracker = start("-c", "import sys; 'multiprocessing.resource_tracker'; sys.stdin.read()")
+worker = start("-Wignore:resource_tracker:UserWarning", "-c", "print(flush=True); input()")
+tracker = start("-c", "'multiprocessing.resource_tracker'; print(flush=True); input()")
 print(tracker.pid, flush=True)
 print(worker.wait(), flush=True)
 input()
