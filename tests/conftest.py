@@ -1,6 +1,5 @@
 """What all tests share: no network, threads that do not spin, and a tiny corpus and checkpoint, once per worker."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -27,7 +26,15 @@ settings.load_profile("any machine")
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable():
     """Replace the halves of characters that odd file names put into outputs: what a worker sends is UTF-8."""
-    return json.loads(json.dumps((yield), ensure_ascii=False).encode(errors="replace"))
+    return _encodable((yield))
+
+
+def _encodable(value):
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return type(value)(map(_encodable, value)) if type(value) in (list, tuple) else value
 
 
 @pytest.hookimpl(optionalhook=True)
