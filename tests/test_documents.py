@@ -125,9 +125,8 @@ def rename_video(corpus, old, new):
         path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "page", [page if page == "README.md" else pytest.param(page, marks=pytest.mark.slow) for page in BLOCKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", BLOCKS)
 def test_blocks(page, clone, tmp_path):
     environment = {
         **os.environ,

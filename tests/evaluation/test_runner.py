@@ -95,6 +95,7 @@ def launch(*arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_file_of_one(told_model, tiny_corpus, tmp_path):
     """Two real processes over gloo."""
     options = ["--tasks", "grounding,segment_captioning", "--max-new-tokens", 6, "--batch-size", 1, "--device", "cpu"]

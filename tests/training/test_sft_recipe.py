@@ -137,7 +137,7 @@ def copy(unbroken, tmp_path):
     return shutil.copytree(unbroken[0], tmp_path / "copy")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_finished_run_changes_nothing(corpus, base, run, copy, contents, here, processes):
     before = contents(copy)
     if processes == 1:
@@ -151,7 +151,7 @@ def test_a_finished_run_changes_nothing(corpus, base, run, copy, contents, here,
     assert contents(copy) == before
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_killed_before_it_merged_is_merged(corpus, base, run, unbroken, copy, contents, here, processes):
     for path in copy.iterdir():
         if path.name != "settings.json" and not path.name.startswith("checkpoint-"):
@@ -210,6 +210,7 @@ def test_two_runs_never_train_into_one_folder(corpus, base, tmp_path, here):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_accumulation(corpus, base, run, tmp_path, here):
     shared = {"lora_dropout": 0.0, "effective_batch_size": 8, "max_steps": 2, "save_strategy": "no"}
     one = here(command(corpus, base, tmp_path / "one", **shared))
