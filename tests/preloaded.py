@@ -73,6 +73,7 @@ class Server:
         """Start a process -> [`Process`].
 
         Without the file `stdout`, its output is read from `process.stdout`; without `stderr`, errors go there too.
+        Variables that a library reads when it is imported, such as HF_HUB_OFFLINE, are those of this process.
         """
         job = {
             "arguments": list(map(str, arguments)),

@@ -7,7 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from longvale.registry import REGISTRIES, Registry, adapters, captioners, exporters
+from longvale.evaluation.adapters.options import AdapterOptions
+from longvale.evaluation.evaluate import evaluate
+from longvale.evaluation.scoring.score import format_scores
+from longvale.registry import REGISTRIES, Registry, adapters, benchmarks, captioners, exporters
 from longvale.synthetic.corpus import SyntheticOptions, write_video
 from longvale.synthetic.planning import plan_video
 
@@ -294,6 +297,15 @@ def test_what_is_no_extension_is_refused_in_one_line(extensions, tmp_path, kind,
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_names_are_checked_before_a_model_is_loaded(tiny_corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"unknown adapter 'gpt'.*; a LongVALE checkpoint needs no adapter"):
+        AdapterOptions("gpt")
+    with pytest.raises(ValueError, match="unknown time format 'ticks'"):
+        AdapterOptions("chat", times="ticks")
+    with pytest.raises(ValueError, match="unknown metric 'words'"):
+        evaluate("no model", tiny_corpus, tmp_path / "out", metrics=["words"])
+
+
 def test_what_a_factory_cannot_do_is_said(extensions):
     with pytest.raises(ValueError, match=r"mine:Level: a captioner is called with \(str, int\): too many positional"):
         captioners.create("mine:Level", "video", 3)
@@ -335,9 +347,24 @@ def test_installed_packages_register_by_entry_points(longvale, extensions, tmp_p
     assert adapters.get("middle").__name__ == "Middle" and adapters.get("chat").__name__ == "ChatAdapter"
     assert re.search(r"adapters +middle +entry point of mine +Answers that", succeed(longvale("list", "adapters")))
     assert re.search(
-        r" lost +entry point of mine +nowhere:X: the module cannot", succeed(longvale("list", "exporters"))
+        r" lost +entry point of mine +nowhere:X: cannot be imported", succeed(longvale("list", "exporters"))
     )
-    assert exporters.get("srt") in exporters.load_all() and "nowhere:X: the module cannot be imported" in caplog.text
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    sys.path.remove(str(tmp_path))
+    before = list(sys.path)
+    assert exporters.get("srt") in exporters.load_all() and "nowhere:X: cannot be imported" in caplog.text
+    assert sys.path == before  # a name of a package does not let in what lies in the current directory
+
+
+def test_what_a_file_names_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    scores = {"counts": {"planted:X": {}}, "planted:X": {}, "protocol": "strict"}
+    with pytest.raises(ValueError, match="unknown benchmark 'planted:X'"):
+        format_scores(scores)
+    with pytest.raises(SystemExit):
+        benchmarks.get("planted:X")
 
 
 def test_a_new_file_of_the_package_is_found(tmp_path, monkeypatch):

@@ -208,7 +208,7 @@ def test_the_log_may_name_tasks_in_either_way(name):
         (
             {"task": "singing"},
             "unknown task 'singing'; expected one of grounding, captioning, seg_captioning, "
-            "avsd, avsd_first, music_avqa",
+            "avsd, avsd_first, music_avqa, or of the benchmark in --tasks package.module:Name",
         ),
         ({"info": [1]}, "field 'info' must be an object, not [1]"),
         ({"info": ...}, "info.sentence_id must be the index of an event, not None"),

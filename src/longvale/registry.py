@@ -6,7 +6,8 @@ An extension is one file with one decorator, inside the package or outside of it
 - by its name, if an installed package has an entry point in the group `longvale.<kind>`, such as `longvale.adapters`;
 - by `package.module:Name`, for a module that can be imported or lies in the current directory.
 
-Names come from the command line, from Python and from configurations, never from data: reading a file imports nothing.
+Dotted names come from the command line, from Python and from configurations. Names that files of data contain are only
+looked up among the registered ones: reading a file imports no module that is not part of an installed package.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import pkgutil
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -89,7 +91,7 @@ class Registry:
         self.kind, self.one, self.factory = kind, one, factory
         self._builtin, self._methods, self._attributes = builtin, methods, attributes
         self._objects: dict[str, Any] = {}
-        self._imported = False
+        self._imported, self._lock = False, threading.RLock()
         self._points: dict[str, EntryPoint] | None = None
 
     def register(self, *names: str, **attributes: Any) -> Callable[[T], T]:
@@ -130,13 +132,21 @@ class Registry:
         Raises:
             ValueError: if the name is unknown, the module cannot be imported, or the object is not of this kind.
         """
+        if name not in self.names() and (dotted := _DOTTED.fullmatch(name)):
+            return self._import(dotted["module"], dotted["name"])
+        return self.registered(name)
+
+    def registered(self, name: str) -> Any:
+        """Return the object with a registered name; for names that a file contains.
+
+        Raises:
+            ValueError: if the name is not registered, or its entry point cannot be loaded.
+        """
         self._import_builtin()
         if name in self._objects:
             return self._objects[name]
         if point := self._entry_points().get(name):
             return self._load(point)
-        if dotted := _DOTTED.fullmatch(name):
-            return self._import(dotted["module"], dotted["name"])
         raise ValueError(
             f"unknown {self._noun} {name!r}; expected one of {', '.join(self.names())}, or package.module:Name"
         )
@@ -209,12 +219,17 @@ class Registry:
         return self.one.partition(" ")[2]
 
     def _import_builtin(self) -> None:
-        if self._imported:
-            return
-        self._imported = True  # before the import, which may ask for names
-        module = import_module(self._builtin)
-        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            import_module(f"{self._builtin}.{info.name}")
+        with self._lock:
+            if self._imported:
+                return
+            self._imported = True  # before the import, which may ask for names
+            try:
+                module = import_module(self._builtin)
+                for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
+                    import_module(f"{self._builtin}.{info.name}")
+            except BaseException:
+                self._imported = False
+                raise
 
     def load_all(self) -> list[Any]:
         """Return all objects; a warning names each entry point that cannot be loaded."""
@@ -234,8 +249,12 @@ class Registry:
         return self._points
 
     def _load(self, point: EntryPoint) -> Any:
-        module, _, name = point.value.partition(":")
-        return self._import(module, name)
+        try:
+            item = point.load()
+        except Exception as error:
+            raise ValueError(f"{point.value}: cannot be imported ({_reason(error)})") from error
+        self._check(item, point.value)
+        return item
 
     def _import(self, module: str, name: str) -> Any:
         here = os.getcwd()
@@ -245,8 +264,7 @@ class Registry:
         try:
             item = getattr(import_module(module), name, None)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{module}:{name}: the module cannot be imported ({printable(reason)})") from error
+            raise ValueError(f"{module}:{name}: the module cannot be imported ({_reason(error)})") from error
         if item is None:
             raise ValueError(f"{module}:{name}: the module {module} does not define {name}")
         self._check(item, f"{module}:{name}")
@@ -262,6 +280,10 @@ class Registry:
             missing += [name for name in self._attributes if not hasattr(item, name)]
         if missing:
             raise ValueError(f"{where}: is not {self.one}: it lacks {', '.join(dict.fromkeys(missing))}")
+
+
+def _reason(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}")
 
 
 def _has_method(item: Any, name: str) -> bool:

@@ -155,7 +155,8 @@ class Prediction:
         task: AnyTask = _TASK_OF_LOG_NAME.get(name, name)
         if task not in TASKS and task not in benchmarks.names():
             known = (*LOG_NAMES.values(), *benchmarks.names())
-            raise ValueError(f"unknown task {task!r}; expected one of {', '.join(known)}")
+            expected = f"{', '.join(known)}, or of the benchmark in --tasks package.module:Name"
+            raise ValueError(f"unknown task {task!r}; expected one of {expected}")
         info = value.get("info") or {}
         if not isinstance(info, dict):
             raise ValueError(f"field 'info' must be an object, not {info!r}")
@@ -325,4 +326,4 @@ def _is_index(value: object) -> bool:
 
 def _number_name(task: AnyTask) -> str:
     """Return the name of a question's number in the log; in the official log it is the index of the event."""
-    return "sentence_id" if task in TASKS else benchmarks.get(task).number_name
+    return "sentence_id" if task in TASKS else benchmarks.registered(task).number_name

@@ -51,5 +51,5 @@ def test_a_classifier_of_transformers(classifier):
 def test_what_is_no_classifier_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: cannot be loaded"):
         TransformersTagger(ModelOptions(str(tmp_path / "nowhere")))
-    with pytest.raises(ValueError, match="name a model after the colon"):
+    with pytest.raises(ValueError, match="name a model: after the colon"):
         taggers.create("transformers", ModelOptions())

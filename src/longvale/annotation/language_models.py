@@ -48,7 +48,9 @@ class ModelOptions:
             ValueError: if none was given.
         """
         if self.model is None:
-            raise ValueError("name a model after the colon, such as transformers:Qwen/Qwen2.5-Omni-7B")
+            raise ValueError(
+                "name a model: after the colon, such as transformers:Qwen/Qwen2.5-Omni-7B, or with --language-model"
+            )
         return self.model
 
     def chat(self) -> Chat:

@@ -306,11 +306,13 @@ def export(
     to: Annotated[
         str, typer.Option(help="label-studio, or an exporter: see longvale list exporters.")
     ] = "label-studio",
-    videos_url: Annotated[str, typer.Option(help="Where Label Studio finds the video files.")] = (
+    videos_url: Annotated[str, typer.Option(help="With label-studio: where it finds the video files.")] = (
         "/data/local-files/?d=videos"
     ),
-    fps: Annotated[float, typer.Option(help="Frames a second of the timeline.")] = 25.0,
-    suffix: Annotated[str, typer.Option(help="Of the video files, if the stages do not name them.")] = ".mp4",
+    fps: Annotated[float, typer.Option(help="With label-studio: frames per second of the timeline.")] = 25.0,
+    suffix: Annotated[
+        str, typer.Option(help="With label-studio: suffix of the video files, if the stages do not name them.")
+    ] = ".mp4",
 ) -> None:
     """Write annotations for people to refine in Label Studio, or for other programs."""
     if to != "label-studio":

@@ -29,7 +29,8 @@ def list_(
         raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(REGISTRIES)}")
     entries = [entry for name in ([kind] if kind else REGISTRIES) for entry in REGISTRIES[name].entries()]
     if as_json:
-        echo("\n".join(json.dumps(asdict(entry)) for entry in entries))
+        for entry in entries:
+            echo(json.dumps(asdict(entry)))
         return
     if not entries:
         echo(f"no {kind} with a name; package.module:Name names one")

@@ -213,6 +213,8 @@ class LongVALE(datasets.GeneratorBasedBuilder):
             if self.config.missing_media == "drop" and media.missing(video_id):
                 continue
             columns = media.load(video_id)
+            if storable(columns.get("video")) != columns.get("video"):
+                raise ValueError(f"{columns['video']}: the name is not UTF-8, which Arrow needs; rename the file")
             for number, row in enumerate(rows(self.config.name, record)):
                 yield f"{index}-{number}", storable(row) | columns
 

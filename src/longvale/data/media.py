@@ -9,7 +9,6 @@ from typing import Any
 from ..events import MODALITIES, Modality
 from ..features.store import FOLDERS, FeatureStore
 from ..system.names import look_up
-from .publish.shards import storable
 
 
 class Media:
@@ -51,7 +50,7 @@ class Media:
             With stores, float32 [n, width] per modality; with videos, the path in `video`.
 
         Raises:
-            ValueError: if a file is damaged, or a file name is not UTF-8; the message names it.
+            ValueError: if a file is damaged; the message names it.
         """
         columns: dict[str, Any] = {}
         if self.stores:
@@ -61,6 +60,4 @@ class Media:
         if self.videos is not None:
             path = self.file(video_id)
             columns["video"] = None if path is None else str(path)
-            if storable(columns["video"]) != columns["video"]:
-                raise ValueError(f"{path}: the name is not UTF-8, which Arrow needs; rename the file")
         return columns

@@ -18,6 +18,7 @@ from .generation.model import ModelLike, load_model
 from .generation.prediction_log import run_path
 from .reporting.report import TITLE, write_report
 from .reporting.zero_shot import write_zero_shot_report
+from .scoring.metrics import choose_metrics
 from .scoring.score import ADDED, JUDGED, save_scores, score, score_predictions
 from .scoring.validate import errors_named
 
@@ -79,6 +80,7 @@ def evaluate(
     else:
         if judge is not None:
             raise ValueError(JUDGED)
+        choose_metrics(metrics, tasks)  # before the questions are answered
         references = annotations_path(data, split)
         # Validate the annotations before loading the model, which may take minutes.
         annotations = {annotation.video_id: annotation for annotation in load_videos(references)}

@@ -108,7 +108,7 @@ def _stream(
         args.max_steps = math.ceil(args.num_train_epochs * sum(sizes) / batch)
     shares = [size / sum(sizes) for size in sizes]
     mixed = interleave_datasets(parts, shares, seed=args.seed, stopping_strategy="all_exhausted")
-    # SourceMedia are read after shuffling: the buffer contains texts only.
+    # Media are read after shuffling: the buffer contains texts only.
     return mixed.shuffle(seed=args.seed, buffer_size=_SHUFFLE_BUFFER).map(LoadMedia(media), batched=True, batch_size=1)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...events import Annotation
-from ...registry import adapters
+from ...registry import adapters, time_formats
 from ...tasks import AnyTask
 from .base import Adapter
 from .media import RawVideos
@@ -28,7 +28,7 @@ class AdapterOptions:
         timeout_s: timeout per complete server reply in seconds.
 
     Raises:
-        ValueError: if there is no such adapter, see [`longvale.registry.Registry.get`].
+        ValueError: if there is no such adapter or format of times, see [`longvale.registry.Registry.get`].
     """
 
     kind: str
@@ -40,7 +40,11 @@ class AdapterOptions:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        adapters.get(self.kind)
+        time_formats.get(self.times)
+        try:
+            adapters.get(self.kind)
+        except ValueError as error:
+            raise ValueError(f"{error}; a LongVALE checkpoint needs no adapter") from None
 
     def build(
         self,

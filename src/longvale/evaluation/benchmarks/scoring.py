@@ -21,7 +21,7 @@ def benchmark_of(tasks: Sequence[str]) -> type[Benchmark]:
     Raises:
         ValueError: if they belong to several.
     """
-    found = {task: benchmarks.get(task) for task in tasks}
+    found = {task: benchmarks.registered(task) for task in tasks}
     if len(set(found.values())) > 1:
         raise ValueError(f"tasks {', '.join(tasks)} are of several benchmarks; ask one at a time")
     return found[tasks[0]]
@@ -105,7 +105,7 @@ def format_zero_shot(scores: Mapping[str, Any]) -> list[str]:
     """Format the scores of the zero-shot tasks as lines of a text table, times 100."""
     lines = []
     for task, of_task in zero_shot_scores(scores).items():
-        lines += benchmarks.get(task).lines(task, of_task)
+        lines += benchmarks.registered(task).lines(task, of_task)
         if judge := of_task.get("judge"):
             lines.append(
                 f"  judged by {judge['model']}: accuracy {100 * judge['accuracy']:.2f}, "

@@ -64,7 +64,7 @@ def token_limits(
     Raises:
         ValueError: if a number is below 1 or a task is unknown.
     """
-    limits = {t: MAX_NEW_TOKENS[t] if t in TASKS else benchmarks.get(t).max_new_tokens for t in tasks}
+    limits = {t: MAX_NEW_TOKENS[t] if t in TASKS else benchmarks.registered(t).max_new_tokens for t in tasks}
     given = dict.fromkeys(limits, max_new_tokens) if isinstance(max_new_tokens, int) else dict(max_new_tokens or {})
     for task, limit in given.items():
         check_tasks([task])

@@ -35,7 +35,7 @@ def write_zero_shot_report(
         protocol=scores["protocol"],
         tasks=[
             {
-                "title": benchmarks.get(task).titles[task],
+                "title": benchmarks.registered(task).titles[task],
                 "tables": _tables(task, of_task),
                 "counts": format_counts(scores["counts"][task]),
             }
@@ -50,7 +50,7 @@ def write_zero_shot_report(
 
 def _tables(task: str, scores: Mapping[str, Any]) -> list[Table]:
     tables = []
-    for title, columns, rows in benchmarks.get(task).tables(scores):
+    for title, columns, rows in benchmarks.registered(task).tables(scores):
         cells = [[percent(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
         named = isinstance(rows[0][0], str)  # the first column names the rows
         tables.append(Table(title, columns, cells, None if named else range(len(columns))))

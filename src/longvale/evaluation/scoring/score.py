@@ -285,7 +285,7 @@ def table_columns(scores: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return the names of the scores that tables show, by task of `scores`."""
     further = scores.get("metrics", {})
     of_longvale = {task: (*TABLE[task], *further.get(task, ())) for task in TASKS if task in scores}
-    return of_longvale | {task: tuple(benchmarks.get(task).columns) for task in zero_shot_scores(scores)}
+    return of_longvale | {task: tuple(benchmarks.registered(task).columns) for task in zero_shot_scores(scores)}
 
 
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
