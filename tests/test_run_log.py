@@ -23,6 +23,8 @@ def test_records_are_found_by_key_and_written_at_once(tmp_path):
     assert open_log(path).records == log.records == {"a": {"id": "a", "n": 1}, "é": {"id": "é", "n": 2}}
     with pytest.raises(ValueError, match=r"log\.jsonl: 'a' is there already"):
         log.add({"id": "b"}, {"id": "a", "n": 1})
+    with pytest.raises(ValueError, match=r"log\.jsonl: 'b' is there already"):
+        log.add({"id": "b", "n": 1}, {"id": "b", "n": 2})
     assert "b" not in log.records and len(path.read_bytes().splitlines()) == 2
 
 

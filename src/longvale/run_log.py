@@ -1,7 +1,7 @@
 """One resumable log: a JSONL file that is appended to record by record, and the settings that its records depend on.
 
-All long commands resume from these: annotation stages, prediction logs, manifests of features, synthetic corpora, the
-demo and training runs. Their modules say what a record is; reading, appending and comparing is done here.
+Annotation stages, prediction logs and manifests of features are such logs; their modules say what a record is.
+Synthetic corpora, the demo and training runs only compare settings.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import operator
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,7 +27,7 @@ REMEDY = "give another --output, or --overwrite"
 
 
 class RunLog(Generic[Record]):
-    """Records of a JSONL file by key; what is added is on disk before the call returns.
+    """Records of a JSONL file by key; what is added survives the end of the process as soon as the call returns.
 
     An incomplete last line, left by a killed run, is ignored, and overwritten by the next record. Reading does not
     change the file, since another run may be writing to it.
@@ -91,9 +92,10 @@ class RunLog(Generic[Record]):
             OSError: naming the file, if the disk is full; the rest of the line is overwritten by the next record.
         """
         lines = [self._dump(record).encode("utf-8", LONE_SURROGATES) + b"\n" for record in records]
-        new = {self._key(record): record for record in map(self._parse, lines)}
+        new = [self._parse(line) for line in lines]
+        keys = [self._key(record) for record in new]
         with self._lock:
-            known = [key for key in new if key in self.records]
+            known = [key for key, count in Counter(keys).items() if key in self.records or count > 1]
             if known and self._same is not None:
                 raise ValueError(f"{self.path}: {known[0]!r} is there already")
             with named_when_full(self.path), self.path.open("ab") as file:
@@ -103,7 +105,7 @@ class RunLog(Generic[Record]):
                 file.writelines(lines)
                 file.flush()
                 self._cut_to = None
-            self.records |= new
+            self.records |= zip(keys, new, strict=True)
 
     def merge(self, other: RunLog[Record]) -> None:
         """Add the records of another log that this one does not have, and remove its file.

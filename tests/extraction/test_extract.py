@@ -564,8 +564,11 @@ def test_features_of_other_preprocessing_do_not_mix(videos, tmp_path, run, loade
     run(videos / "a.mp4", tmp_path / "features")
     assert describe_processor(copy.deepcopy(processor)) == describe_processor(processor)
     fewer, other = copy.deepcopy(processor), copy.deepcopy(processor)
-    fewer.num_frames, other.image_processor.image_mean = 7, [0.5, 0.5, 0.5]
-    for changed, message in ((fewer, r"preprocessing\.num_frames 10, not 7;"), (other, r"preprocessing\.image_proc")):
+    plain = copy.deepcopy(processor)
+    fewer.num_frames, other.image_processor.image_mean, plain.image_processor.do_normalize = 7, [0.5, 0.5, 0.5], False
+    cases = [(fewer, r"preprocessing\.num_frames 10, not 7;")]
+    cases += [(changed, r"preprocessing\.image_proc") for changed in (other, plain)]
+    for changed, message in cases:
         with pytest.raises(ValueError, match=rf"jsonl: features of 'a' were made with {message}"):
             extract(videos, tmp_path / "features", changed, model, progress=False)
 

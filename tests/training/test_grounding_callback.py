@@ -24,6 +24,7 @@ def answering(monkeypatch):
         return [ANSWERS[question] for question in questions]
 
     monkeypatch.setattr(grounding_callback, "answer_batch", answer)
+    monkeypatch.setattr(grounding_callback, "takes_padding", lambda model: model is None)
     return calls
 
 
@@ -43,3 +44,14 @@ def test_processes_share_the_questions_and_answer_equally_many_batches(answering
     found = [answer_share(None, None, asked(["exact"]), rank, 2).tolist() for rank in range(2)]
     assert found == [[1, 1, 1], [0, 0, 0]]
     assert answering == [["exact"], ["exact"]]
+
+
+def test_a_model_that_takes_no_padding_runs_equally_often_in_all_processes(answering):
+    """It runs once per length of a text: with several questions in a batch, the processes could differ."""
+    names = ["exact"] * 3
+    found = [answer_share("sliding window", None, asked(names), rank, 2) for rank in range(2)]
+    assert torch.stack(found).sum(dim=0).tolist() == [3, 3, 3]
+    assert answering == [["exact"]] * 4
+    answering.clear()
+    answer_share("sliding window", None, asked(names))
+    assert answering == [names]

@@ -13,7 +13,6 @@ import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +164,7 @@ def _write_dialogues(videos: Sequence[Annotation], output: Path, chat: Chat | No
         return counts
     claim_stages(output / "stages", {"language model": chat.name, "prompt": read_prompt("instruction")})
     log = StageLog(output / "stages" / "instruction.jsonl", ("video_id",))
-    events = {video.video_id: fingerprint(json.dumps(asdict(video))) for video in videos}
+    events = {video.video_id: fingerprint(json.dumps(_asked_about(video))) for video in videos}
     _forget_changed(log, events)
     for video in videos:
         if log.get(video.video_id) is None:
@@ -181,6 +180,11 @@ def _write_dialogues(videos: Sequence[Annotation], output: Path, chat: Chat | No
     if written:
         save_dialogues(written, output / "longvale-sft-it.json")
     return counts | {"instruction": len(written), "refused": len(records) - len(written)}
+
+
+def _asked_about(video: Annotation) -> list[Any]:
+    """Return what a dialogue depends on: the duration, and the times and captions of the events."""
+    return [video.duration, [[event.start, event.end, event.caption] for event in video.events]]
 
 
 def _forget_changed(log: StageLog, events: Mapping[str, str]) -> None:

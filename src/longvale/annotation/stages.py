@@ -67,10 +67,11 @@ class StageLog(RunLog[dict[str, Any]]):
         Args:
             change: must not change the key.
         """
-        before = list(self.records.values())
-        changed = [change(record) for record in before]
-        if changed != before:
-            self.write(record for record in changed if record is not None)
+        with self._lock:
+            before = list(self.records.values())
+            changed = [change(record) for record in before]
+            if changed != before:
+                self.write(record for record in changed if record is not None)
 
 
 def _without_seconds(record: Mapping[str, Any]) -> dict[str, Any]:

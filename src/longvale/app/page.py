@@ -231,6 +231,8 @@ class Page:
             weights = None
 
             def write(text: str) -> None:
+                if stop.is_set():
+                    return
                 session.draft = Draft(question.words, text, question.events(text, video.duration))
                 described = timeline.describe_answer(question.words, text, session.draft.events, None, None)
                 show("Writing the answer", None, answer=described)

@@ -116,7 +116,7 @@ class Encoder:
         for modality, names in _INPUTS.items():
             if names[0] in inputs:
                 items = [list(item) for item in zip(*(inputs[name] for name in names), strict=True)]
-                # Chunks of speech after the last window have no feature.
+                # Windows of padding and chunks of speech after the last window have no feature.
                 items = [item for item in items if len(item) == 1 or item[1].any()]
                 self._queues[modality].extend((video_id, item) for item in items)
                 video.waiting += len(items)

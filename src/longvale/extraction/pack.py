@@ -78,7 +78,7 @@ def pack_features(
         output: folder for shards, checksums and card. Shards of other splits are kept, those of this split are
             replaced.
         split: name of the split of the shards.
-        shard_bytes: maximum size of a shard, before compression.
+        shard_bytes: size of a shard before compression, which only a larger group of rows exceeds.
         progress: show a progress bar.
 
     Raises:

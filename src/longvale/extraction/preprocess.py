@@ -61,13 +61,15 @@ def prepare(path: str | os.PathLike, processor: Any, threads: int = 1) -> Iterat
 def describe_processor(processor: Any) -> dict[str, Any]:
     """Return what changes the inputs of the towers, for the manifest: settings, and digests of the two extractors."""
     own = ("preprocessing", "num_frames", "audio_window_frames", "speech_window_states")
+    images = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     settings = {name: getattr(processor, name) for name in own}
     for part, names in (
-        ("image_processor", ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")),
+        ("image_processor", (*images, *steps)),
         ("feature_extractor", ("sampling_rate", "feature_size", "chunk_length", "hop_length", "n_fft")),
     ):
         values = [getattr(getattr(processor, part), name) for name in names]
-        settings[part] = fingerprint(json.dumps(values, default=dict))
+        settings[part] = fingerprint(json.dumps(values, default=dict, sort_keys=True))
     return settings
 
 

@@ -36,7 +36,7 @@ def _build_audio_tower(config: PreTrainedConfig) -> nn.Module:
 class TowersMixin:
     """Methods of a model that compute features with the towers of its base model.
 
-    They are all that runs the towers: in [`LongVALEModel.forward`] for raw inputs, and in `longvale.extraction.encode`.
+    No other code runs the towers; [`LongVALEModel.forward`] and `longvale.extraction.encode` use these.
     """
 
     def get_visual_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:

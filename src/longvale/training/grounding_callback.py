@@ -16,7 +16,7 @@ from longvale.data.sources import load_videos
 from longvale.evaluation.generation.generate import annotations_path
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import MAX_NEW_TOKENS, Features
-from longvale.evaluation.generation.video_qa import answer_batch
+from longvale.evaluation.generation.video_qa import answer_batch, takes_padding
 from longvale.metrics.answers import read_span
 from longvale.metrics.grounding.compute_score import Interval, iou
 
@@ -76,15 +76,17 @@ def load_grounding_set(
 def answer_share(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, processes: int = 1) -> torch.Tensor:
     """Answer one process's share of the questions greedily.
 
-    All processes run the same number of batches, so that all of them take part in gathering sharded weights.
+    All processes run the model equally often, so that all of them take part in gathering sharded weights. A language
+    model that takes no padding runs once per length of a text, so several processes then answer one question at a time.
 
     Returns:
         float64 [3]: sum of IoU, number of answers that parsed, number of answers.
     """
     found = torch.zeros(3, dtype=torch.float64)
-    for batch in range(math.ceil(len(asked.questions) / (_BATCH * processes))):
-        start = (batch * processes + rank) * _BATCH
-        rows = list(range(start, min(start + _BATCH, len(asked.questions))))
+    size = _BATCH if processes == 1 or takes_padding(model) else 1
+    for batch in range(math.ceil(len(asked.questions) / (size * processes))):
+        start = (batch * processes + rank) * size
+        rows = list(range(start, min(start + size, len(asked.questions))))
         answers = answer_batch(
             model,
             processor,

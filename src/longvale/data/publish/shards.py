@@ -46,7 +46,7 @@ def write_shards(
     The files are written under temporary names and renamed when all are complete.
 
     Args:
-        folder: existing folder; the temporary files are in a folder next to it.
+        folder: existing folder; the temporary files are in a folder next to it: the caller must hold a lock.
         split: first part of the file names.
         rows: read once; only one row group at a time is in memory. Columns of the type `Array2D` contain NumPy arrays
             or None.

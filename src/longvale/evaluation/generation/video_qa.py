@@ -66,6 +66,8 @@ def answer_batch(
     Returns:
         The answers without reasoning and without leading or trailing whitespace.
     """
+    if not questions:
+        return []
     own = {id(video): video for video in videos}
     place_of = {key: place for place, key in enumerate(own)}
     asked = [VideoQuestion(place_of[id(v)], question) for question, v in zip(questions, videos, strict=True)]
@@ -224,7 +226,7 @@ class VideoQA:
             return
         self._caches = []
         together: dict[int, list[tuple[int, Tokens]]] = {}
-        padded = _takes_padding(self.model)
+        padded = takes_padding(self.model)
         for prefix in prefixes:
             together.setdefault(0 if padded else len(prefix[1]), []).append(prefix)
         for some in together.values():
@@ -297,7 +299,7 @@ def _padded_left(rows: Sequence[Tokens], pad: int) -> tuple[torch.Tensor, torch.
     return ids, mask
 
 
-def _takes_padding(model: Any) -> bool:
+def takes_padding(model: Any) -> bool:
     """Return whether padding between video and question is harmless: full attention masks it, but sliding windows and
     recurrent states do not."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
