@@ -130,3 +130,11 @@ def test_a_prompt_with_an_unknown_field_is_refused():
         ValueError, match=r"Named: the prompt of grounding names \$name; it has duration, caption, start"
     ):
         word_question(GROUNDING, {"v": VIDEO}, Named())
+
+
+@pytest.mark.parametrize(("name", "times"), [("seconds", SECONDS), ("percent", PERCENT)])
+def test_a_format_is_given_by_itself_or_by_its_name(name, times):
+    question = Question("v", "grounding", 0, "", "")
+    assert read_reply(question, "from 6 to 30", 60.0, name) == read_reply(question, "from 6 to 30", 60.0, times) != ""
+    video = {"v": Annotation("v", 60.0, (Event(6, 30, "A bell rings."),))}
+    assert word_question(question, video, name) == word_question(question, video, times)

@@ -14,30 +14,31 @@ from ...events import DURATION_TOLERANCE_S, Annotation, Seconds
 from ...reading.lists import find_any_spans, find_events
 from ...reading.reasoning import strip_reasoning
 from ...reading.spans import TimeSpan, Unit
+from ...registry import time_formats
 from ...tasks import VIDEO_TOKEN, Question
 from ...timecodes import MAX_TIMECODE
 from .time_formats import TimeFormat
 
 
-def word_question(question: Question, annotations: Mapping[str, Annotation], times: TimeFormat) -> str:
+def word_question(question: Question, annotations: Mapping[str, Annotation], times: TimeFormat | str) -> str:
     """Build the question text for a model that was not tuned on the benchmark; the video is passed separately.
 
     Args:
         question: a question of [`longvale.tasks.questions`], or of a zero-shot task, whose text is not changed.
         annotations: annotations by video ID.
-        times: format of the times.
+        times: format of the times, or its registered name.
 
     Raises:
         ValueError: if the prompt of `times` contains a field that the task does not have.
 
     Example:
         >>> from longvale.events import Event
-        >>> from longvale.evaluation.adapters.time_formats import PercentFormat
         >>> video = Annotation("v", 60.0, (Event(6, 30, "A bell rings."),))
         >>> asked = Question("v", "grounding", 0, "", "")
-        >>> print(word_question(asked, {"v": video}, PercentFormat()).splitlines()[0])
+        >>> print(word_question(asked, {"v": video}, "percent").splitlines()[0])
         When does this happen in the video: a bell rings?
     """
+    times = _format_of(times)
     if question.video_id not in annotations:
         return question.question.replace(VIDEO_TOKEN, "", 1).strip()
     annotation = annotations[question.video_id]
@@ -56,7 +57,7 @@ def word_question(question: Question, annotations: Mapping[str, Annotation], tim
         ) from None
 
 
-def read_reply(question: Question, reply: str, duration: Seconds, times: TimeFormat) -> str:
+def read_reply(question: Question, reply: str, duration: Seconds, times: TimeFormat | str) -> str:
     """Convert a reply to the benchmark's format; the result is empty if a required time is missing.
 
     Reasoning is removed, see [`longvale.reading.reasoning.strip_reasoning`]. Times can have any common format, in
@@ -66,19 +67,18 @@ def read_reply(question: Question, reply: str, duration: Seconds, times: TimeFor
         question: the question that was asked.
         reply: any text.
         duration: duration of the video in seconds, as in the question.
-        times: format that was asked for; a unit next to the numbers takes precedence.
+        times: format that was asked for, or its registered name; a unit next to the numbers takes precedence.
 
     Example:
-        >>> from longvale.evaluation.adapters.time_formats import SecondsFormat
         >>> asked = Question("v", "grounding", 0, "", "")
-        >>> read_reply(asked, "It happens from 0:06 to 0:30.", 60.0, SecondsFormat())
+        >>> read_reply(asked, "It happens from 0:06 to 0:30.", 60.0, "seconds")
         'From 10 to 50.'
-        >>> read_reply(asked, "Between 10% and 50%", 60.0, SecondsFormat())
+        >>> read_reply(asked, "Between 10% and 50%", 60.0, "seconds")
         'From 10 to 50.'
-        >>> read_reply(Question("v", "dense_captioning", None, "", ""), "1. 6 - 30 s: A bell.", 60.0, SecondsFormat())
+        >>> read_reply(Question("v", "dense_captioning", None, "", ""), "1. 6 - 30 s: A bell.", 60.0, "seconds")
         'From 10 to 50, A bell.'
     """
-    reply = strip_reasoning(reply)
+    reply, times = strip_reasoning(reply), _format_of(times)
     if question.task == "grounding":
         spans = find_any_spans(times.read(reply, duration))
         return next((f"{code}." for span in spans if (code := _code(span, duration, times.unit))), "")
@@ -87,6 +87,10 @@ def read_reply(question: Question, reply: str, duration: Seconds, times: TimeFor
         events = ((_code(event.span, duration, times.unit), event.caption) for event in found)
         return "\n".join(f"{code}, {caption}" for code, caption in events if code)
     return reply
+
+
+def _format_of(times: TimeFormat | str) -> TimeFormat:
+    return time_formats.create(times) if isinstance(times, str) else times
 
 
 def _code(span: TimeSpan, duration: Seconds, unit: Unit) -> str | None:
