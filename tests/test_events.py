@@ -21,7 +21,7 @@ from longvale.events import (
 )
 from longvale.io import atomic_folder, atomic_write, is_number, load_json, parse_json
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 #: Everything that JSON can hold: control characters, line and paragraph separators, NUL, emoji and halves of them.
 texts = st.text(st.characters(), max_size=30)

@@ -9,6 +9,9 @@ import tokenize
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from longvale.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,3 +84,22 @@ def test_prose_is_plain(patterns, read):
         for line, text in read((ROOT / name).read_text(encoding="utf-8")):
             found += [f"{name}:{number}: {word}" for number, word in findings(text, line)]
     assert not found, "\n".join(["words to replace, see CONTRIBUTING.md:", *found])
+
+
+def test_help_begins_with_what_an_option_is():
+    texts = [
+        (name, parameter.name, parameter.help)
+        for name, command in walk(get_command(app))
+        for parameter in command.params
+        if getattr(parameter, "help", None)
+    ]
+    assert len(texts) > 100
+    assert not [
+        where for *where, text in texts if re.match(r"(Of|Whose|What|Where|How|Such|To)\b", text) or findings(text)
+    ]
+
+
+def walk(command, name="longvale"):
+    yield name, command
+    for key, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, f"{name} {key}")

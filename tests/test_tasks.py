@@ -21,7 +21,7 @@ from longvale.tasks import (
 )
 from longvale.timecodes import parse_events, parse_span
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 texts = st.text(max_size=30)
 json_values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts

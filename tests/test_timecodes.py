@@ -19,7 +19,7 @@ from longvale.timecodes import (
     to_timecode,
 )
 
-quick = settings(deadline=None, max_examples=100)
+quick = settings(max_examples=100)
 
 durations = st.floats(1, 600)
 shares = st.floats(0, 1)

@@ -45,9 +45,9 @@ def main():
     models = AnnotationModels(reasoner=Deadly(marker, failing == "yes"))
     try:
         summary = annotate([videos], output, models=models, engine="ray", concurrency=2, progress=False)
-        print("told", os.getpid(), summary)
+        print("result", os.getpid(), summary)
     except ServerError as error:
-        print("told", os.getpid(), error)
+        print("result", os.getpid(), error)
 
 
 main()
@@ -59,7 +59,7 @@ def run(script, *arguments):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # Ray may print its own lines before and after.
-    return next(line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line.startswith("told "))
+    return next(line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line.startswith("result "))
 
 
 def records(output, stage):
@@ -139,7 +139,7 @@ def main():
     models = AnnotationModels(captioners={**template_captioners(), "speech": Identifier()})
     for engine, output in (("local", local), ("ray", ray)):
         summary = annotate([folder], output, options=options, models=models, engine=engine, progress=False)
-    print("told", os.getpid(), summary)
+    print("result", os.getpid(), summary)
 
 
 main()
@@ -179,7 +179,7 @@ def main():
     models = AnnotationModels(captioners={**template_captioners(), "visual": Crashing()})
     videos, output = sys.argv[1:]
     summary = annotate([videos], output, models=models, engine="ray", concurrency=2, progress=False)
-    print("told", os.getpid(), summary)
+    print("result", os.getpid(), summary)
 
 
 main()

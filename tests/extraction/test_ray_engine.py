@@ -53,16 +53,16 @@ def main():
     towers, processor = load_checkpoint(model, LongVALEModel, device="cpu")
     deadly = Deadly(processor, marker, victim)
     summary = extract(videos, output, deadly, towers, engine="ray", workers=2, progress=False)
-    print("told", os.getpid(), summary)
+    print("result", os.getpid(), summary)
 
 
 main()
 """
 
 
-def find_told(output):
+def find_result(output):
     """The process and the summary that the script prints; Ray may print its own lines before and after."""
-    return next(line.split(" ", 2)[1:] for line in output.splitlines() if line.startswith("told "))
+    return next(line.split(" ", 2)[1:] for line in output.splitlines() if line.startswith("result "))
 
 
 @needs("ray")
@@ -79,7 +79,7 @@ def test_a_worker_that_is_killed_costs_nothing(tiny_corpus, tiny_model, tmp_path
     command = [sys.executable, script, videos, tmp_path / "ray", tiny_model, marker, "copy_5"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    pid, summary = find_told(done.stdout)
+    pid, summary = find_result(done.stdout)
     assert summary == str(local)
     assert marker.read_text() not in ("", pid)  # a worker was killed, and not the run
 
@@ -105,7 +105,7 @@ def test_a_video_that_crashes_its_decoder_each_time_fails_alone(tiny_corpus, tin
     command = [sys.executable, script, tiny_corpus / "videos", tmp_path / "ray", tiny_model, "never", "test_0001"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr
-    _, summary = find_told(done.stdout)
+    _, summary = find_result(done.stdout)
     assert summary.startswith(
         "3 done, 0 there already, 1 failed: test_0001.mp4: the process that worked on it died 3 times"
     )

@@ -94,7 +94,6 @@ def test_grounding_refusals():
         score_grounding([None], [(0, 1)], protocol="loose")
 
 
-@settings(deadline=None)  # the first call imports scipy
 @given(events, events, st.sampled_from([0.3, 0.5, 0.7, 0.9]))
 def test_match_is_the_best_one_to_one(predictions, references, threshold):
     """Against all ways there are: most pairs first, then the largest sum of IoU."""
@@ -217,7 +216,7 @@ def test_videos_by_themselves():
 hostile = st.lists(st.tuples(st.floats(-50, 120), st.floats(-50, 120), st.text(max_size=10)), max_size=4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(hostile, hostile), min_size=1, max_size=3), st.sampled_from(["strict", "official"]))
 def test_no_events_raise_and_scores_stay_in_range(videos, protocol):
     predictions, references = zip(*videos, strict=True)

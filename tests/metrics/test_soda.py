@@ -127,7 +127,7 @@ def test_cider_as_scorer_takes_the_frequencies_of_all_references():
 events = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.text(max_size=8)), max_size=4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(events, events, st.sampled_from("abcd"), st.sampled_from(["strict", "official"]))
 def test_scores_stay_in_range(predictions, references, variant, protocol):
     (score,) = score_videos([predictions], [references], variant=variant, protocol=protocol)

@@ -413,7 +413,7 @@ pieces = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(pieces | st.text(max_size=3), max_size=20).map("".join))
 def test_no_text_raises_and_what_is_read_can_be_used(text):
     for span in [*find_any_spans(text), *(record.span for record in find_events(text))]:

@@ -57,7 +57,7 @@ def test_seed_and_id_decide():
 
 
 @given(ids, grids)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_lanes_show_one_thing_at_a_time_and_each_thing_once(video_id, grid):
     plan = plan_video(video_id, 0, SyntheticOptions(grid=grid))
     for modality in MODALITIES:
@@ -70,7 +70,7 @@ def test_lanes_show_one_thing_at_a_time_and_each_thing_once(video_id, grid):
 
 
 @given(ids, grids)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_events_tell_what_their_pieces_show(video_id, grid):
     plan = plan_video(video_id, 0, SyntheticOptions(grid=grid))
     events, duration = plan.annotation.events, plan.annotation.duration
@@ -90,7 +90,7 @@ def test_events_tell_what_their_pieces_show(video_id, grid):
 
 
 @given(ids)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_video_has_the_kinds_that_the_ablation_needs(video_id):
     events = plan_video(video_id, 0).annotation.events
     modalities = [event.modalities for event in events]
@@ -140,7 +140,7 @@ def test_wrong_options_are_named(change, message):
 
 
 @given(ids, st.integers(), st.none() | st.integers(1, 6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_instruction_dialogues_are_official_and_on_the_grid(video_id, seed, turns):
     plan = plan_video(video_id, 0)
     dialogue = instruction_dialogue(plan.annotation, plan.pieces, random.Random(seed), turns)

@@ -151,8 +151,8 @@ def of_one_modality(evidence: Evidence) -> Evidence | None:
         >>> of_one_modality(Evidence(0, 5, seen, ("visual", "audio"))) is None
         True
     """
-    told = {m for m, roles in _ROLES_OF.items() if any(evidence.captions.get(role, "").strip() for role in roles)}
-    left = told & set(evidence.modalities) or told
+    described = {m for m, roles in _ROLES_OF.items() if any(evidence.captions.get(role, "").strip() for role in roles)}
+    left = described & set(evidence.modalities) or described
     if len(left) > 1:
         return None
     roles = [role for modality in left for role in _ROLES_OF[modality]]
@@ -230,20 +230,22 @@ class LanguageModelReasoner:
         return without_names(caption, evidence) if self._remove_names else caption
 
     def _question(self, evidence: Evidence) -> str:
-        told = {role: _told(evidence.captions.get(role, "")) for role in ("video", "keyframe", "audio", "speech")}
+        texts = {
+            role: _or_nothing(evidence.captions.get(role, "")) for role in ("video", "keyframe", "audio", "speech")
+        }
         return read_prompt("correlation").format(
             names=" Do not name people: say what they are, such as a man." if self._remove_names else "",
-            previous=_told(evidence.previous),
+            previous=_or_nothing(evidence.previous),
             start=f"{evidence.start:.1f}",
             end=f"{evidence.end:.1f}",
-            visual=told["video"],
-            keyframe=told["keyframe"],
-            audio=told["audio"],
-            speech=told["speech"],
+            visual=texts["video"],
+            keyframe=texts["keyframe"],
+            audio=texts["audio"],
+            speech=texts["speech"],
         )
 
 
-def _told(text: str) -> str:
+def _or_nothing(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if text else "(nothing)"
 
 

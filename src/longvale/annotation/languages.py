@@ -116,5 +116,5 @@ def check_code(language: str) -> None:
     asked = language.lower().replace("_", "-").partition("-")[0]  # accept en-US for en
     names = [asked] if asked in codes else get_close_matches(asked, codes)
     near = dict.fromkeys(codes[name] for name in names)
-    told = "; near: " + ", ".join(f"{code} ({LANGUAGES[code]})" for code in near) if near else ""
-    raise ValueError(f"language must be a code that Whisper knows, such as en, not {language!r}{told}")
+    hint = "; near: " + ", ".join(f"{code} ({LANGUAGES[code]})" for code in near) if near else ""
+    raise ValueError(f"language must be a code that Whisper knows, such as en, not {language!r}{hint}")

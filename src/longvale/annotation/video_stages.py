@@ -152,8 +152,8 @@ class VideoStages:
         previous = ""
         for event_id, (start, end) in enumerate(found["events"]):
             self._report(f"{video_id}: event {event_id + 1} of {len(found['events'])}, {start:.1f} to {end:.1f} s")
-            told = self._describe(video_id, event_id, start, end, found, reader)
-            previous = self._correlate(video_id, event_id, told, previous)["caption"]
+            described = self._describe(video_id, event_id, start, end, found, reader)
+            previous = self._correlate(video_id, event_id, described, previous)["caption"]
 
     def _admit(self, video_id: str, path: Path, reader: _LazyReader) -> bool:
         record = self.stages.videos.get(video_id)
@@ -237,12 +237,14 @@ class VideoStages:
         self.stages.captions.add(record)
         return record
 
-    def _correlate(self, video_id: str, event_id: int, told: Mapping[str, Any], previous: str) -> dict[str, Any]:
+    def _correlate(self, video_id: str, event_id: int, described: Mapping[str, Any], previous: str) -> dict[str, Any]:
         record = self.stages.events.get(video_id, event_id)
         if record is not None:
             return record
         begin = time.perf_counter()
-        evidence = Evidence(told["start"], told["end"], told["captions"], tuple(told["modalities"]), previous)
+        evidence = Evidence(
+            described["start"], described["end"], described["captions"], tuple(described["modalities"]), previous
+        )
         written = self.models.reasoner(evidence)
         if written.attempts:
             where = f"{_event(video_id, event_id, evidence.start, evidence.end)} ({_since(begin):.0f} s)"
@@ -250,10 +252,10 @@ class VideoStages:
         record = {
             "video_id": video_id,
             "event_id": event_id,
-            "start": told["start"],
-            "end": told["end"],
+            "start": described["start"],
+            "end": described["end"],
             "caption": written.caption,
-            "modalities": list(told["modalities"]),
+            "modalities": list(described["modalities"]),
             "relation": written.relations[0] if written.relations else None,
             "relations": list(written.relations),
             "answers": dict(written.answers),
@@ -370,7 +372,7 @@ def find_boundaries(reader: ClipReader, options: AnnotationOptions, models: Anno
 def _coherence(reader: ClipReader, visual: Any, audio: Any, models: AnnotationModels) -> dict[str, Any]:
     """Compute mean length in seconds and mean max running semantic difference of clips and of stitched events."""
     seconds = np.arange(0.5, reader.duration, 1.0)
-    told: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     rows = {}
     if reader.frames is not None and len(seconds):
         size = models.frame_embedder.size
@@ -382,12 +384,12 @@ def _coherence(reader: ClipReader, visual: Any, audio: Any, models: AnnotationMo
     for name, (embeddings, found) in rows.items():
         for when, spans in (("clips", found.clips), ("events", found.events)):
             differences = [d for d in coherence(embeddings, seconds, spans) if d is not None]
-            told[f"{name}_{when}"] = {
+            measured[f"{name}_{when}"] = {
                 "count": len(spans),
                 "mean_length": round(float(np.mean([b - a for a, b in spans])), 3) if spans else None,
                 "difference": round(float(np.mean(differences)), 3) if differences else None,
             }
-    return told
+    return measured
 
 
 def _rounded(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[float, float]]:

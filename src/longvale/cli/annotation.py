@@ -23,7 +23,10 @@ class AdmissionOptions(Group, panel="Admission"):
 
     admission: Annotated[
         str,
-        typer.Option(help="all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still or speech."),
+        typer.Option(
+            help="Videos to admit: all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still "
+            "or speech."
+        ),
     ] = "all"
     min_duration: Annotated[
         float | None, typer.Option(help="Shortest video in seconds.", show_default="by --admission")
@@ -55,7 +58,7 @@ class AdmissionOptions(Group, panel="Admission"):
 class BoundaryOptions(Group, panel="Boundaries"):
     """How boundaries are found."""
 
-    detector: Annotated[str, typer.Option(help="Of cuts: content, transnetv2 or none.")] = "content"
+    detector: Annotated[str, typer.Option(help="Detector of cuts: content, transnetv2 or none.")] = "content"
     visual_model: Annotated[
         str | None, typer.Option(help="Tower that stitches clips: CLIP, DINOv2 ...", show_default="colour histograms")
     ] = None
@@ -144,7 +147,7 @@ class CorrelationOptions(Group, panel="Correlation"):
         ),
     ] = None
     no_correlation: Annotated[
-        bool, typer.Option("--no-correlation", help="Put captions together, to compare with.")
+        bool, typer.Option("--no-correlation", help="Concatenate the captions of the modalities, as a baseline.")
     ] = False
     keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not remove names of people.")] = False
 
@@ -234,9 +237,9 @@ def run(
     max_refusals: Annotated[
         int, typer.Option(help="Unusable answers of the language model or a captioner in a row that end the run.")
     ] = 5,
-    engine: Annotated[str, typer.Option(help="local, or ray for the machines of a Ray cluster.")] = "local",
+    engine: Annotated[str, typer.Option(help="Engine: local, or ray for the machines of a Ray cluster.")] = "local",
     concurrency: Annotated[
-        int | None, typer.Option(help="Videos worked on at a time.", show_default="1; on a cluster one a CPU")
+        int | None, typer.Option(help="Number of videos processed at a time.", show_default="1; on a cluster one a CPU")
     ] = None,
     *,
     run: RunOptions,
@@ -276,7 +279,7 @@ Annotations = Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="Output
 @annotation.command(epilog="Example: longvale annotate check annotations.json --top 20")
 def check(
     annotations: Annotations,
-    top: Annotated[int, typer.Option(help="How many events to show.")] = 20,
+    top: Annotated[int, typer.Option(help="Number of events to show.")] = 20,
     output: Annotated[
         Path | None, typer.Option(help="File to write all of them to (JSONL).", show_default="none")
     ] = None,
@@ -304,7 +307,7 @@ def export(
         ),
     ],
     to: Annotated[
-        str, typer.Option(help="label-studio, or an exporter: see longvale list exporters.")
+        str, typer.Option(help="Format: label-studio, or an exporter (see longvale list exporters).")
     ] = "label-studio",
     videos_url: Annotated[str, typer.Option(help="With label-studio: where it finds the video files.")] = (
         "/data/local-files/?d=videos"
@@ -335,7 +338,8 @@ def import_(
     annotations: Annotated[Path, typer.Option(help="Annotations that were exported.")],
     output: Annotated[Path, typer.Option(help="Annotations to write (JSON), with a log of the changes.")],
     annotator: Annotated[
-        str | None, typer.Option(help="Whose work to take, if several did a video.", show_default="the latest")
+        str | None,
+        typer.Option(help="Annotator whose work is used, if several annotated a video.", show_default="the latest"),
     ] = None,
 ) -> None:
     """Read back what people refined in Label Studio."""
@@ -364,7 +368,7 @@ def dialogues(
     language_model: Annotated[
         str | None, typer.Option(help="Model that writes the instruction set.", show_default="none: it is left out")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the boundary-perception set.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the boundary-perception set.")] = 0,
     *,
     models: ModelGroup,
 ) -> None:

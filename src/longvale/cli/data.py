@@ -17,16 +17,20 @@ from .options import Device, Overwrite, Quiet
 @app.command(cls=OutputCommand, epilog="Example: longvale synthesize corpus --videos 100 --seed 1")
 def synthesize(
     output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; an unfinished run is resumed.")],
-    videos: Annotated[int, typer.Option(help="Training videos.")],
-    test_videos: Annotated[int | None, typer.Option(help="Test videos.", show_default="a quarter as many")] = None,
-    seed: Annotated[int, typer.Option(help="Decides everything, on any machine.")] = 0,
+    videos: Annotated[int, typer.Option(help="Number of training videos.")],
+    test_videos: Annotated[
+        int | None, typer.Option(help="Number of test videos.", show_default="a quarter as many")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed, which gives the same corpus on every machine.")] = 0,
     size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 64,
-    fps: Annotated[int, typer.Option(help="Frames a second.")] = 8,
+    fps: Annotated[int, typer.Option(help="Frames per second.")] = 8,
     min_length: Annotated[float, typer.Option(help="Shortest video in seconds.")] = 20.0,
     max_length: Annotated[float, typer.Option(help="Longest video in seconds.")] = 60.0,
-    grid: Annotated[int, typer.Option(help="Boundaries lie on so many steps of a video, 0 for anywhere.")] = 20,
-    voice: Annotated[str, typer.Option(help="formant, or espeak of longvale[voice].")] = "formant",
-    workers: Annotated[int | None, typer.Option(help="Processes at a time.", show_default="one a CPU")] = None,
+    grid: Annotated[
+        int, typer.Option(help="Number of equal steps per video on which boundaries lie; 0 for anywhere.")
+    ] = 20,
+    voice: Annotated[str, typer.Option(help="Voice: formant, or espeak of longvale[voice].")] = "formant",
+    workers: Annotated[int | None, typer.Option(help="Number of processes.", show_default="one a CPU")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make a corpus of videos with known events.
@@ -79,16 +83,16 @@ def make(
         int | None,
         typer.Option(help="Processes that read videos; 0 for none.", show_default="one a CPU; none below 32 MB"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Frames or windows of sound a tower takes at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Batch size of the towers, in frames or windows of audio.")] = 32,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Only the I-th of N parts of the videos, for N jobs.", show_default="all"),
     ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray for the machines of a Ray cluster.")] = "local",
+    engine: Annotated[str, typer.Option(help="Engine: local, or ray for the machines of a Ray cluster.")] = "local",
     overwrite: Overwrite = False,
     device: Device = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Of the towers, such as bfloat16.", show_default="the checkpoint's")
+        str | None, typer.Option(help="Data type of the towers, such as bfloat16.", show_default="the checkpoint's")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -135,7 +139,7 @@ def pack(
 ) -> None:
     """Turn stored features into Parquet shards for the Hub.
 
-    float16, a row a video, for streaming with datasets. Shards of other splits in the folder stay.
+    float16, one row per video, for streaming with datasets. Shards of other splits in the folder stay.
     """
     from longvale.extraction.pack import pack_features
 
@@ -150,7 +154,7 @@ def check(
     store: Annotated[Path, typer.Argument(metavar="DIR", help="Stored features, archives or packed shards.")],
     annotations: Annotated[Path, typer.Option(help="Annotations whose videos must have features.")],
     output: Annotated[
-        Path | None, typer.Option(help="File for all findings, one JSON object a line.", show_default="none")
+        Path | None, typer.Option(help="File for all findings, one JSON object per line.", show_default="none")
     ] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -45,7 +45,7 @@ def prepare(
     invalid: Annotated[
         str, typer.Option(help="When rows are wrong: stop, drop them, or keep them where columns can hold them.")
     ] = "stop",
-    max_shard_size: Annotated[str, typer.Option(help="Of a file, before compression.")] = "500MB",
+    max_shard_size: Annotated[str, typer.Option(help="Maximum size of a file before compression.")] = "500MB",
     card: Annotated[
         Path | None, typer.Option(help="README.md to use; its YAML is completed.", show_default="LongVALE's")
     ] = None,
@@ -93,7 +93,9 @@ def push_dataset(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `longvale data prepare` wrote.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Dataset on the Hub, such as me/longvale.")],
     private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be uploaded.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be uploaded, and upload nothing.")
+    ] = False,
 ) -> None:
     """Put a prepared data set on the Hub.
 

@@ -16,7 +16,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for the corpus, the models, the scores and the report.")] = Path(
         "demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the corpus and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the corpus and of the training.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole system on synthetic videos, offline.

@@ -10,7 +10,6 @@ import typer
 from .base import ModelCommand, app, echo
 from .groups import PanelCommand, arguments, grouped
 from .options import (
-    AdapterOptions,
     Data,
     GenerationOptions,
     InputOptions,
@@ -20,6 +19,7 @@ from .options import (
     Model,
     QuestionOptions,
     RunOptions,
+    ThirdPartyOptions,
     WeightOptions,
 )
 
@@ -34,10 +34,10 @@ def generate(
     output: Annotated[Path, typer.Option(help="Prediction log to write; an unfinished run is resumed.")],
     questions: QuestionOptions,
     inputs: InputOptions,
-    modalities: Annotated[str, typer.Option(help="What the model is given of a video.")] = "visual,audio,speech",
+    modalities: Annotated[str, typer.Option(help="Modalities that the model receives.")] = "visual,audio,speech",
     *,
     generation: GenerationOptions,
-    adapter: AdapterOptions,
+    adapter: ThirdPartyOptions,
     weights: WeightOptions,
     run: RunOptions,
 ) -> None:
@@ -73,7 +73,10 @@ def score(
         str | None, typer.Option(help="Tasks with commas between, or all.", show_default="those answered")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="strict, or official as published; of music_avqa strict, videollama2, crema, tdc_video.")
+        str,
+        typer.Option(
+            help="Protocol: strict, or official as published; of music_avqa strict, videollama2, crema, tdc_video."
+        ),
     ] = "strict",
     partial: Annotated[bool, typer.Option("--partial", help="Leave out questions without an answer.")] = False,
     metric: Metrics = None,
@@ -117,10 +120,12 @@ def evaluate(
     questions: QuestionOptions,
     inputs: InputOptions,
     generation: GenerationOptions,
-    adapter: AdapterOptions,
+    adapter: ThirdPartyOptions,
     judge: JudgeOptions,
     metric: Metrics = None,
-    ablation: Annotated[bool, typer.Option("--ablation", help="Also ask with modalities left out.")] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Also answer with modalities left out (ablation).")
+    ] = False,
     card: Annotated[
         Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
     ] = None,
@@ -166,9 +171,9 @@ def report(
     ],
     references: Annotated[Path, typer.Option(help="Annotations (JSON).")],
     output: Annotated[Path, typer.Option(help="Page to write (HTML).")],
-    protocol: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
+    protocol: Annotated[str, typer.Option(help="Protocol: strict, or official as published.")] = "strict",
     partial: Annotated[bool, typer.Option("--partial", help="Compare the questions that all runs answered.")] = False,
-    videos: Annotated[int, typer.Option(help="How many of the best, worst and most different videos to show.")] = 2,
+    videos: Annotated[int, typer.Option(help="Number of the best, worst and most different videos to show.")] = 2,
 ) -> None:
     """Compare runs on one page.
 
@@ -201,7 +206,7 @@ def ask(
     task: Annotated[
         str | None,
         typer.Option(
-            help="grounding, dense_captioning or segment_captioning, in the words of the benchmark.",
+            help="Task in the benchmark's wording: grounding, dense_captioning or segment_captioning.",
             show_default="a free question",
         ),
     ] = None,

@@ -24,10 +24,10 @@ def init(
         str | None, typer.Option(help="BEATs: a .pt file as published, or a folder.", show_default="likewise")
     ] = None,
     speech: Annotated[str | None, typer.Option(help="Whisper: a folder or a Hub id.", show_default="likewise")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, to store in.")] = "float32",
-    preprocessing: Annotated[str, typer.Option(help="strict, or official as published.")] = "strict",
-    seed: Annotated[int, typer.Option(help="Of the projectors.")] = 0,
-    max_shard_size: Annotated[str, typer.Option(help="Of a file of weights.")] = "5GB",
+    dtype: Annotated[str, typer.Option(help="Data type to store: float32, bfloat16 or float16.")] = "float32",
+    preprocessing: Annotated[str, typer.Option(help="Preprocessing: strict, or official as published.")] = "strict",
+    seed: Annotated[int, typer.Option(help="Random seed of the projectors.")] = 0,
+    max_shard_size: Annotated[str, typer.Option(help="Maximum size of a file of weights.")] = "5GB",
 ) -> None:
     """Put an untrained model together.
 
@@ -80,7 +80,10 @@ def convert(
         ),
     ] = False,
     back: Annotated[
-        bool, typer.Option("--back", help="The reverse: OFFICIAL_DIR is our adapter; write the published layout.")
+        bool,
+        typer.Option(
+            "--back", help="Convert in the other direction: OFFICIAL_DIR is our adapter; write the published layout."
+        ),
     ] = False,
     base: Annotated[
         Path | None, typer.Option(help="Folder of the language model.", show_default="found in OFFICIAL_DIR")
@@ -96,9 +99,11 @@ def convert(
     ] = None,
     merge_dtype: Annotated[
         str,
-        typer.Option("--merge-dtype", "--dtype", help="float32, bfloat16 or float16, to merge and store in."),
+        typer.Option(
+            "--merge-dtype", "--dtype", help="Data type for merging and storing: float32, bfloat16 or float16."
+        ),
     ] = "float32",
-    max_shard_size: Annotated[str, typer.Option(help="Of a file of weights.")] = "5GB",
+    max_shard_size: Annotated[str, typer.Option(help="Maximum size of a file of weights.")] = "5GB",
 ) -> None:
     """Turn the published checkpoint into one of ours.
 
@@ -143,7 +148,9 @@ def push_model(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Checkpoint with a model card.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Model on the Hub, such as me/longvale-7b.")],
     private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be uploaded.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be uploaded, and upload nothing.")
+    ] = False,
 ) -> None:
     """Send a checkpoint to the Hub.
 

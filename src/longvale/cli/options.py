@@ -17,14 +17,14 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="an accelerator if there is one")
+    str | None, typer.Option(help="Device, such as cpu or cuda:1.", show_default="an accelerator if there is one")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again instead of resuming.")]
 Data = Annotated[
     Path, typer.Option(help="Folder that holds longvale-annotations-eval.json, or a zero-shot benchmark's file.")
 ]
-Timeout = Annotated[float, typer.Option(help="Deadline of a whole answer of a server, or of a judge, in seconds.")]
+Timeout = Annotated[float, typer.Option(help="Timeout per complete answer of a server or of a judge, in seconds.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(help="Longest answer in tokens.", show_default="enough for each task")
 ]
@@ -43,16 +43,18 @@ class QuestionOptions(Group, panel="Questions"):
     tasks: Annotated[
         str,
         typer.Option(
-            help="all, or some of grounding,dense_captioning,segment_captioning with commas between; or zero-shot "
-            "ones, music_avqa or avsd,avsd_first, or those of a benchmark at package.module:Name."
+            help="Tasks: all, or some of grounding,dense_captioning,segment_captioning with commas between; or "
+            "zero-shot ones, music_avqa or avsd,avsd_first, or those of a benchmark at package.module:Name."
         ),
     ] = "all"
-    split: Annotated[str, typer.Option(help="test or train; of zero-shot tasks also validation.")] = "test"
+    split: Annotated[str, typer.Option(help="Split: test or train; for zero-shot tasks also validation.")] = "test"
     prompt: Annotated[
         str | None,
         typer.Option(help="Prompt of zero-shot questions: crema, tdc_video, or a text file.", show_default="ours"),
     ] = None
-    limit: Annotated[int | None, typer.Option(help="Only the first so many videos.", show_default="all")] = None
+    limit: Annotated[
+        int | None, typer.Option(help="Maximum number of videos; the first are used.", show_default="all")
+    ] = None
     skip_missing: Annotated[
         bool,
         typer.Option("--skip-missing", help="Leave out videos without a usable file, questions without an answer."),
@@ -80,13 +82,13 @@ class InputOptions(Group, panel="Inputs"):
 class GenerationOptions(Group, panel="Generation"):
     """How answers are generated."""
 
-    batch_size: Annotated[int, typer.Option(help="Questions answered together, at most.")] = 32
-    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch at most, answers included.")] = 32_768
+    batch_size: Annotated[int, typer.Option(help="Maximum number of questions per batch.")] = 32
+    batch_tokens: Annotated[int, typer.Option(help="Maximum number of tokens per batch, answers included.")] = 32_768
     max_new_tokens: MaxNewTokens = None
     temperature: Annotated[
         float, typer.Option(help="0 takes the likeliest token; the published evaluation drew at 0.05.")
     ] = 0.0
-    seed: Annotated[int, typer.Option(help="Of the draws; each question has its own.")] = 0
+    seed: Annotated[int, typer.Option(help="Random seed of sampling; each question gets its own.")] = 0
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `generate`."""
@@ -97,19 +99,19 @@ class GenerationOptions(Group, panel="Generation"):
 
 
 @dataclass(eq=False, repr=False)
-class AdapterOptions(Group, panel="Models of others"):
-    """Which model of others is asked, and how."""
+class ThirdPartyOptions(Group, panel="Third-party models"):
+    """Which third-party model answers, and with which inputs."""
 
     adapter: Annotated[
         str,
         typer.Option(
-            help="Whose model: longvale, chat (a video model of transformers with a chat template, such as Qwen-Omni), "
-            "server (any of the OpenAI kind), or package.module:Name."
+            help="Kind of model: longvale, chat (a video model of transformers with a chat template, such as "
+            "Qwen-Omni), server (any OpenAI-compatible server), or package.module:Name."
         ),
     ] = "longvale"
     server: Annotated[
         str | None,
-        typer.Option(help="With server: http://HOST/v1.", show_default="Hugging Face's inference providers"),
+        typer.Option(help="With server: URL, http://HOST/v1.", show_default="Hugging Face's inference providers"),
     ] = None
     times: Annotated[
         str,
@@ -119,8 +121,8 @@ class AdapterOptions(Group, panel="Models of others"):
             help="With chat and server: times in seconds or percent, or a format at package.module:Name.",
         ),
     ] = "seconds"
-    frames: Annotated[int, typer.Option(help="With chat and server: frames of a video.")] = 64
-    no_sound: Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames alone.")] = False
+    frames: Annotated[int, typer.Option(help="With chat and server: number of frames per video.")] = 64
+    no_sound: Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames without audio.")] = False
     timeout: Timeout = 600.0
 
     def arguments(self) -> dict[str, Any]:
@@ -140,12 +142,14 @@ class JudgeOptions(Group, panel="Judge"):
     judge: Annotated[
         str | None,
         typer.Option(
-            "--judge", help="Model that judges zero-shot answers, as the server calls it.", show_default="none"
+            "--judge", help="Model that judges zero-shot answers, by its name on the server.", show_default="none"
         ),
     ] = None
     judge_url: Annotated[
         str | None,
-        typer.Option(help="Server of the judge, http://HOST/v1.", show_default="Hugging Face's inference providers"),
+        typer.Option(
+            help="URL of the judge's server, http://HOST/v1.", show_default="Hugging Face's inference providers"
+        ),
     ] = None
     judge_max_tokens: Annotated[int, typer.Option(help="Longest reply of the judge in tokens, reasoning included.")] = (
         2048
@@ -166,7 +170,7 @@ class WeightOptions(Group, panel="Weights"):
     device: Device = None
     dtype: Annotated[
         str | None,
-        typer.Option(help="Of the weights: float32, bfloat16 or float16.", show_default="the checkpoint's"),
+        typer.Option(help="Data type of the weights: float32, bfloat16 or float16.", show_default="the checkpoint's"),
     ] = None
     load_in_4bit: Annotated[
         bool,

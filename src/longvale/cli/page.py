@@ -25,12 +25,14 @@ def app(
         typer.Option(help="Folder NAME.stages of longvale annotate, to show with EXAMPLES.", show_default="none"),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="To listen on.", show_default="the first free from 7860")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on.", show_default="the first free from 7860")
+    ] = None,
     max_size: Annotated[float, typer.Option(help="Largest upload in MB.")] = 500,
     max_length: Annotated[float, typer.Option(help="Longest video in seconds.")] = 1200,
     max_total: Annotated[
         float | None,
-        typer.Option(help="All uploads stored at one time in MB.", show_default="ten of the largest"),
+        typer.Option(help="Maximum size of all stored uploads together, in MB.", show_default="ten of the largest"),
     ] = None,
     *,
     weights: WeightOptions,

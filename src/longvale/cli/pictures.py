@@ -12,13 +12,13 @@ from .base import app, echo
 
 @app.command(epilog="Example: longvale plot test_0000 --data demo/corpus --predictions demo/predictions.jsonl")
 def plot(
-    video_id: Annotated[str, typer.Argument(metavar="VIDEO_ID", help="Of a video in the annotations.")],
+    video_id: Annotated[str, typer.Argument(metavar="VIDEO_ID", help="ID of a video in the annotations.")],
     data: Annotated[
         Path,
         typer.Option(help="Folder with official annotation files, one such file, or NAME.stages of longvale annotate."),
     ],
     predictions: Annotated[
-        Path | None, typer.Option(help="Log of answers (JSONL) to draw beside the annotation.", show_default="none")
+        Path | None, typer.Option(help="Log of answers (JSONL) to draw next to the annotation.", show_default="none")
     ] = None,
     video: Annotated[
         Path | None, typer.Option(help="File of the video, for a film strip above.", show_default="none")

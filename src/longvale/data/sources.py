@@ -353,12 +353,12 @@ def with_records(annotation: Annotation, facts: StageFacts) -> Annotation:
 
 def _with_line(event: Event, number: int, line: Mapping[str, Any], path: Path) -> Event:
     try:
-        told = _event_of(line, event.caption)
+        recorded = _event_of(line, event.caption)
     except ValueError as error:
         raise ValueError(f"{path}: line {number}: {error}") from None
-    if max(abs(told.start - event.start), abs(told.end - event.end)) > _SAME_TIME_S:
+    if max(abs(recorded.start - event.start), abs(recorded.end - event.end)) > _SAME_TIME_S:
         raise ValueError(
-            f"{path}: line {number}: event of video {line['video_id']!r} is at {told.start}-{told.end} s, "
+            f"{path}: line {number}: event of video {line['video_id']!r} is at {recorded.start}-{recorded.end} s, "
             f"but at {event.start}-{event.end} s in its annotation; give the file that was written with it"
         )
-    return replace(event, modalities=told.modalities, relation=told.relation)
+    return replace(event, modalities=recorded.modalities, relation=recorded.relation)

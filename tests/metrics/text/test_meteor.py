@@ -139,7 +139,7 @@ def test_pairs_are_remembered(small, monkeypatch):
     assert small.pair("a remembered dog", "the remembered dog") == first
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(hostile, st.lists(hostile, min_size=1, max_size=3)), max_size=5))
 def test_a_batch_gives_what_its_pairs_give(lists, pairs):
     table = build_table([("1", "to win", "in order to win"), ("1", "a", "the")])
@@ -160,14 +160,14 @@ def test_blocks_and_forgetting_change_nothing(lists, monkeypatch):
     assert len(small._pairs) == 5 and len(small._sentences) == 3
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(hostile, hostile)
 def test_any_text_has_a_score(small, hypothesis, reference):
     score = score_of(small.pair(hypothesis, reference))
     assert 0 <= score <= 1 and not math.isnan(score)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(hostile)
 def test_text_without_bars_equals_itself(small, text):
     text = " ".join(text.replace("|", "").split(" "))

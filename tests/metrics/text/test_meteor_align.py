@@ -64,7 +64,7 @@ def matched(counts):
     return int(counts[21]), int(counts[22]), int(counts[20])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(sentences, sentences)
 def test_plain_and_compiled_give_the_same(meteor, plain, hypothesis, reference):
     assert not hasattr(plain.batch, "py_func") and not hasattr(plain.statistics, "py_func")
@@ -76,7 +76,7 @@ def test_numba_is_in_use():
     assert hasattr(meteor_align.batch, "py_func") and hasattr(meteor_align.statistics, "py_func")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(sentences, sentences), min_size=1, max_size=6))
 def test_a_batch_without_numba(meteor, plain, pairs):
     hypotheses, references = zip(*pairs, strict=True)
@@ -86,7 +86,7 @@ def test_a_batch_without_numba(meteor, plain, pairs):
     assert meteor.batch(hypotheses, references) == expected
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(sentences, sentences)
 def test_counts_are_possible(meteor, hypothesis, reference):
     counts = count(meteor_align, meteor, hypothesis, reference)
@@ -99,7 +99,6 @@ def test_counts_are_possible(meteor, hypothesis, reference):
     assert 0 <= score_of(counts) <= 1
 
 
-@settings(deadline=None)
 @given(sentences)
 def test_sentence_against_itself(meteor, text):
     length = len(text.split())

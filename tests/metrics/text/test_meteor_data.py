@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longvale.metrics.text import meteor_data
@@ -49,7 +49,6 @@ EXPECTED = {"a dog": ["the dog", "dogs"], "in order to": ["to"], "to": ["in orde
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(phrases, phrases), max_size=30), st.lists(words, max_size=9))
 def test_table_holds_what_it_was_built_from(pairs, sentence):
     table = build_table([("1", *pair) for pair in pairs])

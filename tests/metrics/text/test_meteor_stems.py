@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longvale.metrics.text.porter2 import stem
@@ -31,7 +31,6 @@ def test_stems(word, expected):
     assert stem(word) == expected
 
 
-@settings(deadline=None)
 @given(st.text() | st.text("aeiouybdlst'yngY", max_size=12))
 def test_any_text_has_a_stem(word):
     assert len(stem(word)) <= len(word) + 1

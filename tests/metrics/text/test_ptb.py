@@ -23,7 +23,7 @@ BATCHES = [
 ]
 LINE_BREAKS = "\n\r\x0b\x0c\u2028\u2029"
 
-quick = settings(deadline=None, max_examples=150)
+quick = settings(max_examples=150)
 
 #: What the rules look for, what tempts them, and anything else.
 PIECES = [

@@ -258,8 +258,8 @@ def _apply(
         changes += _compare(old.video_id, index, kept, relation, event, region["relation"], who, when)
     gone = set(range(len(old.events))) - {_index_of(region_id, old) for region_id in regions}
     for index in sorted(gone):
-        told = _told(old.events[index], relations.get((old.video_id, index)))
-        changes.append(Change(old.video_id, index, "removed", who, when, told, None))
+        before = _event_values(old.events[index], relations.get((old.video_id, index)))
+        changes.append(Change(old.video_id, index, "removed", who, when, before, None))
     ordered = tuple(sorted(events, key=lambda event: (event.start, event.end)))
     return Annotation(old.video_id, old.duration, ordered, old.extra), changes, left_out
 
@@ -357,7 +357,7 @@ def _event(region_id: str, region: Mapping[str, Any], kept: Event | None, work: 
     return Event(start, min(end, latest), region["caption"])
 
 
-def _told(event: Event, relation: str | None) -> dict[str, Any]:
+def _event_values(event: Event, relation: str | None) -> dict[str, Any]:
     return {"start": event.start, "end": event.end, "caption": event.caption, "relation": relation}
 
 
@@ -371,10 +371,10 @@ def _compare(
     who: str,
     when: str,
 ) -> list[Change]:
-    after = _told(event, new_relation)
+    after = _event_values(event, new_relation)
     if kept is None:
         return [Change(video_id, None, "added", who, when, None, after)]
-    before = _told(kept, relation)
+    before = _event_values(kept, relation)
     kinds = []
     if (kept.start, kept.end) != (event.start, event.end):
         kinds.append("moved")

@@ -28,7 +28,7 @@ class AdapterOptions:
         timeout_s: timeout per complete server reply in seconds.
 
     Raises:
-        ValueError: if there is no such adapter or format of times, see [`longvale.registry.Registry.get`].
+        ValueError: if `kind` or `times` is not registered, see [`longvale.registry.Registry.get`].
     """
 
     kind: str

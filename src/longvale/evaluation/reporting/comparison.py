@@ -87,7 +87,7 @@ def write_run_report(
 
 def _manifest_text(run: Run) -> str:
     if run.manifest is None:
-        return "unknown: there is no manifest (.run.json) beside the answers"
+        return "unknown: there is no manifest (.run.json) next to the answers"
     named = run.manifest.get("model")
     parts = [f"model {_plain(named)}"] if named is not None else []
     parts += [_decoding_words(run.manifest["decoding"])] if run.manifest.get("decoding") is not None else []

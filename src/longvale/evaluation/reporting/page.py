@@ -13,6 +13,7 @@ from ...events import Annotation, Event
 from ...io import atomic_write
 from ...plotting.timeline import Answered, timeline_figure
 from ...tasks import Task
+from ..scoring.validate import format_counts
 from .figures import svg_uri
 
 if TYPE_CHECKING:
@@ -95,6 +96,39 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
     with atomic_write(path) as file:
         file.write(text)
     return Path(path)
+
+
+def write_run_page(
+    path: str | os.PathLike,
+    scores: Mapping[str, Any],
+    tasks: Mapping[str, tuple[str | None, Sequence[Table]]],
+    *,
+    title: str,
+    settings: Table | None = None,
+    ablation: Table | None = None,
+    curves: Any = None,
+    videos: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Write the page of one run.
+
+    Args:
+        path: file to write; its folder is created.
+        scores: result of [`longvale.evaluation.scoring.score.score`].
+        tasks: title and tables of each task.
+        title: title of the page.
+        settings, ablation: further tables.
+        curves: figure of the training.
+        videos: results of [`video_section`].
+
+    Returns:
+        The path of the file.
+    """
+    shown = [
+        {"title": of_task, "tables": tables, "counts": format_counts(scores["counts"][task])}
+        for task, (of_task, tables) in tasks.items()
+    ]
+    parts = {"settings": settings, "ablation": ablation, "curves": curves, "videos": videos}
+    return write_page(path, "report.html", title=title, protocol=scores["protocol"], tasks=shown, **parts)
 
 
 @cache

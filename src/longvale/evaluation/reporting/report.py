@@ -13,9 +13,8 @@ from ...metrics.grounding.compute_score import iou
 from ...plotting.timeline import Answered
 from ...tasks import TASKS, Prediction, Task
 from ..scoring.score import TABLE
-from ..scoring.validate import format_counts
 from .figures import curves_figure
-from .page import TITLES, Table, percent, times, video_section, write_page
+from .page import TITLES, Table, percent, times, video_section, write_run_page
 from .plot import read_answers
 
 TITLE = "LongVALE evaluation"
@@ -54,17 +53,11 @@ def write_report(
     for prediction in predictions:
         answers.setdefault(prediction.video_id, []).append(prediction)
     shown = [video_id for video_id in answers if video_id in annotations][:videos]
-    return write_page(
+    return write_run_page(
         output_html,
-        "report.html",
+        scores,
+        {task: (None, [_score_table(task, scores[task])]) for task in TASKS if task in scores},
         title=title,
-        protocol=scores["protocol"],
-        tasks=[
-            {"title": None, "tables": [_score_table(t, scores[t])], "counts": format_counts(scores["counts"][t])}
-            for t in TASKS
-            if t in scores
-        ],
-        settings=None,
         ablation=None if ablation is None else _ablation_table(ablation),
         curves=curves_figure(training_curves) if training_curves else None,
         videos=[_video(annotations[video_id], answers[video_id]) for video_id in shown],

@@ -9,8 +9,7 @@ from typing import Any
 
 from ...registry import benchmarks
 from ..benchmarks.scoring import zero_shot_scores
-from ..scoring.validate import format_counts
-from .page import Table, percent, write_page
+from .page import Table, percent, write_run_page
 
 
 def write_zero_shot_report(
@@ -28,24 +27,12 @@ def write_zero_shot_report(
         The path of the file.
     """
     settings = [[name, str(value)] for name, value in manifest.items() if name != "inputs"]
-    return write_page(
-        output_html,
-        "report.html",
-        title=title,
-        protocol=scores["protocol"],
-        tasks=[
-            {
-                "title": benchmarks.registered(task).titles[task],
-                "tables": _tables(task, of_task),
-                "counts": format_counts(scores["counts"][task]),
-            }
-            for task, of_task in zero_shot_scores(scores).items()
-        ],
-        settings=Table("How the answers were made", ["", ""], settings, numbers=()),
-        ablation=None,
-        curves=None,
-        videos=(),
-    )
+    tasks = {
+        task: (benchmarks.registered(task).titles[task], _tables(task, of_task))
+        for task, of_task in zero_shot_scores(scores).items()
+    }
+    made = Table("How the answers were made", ["", ""], settings, numbers=())
+    return write_run_page(output_html, scores, tasks, title=title, settings=made)
 
 
 def _tables(task: str, scores: Mapping[str, Any]) -> list[Table]:

@@ -7,15 +7,16 @@ from longvale.metrics.base import TaskMetric
 from longvale.metrics.dense_captioning.compute_score import compute_score
 
 _DESCRIPTION = """\
-Dense captioning: are the events of a video found, and are they told rightly? SODA_c, and METEOR, CIDEr, ROUGE-L, BLEU,
-precision, recall and F1 at temporal IoUs of .3, .5, .7 and .9, tokenized and scored as coco-caption does, without Java.
+Dense captioning: are the events of a video found, and are they described rightly? SODA_c, and METEOR, CIDEr, ROUGE-L,
+BLEU, precision, recall and F1 at temporal IoUs of .3, .5, .7 and .9, tokenized and scored as coco-caption does, without
+Java.
 """
 
 _INPUTS = """
 Args:
-    predictions: an answer a video: a text of lines such as "From 05 to 25, a dog barks." (timecodes in percent of the
-        duration), or a list of dicts with start and end in seconds and caption.
-    references: a dict a video with duration and events (dicts with start, end, caption): rows of
+    predictions: one answer per video: a text of lines such as "From 05 to 25, a dog barks." (timecodes in percent of
+        the duration), or a list of dicts with start and end in seconds and caption.
+    references: one dict per video with duration and events (dicts with start, end, caption): rows of
         `load_dataset("longvale", "dense_captioning")` or `"videos"` as they are.
     protocol: "strict" (default), or "official", which gives the numbers of the published scorer.
 
