@@ -120,6 +120,6 @@ def format_agreement(found: Mapping[str, Any]) -> str:
     """Format the agreement as lines of text."""
     lines = [f"{found['videos']} videos, {found['events'][0]} and {found['events'][1]} events"]
     lines += [f"F1 at temporal IoU {threshold}: {value:.3f}" for threshold, value in found["f1"].items()]
-    kappa = "not defined" if found["kappa"] is None else f"{found['kappa']:.3f}"
-    lines.append(f"kappa of relations: {kappa} ({found['pairs']} pairs)")
+    value = "not defined" if found["kappa"] is None else f"{found['kappa']:.3f}"
+    lines.append(f"kappa of relations: {value} ({found['pairs']} pairs)")
     return "\n".join(lines)

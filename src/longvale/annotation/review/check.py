@@ -144,12 +144,12 @@ def check_video(annotation: Annotation, stages: Mapping[str, StageLog], template
     boundaries = stages["boundaries"].get(annotation.video_id) if "boundaries" in stages else None
     for index, event in enumerate(annotation.events):
         reasons = []
-        described, written = (_same(stages, name, annotation.video_id, index, event) for name in ("captions", "events"))
+        record, written = (_same(stages, name, annotation.video_id, index, event) for name in ("captions", "events"))
         if written and written["refused"]:
             reasons.append("refused")
-        if described:
-            reasons += _contradictions(event.caption, described)
-        caption = _without(event.caption, described, templates)
+        if record:
+            reasons += _contradictions(event.caption, record)
+        caption = _without(event.caption, record, templates)
         if caption and any(_alike(caption, other) for other in earlier):
             reasons.append("near-duplicate")
         earlier.append(caption)
@@ -171,14 +171,12 @@ def _same(stages: Mapping[str, StageLog], name: str, video_id: str, index: int, 
     return None
 
 
-def _contradictions(caption: str, described: Mapping[str, Any]) -> list[str]:
+def _contradictions(caption: str, record: Mapping[str, Any]) -> list[str]:
     """Return contradictions of a caption and the measurements; it must mention sound only if audio or speech has it."""
-    measured, heard = described["measured"], {"audio", "speech"} & {*described["modalities"]}
+    measured, heard = record["measured"], {"audio", "speech"} & {*record["modalities"]}
     described = [s for s in re.split(r"(?<=[.!?])\s+", caption) if not _NEGATION.search(s)]
     silent = Measurements(loudness_db=measured.get("loudness_db")).silent
-    quoted = any(
-        text and text in caption for text in (described.get("captions", {}).get(r) for r in ("audio", "speech"))
-    )
+    quoted = any(text and text in caption for text in (record.get("captions", {}).get(r) for r in ("audio", "speech")))
     found = []
     if silent and not heard and any(_HEARD.search(sentence) for sentence in described):
         found.append("silence described as sound")
@@ -189,10 +187,10 @@ def _contradictions(caption: str, described: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _without(caption: str, described: Mapping[str, Any] | None, templates: Collection[str]) -> str:
+def _without(caption: str, record: Mapping[str, Any] | None, templates: Collection[str]) -> str:
     """Return a caption without the sentences that are templates of measurements."""
     for role in templates:
-        caption = caption.replace((described or {}).get("captions", {}).get(role) or "\0", "")
+        caption = caption.replace((record or {}).get("captions", {}).get(role) or "\0", "")
     return caption.strip()
 
 
