@@ -243,12 +243,13 @@ def test_captioners_a_tagger_and_a_reasoner_annotate(longvale, annotated, tmp_pa
         lasts = round(record["end"] - record["start"])
         assert record["captions"]["video"] == f"A clip of {lasts} s."
         assert record["captions"]["audio"] == f"A sound of {lasts} s. Sounds: Loud, Quiet."
-        assert record["tags"] == {"Loud": 0.9, "Quiet": 0.3}
+    (sounds,) = read_lines(tmp_path / "a.stages" / "tracks.jsonl")
+    assert {span["text"]: span["score"] for span in sounds["spans"]} == {"Loud": 0.9, "Quiet": 0.3}
     ((video_id, video),) = json.loads((tmp_path / "a.json").read_text()).items()
     assert video["sentences"][0].startswith("Heard: A sound of") and video_id == "clip"
     provenance = json.loads((tmp_path / "a.provenance.json").read_text())
     assert provenance["captioners"]["video"] == "length (video)"
-    assert (provenance["tagger"], provenance["reasoner"]) == ("level on cpu", "heard a model, False")
+    assert (provenance["tracks"]["sounds"], provenance["reasoner"]) == ("level on cpu", "heard a model, False")
     result = annotated(*words, "concatenation", "--keep-names", "--device", "cpu")
     assert result.exit_code == 2 and "was made with reasoner 'heard a model, False'" in result.stderr
 

@@ -11,5 +11,5 @@ def test_records_of_all_stages_come_back_by_video(tmp_path):
     stages.add({"videos": [{"video_id": "b", "admitted": False}]})
     again = Stages.load(tmp_path)
     assert again.by_video() == {"a": made, "b": {"videos": [{"video_id": "b", "admitted": False}]}}
-    assert [name for name, _ in again] == ["videos", "boundaries", "captions", "events"]
+    assert [name for name, _ in again] == ["videos", "tracks", "boundaries", "captions", "events"]
     assert again.captions.get("a", 0) == {"video_id": "a", "event_id": 0}

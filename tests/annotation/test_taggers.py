@@ -5,26 +5,19 @@ import pytest
 import transformers
 
 from longvale.annotation.language_models import ModelOptions
-from longvale.annotation.taggers import TransformersTagger, tag
+from longvale.annotation.taggers import SoundTracker, TransformersTagger
 from longvale.registry import taggers
 
 
 def reader_of(waveform):
-    return SimpleNamespace(audio=lambda start, end: waveform[round(start * 16_000) : round(end * 16_000)])
+    audio = lambda start, end: waveform[round(start * 16_000) : round(end * 16_000)]  # noqa: E731
+    return SimpleNamespace(duration=len(waveform) / 16_000, audio=audio)
 
 
-def test_tags_of_a_long_event_are_the_most_probable_of_its_parts():
-    answers = [{"Dog": 0.5, "Cat": 0.19, "Wind": 0.2}, {"Dog": 0.9, **{f"Tone {n}": 0.3 for n in range(6)}}]
-    lengths = []
-
-    def tagger(sound):
-        lengths.append(len(sound))
-        return answers[len(lengths) - 1]
-
-    waveform = np.full(16_000 * 50, 0.1, np.float32)
-    assert tag(tagger, reader_of(waveform), 0.0, 40.0) == {"Dog": 0.9, **{f"Tone {n}": 0.3 for n in range(4)}}
-    assert lengths == [320_000, 320_000]  # two parts of 20 s
-    assert tag(tagger, reader_of(0 * waveform), 0.0, 40.0) == {} and len(lengths) == 2  # silence is not tagged
+def test_silence_is_not_tagged():
+    tagger = SimpleNamespace(name="never asked")
+    tracker = SoundTracker(tagger)
+    assert tracker(reader_of(np.zeros(16_000 * 3, np.float32)), [], {}) == []
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal, Protocol, get_args
@@ -27,6 +27,7 @@ from ..models.media import SAMPLING_RATE
 from ..registry import captioners
 from .language_models import ModelOptions
 from .measurements import Measurements
+from .tracks import Span, Track
 
 Role = Literal["video", "keyframe", "audio", "speech"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -51,6 +52,7 @@ class Clip:
         frames: uint8 [8, H, W, 3], evenly spaced; None without frames.
         audio: float32 [samples], 16 kHz; empty without sound.
         measured: measurements of the clip.
+        tracks: what the tracks of the video hold within the clip.
     """
 
     start: Seconds
@@ -58,6 +60,7 @@ class Clip:
     frames: np.ndarray | None = field(repr=False)
     audio: np.ndarray = field(repr=False)
     measured: Measurements
+    tracks: Mapping[Track, Sequence[Span]] = field(default_factory=dict)
 
     @property
     def key_frame(self) -> np.ndarray | None:

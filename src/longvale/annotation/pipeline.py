@@ -6,6 +6,7 @@
     out.provenance.json            models, prompts, thresholds, versions, times, counts
     out.funnel.png                 which videos were admitted, if some were not
     out.stages/videos.jsonl        one line per video: whether it was admitted, and if not, why
+    out.stages/tracks.jsonl        one line per video and track: sounds, text on screen, speakers, transcript
     out.stages/boundaries.jsonl    one line per video: cuts, visual events, sounds, speech turns, events
     out.stages/captions.jsonl      one line per event: caption of each role, measurements
     out.stages/events.jsonl        one line per event: caption, modalities, relations, how they were found
@@ -301,7 +302,9 @@ class _Run:
         return {
             **self.settings,
             "versions": versions(),
-            "seconds": {name: round(sum(r["seconds"] for r in log.values()), 2) for name, log in self.stages},
+            "seconds": {
+                name: round(sum(r["seconds"] for r in log.values()), 2) for name, log in self.stages if log.values()
+            },
             "videos": len(annotations),
             "events": len(records),
             "questions": sum(r["attempts"] for r in records),

@@ -84,12 +84,14 @@ class Stages:
 
     Args:
         videos: one line per video: whether it was admitted, and if not, why.
+        tracks: one line per video and track, see `tracks.py`.
         boundaries: one line per video: cuts, visual events, sounds, speech turns, events.
         captions: one line per event: the caption of each role, and the measurements.
         events: one line per event: caption, modalities, relations, and how they were found.
     """
 
     videos: StageLog
+    tracks: StageLog
     boundaries: StageLog
     captions: StageLog
     events: StageLog
@@ -97,7 +99,8 @@ class Stages:
     @classmethod
     def load(cls, folder: Path) -> Stages:
         """Load the logs of a folder, which must exist; see [`StageLog`] for errors."""
-        keys = {"captions": ("video_id", "event_id"), "events": ("video_id", "event_id")}
+        event = ("video_id", "event_id")
+        keys = {"captions": event, "events": event, "tracks": ("video_id", "track")}
         names = [field.name for field in fields(cls)]
         return cls(*(StageLog(folder / f"{name}.jsonl", keys.get(name, ("video_id",))) for name in names))
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..checkpoints.encoders import explain
-from ..events import Seconds
 from ..models.media import SAMPLING_RATE
 from ..registry import taggers
+from .boundaries.fusion import Interval
 from .captions import parts
 from .clip_reader import ClipReader
 from .language_models import ModelOptions
+from .tracks import Span, Tracks
 
 #: Probability from which a sound is mentioned, and the maximum number of sounds that are mentioned.
 LEAST_PROBABLE, MOST_TAGS = 0.2, 5
@@ -74,27 +75,22 @@ class TransformersTagger:
         return {item["label"]: item["score"] for item in found}
 
 
-def tag(tagger: Tagger, reader: ClipReader, start: Seconds, end: Seconds) -> dict[str, float]:
-    """Tag an event, in parts if it is long.
+class SoundTracker:
+    """Tracker of sounds: a tagger on consecutive windows of the sound.
 
-    Returns:
-        The sounds with a probability of at least [`LEAST_PROBABLE`] in some part, at most [`MOST_TAGS`], the most
-        probable first.
+    Args:
+        tagger: names the sounds of a window.
     """
-    found: dict[str, float] = {}
-    for a, b in parts(start, end):
-        sound = reader.audio(a, b)
-        for label, probability in (tagger(sound) if sound.any() else {}).items():
-            found[label] = max(round(float(probability), 3), found.get(label, 0.0))
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:MOST_TAGS]
-    return {label: probability for label, probability in ranked if probability >= LEAST_PROBABLE}
 
+    def __init__(self, tagger: Tagger) -> None:
+        self.name, self._tagger = tagger.name, tagger
 
-def add_tags(caption: str, tags: Mapping[str, float]) -> str:
-    """Add tags to a caption of what is heard.
-
-    Example:
-        >>> add_tags("A loud noise is heard.", {"Dog": 0.9, "Bark": 0.4}), add_tags("A hum.", {})
-        ('A loud noise is heard. Sounds: Dog, Bark.', 'A hum.')
-    """
-    return f"{caption} Sounds: {', '.join(tags)}.".strip() if tags else caption
+    def __call__(self, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks) -> list[Span]:
+        """Return the sounds of a video, each with its probability."""
+        found: list[Span] = []
+        for a, b in parts(0.0, reader.duration):
+            sound = reader.audio(a, b)
+            tags = self._tagger(sound) if sound.any() else {}
+            ranked = sorted(tags.items(), key=lambda item: (-item[1], item[0]))[:MOST_TAGS]
+            found += [Span(a, b, name, round(float(p), 3)) for name, p in ranked if p >= LEAST_PROBABLE]
+        return found

@@ -19,6 +19,7 @@ from ..system.checksums import identities
 from .boundaries import coherence, fuse
 from .boundaries.audio import find_audio_events
 from .boundaries.descriptors import AudioEmbedder, ColourEmbedder, FrameEmbedder, TimbreEmbedder, loudness
+from .boundaries.fusion import Interval
 from .boundaries.options import AudioOptions, SpeechOptions, VisualOptions
 from .boundaries.speech import find_speech
 from .boundaries.visual import find_visual_events
@@ -29,7 +30,7 @@ from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .languages import LanguageIdentifier, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
-from .taggers import Tagger, add_tags, tag
+from .tracks import TRACKS, Span, Track, Tracker, Tracks, within
 
 #: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
@@ -74,14 +75,14 @@ class AnnotationModels:
         reasoner: writes the captions of events.
         frame_embedder: frames to embeddings, for stitching clips that show the same.
         audio_embedder: audio clips to embeddings, for stitching clips that sound the same.
-        tagger: names the sounds of events in the captions of what is heard; None to name none.
+        trackers: what finds the tracks of a video, by track; none by default.
     """
 
     captioners: Mapping[Role, Captioner] = field(default_factory=template_captioners)
     reasoner: Reasoner = field(default_factory=Concatenation)
     frame_embedder: FrameEmbedder = field(default_factory=ColourEmbedder)
     audio_embedder: AudioEmbedder = field(default_factory=TimbreEmbedder)
-    tagger: Tagger | None = None
+    trackers: Mapping[Track, Tracker] = field(default_factory=dict)
 
     def names(self) -> dict[str, Any]:
         """Return the names of the models, for the settings and the provenance."""
@@ -91,7 +92,7 @@ class AnnotationModels:
             "reasoner": self.reasoner.name,
             "pictures": self.frame_embedder.name,
             "sounds": self.audio_embedder.name,
-            "tagger": self.tagger and self.tagger.name,
+            "tracks": {track: self.trackers[track].name for track in TRACKS if track in self.trackers} or None,
         }
 
 
@@ -119,7 +120,7 @@ class VideoStages:
     ) -> None:
         self.stages, self.options, self.models = stages, options, models
         self._report, self._note = report, note
-        self._patience = {name: Patience(max_refusals) for name in ("captioner", "language model")}
+        self._patience = {name: Patience(max_refusals) for name in ("captioner", "language model", *TRACKS)}
 
     def __call__(self, video_id: str, path: Path, picture: Path | None = None) -> None:
         """Run the remaining stages of a video.
@@ -203,11 +204,43 @@ class VideoStages:
         record = self.stages.boundaries.get(video_id)
         if record is not None:
             return record
+        speech = find_speech(reader.value.waveform, self.options.speech)
+        tracks = self._find_tracks(video_id, reader, speech)
         start = time.perf_counter()
-        record = {"video_id": video_id, **find_boundaries(reader.value, self.options, self.models)}
-        record["seconds"] = _since(start)
+        found = find_boundaries(reader.value, self.options, self.models, speech, tracks)
+        record = {"video_id": video_id, **found, "seconds": _since(start)}
         self.stages.boundaries.add(record)
         return record
+
+    def _find_tracks(self, video_id: str, reader: _LazyReader, speech: Sequence[Interval]) -> dict[Track, list[Span]]:
+        """Find the tracks of a video, each once: one that is on disk is read."""
+        tracks: dict[Track, list[Span]] = {}
+        for track in TRACKS:
+            if track not in self.models.trackers:
+                continue
+            record = self.stages.tracks.get(video_id, track)
+            if record is None:
+                self._report(f"{video_id}: {track}")
+                start, problem, spans = time.perf_counter(), "", []
+                try:
+                    spans = list(self.models.trackers[track](reader.value, speech, tracks))
+                except NoAnswer as error:
+                    problem = str(error)
+                self._judge(track, video_id, problem)
+                record = {
+                    "video_id": video_id,
+                    "track": track,
+                    "spans": [span.to_record() for span in spans],
+                    **({"unanswered": problem} if problem else {}),
+                    "seconds": _since(start),
+                }
+                self.stages.tracks.add(record)
+            tracks[track] = [Span.from_record(span) for span in record["spans"]]
+        return tracks
+
+    def _known_tracks(self, video_id: str) -> dict[Track, list[Span]]:
+        records = {track: self.stages.tracks.get(video_id, track) for track in TRACKS}
+        return {t: [Span.from_record(span) for span in r["spans"]] for t, r in records.items() if r is not None}
 
     def _describe(
         self, video_id: str, event_id: int, start: float, end: float, found: Mapping[str, Any], reader: _LazyReader
@@ -217,11 +250,12 @@ class VideoStages:
             return record
         begin = time.perf_counter()
         measured, unanswered = measure(reader.value, start, end, found["speech"]), {}
-        captions = describe(reader.value, start, end, found["speech"], self.models.captioners, unanswered)
+        tracks = self._known_tracks(video_id)
+        captions = describe(reader.value, start, end, found["speech"], self.models.captioners, unanswered, tracks)
         self._judge("captioner", _event(video_id, event_id, start, end), "; ".join(unanswered.values()))
-        tags = {} if self.models.tagger is None else tag(self.models.tagger, reader.value, start, end)
-        if tags:
-            captions["audio"] = add_tags(captions.get("audio", ""), tags)
+        if sounds := within(tracks, start, end).get("sounds"):
+            labels = ", ".join(dict.fromkeys(span.text for span in sounds))
+            captions["audio"] = f"{captions.get('audio', '')} Sounds: {labels}.".strip()
         record = {
             "video_id": video_id,
             "event_id": event_id,
@@ -230,7 +264,6 @@ class VideoStages:
             "captions": captions,
             "modalities": modalities_of(start, end, found, measured),
             "measured": asdict(measured),
-            **({"tags": tags} if tags else {}),
             **({"unanswered": unanswered} if unanswered else {}),
             "seconds": _since(begin),
         }
@@ -276,7 +309,8 @@ class VideoStages:
         try:
             self._patience[who].refused(refused)
         except NoAnswer as error:
-            raise NoAnswer(f"{where}: {who}: {error}; {_REMEDIES[who]}") from None
+            remedy = _REMEDIES.get(who, "name another model of this track; --max-refusals N allows more")
+            raise NoAnswer(f"{where}: {who}: {error}; {remedy}") from None
 
 
 #: Remedies for a model without usable answers.
@@ -349,10 +383,23 @@ def _motion(reader: ClipReader) -> np.ndarray:
     return np.array([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs])
 
 
-def find_boundaries(reader: ClipReader, options: AnnotationOptions, models: AnnotationModels) -> dict[str, Any]:
-    """Find cuts, visual events, sounds, speech turns and events; compute coherence before and after stitching."""
+def find_boundaries(
+    reader: ClipReader,
+    options: AnnotationOptions,
+    models: AnnotationModels,
+    speech: Sequence[Interval],
+    tracks: Tracks,
+) -> dict[str, Any]:
+    """Find cuts, visual events, sounds and events; compute coherence before and after stitching.
+
+    Args:
+        reader: frames and sound of the video.
+        options: thresholds.
+        models: embedders.
+        speech: speech turns, start and end in seconds.
+        tracks: the tracks of the video.
+    """
     visual = find_visual_events(reader, options.visual, models.frame_embedder)
-    speech = find_speech(reader.waveform, options.speech)
     audio = find_audio_events(reader.waveform, options.audio, models.audio_embedder, speech)
     events = fuse(visual.events, [*audio.events, *speech], min_length=options.min_event_s)
     if not events:  # no changes and no sounds: one event
@@ -403,6 +450,7 @@ def describe(
     speech: Sequence[tuple[float, float]],
     captioners: Mapping[Role, Captioner],
     unanswered: dict[Role, str] | None = None,
+    tracks: Tracks | None = None,
 ) -> dict[Role, str]:
     """Caption an event with each role; long events are captioned in parts, without consecutive duplicates.
 
@@ -413,6 +461,7 @@ def describe(
         captioners: captioners by role.
         unanswered: filled with the reason of each role whose model wrote no caption for some part; None to raise
             `NoAnswer` instead.
+        tracks: the tracks of the video.
     """
     said: dict[Role, list[str]] = {role: [] for role in captioners}
     size = max((captioner.size for captioner in captioners.values()), default=48)
@@ -420,7 +469,7 @@ def describe(
         frames = None
         if reader.frames is not None:
             frames = reader.frames_at(a + (np.arange(CLIP_FRAMES) + 0.5) / CLIP_FRAMES * (b - a), size)
-        clip = Clip(a, b, frames, reader.audio(a, b), measure(reader, a, b, speech))
+        clip = Clip(a, b, frames, reader.audio(a, b), measure(reader, a, b, speech), within(tracks or {}, a, b))
         for role, captioner in captioners.items():
             try:
                 text = captioner(clip)

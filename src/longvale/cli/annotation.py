@@ -112,6 +112,7 @@ class CaptionerOptions(Group, panel="Captions"):
     def models(self, options: ModelOptions) -> dict[str, Any]:
         """Return the captioners and the tagger."""
         from longvale.annotation.captions import template_captioners
+        from longvale.annotation.taggers import SoundTracker
         from longvale.registry import captioners, taggers
 
         chosen = dict(template_captioners())
@@ -128,7 +129,8 @@ class CaptionerOptions(Group, panel="Captions"):
         if self.tagger is None:
             return {"captioners": chosen}
         name, model = taggers.split(self.tagger)
-        return {"captioners": chosen, "tagger": taggers.create(name or "transformers", replace(options, model=model))}
+        tagger = taggers.create(name or "transformers", replace(options, model=model))
+        return {"captioners": chosen, "trackers": {"sounds": SoundTracker(tagger)}}
 
 
 @dataclass(eq=False, repr=False)

@@ -1,0 +1,114 @@
+"""Tracks: what is found over a whole video, with times: sounds, text on screen, speakers, and what is said.
+
+A track is found once per video, before boundaries and captions, which both use it. Each kind has a registry, so that
+another model is one file:
+
+| track | span | found by |
+| --- | --- | --- |
+| sounds | label of a sound and its probability | `taggers.py` |
+| text | text on screen and its confidence | `text_readers.py` |
+| speakers | label of a speaker, such as "speaker 1"; spans may overlap | `speakers.py` |
+| transcript | words, and the speaker if known | `transcripts.py` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+from ..events import Seconds
+from .boundaries.fusion import Interval
+from .clip_reader import ClipReader
+
+Track: TypeAlias = Literal["sounds", "text", "speakers", "transcript"]
+#: All tracks, in the order in which they are found: later ones may use earlier ones.
+TRACKS: tuple[Track, ...] = get_args(Track)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One spoken word: start and end in seconds, and its text."""
+
+    start: Seconds
+    end: Seconds
+    text: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of a track.
+
+    Args:
+        start: seconds.
+        end: seconds, after `start`.
+        text: label, reading or words.
+        score: confidence, 0 to 1; None if the model gives none.
+        speaker: label of the speaker of words; "" if not known.
+        words: words with times, in a transcript whose model gives them.
+    """
+
+    start: Seconds
+    end: Seconds
+    text: str
+    score: float | None = None
+    speaker: str = ""
+    words: tuple[Word, ...] = ()
+
+    def to_record(self) -> dict[str, Any]:
+        """Return JSON values; fields with their default are left out.
+
+        Example:
+            >>> Span(0.0, 2.5, "Dog", 0.9).to_record()
+            {'start': 0.0, 'end': 2.5, 'text': 'Dog', 'score': 0.9}
+        """
+        record = asdict(self) | {"words": [[word.start, word.end, word.text] for word in self.words]}
+        return {name: value for name, value in record.items() if value not in (None, "", []) or name == "text"}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Span:
+        """Read what `to_record` returned."""
+        return cls(**{**record, "words": tuple(Word(*word) for word in record.get("words", ()))})
+
+
+#: The tracks of a video.
+Tracks: TypeAlias = Mapping[Track, Sequence[Span]]
+
+
+class Tracker(Protocol):
+    """Interface of what finds a track."""
+
+    #: Name in the settings and the provenance; it holds every option that changes the result.
+    name: str
+
+    def __call__(self, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks) -> Sequence[Span]:
+        """Find the track of a video.
+
+        Args:
+            reader: frames and sound of the video.
+            speech: speech turns, start and end in seconds.
+            tracks: the tracks that were found before.
+
+        Raises:
+            NoAnswer: if a model fails on this video; the track is then recorded as missing.
+            ServerError: if a server gives no answer; the run ends and can be resumed.
+        """
+
+
+def within(tracks: Tracks, start: Seconds, end: Seconds) -> dict[Track, tuple[Span, ...]]:
+    """Return the spans that overlap a time range, with start and end clipped to it; words only if they overlap it.
+
+    Example:
+        >>> within({"sounds": [Span(0.0, 5.0, "Music"), Span(7.0, 8.0, "Dog")]}, 4.0, 6.0)
+        {'sounds': (Span(start=4.0, end=5.0, text='Music', score=None, speaker='', words=()),)}
+    """
+    return {
+        name: tuple(_clipped(span, start, end) for span in spans if span.start < end and span.end > start)
+        for name, spans in tracks.items()
+    }
+
+
+def _clipped(span: Span, start: Seconds, end: Seconds) -> Span:
+    words = tuple(word for word in span.words if start <= (word.start + word.end) / 2 < end)
+    text = " ".join(word.text for word in words) if span.words else span.text
+    return replace(span, start=max(span.start, start), end=min(span.end, end), text=text, words=words)
