@@ -349,10 +349,15 @@ reasoners = Registry(
     attributes=("name",),
     factory=True,
 )
-#: Sound taggers, as [`longvale.annotation.taggers.Tagger`], called with
+#: Sound taggers, as [`longvale.annotation.tracks.sounds.Tagger`], called with
 #: [`longvale.annotation.language_models.ModelOptions`].
 taggers = Registry(
-    "taggers", "a tagger", "longvale.annotation.taggers", methods=("__call__",), attributes=("name",), factory=True
+    "taggers",
+    "a tagger",
+    "longvale.annotation.tracks.sounds",
+    methods=("__call__",),
+    attributes=("name",),
+    factory=True,
 )
 #: Formats of times in questions and replies: subclasses of [`longvale.evaluation.adapters.time_formats.TimeFormat`].
 time_formats = Registry(

@@ -112,7 +112,7 @@ class CaptionerOptions(Group, panel="Captions"):
     def models(self, options: ModelOptions) -> dict[str, Any]:
         """Return the captioners and the tagger."""
         from longvale.annotation.captions import template_captioners
-        from longvale.annotation.taggers import SoundTracker
+        from longvale.annotation.tracks.sounds import SoundTracker
         from longvale.registry import captioners, taggers
 
         chosen = dict(template_captioners())

@@ -5,10 +5,10 @@ another model is one file:
 
 | track | span | found by |
 | --- | --- | --- |
-| sounds | label of a sound and its probability | `taggers.py` |
-| text | text on screen and its confidence | `text_readers.py` |
+| sounds | label of a sound and its probability | `sounds.py` |
+| text | text on screen and its confidence | `text.py` |
 | speakers | label of a speaker, such as "speaker 1"; spans may overlap | `speakers.py` |
-| transcript | words, and the speaker if known | `transcripts.py` |
+| transcript | words, and the speaker if known | `transcript.py` |
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-from ..events import Seconds
-from .boundaries.fusion import Interval
-from .clip_reader import ClipReader
+from ...events import Seconds
+from ..boundaries.fusion import Interval
+from ..clip_reader import ClipReader
 
 Track: TypeAlias = Literal["sounds", "text", "speakers", "transcript"]
 #: All tracks, in the order in which they are found: later ones may use earlier ones.

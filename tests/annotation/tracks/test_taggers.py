@@ -5,7 +5,7 @@ import pytest
 import transformers
 
 from longvale.annotation.language_models import ModelOptions
-from longvale.annotation.taggers import SoundTracker, TransformersTagger
+from longvale.annotation.tracks.sounds import SoundTracker, TransformersTagger
 from longvale.registry import taggers
 
 

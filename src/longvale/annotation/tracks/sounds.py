@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..checkpoints.encoders import explain
-from ..models.media import SAMPLING_RATE
-from ..registry import taggers
-from .boundaries.fusion import Interval
-from .captions import parts
-from .clip_reader import ClipReader
-from .language_models import ModelOptions
-from .tracks import Span, Tracks
+from ...checkpoints.encoders import explain
+from ...models.media import SAMPLING_RATE
+from ...registry import taggers
+from ..boundaries.fusion import Interval
+from ..captions import parts
+from ..clip_reader import ClipReader
+from ..language_models import ModelOptions
+from . import Span, Tracks
 
 #: Probability from which a sound is mentioned, and the maximum number of sounds that are mentioned.
 LEAST_PROBABLE, MOST_TAGS = 0.2, 5
@@ -61,7 +61,7 @@ class TransformersTagger:
     def __init__(self, options: ModelOptions) -> None:
         from transformers import pipeline
 
-        from ..models.layers import guard_convolutions
+        from ...models.layers import guard_convolutions
 
         self.name = options.need_model()
         self._pipeline: Any = explain(
