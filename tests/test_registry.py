@@ -13,6 +13,7 @@ from longvale.evaluation.scoring.score import format_scores
 from longvale.registry import REGISTRIES, Registry, adapters, benchmarks, captioners, exporters
 from longvale.synthetic.corpus import SyntheticOptions, write_video
 from longvale.synthetic.planning import plan_video
+from longvale.tasks import TASKS
 
 EXTENSIONS = '''
 import re
@@ -312,6 +313,13 @@ def test_what_a_factory_cannot_do_is_said(extensions):
         captioners.create("mine:Level", "video", 3)
     with pytest.raises(ValueError, match=r"longvale\.io:is_number: is not a captioner: it lacks __call__, name, size"):
         captioners.create("longvale.io:is_number", 3)
+
+
+@pytest.mark.parametrize("name", ["all", *TASKS])
+def test_a_benchmark_has_no_name_of_a_task_of_longvale(extensions, name):
+    with pytest.raises(ValueError, match=f"a benchmark cannot be named '{name}'; choose another name"):
+        benchmarks.register(name)(benchmarks.registered("avsd"))
+    assert name not in benchmarks.names()
 
 
 def test_a_name_is_taken_once(extensions):

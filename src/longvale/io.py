@@ -128,14 +128,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def named_when_full(path: str | os.PathLike) -> Iterator[None]:
+def name_full_disk(path: str | os.PathLike) -> Iterator[None]:
     """Add a file's name to the error when a disk is full, which the system reports without one.
 
     Args:
         path: of the file or folder that the block writes.
 
     Example:
-        >>> with named_when_full("out.json"):
+        >>> with name_full_disk("out.json"):
         ...     raise OSError(errno.ENOSPC, "No space left on device")
         Traceback (most recent call last):
             ...
@@ -179,7 +179,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             os.fchmod(handle, 0o666 & ~_umask())
             text = "b" not in mode
             encoding, errors = ("utf-8", LONE_SURROGATES) if text else (None, None)
-            with named_when_full(path), open(handle, mode, encoding=encoding, errors=errors) as file:
+            with name_full_disk(path), open(handle, mode, encoding=encoding, errors=errors) as file:
                 yield file
             os.replace(temporary, path)
     except BaseException:
@@ -237,7 +237,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix(path.name), suffix=".partial"))
         try:
             partial.chmod(0o777 & ~_umask())  # mkdtemp sets mode 0700
-            with named_when_full(path):
+            with name_full_disk(path):
                 yield partial
             partial.rename(path)
         except BaseException:

@@ -66,6 +66,7 @@ class Registry:
         attributes: other attributes that an object must have.
         factory: whether names are of factories, classes or functions that [`Registry.create`] calls. What a function
             returns is checked then.
+        reserved: names that have another meaning where a name of this kind is expected.
 
     Example:
         >>> sounds = Registry("sounds", "a sound", "longvale.system.names", methods=("play",))
@@ -87,8 +88,9 @@ class Registry:
         methods: tuple[str, ...] = (),
         attributes: tuple[str, ...] = (),
         factory: bool = False,
+        reserved: tuple[str, ...] = (),
     ) -> None:
-        self.kind, self.one, self.factory = kind, one, factory
+        self.kind, self.one, self.factory, self._reserved = kind, one, factory, reserved
         self._builtin, self._methods, self._attributes = builtin, methods, attributes
         self._objects: dict[str, Any] = {}
         self._imported, self._lock = False, threading.RLock()
@@ -102,7 +104,7 @@ class Registry:
             attributes: attributes to set on it, for functions.
 
         Raises:
-            ValueError: if another object has one of the names, or the object is not of this kind.
+            ValueError: if another object has one of the names, a name is reserved, or the object is not of this kind.
         """
 
         def decorate(item: T) -> T:
@@ -113,6 +115,8 @@ class Registry:
             where = _path(item)
             self._check(item, where)
             for name in names:
+                if name in self._reserved:
+                    raise ValueError(f"{where}: {self.one} cannot be named {name!r}; choose another name")
                 before = self._objects.setdefault(name, item)
                 if _path(before) != where:
                     raise ValueError(f"{where}: {self.one} named {name!r} exists: {_path(before)}; choose another name")
@@ -320,6 +324,7 @@ benchmarks = Registry(
     "longvale.evaluation.benchmarks",
     methods=("find", "questions", "references", "score", "is_parsed", "lines", "tables"),
     attributes=("files", "titles", "columns"),
+    reserved=("all", "grounding", "dense_captioning", "segment_captioning"),
 )
 #: Captioners, as [`longvale.annotation.captions.Captioner`], called with a role and
 #: [`longvale.annotation.language_models.ModelOptions`].

@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .io import LONE_SURROGATES, atomic_write, load_json, named_when_full, parse_json, parse_lines, shorten
+from .io import LONE_SURROGATES, atomic_write, load_json, name_full_disk, parse_json, parse_lines, shorten
 
 Record = TypeVar("Record")
 
@@ -98,7 +98,7 @@ class RunLog(Generic[Record]):
             known = [key for key, count in Counter(keys).items() if key in self.records or count > 1]
             if known and self._same is not None:
                 raise ValueError(f"{self.path}: {known[0]!r} is there already")
-            with named_when_full(self.path), self.path.open("ab") as file:
+            with name_full_disk(self.path), self.path.open("ab") as file:
                 if self._cut_to is not None:
                     file.truncate(self._cut_to)
                 self._cut_to = file.seek(0, os.SEEK_END)

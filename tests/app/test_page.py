@@ -87,7 +87,7 @@ def test_an_upload_is_asked_about(page, upload):
 
 
 def test_an_upload_that_waits_for_its_turn_is_deleted_when_it_is_cancelled(page, upload):
-    for cancel in (page.stop, page.leave, page.another):
+    for cancel in (page.stop, page.on_unload, page.on_clear):
         path = Path(shutil.copy(upload, upload.parent / "waits.mp4"))
         page.upload(str(path), TAB)
         assert path.exists()
@@ -155,15 +155,15 @@ VISIT = "0123456789abcdef" * 2
 
 
 def test_a_reload_keeps_the_video_and_the_answer(page, upload):
-    page.arrive(happened(visit=VISIT), TAB)
+    page.on_load(happened(visit=VISIT), TAB)
     page.upload(str(upload), TAB)
     list(page.decode(TAB))
     *_, before = page.ask("Find an event", "number 3", None, None, TAB)
-    page.leave(TAB)  # the connection of the old page may end before or after the new page is there
+    page.on_unload(TAB)  # the connection of the old page may end before or after the new page is there
     again, stranger = SimpleNamespace(session_hash="again"), SimpleNamespace(session_hash="stranger")
-    view = page.arrive(happened(visit=VISIT), again)
+    view = page.on_load(happened(visit=VISIT), again)
     assert (view["video"], view["answer"]) == (before["video"], before["answer"])
-    assert page.arrive(happened(visit="f" * 32), stranger)["video"] is None
+    assert page.on_load(happened(visit="f" * 32), stranger)["video"] is None
     page.sessions.close("tab")
     assert upload.exists()
     *_, view = page.ask("Find an event", "number 4", None, None, again)
@@ -177,16 +177,16 @@ def test_a_made_up_visit_resumes_nothing(page, upload, visit):
     page.upload(str(upload), TAB)
     list(page.decode(TAB))
     page.sessions.get("tab").visit = visit
-    assert page.arrive(happened(visit=visit), SimpleNamespace(session_hash="b"))["video"] is None
+    assert page.on_load(happened(visit=visit), SimpleNamespace(session_hash="b"))["video"] is None
 
 
 def test_an_upload_is_deleted_soon_after_its_visitor_left(upload):
     sessions = Sessions()
     sessions.choose("tab", Video(upload, "clip.mp4", True, 32.0))
     sessions.resume("tab", VISIT)
-    sessions.leave("tab", grace_s=3600)
+    sessions.disconnect("tab", grace_s=3600)
     assert upload.exists()
-    sessions.leave("tab", grace_s=0)
+    sessions.disconnect("tab", grace_s=0)
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer) and not thread.interval:
             thread.join()

@@ -56,19 +56,19 @@ def test_what_is_torn_off_is_deleted_when_nothing_arrives(uploads):
     assert not torn.exists() and whole.exists()
 
 
-def test_the_sweep_deletes_what_is_old_and_of_nobody(uploads, sessions):
+def test_clean_up_deletes_old_and_unclaimed_files(uploads, sessions):
     claimed, fresh = store(uploads, "a/a.mp4", age_s=1000), store(uploads, "b/b.mp4")
     store(uploads, "c/c.mp4", age_s=1000)
     sessions.choose("tab", Video(claimed, "a.mp4", True))
-    uploads.sweep()
-    uploads.sweep()
+    uploads.clean_up()
+    uploads.clean_up()
     assert claimed.exists() and fresh.exists() and not (uploads.folder / "c" / "c.mp4").exists()
 
 
 def test_the_upload_of_a_tab_in_which_nothing_happens_is_deleted(uploads, sessions):
     path = store(uploads, "a/a.mp4")
     sessions.choose("tab", Video(path, "a.mp4", True))
-    uploads.sweep(idle_s=1000)
+    uploads.clean_up(idle_s=1000)
     assert path.exists()
-    uploads.sweep(idle_s=0)
+    uploads.clean_up(idle_s=0)
     assert not path.exists() and len(sessions) == 0

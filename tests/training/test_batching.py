@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from longvale.features.store import FOLDERS
 from longvale.models.configuration_longvale import LongVALEConfig
 from longvale.synthetic.compositing import load_composites
-from longvale.training.batching import ROW_IDS, NameRows, group_by_length, row_names
+from longvale.training.batching import ROW_IDS, RowIdCollator, decode_row_ids, group_by_length
 from longvale.training.collator import IGNORE_INDEX, DialogueCollator
 
 # Of the paper and the published repository: seconds a video (549 h / 8,411), events a video, share of single-turn dense
@@ -64,7 +64,7 @@ def unpadded(batches):
     """What each row holds by its id, in whatever batch and however padded."""
     found = {}
     for batch in batches:
-        for row, name in enumerate(row_names(batch[ROW_IDS])):
+        for row, name in enumerate(decode_row_ids(batch[ROW_IDS])):
             text = batch["attention_mask"][row].bool()
             parts = [batch["input_ids"][row][text], batch["labels"][row][text]]
             for feature in ("visual_features", "audio_features", "speech_features"):
@@ -75,7 +75,7 @@ def unpadded(batches):
 
 
 def test_rows_stay_what_they_are_and_no_padding_is_needless(rows, processor):
-    collate = NameRows(DialogueCollator(processor))
+    collate = RowIdCollator(DialogueCollator(processor))
     batches = [collate(rows[i : i + 3]) for i in range(0, 12, 3)]
     groups = group_by_length(batches)
     before, after = unpadded(batches), unpadded(groups)
@@ -91,7 +91,7 @@ def test_rows_stay_what_they_are_and_no_padding_is_needless(rows, processor):
 
 
 def test_padding_is_never_learned(rows, processor):
-    collate = NameRows(DialogueCollator(processor))
+    collate = RowIdCollator(DialogueCollator(processor))
     batches = [collate(rows[i : i + 3]) for i in range(0, 12, 3)]
     padded = 0
     for group in group_by_length(batches):
@@ -103,13 +103,13 @@ def test_padding_is_never_learned(rows, processor):
 
 
 def test_a_modality_that_a_batch_lacks_is_padding_for_its_rows(rows, processor):
-    collate = NameRows(DialogueCollator(processor))
+    collate = RowIdCollator(DialogueCollator(processor))
     mute = [{**row, "audio_features": None} for row in rows[:4]]
     groups = group_by_length([collate(mute), collate([{**row} for row in rows[4:8]])])
     sounding = {row["id"] for row in rows[4:8] if row["audio_features"] is not None}
     assert sounding
     for group in groups:
-        for row, name in enumerate(row_names(group[ROW_IDS])):
+        for row, name in enumerate(decode_row_ids(group[ROW_IDS])):
             heard = "audio_features_mask" in group and bool(group["audio_features_mask"][row].any())
             assert heard == (name in sounding)
 
@@ -145,8 +145,8 @@ def test_two_batches_are_grouped_and_rows_of_one_length_keep_their_order():
 
 
 def test_a_row_without_an_id_is_a_question_mark():
-    batch = NameRows(lambda rows: {"rows": len(rows)})([{"id": 7}, {}, {"id": "ü" * 9 + "X"}])
-    assert row_names(batch[ROW_IDS]) == ["7", "?", "ü" * 9 + "X"] and batch["rows"] == 3
+    batch = RowIdCollator(lambda rows: {"rows": len(rows)})([{"id": 7}, {}, {"id": "ü" * 9 + "X"}])
+    assert decode_row_ids(batch[ROW_IDS]) == ["7", "?", "ü" * 9 + "X"] and batch["rows"] == 3
 
 
 class Process:
@@ -183,7 +183,7 @@ def group_in_processes(given, widths):
 
 
 def test_processes_share_out_the_rows_of_a_step(rows, processor):
-    collate = NameRows(DialogueCollator(processor))
+    collate = RowIdCollator(DialogueCollator(processor))
     widths = {
         modality: next(len(row[name][0]) for row in rows if row[name] is not None)
         for modality, name in ((m, f"{m}_features") for m in ("visual", "audio", "speech"))

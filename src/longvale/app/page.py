@@ -70,7 +70,7 @@ class Page:
 
     # Handlers of the visitor's actions: most return or yield states of the view, of which the last remains.
 
-    def arrive(self, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
+    def on_load(self, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
         """Handle the loading of the page; on a reload, restore the video and the finished answer."""
         key, visit = request.session_hash, event._data.get("visit") if isinstance(event._data, dict) else None
         if not (isinstance(visit, str) and re.fullmatch("[0-9a-f]{32}", visit)):
@@ -109,7 +109,7 @@ class Page:
         else:
             yield from self._run(key, session, lambda report: self._decode(key, session, video, report))
 
-    def another(self, request: gr.Request) -> tuple[dict[str, Any], None]:
+    def on_clear(self, request: gr.Request) -> tuple[dict[str, Any], None]:
         """Handle the wish to choose another video: clear the page and the upload field."""
         self.sessions.begin(request.session_hash)
         self.sessions.choose(request.session_hash, None)
@@ -151,9 +151,9 @@ class Page:
             view["answer"] = timeline.describe_answer(draft.question, text, events, None, saved)
         return self._show(key, view)
 
-    def leave(self, request: gr.Request) -> None:
+    def on_unload(self, request: gr.Request) -> None:
         """Handle the closing or reloading of the tab."""
-        self.sessions.leave(request.session_hash)
+        self.sessions.disconnect(request.session_hash)
 
     # Work of the handlers
 
@@ -246,7 +246,7 @@ class Page:
             session.draft = Draft(question.words, text, events, whole=True)
             if events:
                 weighing = "Weighing what was seen, heard and said"
-                events, weights = work.weigh(*model, text, events, lambda share: show(weighing, share), stop)
+                events, weights = work.attribute_events(*model, text, events, lambda share: show(weighing, share), stop)
         saved = timeline.to_annotation(video.name, video.duration, events)
         session.draft = None
         show(None, answer=timeline.describe_answer(question.words, text, events, weights, saved))
@@ -325,11 +325,11 @@ class Page:
         suggested = viewer.suggest(self.suggest, None, [parts["choice"], parts["query"]], queue=False, **quiet)
         for trigger in (parts["ask"].click, parts["query"].submit, suggested.success):
             running.append(trigger(self.ask, inputs, viewer, concurrency_limit=1, concurrency_id="model", **waiting))
-        viewer.arrive(self.arrive, None, viewer, queue=False, **quiet)
-        viewer.leave(self.another, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
+        viewer.arrive(self.on_load, None, viewer, queue=False, **quiet)
+        viewer.leave(self.on_clear, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
         parts["stop"].click(self.stop, None, viewer, cancels=running, queue=False, **quiet)
-        parts["file"].clear(self.another, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
-        blocks.unload(self.leave)
+        parts["file"].clear(self.on_clear, None, [viewer, parts["file"]], queue=False, cancels=running, **quiet)
+        blocks.unload(self.on_unload)
 
     def _cards(self) -> list[dict[str, str]]:
         """Return the cards of the examples on the empty page."""

@@ -89,7 +89,7 @@ def serve(
         options = launch_options(page, uploads)
         _, url, _ = blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)
         try:
-            with uploads.swept():
+            with uploads.cleaning_up():
                 yield url.rstrip("/")
         finally:
             blocks.close(verbose=False)

@@ -142,7 +142,7 @@ class Sessions:
                 session.view = dict(earlier[-1].view)
         return session
 
-    def leave(self, key: str, grace_s: Seconds = GRACE_S) -> None:
+    def disconnect(self, key: str, grace_s: Seconds = GRACE_S) -> None:
         """Stop the work of a closed tab, and forget the tab after a delay, since it may only be reloading.
 
         Args:

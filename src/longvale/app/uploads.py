@@ -17,7 +17,7 @@ from .sessions import Sessions
 UNCLAIMED_S: Seconds = 120.0
 #: Seconds after which an idle tab is forgotten and its upload deleted.
 IDLE_S: Seconds = 7200.0
-#: Interval between two sweeps in seconds.
+#: Interval between two clean-ups in seconds.
 _PERIOD_S: Seconds = 30.0
 
 
@@ -70,7 +70,7 @@ class Uploads:
         """
         with self._lock:
             if self._stored() + sum(self._arriving) + size > self.limits.stored:
-                self._sweep(UNCLAIMED_S)
+                self._delete_unclaimed(UNCLAIMED_S)
                 if self._stored() + sum(self._arriving) + size > self.limits.stored:
                     raise NoRoomError
             self._arriving.append(size)
@@ -84,7 +84,7 @@ class Uploads:
                         if path.is_file():
                             path.unlink(missing_ok=True)
 
-    def sweep(self, unclaimed_s: Seconds = UNCLAIMED_S, idle_s: Seconds = IDLE_S) -> None:
+    def clean_up(self, unclaimed_s: Seconds = UNCLAIMED_S, idle_s: Seconds = IDLE_S) -> None:
         """Close idle tabs, and delete the uploads that no tab claimed.
 
         Args:
@@ -93,16 +93,16 @@ class Uploads:
         """
         self._sessions.close_idle(idle_s)
         with self._lock:
-            self._sweep(unclaimed_s)
+            self._delete_unclaimed(unclaimed_s)
 
     @contextmanager
-    def swept(self) -> Iterator[None]:
-        """Sweep twice per minute while the block runs."""
+    def cleaning_up(self) -> Iterator[None]:
+        """Clean up twice per minute while the block runs."""
         ended = threading.Event()
 
         def run() -> None:
             while not ended.wait(_PERIOD_S):
-                self.sweep()
+                self.clean_up()
 
         thread = threading.Thread(target=run, name="longvale-uploads", daemon=True)
         thread.start()
@@ -119,7 +119,7 @@ class Uploads:
                 total += path.stat().st_size
         return total
 
-    def _sweep(self, unclaimed_s: Seconds) -> None:
+    def _delete_unclaimed(self, unclaimed_s: Seconds) -> None:
         claimed = self._sessions.paths()
         for path in [*self.folder.glob("*/*"), *self.folder.iterdir()]:
             with suppress(FileNotFoundError):

@@ -158,7 +158,7 @@ def answer(
     return text
 
 
-def weigh(
+def attribute_events(
     model: Any,
     processor: Any,
     question: str,
@@ -168,7 +168,7 @@ def weigh(
     report: Callable[[float], None],
     stop: threading.Event,
 ) -> tuple[tuple[Event, ...], list[dict[Modality, float]]]:
-    """Weigh the modalities of each event of an answer; return the events with modalities, and the weights.
+    """Compute how much each modality contributes to each event; return the events with modalities, and the weights.
 
     Raises:
         Stopped: if `stop` was set.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from longvale.registry import REGISTRIES
+from longvale.text_table import align
 
 from .base import app, echo
 
@@ -34,7 +35,5 @@ def list_(
         return
     if not entries:
         echo(f"no {kind} with a name; package.module:Name names one")
-    widths = [max((len(getattr(entry, field)) for entry in entries), default=0) for field in ("kind", "name", "source")]
-    for entry in entries:
-        words = (entry.kind, entry.name, entry.source)
-        echo("  ".join([*(f"{word:<{width}}" for word, width in zip(words, widths, strict=True)), entry.summary]))
+    for line in align([(entry.kind, entry.name, entry.source, entry.summary) for entry in entries], numbers=False):
+        echo(line)

@@ -19,6 +19,7 @@ from ..events import MODALITIES, RELATIONS, Annotation, Event, Seconds
 from ..io import atomic_write
 from ..plotting.charts import draw_bars
 from ..plotting.style import BAR_STYLES, WIDTH_IN, save_figure, style_axes
+from ..text_table import align
 from .sources import annotation_files, load_videos
 
 if TYPE_CHECKING:
@@ -191,10 +192,11 @@ def format_statistics(splits: Mapping[str, Measurements]) -> str:
             add(f"  {name}", lambda s, group=group, name=name: _percent(s[group].get(name, 0), s["events"]))
         if not any(summary[group] for summary in summaries):
             rows.append((group, *("not known" for _ in summaries)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(splits) + 1)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
-        [*lines, "Of a spread: mean, median (least to most). Shares are of the events, of the covered time"]
+        [
+            *align(rows, numbers=False),
+            "Of a spread: mean, median (least to most). Shares are of the events, of the covered time",
+        ]
     )
 
 

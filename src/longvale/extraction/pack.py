@@ -25,7 +25,7 @@ from ..features.backends import NpyFolder
 from ..features.shards import array_digest
 from ..features.store import FOLDERS, FeatureStore
 from ..hub import CARD_FILE, write_card
-from ..io import named_when_full
+from ..io import name_full_disk
 from ..system.checksums import write_checksums
 from ..system.locks import hold
 
@@ -108,7 +108,7 @@ def pack_features(
     absent = dict.fromkeys(MODALITIES, 0)
     with hold(output.parent, output.name, work="longvale features pack", resumes=False):
         rows = (_row(store, video_id, absent) for video_id in tqdm(video_ids, unit="video", disable=not progress))
-        with named_when_full(output):
+        with name_full_disk(output):
             written = write_shards(output / "data", split, rows, features, shard_bytes, group_rows=_GROUP_ROWS)
         write_checksums(output)
         _write_card(output, features)

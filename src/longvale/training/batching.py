@@ -28,7 +28,7 @@ ROW_IDS = "row_ids"
 _FEATURES = tuple(FOLDERS.values())
 
 
-class NameRows:
+class RowIdCollator:
     """Collator wrapper that adds the ids of the dialogues to each batch.
 
     Args:
@@ -46,11 +46,11 @@ class NameRows:
         return self.collate(rows) | {ROW_IDS: ids}
 
 
-def row_names(ids: torch.Tensor) -> list[str]:
-    """Return the ids that [`NameRows`] has added.
+def decode_row_ids(ids: torch.Tensor) -> list[str]:
+    """Return the ids that [`RowIdCollator`] has added.
 
     Example:
-        >>> row_names(NameRows(lambda rows: {})([{"id": "abc"}, {"id": "é"}])[ROW_IDS])
+        >>> decode_row_ids(RowIdCollator(lambda rows: {})([{"id": "abc"}, {"id": "é"}])[ROW_IDS])
         ['abc', 'é']
     """
     return [bytes(row.tolist()).rstrip(b"\0").decode() for row in ids.cpu()]

@@ -44,7 +44,7 @@ def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset |
     sources = mixture_of(args)
     media = [SourceMedia(source, args.features_dir, args.videos_dir, config.feature_sizes) for source in sources]
     paths = [Path(args.data_dir, source.dialogues) for source in sources]
-    tables, kept, report = [], [], _Lacking()
+    tables, kept, report = [], [], _MissingMedia()
     for path, source, found in zip(paths, sources, media, strict=True):
         rows = read_rows(path, source)
         if not args.streaming:
@@ -119,7 +119,7 @@ def _generate(path: Path, source: Source, number: int, kept: frozenset[int]) -> 
 
 
 @dataclass
-class _Lacking:
+class _MissingMedia:
     """Missing media of the dialogues of a mixture."""
 
     rows: int = 0

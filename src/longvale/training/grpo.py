@@ -23,7 +23,7 @@ from longvale.features.store import FOLDERS, FeatureStore
 from longvale.tasks import check_tasks
 from longvale.training.config import fit_to_machine, resume_choice
 from longvale.training.rewards import REWARDS
-from longvale.training.stages import WholeCheckpoints, keep_trained_weights_in_float32, lora_config
+from longvale.training.stages import AtomicCheckpointMixin, keep_trained_weights_in_float32, lora_config
 
 if TYPE_CHECKING:
     from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
@@ -161,7 +161,7 @@ class _ReadFeatures:
         return {**batch, **{FOLDERS[m]: [video[m] for video in videos] for m in FOLDERS}}
 
 
-class VideoGRPOTrainer(WholeCheckpoints, GRPOTrainer):
+class VideoGRPOTrainer(AtomicCheckpointMixin, GRPOTrainer):
     """TRL's GRPO trainer for a model that sees the video both in generation and when answers are scored.
 
     Args:

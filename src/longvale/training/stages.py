@@ -27,7 +27,7 @@ from longvale.checkpoints.loading import load_checkpoint
 from longvale.checkpoints.writing import saving
 from longvale.io import atomic_write, load_json
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
-from longvale.training.batching import ROW_IDS, Batch, NameRows, group_by_length, row_names
+from longvale.training.batching import ROW_IDS, Batch, RowIdCollator, decode_row_ids, group_by_length
 from longvale.training.checkpoints import STATE_FILE, publish, work_left
 from longvale.training.collator import DialogueCollator
 from longvale.training.config import SFTStageConfig
@@ -75,7 +75,7 @@ def lora_config(model: LongVALEForConditionalGeneration, args: SFTStageConfig) -
     )
 
 
-class WholeCheckpoints:
+class AtomicCheckpointMixin:
     """Trainer mixin: checkpoints get their name when they are complete, see [`longvale.training.checkpoints`]."""
 
     _saving = False
@@ -103,7 +103,7 @@ class WholeCheckpoints:
         return os.path.join(folder, UNFINISHED) if self._saving else folder
 
 
-class StageTrainer(WholeCheckpoints, SFTTrainer):
+class StageTrainer(AtomicCheckpointMixin, SFTTrainer):
     """TRL's trainer with the adapter of a stage, batches of similar length, and a stop when the loss is not finite.
 
     Args:
@@ -128,7 +128,7 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=NameRows(DialogueCollator(processor, args.max_length)),
+            data_collator=RowIdCollator(DialogueCollator(processor, args.max_length)),
             train_dataset=train_dataset,
             processing_class=processor,
             peft_config=lora_config(model, args),
@@ -175,7 +175,7 @@ class StageTrainer(WholeCheckpoints, SFTTrainer):
         return norm
 
     def _stop(self, what: str) -> NoReturn:
-        ids = ", ".join(row_names(self._last_ids)) if self._last_ids is not None else "unknown"
+        ids = ", ".join(decode_row_ids(self._last_ids)) if self._last_ids is not None else "unknown"
         raise FloatingPointError(
             f"step {self.state.global_step + 1}: {what}; dialogues of the batch: {ids}. The weights are those of the "
             "step before, and checkpoints are kept: look at these dialogues, or lower learning_rate"

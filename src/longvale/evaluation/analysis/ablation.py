@@ -10,6 +10,7 @@ from typing import Any
 
 from ...events import MODALITIES, Modality
 from ...io import atomic_write
+from ...text_table import align
 from ..generation.generate import Split, annotations_path, generate
 from ..generation.model import ModelLike, load_model
 from ..scoring.score import GROUPS, score
@@ -94,14 +95,13 @@ def format_ablation(result: Mapping[str, Any]) -> str:
     Example:
         >>> print(format_ablation({"settings": {"none": {}, "all": {}}, "count": {"all": 8, "audio": 3},
         ...                        "mIoU": {"all": {"none": 0.25, "all": 0.5}, "audio": {"none": 0.3, "all": 0.9}}}))
-        grounding mIoU x 100    none     all
-        all (8)                25.00   50.00
-        audio (3)              30.00   90.00
+        grounding mIoU x 100   none    all
+        all (8)               25.00  50.00
+        audio (3)             30.00  90.00
     """
     names = list(result["settings"])
-    widths = [max(len(name), 5) + 3 for name in names]
-    lines = [f"{'grounding mIoU x 100':<20}" + "".join(f"{n:>{w}}" for n, w in zip(names, widths, strict=True))]
-    for group, row in result["mIoU"].items():
-        cells = "".join(f"{row[n] * 100:>{w}.2f}" for n, w in zip(names, widths, strict=True))
-        lines.append(f"{group + ' (' + str(result['count'][group]) + ')':<20}{cells}")
-    return "\n".join(lines)
+    rows = [
+        (f"{group} ({result['count'][group]})", *(f"{100 * row[name]:.2f}" for name in names))
+        for group, row in result["mIoU"].items()
+    ]
+    return "\n".join(align([("grounding mIoU x 100", *names), *rows]))

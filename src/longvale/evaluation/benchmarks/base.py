@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ...tasks import Prediction, Question
+from ...text_table import align
 
 
 class Table(NamedTuple):
@@ -111,10 +112,7 @@ def format_columns(task: str, values: Mapping[str, float]) -> list[str]:
 
     Example:
         >>> print("\\n".join(format_columns("avsd", {"METEOR": 0.25, "CIDEr": 1.0})))
-        avsd          METEOR   CIDEr
-                       25.00  100.00
+        avsd  METEOR   CIDEr
+               25.00  100.00
     """
-    widths = [max(len(name), 6) + 2 for name in values]
-    head = "".join(f"{name:>{width}}" for name, width in zip(values, widths, strict=True))
-    row = "".join(f"{100 * value:>{width}.2f}" for value, width in zip(values.values(), widths, strict=True))
-    return [f"{task:<12}{head}", f"{'':<12}{row}"]
+    return align([(task, *values), ("", *(f"{100 * value:.2f}" for value in values.values()))])

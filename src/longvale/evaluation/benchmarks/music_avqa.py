@@ -18,6 +18,7 @@ from ...events import check_video_id
 from ...io import load_json, parse_json
 from ...registry import benchmarks
 from ...tasks import Prediction, Question
+from ...text_table import align
 from .base import Benchmark, Table, format_columns
 from .prompting import ask_about_video, load_prompt
 
@@ -253,7 +254,7 @@ class MusicAVQA(Benchmark):
         by_protocol = ", ".join(f"{name} {100 * value:.2f}" for name, value in scores["protocols"].items())
         return [
             *format_columns(task, {"accuracy": scores["accuracy"], **scores["by_group"]}),
-            *(f"  {name:<32}{100 * value:>7.2f}  ({counts[name]})" for name, value in scores["by_type"].items()),
+            *align([(f"  {n}", f"{100 * value:.2f}", f"({counts[n]})") for n, value in scores["by_type"].items()]),
             f"  the same answers by each protocol: {by_protocol}",
         ]
 

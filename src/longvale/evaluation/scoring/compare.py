@@ -12,6 +12,7 @@ import numpy as np
 
 from ...io import load_json
 from ...tasks import TASKS, Task
+from ...text_table import align
 from .bootstrap import RESAMPLES, mean_intervals
 from .score import TABLE
 
@@ -136,16 +137,13 @@ def format_comparison(compared: Mapping[Task, Mapping[str, Comparison]], names: 
     Example:
         >>> print(format_comparison({"grounding": {"mIoU": Comparison(0.25, 0.5, 0.125, 0.375)}}, ["old", "new"]))
         A old, B new; means over videos, times 100
-                                             A       B   B - A       95% interval
-        grounding           mIoU         25.00   50.00  +25.00  +12.50 to +37.50 *
+                             A      B   B - A     95% interval
+        grounding  mIoU  25.00  50.00  +25.00  +12.50 to +37.50 *
     """
-    lines = [
-        f"A {names[0]}, B {names[1]}; means over videos, times 100",
-        f"{'':<32}{'A':>6}{'B':>8}{'B - A':>8}{'95% interval':>19}",
-    ]
+    cells: list[tuple[str, ...]] = [("", "", "A", "B", "B - A", "95% interval  ")]
     for task, rows in compared.items():
         for place, (name, row) in enumerate(rows.items()):
-            values = f"{100 * row.first:>8.2f}{100 * row.second:>8.2f}{100 * row.difference:>+8.2f}"
-            interval = f"{100 * row.low:>+8.2f} to {100 * row.high:+.2f}{' *' if row.is_clear else ''}"
-            lines.append(f"{'' if place else task:<20}{name:<10}{values}{interval}")
-    return "\n".join(lines)
+            values = (f"{100 * row.first:.2f}", f"{100 * row.second:.2f}", f"{100 * row.difference:+.2f}")
+            interval = f"{100 * row.low:+.2f} to {100 * row.high:+.2f}{' *' if row.is_clear else '  '}"
+            cells.append(("" if place else task, name, *values, interval))
+    return "\n".join([f"A {names[0]}, B {names[1]}; means over videos, times 100", *align(cells)])

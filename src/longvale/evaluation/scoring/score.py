@@ -17,6 +17,7 @@ from ...metrics.grounding.compute_score import compute_score as score_grounding
 from ...metrics.segment_captioning.compute_score import score_segments
 from ...registry import benchmarks
 from ...tasks import TASKS, Prediction, Task, check_tasks, load_predictions, questions
+from ...text_table import align
 from ...timecodes import PROTOCOLS, Protocol
 from ..benchmarks.judge import Judge
 from ..benchmarks.scoring import format_zero_shot, score_zero_shot, zero_shot_scores
@@ -264,18 +265,17 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         ...      "counts": {"grounding": {"questions": 4, "missing": 0, "repeated": 0, "unknown": 0, "events": 4,
         ...                               "parsed_share": 0.75}},
         ...      "grounding": {"mIoU": 0.5, "R@0.3": 0.75, "R@0.5": 0.5, "R@0.7": 0.25}}))
-        grounding             mIoU  R@0.3  R@0.5  R@0.7
-                             50.00  75.00  50.00  25.00
-                            4 of 4 questions answered, 75.0% parsed; 0 missing, 0 repeated, 0 unknown; 4 events
+        grounding   mIoU  R@0.3  R@0.5  R@0.7
+                   50.00  75.00  50.00  25.00
+          4 of 4 questions answered, 75.0% parsed; 0 missing, 0 repeated, 0 unknown; 4 events
         protocol strict; scores times 100
     """
     lines = []
     for task in (task for task in TASKS if task in scores):
         names = table_columns(scores)[task]
-        widths = [max(len(name), 5) for name in names]
-        lines.append(f"{task:<18} " + "".join(f"{n:>{w + 2}}" for n, w in zip(names, widths, strict=True)).rstrip())
-        lines += [f"{label:<18} " + _format_row(row, names, widths) for label, row in _rows(scores[task])]
-        lines.append(f"{'':<18}  {format_counts(scores['counts'][task])}")
+        rows = [(label, *(_percent(row.get(name)) for name in names)) for label, row in _rows(scores[task])]
+        lines += align([(task, *names), *rows])
+        lines.append(f"  {format_counts(scores['counts'][task])}")
     lines += format_zero_shot(scores)
     lines.append(f"protocol {scores['protocol']}; scores times 100")
     return "\n".join(lines)
@@ -292,6 +292,5 @@ def _rows(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [("", scores), *((f"  {group}", row) for group, row in scores.get("by_modality", {}).items())]
 
 
-def _format_row(row: Mapping[str, float], names: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [f"{row[name] * 100:.2f}" if name in row else "" for name in names]
-    return "".join(f"{cell:>{width + 2}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
