@@ -142,7 +142,7 @@ def test_the_table_marks_what_is_clear():
     rows = {"grounding": {"mIoU": Comparison(0.1, 0.2, 0.05, 0.15), "R@0.3": Comparison(0.1, 0.2, -0.05, 0.25)}}
     assert format_comparison(rows, ["a", "b"]).splitlines() == [
         "A a, B b; means over videos, times 100",
-        "                                     A       B   B - A       95% interval",
-        "grounding           mIoU         10.00   20.00  +10.00   +5.00 to +15.00 *",
-        "                    R@0.3        10.00   20.00  +10.00   -5.00 to +25.00",
+        "                      A      B   B - A     95% interval",
+        "grounding   mIoU  10.00  20.00  +10.00  +5.00 to +15.00 *",
+        "           R@0.3  10.00  20.00  +10.00  -5.00 to +25.00",
     ]

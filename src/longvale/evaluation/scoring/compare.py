@@ -137,7 +137,7 @@ def format_comparison(compared: Mapping[Task, Mapping[str, Comparison]], names: 
     Example:
         >>> print(format_comparison({"grounding": {"mIoU": Comparison(0.25, 0.5, 0.125, 0.375)}}, ["old", "new"]))
         A old, B new; means over videos, times 100
-                             A      B   B - A     95% interval
+                             A      B   B - A      95% interval
         grounding  mIoU  25.00  50.00  +25.00  +12.50 to +37.50 *
     """
     cells: list[tuple[str, ...]] = [("", "", "A", "B", "B - A", "95% interval  ")]
