@@ -48,7 +48,7 @@ class Tab:
         self.switch()
         driver.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
         driver.get(url)
-        self.wait(lambda: self.all(".lv-cards button"), "the page to be there")
+        self.wait(lambda: self.uncovered(".lv-cards button"), "the page to be there")
 
     def switch(self):
         self.driver.switch_to.window(self.handle)
@@ -59,6 +59,14 @@ class Tab:
 
     def all(self, selector):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def uncovered(self, selector):
+        """Whether the first such element is there, and nothing covers its middle: while it loads, the page is covered."""
+        return self.script(
+            "const e = document.querySelector(arguments[0]), r = e && e.getBoundingClientRect();"
+            "return Boolean(e) && e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2))",
+            selector,
+        )
 
     def one(self, selector):
         return self.wait(lambda: self.all(selector), selector)[0]
