@@ -61,7 +61,7 @@ class Tab:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def uncovered(self, selector):
-        """Whether the first such element is there, and nothing covers its middle: while it loads, the page is covered."""
+        """Whether the first such element is there and nothing covers it: a loading page is covered."""
         return self.script(
             "const e = document.querySelector(arguments[0]), r = e && e.getBoundingClientRect();"
             "return Boolean(e) && e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2))",

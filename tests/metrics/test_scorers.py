@@ -274,3 +274,45 @@ def test_segment_refusals():
         score_segment({("a", 0): "x", ("a", 1): "y"}, {("a", 0): "x"})
     with pytest.raises(ValueError, match="no caption to score"):
         score_segment({}, {})
+
+
+def test_options_replace_those_of_the_protocol():
+    rounded = replace(protocol_options("strict"), rounded_iou=True)
+    assert score_grounding([(0, 29.6)], [(0, 100)], options=rounded)["R@0.3"] == 1
+    strict = protocol_options("strict")
+    assert score_grounding([(0, 29.6)], [(0, 100)], protocol="official", options=strict)["R@0.3"] == 0
+    ((exact,),) = score_questions([(0, 29.6)], [(0, 100)], protocol="official", options=strict)
+    assert exact == pytest.approx(0.296, abs=1e-9)  # .30 if rounded
+    pair = ({"a": "...", "b": "a dog"}, {"a": "...", "b": "a dog"})
+    assert score_segment(*pair, options=replace(strict, empty_alike=True))["ROUGE_L"] == 1
+    assert score_segment(*pair, protocol="official", options=strict)["ROUGE_L"] == 0.5
+    broken = ({"a": "a dog\rbarks", "b": "a cat"}, {"a": "a dog barks", "b": "a cat"})
+    together = score_segment(*broken, options=replace(strict, one_batch=True))
+    assert together["ROUGE_L"] < score_segment(*broken, options=strict)["ROUGE_L"] == 1  # a line shifts the next
+
+
+def test_missing_captions_are_named_whatever_their_keys_are():
+    with pytest.raises(ValueError, match=r"2 captions have no prediction, for instance that of \('a', 1\)"):
+        score_segment({}, {("a", 1): "a dog", 2: "a cat"})
+
+
+def test_a_threshold_of_zero_is_refused():
+    with pytest.raises(ValueError, match="thresholds must be above 0 to 1"):
+        score_grounding([(0, 1)], [(0, 1)], thresholds=[0])
+
+
+def test_names_of_scores_without_a_threshold_of_the_iou():
+    scores = score_dense([[(0, 5, "a dog barks")]], [[(0, 5, "a dog barks")]])
+    assert {name for name in scores if name.endswith("s") and "@" in name} == {
+        f"{score}@{distance}s" for score in ("precision", "recall", "F1") for distance in (1, 3, 5)
+    }
+    assert {"soda_c", "soda_c_precision", "soda_c_recall"} <= scores.keys()
+
+
+def test_cider_with_frequencies_of_each_video_is_the_mean_of_the_pairs():
+    found = [[(0, 5, "a dog barks"), (5, 9, "a bell rings")], [(0, 5, "a cat sleeps"), (5, 8, "a cat runs away")]]
+    wanted = [[(0, 5, "a dog runs"), (5, 9, "a bell rings")], [(0, 5, "a cat sleeps"), (20, 28, "a cat runs")]]
+    options = replace(protocol_options("official"), video_means=False, garbage=False)
+    alone = [score_dense([a], [b], options=options)["CIDEr@0.5"] for a, b in zip(found, wanted, strict=True)]
+    together = score_dense(found, wanted, options=options)["CIDEr@0.5"]
+    assert alone[0] > 0 and together == pytest.approx((2 * alone[0] + 2 * alone[1]) / 4)

@@ -6,7 +6,7 @@ import pytest
 
 from longvale.evaluation.scoring.score import format_scores, save_scores, score, score_predictions
 from longvale.events import Annotation, Event, load_annotations
-from longvale.tasks import Prediction, load_predictions, questions
+from longvale.tasks import TASKS, Prediction, load_predictions, questions
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "metrics"
 
@@ -224,3 +224,47 @@ def test_files(data, tmp_path):
         score(tmp_path / "none.jsonl", data / "longvale-annotations-eval.json")
     with pytest.raises(FileNotFoundError, match=r"none\.json: no such file"):
         score(log, tmp_path / "none.json")
+
+
+def write_log(path, answers):
+    path.write_text("".join(p.to_log() + "\n" for p in answers))
+
+
+def test_a_file_lacks_answers_only_with_partial(annotations, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({v: a.to_official() for v, a in annotations.items()}))
+    write_log(tmp_path / "log", [p for p in perfect_answers(annotations) if p.task == "grounding"][1:])
+    with pytest.raises(ValueError, match=r"finish the run, or leave them out with --partial$"):
+        score(tmp_path / "log", tmp_path / "a.json")
+    assert score(tmp_path / "log", tmp_path / "a.json", partial=True)["counts"]["grounding"]["missing"] == 1
+    with pytest.raises(ValueError, match="a judge is for answers to zero-shot tasks; those of LongVALE have metrics"):
+        score(tmp_path / "log", tmp_path / "a.json", partial=True, judge=object())
+
+
+def test_a_log_of_several_benchmarks_is_refused(tmp_path):
+    write_log(tmp_path / "log", [Prediction("a", "grounding", "From 00 to 99.", 0), Prediction("a", "avsd", "Yes.", 0)])
+    with pytest.raises(ValueError, match="log: holds answers of several benchmarks; name the tasks of one"):
+        score(tmp_path / "log", tmp_path / "a.json")
+
+
+def test_the_table_names_the_scores_of_each_task(annotations):
+    scores = score_predictions(perfect_answers(annotations), annotations)
+    heads = [line.split() for line in format_scores(scores).splitlines() if line.startswith(tuple(TASKS))]
+    assert heads == [
+        ["grounding", "mIoU", "R@0.3", "R@0.5", "R@0.7"],
+        ["dense_captioning", "soda_c", "METEOR", "CIDEr", "BLEU_4", "ROUGE_L", "precision", "recall", "F1"],
+        ["segment_captioning", "METEOR", "CIDEr", "BLEU_4", "ROUGE_L"],
+    ]
+    assert format_scores(scores).count("; 4 events") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (lambda a: [*a, a[0]], "keep one line a question"),
+        (lambda a: [*a, Prediction("x", "grounding", "", 0)], "score with the annotations it was made for"),
+    ],
+)
+def test_logs_that_do_not_fit_say_what_to_do(annotations, change, remedy):
+    answers = [p for p in perfect_answers(annotations) if p.task == "grounding"]
+    with pytest.raises(ValueError, match=f"{remedy}$"):
+        score_predictions(change(answers), annotations)
