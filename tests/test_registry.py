@@ -108,11 +108,13 @@ def build_length(role, options):
 class Level:
     """Tagger of levels."""
 
+    labels, window_s, hop_s = ("Loud", "Faint", "Quiet"), 1.0, 0.5
+
     def __init__(self, options):
         self.name = f"level on {options.device}"
 
-    def __call__(self, sound):
-        return {"Loud": 0.9, "Faint": 0.1, "Quiet": 0.3}
+    def __call__(self, windows):
+        return [[0.9, 0.1, 0.4]] * len(windows)
 
 
 class Heard:
@@ -245,7 +247,7 @@ def test_captioners_a_tagger_and_a_reasoner_annotate(longvale, annotated, tmp_pa
         assert record["captions"]["video"] == f"A clip of {lasts} s."
         assert record["captions"]["audio"] == f"A sound of {lasts} s. Sounds: Loud, Quiet."
     (sounds,) = read_lines(tmp_path / "a.stages" / "tracks.jsonl")
-    assert {span["text"]: span["score"] for span in sounds["spans"]} == {"Loud": 0.9, "Quiet": 0.3}
+    assert {span["text"]: span["score"] for span in sounds["spans"]} == {"Loud": 0.9, "Quiet": 0.4}
     ((video_id, video),) = json.loads((tmp_path / "a.json").read_text()).items()
     assert video["sentences"][0].startswith("Heard: A sound of") and video_id == "clip"
     provenance = json.loads((tmp_path / "a.provenance.json").read_text())

