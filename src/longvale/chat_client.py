@@ -1,8 +1,8 @@
 """One client for language models behind OpenAI-compatible servers and Hugging Face's inference providers.
 
-The only module that uses the HTTP library (httpx2, which huggingface_hub depends on). `InferenceClient` is not used:
-its timeout is per read, so a server that sends a byte per second never times out; it reads replies of any size; and it
-sends the Hub's token to every server unless it is given another.
+The only module that sends requests with the HTTP library (httpx2, which huggingface_hub depends on).
+`InferenceClient` is not used: its timeout is per read, so a server that sends a byte per second never times out; it
+reads replies of any size; and it sends the Hub's token to every server unless it is given another.
 """
 
 from __future__ import annotations

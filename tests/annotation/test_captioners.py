@@ -70,6 +70,23 @@ def test_what_is_not_there_is_not_described(folders):
     assert hear(draw_clip(measured=Measurements(loudness_db=-90.0, voiced=0.0))) == ""
 
 
+def test_roles_with_one_model_share_its_weights_and_a_revision_is_part_of_the_name(folders, monkeypatch):
+    see, hear = (TransformersCaptioner(role, folders["omni"], "cpu") for role in ("video", "audio"))
+    assert see._model is hear._model and see._processor is hear._processor
+    asked = []
+    monkeypatch.setattr(
+        transformers.AutoProcessor, "from_pretrained", lambda path, **options: asked.append((path, options)) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        TransformersCaptioner("video", "some/model@v1.0")
+    assert asked == [("some/model", {"revision": "v1.0"})]
+    monkeypatch.undo()
+    with pytest.raises(
+        FileNotFoundError, match=r"some/model: .*; to fetch it: hf download some/model --revision v1.0$"
+    ):
+        SpeechRecogniser("some/model@v1.0")
+
+
 def test_models_stored_in_half_precision(tmp_path, monkeypatch):
     """They are given numbers of their own precision: not all of them convert what they are given."""
     for part in build_omni(2):

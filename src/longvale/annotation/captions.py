@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal, Protocol, get_args
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from ..chat_client import limit_note
 from ..checkpoints.encoders import explain
+from ..checkpoints.loading import split_revision
 from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
 from ..events import Seconds
 from ..images import jpeg_uri
@@ -179,7 +181,7 @@ class TransformersCaptioner:
 
     Args:
         role: video, keyframe or audio.
-        model: Hub id or folder.
+        model: Hub id, ID@REVISION, or folder.
         device: torch device, such as "cuda:0"; default an accelerator if there is one.
         max_tokens: maximum length of a caption; default [`CAPTION_TOKENS`].
 
@@ -193,7 +195,9 @@ class TransformersCaptioner:
     def __init__(self, role: Role, model: str, device: str | None = None, *, max_tokens: int | None = None) -> None:
         self.name, self._role = f"{model}{limit_note(max_tokens)} ({role})", role
         self._max_tokens = max_tokens or CAPTION_TOKENS
-        self._processor, self._model = explain(lambda path: _load_captioner(path, device), model)
+        path, revision = split_revision(model)
+        self._loaded = explain(lambda path: load_captioner(path, revision, device), path, revision)
+        self._processor, self._model = self._loaded.processor, self._loaded.model
         senses = ("feature_extractor", "audio_processor") if role == "audio" else ("image_processor",)
         if not any(hasattr(self._processor, sense) for sense in senses):
             sense = "hear" if role == "audio" else "see pictures"
@@ -228,16 +232,42 @@ class TransformersCaptioner:
         return " ".join(answer_of(text, self._processor.tokenizer, self.name).split())
 
 
-def _load_captioner(model: str, device: str | None) -> tuple[Any, Any]:
+class LoadedCaptioner:
+    """A processor and its model, which captioners of several roles share.
+
+    Args:
+        processor: processor of transformers.
+        model: model of transformers.
+    """
+
+    def __init__(self, processor: Any, model: Any) -> None:
+        self.processor, self.model = processor, model
+
+
+#: Loaded models by path, revision and device, as long as a captioner uses them.
+_LOADED: WeakValueDictionary[tuple[str, str | None, str | None], LoadedCaptioner] = WeakValueDictionary()
+
+
+def load_captioner(path: str, revision: str | None, device: str | None) -> LoadedCaptioner:
+    """Load a processor and its model once for all roles that name the same: memory is that of one.
+
+    Args:
+        path: Hub id or folder.
+        revision: revision of the Hub; None for the default branch.
+        device: torch device; None for an accelerator if there is one.
+    """
     import transformers
 
     from ..models.layers import guard_convolutions
 
-    processor = transformers.AutoProcessor.from_pretrained(model)
-    kind = transformers.AutoConfig.from_pretrained(model).model_type
-    loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForMultimodalLM"))
-    loaded = loader.from_pretrained(model, device_map=device or "auto", dtype="auto")
-    return processor, guard_convolutions(loaded)
+    loaded = _LOADED.get((path, revision, device))
+    if loaded is None:
+        processor = transformers.AutoProcessor.from_pretrained(path, revision=revision)
+        kind = transformers.AutoConfig.from_pretrained(path, revision=revision).model_type
+        loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForMultimodalLM"))
+        model = loader.from_pretrained(path, revision=revision, device_map=device or "auto", dtype="auto")
+        loaded = _LOADED[path, revision, device] = LoadedCaptioner(processor, guard_convolutions(model))
+    return loaded
 
 
 class SpeechRecogniser:
@@ -246,7 +276,7 @@ class SpeechRecogniser:
     A multilingual Whisper also identifies the language: a [`longvale.annotation.languages.LanguageIdentifier`].
 
     Args:
-        model: Hub id or folder.
+        model: Hub id, ID@REVISION, or folder.
         device: torch device, such as "cuda:0".
 
     Raises:
@@ -262,8 +292,11 @@ class SpeechRecogniser:
         from ..models.layers import guard_convolutions
 
         self.name = f"{model} (speech)"
+        path, revision = split_revision(model)
         self._pipeline = explain(
-            lambda path: pipeline("automatic-speech-recognition", model=path, device=device), model
+            lambda path: pipeline("automatic-speech-recognition", model=path, revision=revision, device=device),
+            path,
+            revision,
         )
         guard_convolutions(self._pipeline.model)
         asked = getattr(self._pipeline.model, "generation_config", None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat_client import MAX_TOKENS, Chat, ChatClient, Message, limit_note
-from ..checkpoints.loading import distrust
+from ..checkpoints.loading import distrust, not_found, split_revision
 from ..evaluation.adapters.chat import answer_of
 from ..reading.reasoning import strip_reasoning
 
@@ -19,7 +19,8 @@ class ModelOptions:
     """Options with which registered captioners, taggers and reasoners are created.
 
     Args:
-        model: Hub id, folder, or name on the server, as given after the registered name; None if none was given.
+        model: Hub id, which may be ID@REVISION, folder, or name on the server, as given after the registered name; None
+            if none was given.
         server: URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1".
         timeout_s: timeout per complete server reply in seconds.
         max_tokens: maximum length of an answer in tokens; None for the limit of each task.
@@ -72,22 +73,26 @@ class TransformersChat:
     comes before the object. Generation stops when the object is complete.
 
     Args:
-        model: Hub id or folder of a model with a chat template.
+        model: Hub id, ID@REVISION, or folder of a model with a chat template.
         device: torch device, such as "cuda:0"; default an accelerator if there is one.
         max_tokens: maximum length of an answer; None for the limit of each call, or 512 if the call gives none.
 
     Raises:
+        FileNotFoundError: if the model does not exist.
         ValueError: if the model cannot be loaded or has no chat template.
     """
 
     def __init__(self, model: str, *, device: str | None = None, max_tokens: int | None = None) -> None:
         from transformers import pipeline
 
-        distrust(model)
+        path, revision = split_revision(model)
+        distrust(path)
         self.name, self._max_tokens = f"{model}{limit_note(max_tokens)}", max_tokens
         try:
-            self._pipeline = pipeline("text-generation", model=model, device=device)
-        except (OSError, KeyError, ValueError) as error:
+            self._pipeline = pipeline("text-generation", model=path, revision=revision, device=device)
+        except OSError as error:
+            raise not_found(path, error, revision) from error
+        except (KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{model}: is not a language model that can be loaded: {reason}") from error
         if not getattr(self._pipeline.tokenizer, "chat_template", None):

@@ -301,6 +301,7 @@ class _Run:
         languages = [self.stages.videos.get(v)["facts"]["language"] for v in rejections if v not in self.failed]
         return {
             **self.settings,
+            **self.models.origin,
             "versions": versions(),
             "seconds": {
                 name: round(sum(r["seconds"] for r in log.values()), 2) for name, log in self.stages if log.values()

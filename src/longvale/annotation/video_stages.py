@@ -34,10 +34,8 @@ from .tracks import TRACKS, Span, Track, Tracker, Tracks, within
 
 #: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
-
 #: An event is perceived in a modality that fills at least this fraction of it, or this many seconds.
 _PERCEIVED_SHARE, _PERCEIVED_S = 0.1, 1.0
-
 
 #: Consecutive events without a usable answer that end a run: the model is too small, or is cut off while it reasons.
 MAX_REFUSALS = 5
@@ -76,6 +74,7 @@ class AnnotationModels:
         frame_embedder: frames to embeddings, for stitching clips that show the same.
         audio_embedder: audio clips to embeddings, for stitching clips that sound the same.
         trackers: what finds the tracks of a video, by track; none by default.
+        origin: what else the provenance says of the models: the preset, revisions and licenses.
     """
 
     captioners: Mapping[Role, Captioner] = field(default_factory=template_captioners)
@@ -83,6 +82,7 @@ class AnnotationModels:
     frame_embedder: FrameEmbedder = field(default_factory=ColourEmbedder)
     audio_embedder: AudioEmbedder = field(default_factory=TimbreEmbedder)
     trackers: Mapping[Track, Tracker] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def names(self) -> dict[str, Any]:
         """Return the names of the models, for the settings and the provenance."""

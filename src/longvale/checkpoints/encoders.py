@@ -68,12 +68,12 @@ def load_towers(paths: Mapping[str, str | os.PathLike], dtype: str) -> dict[str,
     return towers
 
 
-def explain(load: Callable[[str], Any], path: str) -> Any:
-    """Return `load(path)`; convert its errors to one line that begins with the path.
+def explain(load: Callable[[str], Any], path: str, revision: str | None = None) -> Any:
+    """Return `load(path)`; convert its errors to one line that begins with the path, and names the revision to fetch.
 
     Raises:
         FileNotFoundError: if there is nothing to load.
-        ValueError: if it is damaged or has the wrong type.
+        ValueError: if it is damaged or has the wrong type, or needs a package that is not installed.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -82,8 +82,8 @@ def explain(load: Callable[[str], Any], path: str) -> Any:
     try:
         return load(path)
     except OSError as error:  # transformers raises this for any missing file
-        raise not_found(path, error) from error
-    except (ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise not_found(path, error, revision) from error
+    except (ValueError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError) as error:
         reason = _reason(error)
         raise ValueError(reason if reason.startswith(path) else f"{path}: cannot be loaded: {reason}") from error
 

@@ -145,13 +145,30 @@ def weight_options(
     return {"dtype": dtype or "bfloat16", "quantization_config": quantization, "device_map": {"": device}}
 
 
-def not_found(path: str | os.PathLike, error: Exception) -> FileNotFoundError:
+def split_revision(model: str) -> tuple[str, str | None]:
+    """Split `ID@REVISION` into a Hub id and the revision to load; a folder, and an id alone, have no revision.
+
+    Example:
+        >>> split_revision("openai/whisper-base@main"), split_revision("openai/whisper-base"), split_revision("a/b/c@d")
+        (('openai/whisper-base', 'main'), ('openai/whisper-base', None), ('a/b/c@d', None))
+    """
+    name, at, revision = model.partition("@")
+    if not at or not revision or Path(model).exists() or not _HUB_ID.fullmatch(name):
+        return model, None
+    return name, revision
+
+
+def not_found(path: str | os.PathLike, error: Exception, revision: str | None = None) -> FileNotFoundError:
     """Return the error for a model that transformers could not find; it names a missing folder before the Hub."""
     if Path(path).exists():
         return FileNotFoundError(f"{path}: cannot be loaded: {_reason(error)}")
     if not _HUB_ID.fullmatch(str(path)):
         return FileNotFoundError(f"{path}: cannot be loaded: the folder does not exist")
-    return FileNotFoundError(f"{path}: cannot be loaded: the folder does not exist, and the Hub: {_reason(error)}")
+    fetch = f"hf download {path}" + (f" --revision {revision}" if revision else "")
+    return FileNotFoundError(
+        f"{path}: cannot be loaded: the folder does not exist, and the Hub: {_reason(error).rstrip('.')}; to fetch it: "
+        f"{fetch}"
+    )
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

