@@ -43,8 +43,16 @@ CAPTIONS = [
 ]
 
 
-def write(folder, boundaries=(BOUNDARIES,), events=tuple(EVENTS), captions=tuple(CAPTIONS)):
+TRACKS = [
+    {"video_id": "clip", "track": "sounds", "spans": [{"start": 3.0, "end": 9.0, "text": "Bell", "score": 0.9}]},
+    {"video_id": "clip", "track": "text", "spans": [{"start": 1.0, "end": 5.5, "text": "THE <END>"}]},
+    {"video_id": "clip", "track": "speakers", "spans": [], "unanswered": "it fails"},
+]
+
+
+def write(folder, boundaries=(BOUNDARIES,), events=tuple(EVENTS), captions=tuple(CAPTIONS), tracks=tuple(TRACKS)):
     folder.mkdir(exist_ok=True)
-    for name, lines in (("boundaries", boundaries), ("events", events), ("captions", captions)):
+    written = {"boundaries": boundaries, "events": events, "captions": captions, "tracks": tracks}
+    for name, lines in written.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder

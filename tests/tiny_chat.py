@@ -26,13 +26,13 @@ TEXT = {
 }  # fmt: skip
 
 
-def build_tokenizer():
-    words = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>", *SPECIAL.values(), *string.printable]
+def build_tokenizer(special=SPECIAL):
+    words = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>", *special.values(), *string.printable]
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"], extra_special_tokens=SPECIAL,
+        additional_special_tokens=["<|im_start|>"], extra_special_tokens=special,
     )  # fmt: skip
     return fast
 

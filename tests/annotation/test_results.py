@@ -1,5 +1,5 @@
 import pytest
-from annotated_stages import BOUNDARIES, EVENTS, write
+from annotated_stages import BOUNDARIES, EVENTS, TRACKS, write
 
 from longvale.annotation.review.results import load_annotated
 from longvale.events import Event
@@ -22,6 +22,7 @@ def test_what_was_found_and_where_it_comes_from(tmp_path):
         (),
     )
     assert found.cuts == (22.5,)
+    assert found.tracks == {"sounds": ((3.0, 9.0, "Bell"),), "text": ((1.0, 5.5, "THE <END>"),), "speakers": ()}
 
 
 def test_a_run_that_goes_on_is_read_as_far_as_it_is(tmp_path):
@@ -40,6 +41,14 @@ def test_a_run_that_goes_on_is_read_as_far_as_it_is(tmp_path):
         ({"boundaries": ({"video_id": "clip"},)}, "line 1: field 'duration' is missing"),
         ({"boundaries": ({**BOUNDARIES, "video_id": "../x"},)}, "must not hold a path"),
         ({"events": ({**EVENTS[0], "end": "late"},)}, "events.jsonl: line 1: end must be a finite number"),
+        (
+            {"tracks": ({**TRACKS[0], "spans": [{"start": 1}]},)},
+            "tracks.jsonl: line 1: field 'spans' must hold objects",
+        ),
+        (
+            {"tracks": ({**TRACKS[0], "spans": [{"start": 5, "end": 1, "text": ""}]},)},
+            "line 1: field 'spans' must hold",
+        ),
         ({"captions": ([1],)}, "captions.jsonl: line 1: field 'video_id' is missing"),
     ],
 )

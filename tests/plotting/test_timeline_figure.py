@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 
 from longvale.events import Annotation, Event
-from longvale.plotting.timeline import Answered, Boundaries, timeline_figure
+from longvale.plotting.timeline import Answered, Boundaries, TrackLane, timeline_figure
 
 VIDEO = Annotation("v", 40.0, (Event(0, 10, "A bell."), Event(10, 30, "A $dog$\x00 barks.")))
 
@@ -54,11 +54,15 @@ def test_runs_are_told_apart_without_colour():
 
 
 def test_captions_are_listed_as_they_are():
-    figure = timeline_figure(VIDEO, Answered([Event(0, 10, "word " * 40)]), captions=True)
+    figure = timeline_figure(VIDEO, Answered([Event(0, 10, "word " * 60)]), captions=True)
     _, left, right = figure.axes
     assert [text.get_text() for text in left.texts] == ["1", "0.0-10.0 s A bell.", "2", "10.0-30.0 s A $dog$ barks."]
     assert not any(text.get_parse_math() for text in left.texts[1::2])
-    assert right.texts[0].get_text() == "P1" and right.texts[1].get_text().endswith("word ...")
+    number, *lines = [text.get_text() for text in right.texts]
+    assert number == "P1" and len(lines) == 3 and lines[2].endswith("word ...") and max(map(len, lines)) <= 68
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for axes in (left, right) for text in axes.texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_no_two_numbers_of_many_events_overlap():
@@ -88,3 +92,28 @@ def test_boundaries_lie_above_the_events_and_pictures_above_all():
     assert len({bar.get_y() for bar in axes.patches}) == 4  # sounds that overlap lie in two rows
     assert [line.get_xdata()[0] for line in axes.lines if line.get_color() == "black"] == [20.0]
     assert [tuple(image.get_extent()[:2]) for image in strip.images] == [(n * 2.5, n * 2.5 + 2.5) for n in range(16)]
+
+
+def test_tracks_lie_under_the_lane_of_their_modality():
+    events = (Event(0, 10, "a", ("visual", "audio")), Event(10, 40, "b", ("speech",)))
+    text = TrackLane("text", "visual", [Event(1, 4, "STOP"), Event(4.1, 4.2, "$GO\x00"), Event(4.3, 4.4, "END")], True)
+    tracks = [text, TrackLane("A label that is much too long", "audio", [Event(0, 5, "x")])]
+    tracks.append(TrackLane("speaker 1", "speech", [Event(10, 20, "speaker 1")]))
+    figure = timeline_figure(Annotation("v", 40.0, events), captions=True, tracks=tracks)
+    axes, _, right = figure.axes
+    names = ["seen", "text", "heard", "A label that is...", "said", "speaker 1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert [text.get_text() for text in right.texts] == [
+        "t1",
+        "1.0-4.0 s STOP",
+        "t2",
+        "4.1-4.2 s $GO",
+        "t3",
+        "4.3-4.4 s END",
+    ]
+    assert len({patch.get_facecolor() for patch in axes.patches}) == 6  # lighter than the lane above
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 6 and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    (plain,) = timeline_figure(Annotation("v", 40.0, (Event(0, 10, "a"),)), tracks=tracks[2:]).axes
+    assert [label.get_text() for label in plain.get_yticklabels()] == ["reference", "speaker 1"]

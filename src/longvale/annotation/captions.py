@@ -4,7 +4,7 @@
 | --- | --- | --- | --- | --- |
 | video | what happens | colours and motion, measured | an image-text model, by id | images in a message |
 | keyframe | what the middle frame shows | colours and brightness, measured | the same | the same |
-| audio | what is heard | loudness, pitch, spectrum, measured | an audio-text model, by id | - |
+| audio | what is heard | loudness, pitch, spectrum, measured | an audio-text model, by id | sound in a message |
 | speech | what is said | how long speech lasts, measured | Whisper or another recogniser, by id | - |
 """
 
@@ -19,10 +19,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ..chat_client import limit_note
+from ..chat_client import NoAnswer, limit_note
 from ..checkpoints.encoders import explain
 from ..checkpoints.loading import split_revision
 from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
+from ..evaluation.adapters.server import wav
 from ..events import Seconds
 from ..images import jpeg_uri
 from ..models.media import SAMPLING_RATE
@@ -95,6 +96,29 @@ class Captioner(Protocol):
 
     def __call__(self, clip: Clip) -> str:
         """Return a sentence; "" if there is nothing to describe. Raises `NoAnswer` if a model writes none."""
+
+
+def ask_captioner(captioner: Captioner, clip: Clip) -> str:
+    """Return the caption of a clip.
+
+    Raises:
+        NoAnswer: if the model writes none, fails on this clip or returns something else than text.
+        ServerError: if a server gives no answer.
+
+    Example:
+        >>> clip = Clip(0, 5, None, np.zeros(0), Measurements(loudness_db=-90.0, voiced=0.0))
+        >>> ask_captioner(TemplateCaptioner("audio"), clip)
+        ''
+    """
+    try:
+        text = captioner(clip)
+    except RuntimeError as error:  # torch raises it, also without enough memory
+        raise NoAnswer(f"{captioner.name}: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
+    if not isinstance(text, str):
+        raise NoAnswer(
+            f"{captioner.name}: returned {'nothing' if text is None else f'a {type(text).__name__}'}, not text"
+        )
+    return text
 
 
 def parts(start: Seconds, end: Seconds) -> list[tuple[Seconds, Seconds]]:
@@ -336,28 +360,36 @@ class SpeechRecogniser:
 
 
 class ServerCaptioner:
-    """Captioner with a vision-language model on an OpenAI-compatible server.
+    """Captioner with a model on an OpenAI-compatible server that sees, or hears.
 
     Args:
-        role: video or keyframe.
+        role: video, keyframe or audio.
         chat: chat client, such as a [`longvale.chat_client.ChatClient`].
     """
 
     size = 336
 
     def __init__(self, role: Role, chat: Callable[..., str]) -> None:
-        if role not in ("video", "keyframe"):
-            raise ValueError(f"a server plays the roles video and keyframe, not {role!r}; name a model of transformers")
+        if role == "speech":
+            raise ValueError(
+                "a server plays the roles video, keyframe and audio, not speech; name a model of transformers"
+            )
         self.name, self._role, self._chat = f"{chat.name} ({role})", role, chat
 
     def __call__(self, clip: Clip) -> str:
-        """Return the server's answer to the frames and the prompt of the role."""
-        if clip.frames is None:
-            return ""
-        frames = clip.frames if self._role == "video" else clip.key_frame[None]
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": jpeg_uri(frame, quality=85)}} for frame in frames
-        ]
+        """Return the server's answer to the frames or the sound, and the prompt of the role."""
+        content: list[dict[str, Any]]
+        if self._role == "audio":
+            if clip.measured.silent:
+                return ""
+            content = [
+                {"type": "input_audio", "input_audio": {"data": wav(clip.audio, SAMPLING_RATE), "format": "wav"}}
+            ]
+        else:
+            if clip.frames is None:
+                return ""
+            frames = clip.frames if self._role == "video" else clip.key_frame[None]
+            content = [{"type": "image_url", "image_url": {"url": jpeg_uri(frame, quality=85)}} for frame in frames]
         content.append({"type": "text", "text": read_prompt(self._role)})
         return " ".join(self._chat([{"role": "user", "content": content}], max_tokens=CAPTION_TOKENS).split())
 
@@ -378,7 +410,7 @@ def _build_transformers(role: Role, options: ModelOptions) -> Captioner:
 
 @captioners.register("server")
 def _build_server(role: Role, options: ModelOptions) -> Captioner:
-    """A vision-language model on an OpenAI-compatible server."""
+    """A model on an OpenAI-compatible server that sees, or hears."""
     if options.server is None:
         raise ValueError(f"server:{options.need_model()}: give the URL of the server by --server")
     return ServerCaptioner(role, options.chat())

@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -63,12 +63,14 @@ class Summary:
         rejections: rejections by video id; empty for admitted videos.
         refused: number of events for which the language model gave no usable answer.
         uncaptioned: number of events for which a captioner's model wrote no caption.
+        missing: number of videos without a track, by track, on which its model failed.
     """
 
     annotations: Mapping[str, Annotation]
     rejections: Mapping[str, Sequence[Rejection]]
     refused: int
     uncaptioned: int = 0
+    missing: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return one line of counts.
@@ -80,7 +82,8 @@ class Summary:
         events = sum(len(annotation.events) for annotation in self.annotations.values())
         line = f"{len(self.annotations)} of {len(self.rejections)} videos annotated, {events} events"
         line += f", {self.refused} of them without correlation" if self.refused else ""
-        return line + (f", {self.uncaptioned} without a caption of some modality" if self.uncaptioned else "")
+        line += f", {self.uncaptioned} without a caption of some modality" if self.uncaptioned else ""
+        return line + "".join(f", {count} videos without {track}" for track, count in self.missing.items())
 
 
 def annotate(
@@ -279,12 +282,18 @@ class _Run:
         with atomic_write(self.output.with_suffix(".provenance.json")) as file:
             json.dump(self._provenance(annotations, rejections, records), file, indent=2)
         save_annotations(annotations, self.output)
-        return Summary(annotations, rejections, refused, sum(self._unanswered(annotations).values()))
+        unanswered = sum(self._unanswered(annotations).values())
+        return Summary(annotations, rejections, refused, unanswered, self._missing(annotations))
 
     def _unanswered(self, annotations: Mapping[str, Annotation]) -> Counter[str]:
         """Count events without a caption by the roles that wrote none."""
         records = [r for r in self.stages.captions.values() if r["video_id"] in annotations and r.get("unanswered")]
         return Counter(", ".join(r["unanswered"]) for r in records)
+
+    def _missing(self, annotations: Mapping[str, Annotation]) -> dict[str, int]:
+        """Count the videos on which a track's model failed, by track."""
+        failed = [r for r in self.stages.tracks.values() if r["video_id"] in annotations and r.get("unanswered")]
+        return dict(Counter(r["track"] for r in failed))
 
     def _annotation(self, video_id: str) -> Annotation:
         found = self.stages.boundaries.get(video_id)
@@ -311,6 +320,7 @@ class _Run:
             "questions": sum(r["attempts"] for r in records),
             "repaired": sum(bool(r["repairs"]) for r in records),
             "uncaptioned": dict(self._unanswered(annotations)),
+            "missing_tracks": self._missing(annotations),
             "refused": dict(Counter(r["refused"] for r in records if r["refused"])),
             "relations": dict(Counter(relation for r in records for relation in r["relations"])),
             "languages": dict(Counter(language for language in languages if language)),

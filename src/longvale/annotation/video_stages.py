@@ -23,7 +23,7 @@ from .boundaries.fusion import Interval
 from .boundaries.options import AudioOptions, SpeechOptions, VisualOptions
 from .boundaries.speech import find_speech
 from .boundaries.visual import find_visual_events
-from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, parts, template_captioners
+from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, ask_captioner, parts, template_captioners
 from .clip_reader import ClipReader, open_video
 from .correlation import Concatenation, Evidence, Reasoner
 from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
@@ -31,6 +31,7 @@ from .languages import LanguageIdentifier, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
 from .stages import Stages
 from .tracks import TRACKS, Span, Track, Tracker, Tracks, within
+from .tracks.finding import find_track
 
 #: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
@@ -221,11 +222,8 @@ class VideoStages:
             record = self.stages.tracks.get(video_id, track)
             if record is None:
                 self._report(f"{video_id}: {track}")
-                start, problem, spans = time.perf_counter(), "", []
-                try:
-                    spans = list(self.models.trackers[track](reader.value, speech, tracks))
-                except NoAnswer as error:
-                    problem = str(error)
+                start = time.perf_counter()
+                spans, problem = find_track(self.models.trackers[track], reader.value, speech, tracks)
                 self._judge(track, video_id, problem)
                 record = {
                     "video_id": video_id,
@@ -472,7 +470,7 @@ def describe(
         clip = Clip(a, b, frames, reader.audio(a, b), measure(reader, a, b, speech), within(tracks or {}, a, b))
         for role, captioner in captioners.items():
             try:
-                text = captioner(clip)
+                text = ask_captioner(captioner, clip)
             except NoAnswer as error:
                 if unanswered is None:
                     raise

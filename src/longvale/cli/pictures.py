@@ -29,8 +29,9 @@ def plot(
 ) -> None:
     """Draw one video's timeline.
 
-    Reference events in the lanes seen, heard and said, beside what a model answered; as PNG and as SVG. Of the stages
-    that longvale annotate left: what each modality alone was cut into, hard cuts, and the events made of it.
+    Reference events in the lanes seen, heard and said, beside what a model answered; as PNG and as SVG. With the output
+    of longvale annotate, also text on screen, sounds and speakers. With its stages: what each modality alone was cut
+    into, hard cuts, and the events made of it.
     """
     from longvale.annotation.review.results import BOUNDARIES_FILE
 
@@ -42,8 +43,8 @@ def plot(
             raise ValueError(f"{data}: are stages; give the annotation file beside it to draw --predictions")
         paths = plot_annotated(video_id, data, name, video)
     else:
-        from longvale.evaluation.reporting.plot import plot_video
+        from longvale.annotation.review.figures import plot_with_tracks
 
-        paths = plot_video(video_id, data, name, predictions, video)
+        paths = plot_with_tracks(video_id, data, name, predictions, video)
     for path in paths:
         echo(path)

@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 Numbered: TypeAlias = tuple[str, Event]
 #: A style, and the events drawn in it.
 Lane: TypeAlias = tuple[Style, list[Numbered]]
+#: A number, and the lines of its caption.
+Listed: TypeAlias = tuple[str, list[str]]
 
 _ROW_IN, _CAPTION_ROW_IN, _STRIP_IN = 0.26, 0.18, 0.62
 #: Width of the axes, of a character of a number and of the padding around the number.
 _AXES_IN, _CHARACTER_IN, _PADDING_IN = 8.0, 0.065, 0.06
-#: Maximum length of a caption in characters; with several columns, this is divided among them.
-_CAPTION_CHARACTERS = 136
+#: Maximum length of a line of a caption in characters, which several columns divide among them, and number of lines.
+_CAPTION_CHARACTERS, _CAPTION_LINES = 136, 3
+#: Maximum length of the name of a lane in characters.
+_LANE_CHARACTERS = 18
+#: Opacity of the lanes of tracks, the last two digits of a colour.
+_TRACK_ALPHA = "66"
 #: A single list with more captions than this is split into two columns.
 _LONG_LIST = 16
 
@@ -44,6 +50,23 @@ class Boundaries:
 
     spans: Mapping[Modality, Sequence[Sequence[Seconds]]]
     cuts: Sequence[Seconds] = ()
+
+
+@dataclass(frozen=True)
+class TrackLane:
+    """What a model found over a whole video, drawn under the lane of its modality.
+
+    Args:
+        name: name of the lane, such as "text", "Music" or "speaker 1"; cut if it is long.
+        modality: modality, whose colour and hatching the lane has.
+        events: what was found; captions are listed below the figure if `listed`.
+        listed: number the events, and list their captions with those of the events.
+    """
+
+    name: str
+    modality: Modality
+    events: Sequence[Event]
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,7 @@ def timeline_figure(
     *,
     frames: np.ndarray | None = None,
     boundaries: Boundaries | None = None,
+    tracks: Sequence[TrackLane] = (),
     title: str = "events",
 ) -> Figure:
     """Draw the reference and predicted events of a video on a time axis in seconds.
@@ -76,14 +100,16 @@ def timeline_figure(
             events without modalities in one lane.
         answers: of one model, or of several runs by their letter, "A" to "F". Each gets a lane with the events of its
             dense captioning; below, there is one row per grounding question with one bar per model.
-        captions: list the captions below by number, cut to the width of the figure.
+        captions: list the captions below by number, each in up to three lines.
         frames: uint8 [n, H, W, 3], evenly spaced over the video, for a film strip above.
         boundaries: segments of each modality, for the lanes seen, heard and said. The events formed from them are drawn
             in a lane below.
+        tracks: lanes of what was found over the whole video, each under the lane of its modality.
         title: title above the events.
 
     Returns:
-        A figure with events numbered from 1; those of answers have the prefix P, or the letter of their run.
+        A figure with events numbered from 1; those of answers have the prefix P, or the letter of their run, those of
+        listed tracks the prefix t.
 
     Example:
         >>> video = Annotation("abc", 60.0, (Event(0, 20, "A bell rings."), Event(20, 60, "A dog barks.")))
@@ -102,14 +128,17 @@ def timeline_figure(
         lanes = _boundary_lanes(boundaries, annotation.events) + lanes
     elif annotation.events or not any(predicted.values()):
         lanes = _reference_lanes(annotation.events) + lanes
+    listed = [numbered for lane in tracks if lane.listed and (numbered := _numbered(lane.events, "t"))]
+    lanes = _with_tracks(lanes, tracks)
     stacks = [_stack(numbered, annotation.duration) for _, numbered in lanes]
     grounding = {name: run.grounding for name, run in runs.items() if run.grounding}
     asked = list(dict.fromkeys(index for found in grounding.values() for index in found))
     heights: list[float] = [sum(max(len(stack), 1) for stack in stacks)]
     heights += [len(asked) * (1 + len(grounding)) / 2] if asked else []
     heights[:0] = [_STRIP_IN / _ROW_IN] if frames is not None else []
-    lists = _caption_columns(_numbered(annotation.events), *predicted.values()) if captions else []
-    listed_in = _CAPTION_ROW_IN * (max(map(len, lists), default=-1) + 1)
+    columns = _caption_columns(_numbered(annotation.events), *predicted.values(), *listed) if captions else []
+    lists = [_caption_lines(numbered, _CAPTION_CHARACTERS // len(columns)) for numbered in columns]
+    listed_in = _CAPTION_ROW_IN * (max((sum(len(lines) for _, lines in rows) for rows in lists), default=-1) + 1)
     height_in = _ROW_IN * sum(heights) + 0.55 * len(heights) + 0.25
     whole = Figure(figsize=(WIDTH_IN, height_in + listed_in), layout="constrained")
     figure, below = _subfigures(whole, height_in, listed_in) if lists else (whole, None)
@@ -154,6 +183,26 @@ def _boundary_lanes(boundaries: Boundaries, events: Sequence[Event]) -> list[Lan
     return [*lanes, (("events", *REFERENCE[1:]), _numbered(events))]
 
 
+def _with_tracks(lanes: Sequence[Lane], tracks: Sequence[TrackLane]) -> list[Lane]:
+    """Return the lanes with those of tracks, each after the lane of its modality, or else at the end."""
+    of_modality = {modality: [_track_lane(lane) for lane in tracks if lane.modality == modality] for modality in LANES}
+    placed: list[Lane] = []
+    for lane in lanes:
+        placed.append(lane)
+        for modality, style in LANES.items():
+            if lane[0] == style:
+                placed += of_modality.pop(modality, [])
+    return placed + [lane for left in of_modality.values() for lane in left]
+
+
+def _track_lane(lane: TrackLane) -> Lane:
+    _, colour, hatch = LANES[lane.modality]
+    printable = "".join(c if c.isprintable() else " " for c in lane.name)
+    name = printable if len(printable) <= _LANE_CHARACTERS else printable[: _LANE_CHARACTERS - 3] + "..."
+    numbered = _numbered(lane.events, "t") if lane.listed else [("", event) for event in lane.events]
+    return (name, colour + _TRACK_ALPHA, hatch), numbered
+
+
 def _numbered(events: Sequence[Event], prefix: str = "") -> list[Numbered]:
     return [(f"{prefix}{number}", event) for number, event in enumerate(events, start=1)]
 
@@ -167,18 +216,28 @@ def _caption_columns(*lists: Sequence[Numbered]) -> list[Sequence[Numbered]]:
     return columns
 
 
-def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Numbered]]) -> None:
+def _caption_lines(numbered: Sequence[Numbered], limit: int) -> list[Listed]:
+    """Return each number with the lines of its caption, of at most `limit` characters."""
+    rows: list[Listed] = []
+    for number, event in numbered:
+        words = "".join(c if c.isprintable() else " " for c in event.caption).split()
+        perceived = ", ".join(LANES[modality][0] for modality in event.modalities)
+        text = f"{event.start:.1f}-{event.end:.1f} s {' '.join(words)}{f' ({perceived})' if perceived else ''}"
+        rows.append((number, textwrap.wrap(text, limit, max_lines=_CAPTION_LINES, placeholder=" ...")))
+    return rows
+
+
+def _list_captions(figure: SubFigure, lists: Sequence[Sequence[Listed]]) -> None:
     """Draw captions with their numbers, one column per list."""
-    limit = _CAPTION_CHARACTERS // len(lists)
-    for axes, numbered in zip(figure.subplots(1, len(lists), squeeze=False)[0], lists, strict=True):
-        for row, (number, event) in enumerate(numbered):
-            words = "".join(c if c.isprintable() else " " for c in event.caption).split()
-            perceived = ", ".join(LANES[modality][0] for modality in event.modalities)
-            text = f"{event.start:.1f}-{event.end:.1f} s  {' '.join(words)}{f'  ({perceived})' if perceived else ''}"
-            axes.text(0, row, number, fontsize=7, va="center", weight="bold")
-            line = textwrap.shorten(text, limit, placeholder=" ...")
-            axes.text(0.03 * len(lists), row, line, fontsize=7, va="center", parse_math=False)
-        axes.set(xlim=(0, 1), ylim=(max(map(len, lists)) - 0.5, -0.5))
+    height = max(sum(len(lines) for _, lines in rows) for rows in lists)
+    for axes, rows in zip(figure.subplots(1, len(lists), squeeze=False)[0], lists, strict=True):
+        y = 0
+        for number, lines in rows:
+            axes.text(0, y, number, fontsize=7, va="center", weight="bold")
+            for line in lines:
+                axes.text(0.03 * len(lists), y, line, fontsize=7, va="center", parse_math=False)
+                y += 1
+        axes.set(xlim=(0, 1), ylim=(height - 0.5, -0.5))
         axes.set_axis_off()
 
 

@@ -1,5 +1,7 @@
 """`longvale plot`: one video's timeline."""
 
+import json
+
 import pytest
 from annotated_stages import write
 from PIL import Image
@@ -67,6 +69,14 @@ def test_the_film_strip_and_the_stages_of_annotate(longvale, tiny_corpus, tmp_pa
     assert result.exit_code == 0, result.output
     drawn = (tmp_path / "stages.svg").read_text()
     assert "<image" in drawn and "dotted: hard cuts" in drawn and "A &lt;b&gt;. (seen, heard)" in drawn
+    assert "Bell" in drawn and "1.0-5.5 s THE &lt;END&gt;" in drawn
+    events = {"duration": 32.0, "timestamps": [[0.0, 22.5], [22.5, 32.0]], "sentences": ["A <b>.", "B."]}
+    (tmp_path / "out.json").write_text(json.dumps({"clip": events}))
+    result = longvale("plot", "clip", "--data", tmp_path / "out.json", "--output", tmp_path / "official")
+    assert result.exit_code == 0, result.output
+    drawn = (tmp_path / "official.svg").read_text()
+    for text in ("seen", "heard", "said", "text", "Bell", "1.0-5.5 s THE &lt;END&gt;", "A &lt;b&gt;. (seen, heard)"):
+        assert f">{text}</text>" in drawn, text
     for arguments, said in (
         (["clop", "--data", stages], "did you mean 'clip'?"),
         (["clip", "--data", stages, "--predictions", tmp_path / "p.jsonl"], "give the annotation file"),

@@ -81,10 +81,9 @@ def _plan(model: RoleModel) -> Download:
 
 def _snapshot(model: RoleModel, patterns: Sequence[str], *, dry_run: bool) -> Any:
     import httpx2
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub import constants, snapshot_download
 
-    if is_offline_mode():
+    if constants.is_offline_mode():
         raise ValueError(f"{model.reference}: the Hub is not asked, since HF_HUB_OFFLINE is set; unset it to download")
     try:
         return snapshot_download(

@@ -25,7 +25,7 @@ def format_presets(presets: Iterable[Preset]) -> str:
     Example:
         >>> tagger = RoleModel("tagger", model="some/model", license="mit", size_mb=290, about="Names sounds.")
         >>> print(format_presets([Preset("mine", "Sounds alone.", "CPU", {"tagger": tagger})]))
-        mine: Sounds alone. CPU. 290 MB to download.
+        mine: Sounds alone. CPU; 290 MB to download.
           tagger  some/model  290 MB  mit  Names sounds.
     """
     return "\n\n".join(_format(preset) for preset in presets)
@@ -37,7 +37,7 @@ def _format(preset: Preset) -> str:
     rows = [_cells(model) for model in preset.roles.values()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([f"{preset.name}: {preset.summary} {hardware}. {size}.", *(f"  {line}" for line in lines)])
+    return "\n".join([f"{preset.name}: {preset.summary} {hardware}; {size}.", *(f"  {line}" for line in lines)])
 
 
 def _cells(model: RoleModel) -> tuple[str, ...]:

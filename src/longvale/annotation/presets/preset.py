@@ -289,10 +289,10 @@ def _role_faults(role: str, fields: Mapping[Any, Any]) -> Iterator[str]:
     elif model is not None and not (isinstance(model, str) and _MODEL_ID.fullmatch(model)):
         yield f"field '{place}.model' must be a Hub id, such as openai/whisper-base, not {_short(model)}"
     if model is not None and name != "server" and not (isinstance(revision, str) and _COMMIT.fullmatch(revision)):
-        yield (
-            f"field '{place}.revision' must be a commit of 40 hexadecimal digits, not {_short(revision)}; that of the "
-            "model's page on the Hub under Files and versions"
+        wrong = (
+            "is missing; give" if revision is None else f"must be a commit of 40 digits, not {_short(revision)}; give"
         )
+        yield f"field '{place}.revision' {wrong} that of the model's page on the Hub, Files and versions"
     if size is not None and (isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 <= size < 1e7):
         yield f"field '{place}.size_mb' must be a number of megabytes, not {_short(size)}"
 
@@ -324,9 +324,10 @@ def _server_faults(server: Any) -> Iterator[str]:
 
 
 def _text_faults(place: str, value: Any, *, required: bool) -> Iterator[str]:
-    if value is None and not required:
-        return
-    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_TEXT or not value.isprintable():
+    if value is None:
+        if required:
+            yield f"field '{place}' is missing; write a line of text"
+    elif not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_TEXT or not value.isprintable():
         yield f"field '{place}' must be a line of text of at most {_LONGEST_TEXT} characters, not {_short(value)}"
 
 

@@ -7,18 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.reporting.plot import pick_video, strip_frames
+from ...evaluation.reporting.plot import pick_video, plot_video, strip_frames
 from ...events import MODALITIES, Annotation, Event, Seconds
 from ...io import atomic_write
 from ...plotting.charts import draw_bars
 from ...plotting.style import WIDTH_IN, png_bytes, save_figure, style_axes
-from ...plotting.timeline import Boundaries, timeline_figure
+from ...plotting.timeline import Boundaries, TrackLane, timeline_figure
+from ...system.names import look_up
 from ..filters import Rejection, funnel
-from .results import load_annotated
+from .results import load_annotated, load_tracks
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
+
+
+#: Most sounds, and most speakers, that have a lane.
+_MOST_LANES = 6
 
 
 def funnel_figure(rejections: Mapping[str, Sequence[Rejection]]) -> Figure:
@@ -83,10 +88,58 @@ def plot_annotated(
             captions=True,
             frames=frames,
             boundaries=boundaries,
+            tracks=track_lanes(found.tracks),
             title=_title(video_id, found.cuts),
         ),
         output,
     )
+
+
+def plot_with_tracks(
+    video_id: str,
+    annotations: str | os.PathLike,
+    output: str | os.PathLike,
+    predictions: str | os.PathLike | None = None,
+    video: str | os.PathLike | None = None,
+) -> list[Path]:
+    """Draw annotations that `longvale annotate` wrote: events by modality, and the tracks in the stages beside them.
+
+    Args:
+        annotations: file of annotations; without stages beside it, no tracks are drawn.
+
+    Other arguments, results and errors are those of [`longvale.evaluation.reporting.plot.plot_video`].
+    """
+    tracks = load_tracks(Path(annotations).with_suffix(".stages")) if Path(annotations).is_file() else {}
+    lanes = track_lanes(look_up(tracks, video_id) or {})
+    return plot_video(video_id, annotations, output, predictions, video, lanes)
+
+
+def track_lanes(tracks: Mapping[str, Sequence[tuple[Seconds, Seconds, str]]]) -> list[TrackLane]:
+    """Return the lanes of tracks: text on screen, the sounds and the speakers with the most time, one lane each.
+
+    Args:
+        tracks: start, end and text of each span, by track.
+
+    Example:
+        >>> found = {"text": [(0, 5, "THE END")], "sounds": [(0, 2, "Dog"), (1, 9, "Music")], "transcript": []}
+        >>> [(lane.name, lane.modality) for lane in track_lanes(found)]
+        [('text', 'visual'), ('Music', 'audio'), ('Dog', 'audio')]
+    """
+    text = _events_of(tracks.get("text", ()))
+    lanes = [TrackLane("text", "visual", text, listed=True)] if text else []
+    for track, modality in (("sounds", "audio"), ("speakers", "speech")):
+        by_name: dict[str, list[Event]] = {}
+        for event in _events_of(tracks.get(track, ())):
+            by_name.setdefault(event.caption, []).append(event)
+        ranked = sorted(by_name, key=lambda name: (-sum(event.length for event in by_name[name]), name))[:_MOST_LANES]
+        if track == "speakers":  # in the order in which they first speak
+            ranked.sort(key=lambda name: by_name[name][0].start)
+        lanes += [TrackLane(name, modality, by_name[name]) for name in ranked]
+    return lanes
+
+
+def _events_of(spans: Sequence[tuple[Seconds, Seconds, str]]) -> list[Event]:
+    return [Event(start, end, text) for start, end, text in spans if end > start]
 
 
 def _title(video_id: str, cuts: Sequence[Seconds]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...run_log import whole_lines
 
 #: The stage files that are read, in the folder NAME.stages that `longvale annotate --output NAME.json` writes.
 BOUNDARIES_FILE, CAPTIONS_FILE, EVENTS_FILE = "boundaries.jsonl", "captions.jsonl", "events.jsonl"
+TRACKS_FILE = "tracks.jsonl"
 
 #: Names of the pipeline's roles on the page.
 _ROLES = {"video": "seen", "keyframe": "seen in a picture", "audio": "heard", "speech": "said"}
@@ -28,12 +29,14 @@ class AnnotatedVideo:
         boundaries: the segments of each modality alone, (start, end) in seconds.
         sources: for each event the entries (kind, text) that its caption was made from.
         cuts: times of the hard cuts in seconds.
+        tracks: what was found over the whole video, by track: start, end and text.
     """
 
     annotation: Annotation
     boundaries: Mapping[Modality, tuple[tuple[Seconds, Seconds], ...]]
     sources: tuple[tuple[tuple[str, str], ...], ...]
     cuts: tuple[Seconds, ...] = ()
+    tracks: Mapping[str, tuple[tuple[Seconds, Seconds, str], ...]] = field(default_factory=dict)
 
 
 def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
@@ -66,7 +69,7 @@ def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
             raise ValueError(f"{place}: {error}") from None
         sources = tuple(_sources(captions.get((line["video_id"], line["event_id"]), {}), line))
         events.setdefault(line["video_id"], []).append((event, sources))
-    found = {}
+    found, tracks = {}, load_tracks(folder)
     for place, line in _lines(folder / BOUNDARIES_FILE, "video_id", "duration", *MODALITIES):
         of_video = sorted(events.get(line["video_id"], []), key=lambda item: (item[0].start, item[0].end))
         try:
@@ -76,7 +79,31 @@ def load_annotated(folder: str | os.PathLike) -> dict[str, AnnotatedVideo]:
             raise ValueError(f"{place}: {error}") from None
         sources = tuple(s for _, s in of_video)
         cuts = tuple(filter(is_number, line.get("cuts") or ()))
-        found[annotation.video_id] = AnnotatedVideo(annotation, boundaries, sources, cuts)
+        of_tracks = tracks.get(annotation.video_id, {})
+        found[annotation.video_id] = AnnotatedVideo(annotation, boundaries, sources, cuts, of_tracks)
+    return found
+
+
+def load_tracks(folder: str | os.PathLike) -> dict[str, dict[str, tuple[tuple[Seconds, Seconds, str], ...]]]:
+    """Read the tracks of each video, by track: start, end and text of each span.
+
+    Args:
+        folder: stage folder, such as `annotations.stages`; one without tracks has none.
+
+    Raises:
+        ValueError: naming file and line, if a line is not what `longvale annotate` writes.
+    """
+    found: dict[str, dict[str, tuple[tuple[Seconds, Seconds, str], ...]]] = {}
+    for place, line in _lines(Path(folder) / TRACKS_FILE, "video_id", "track", "spans"):
+        try:
+            times = [[span["start"], span["end"]] for span in line["spans"]]
+            texts = [str(span["text"]) for span in line["spans"]]
+            spans = tuple((*time, text) for time, text in zip(_spans(times, "spans"), texts, strict=True))
+        except (KeyError, TypeError):
+            raise ValueError(f"{place}: field 'spans' must hold objects with start, end and text") from None
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+        found.setdefault(line["video_id"], {})[line["track"]] = spans
     return found
 
 

@@ -65,18 +65,23 @@ class ServerAdapter(Adapter):
         """
         content = [{"type": "image_url", "image_url": {"url": jpeg_uri(frame, quality=90)}} for frame in _frames(media)]
         if self.sound and media.waveform is not None:
-            content.append({"type": "input_audio", "input_audio": {"data": wav(media), "format": "wav"}})
+            content.append(
+                {
+                    "type": "input_audio",
+                    "input_audio": {"data": wav(media.waveform, media.sampling_rate), "format": "wav"},
+                }
+            )
         return self._client.ask([*content, {"type": "text", "text": text}], max_new_tokens)
 
 
-def wav(media: Media) -> str:
-    """Encode the audio as a 16-bit WAV file in base64."""
+def wav(waveform: np.ndarray, sampling_rate: int) -> str:
+    """Encode audio, float [samples], as a 16-bit WAV file in base64."""
     buffer = io.BytesIO()
-    samples = (np.clip(media.waveform, -1, 1) * 32767).astype("<i2")
+    samples = (np.clip(waveform, -1, 1) * 32767).astype("<i2")
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(media.sampling_rate)
+        file.setframerate(sampling_rate)
         file.writeframes(samples.tobytes())
     return base64.b64encode(buffer.getvalue()).decode()
 

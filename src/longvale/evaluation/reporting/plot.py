@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...data.statistics import read_splits
 from ...events import Annotation, Event
 from ...plotting.style import STRIP_FRAMES, save_figure
-from ...plotting.timeline import Answered, timeline_figure
+from ...plotting.timeline import Answered, TrackLane, timeline_figure
 from ...system.names import look_up, spellings
 from ...tasks import Prediction, load_predictions
 from ...timecodes import Span
@@ -33,6 +33,7 @@ def plot_video(
     output: str | os.PathLike,
     predictions: str | os.PathLike | None = None,
     video: str | os.PathLike | None = None,
+    tracks: Sequence[TrackLane] = (),
 ) -> list[Path]:
     """Draw the timeline of one video.
 
@@ -42,6 +43,7 @@ def plot_video(
         output: name of the image files, see [`longvale.plotting.style.save_figure`].
         predictions: prediction log; answers about the video are drawn together with the annotation.
         video: video file for a film strip above; None omits it.
+        tracks: lanes of what was found over the whole video.
 
     Returns:
         The paths of the PNG and of the SVG.
@@ -58,7 +60,7 @@ def plot_video(
             raise ValueError(f"{predictions}: holds no answer about video {video_id!r}")
         answered = read_answers(annotation, answers)
     frames = None if video is None else strip_frames(video)
-    figure = timeline_figure(annotation, answered, captions=True, frames=frames, title=video_id)
+    figure = timeline_figure(annotation, answered, captions=True, frames=frames, tracks=tracks, title=video_id)
     return save_figure(figure, output)
 
 
