@@ -113,7 +113,7 @@ def test_a_folder_that_does_not_exist_is_named_before_the_hub(longvale, tiny_cor
 def test_help_of_annotate_lists_the_commands_beside_it(longvale):
     result = longvale("annotate", "--help")
     listed = re.findall(r"^  annotate (\w+)  ", result.stdout, re.MULTILINE)
-    assert listed == ["check", "export", "import", "agreement", "dialogues"]
+    assert listed == ["presets", "check", "export", "import", "agreement", "dialogues"]
 
 
 def test_what_a_recipe_is_called_with():

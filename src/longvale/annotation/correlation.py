@@ -110,6 +110,28 @@ class Reasoner(Protocol):
         """Write the caption. Raises [`longvale.chat_client.ServerError`] if a server gives no answer."""
 
 
+def ask_reasoner(reasoner: Reasoner, evidence: Evidence) -> Correlation:
+    """Return what a reasoner writes; the captions of the modalities, and why, if it fails or writes no caption.
+
+    Raises:
+        ServerError: if a server gives no answer.
+
+    Example:
+        >>> ask_reasoner(Concatenation(), Evidence(0, 5, {"video": "A dog runs."}, ("visual",))).caption
+        'A dog runs.'
+    """
+    try:
+        written = reasoner(evidence)
+    except RuntimeError as error:  # torch raises it, also without enough memory
+        problem = f"{reasoner.name}: {' '.join(str(error).split())[:300] or type(error).__name__}"
+    else:
+        caption = getattr(written, "caption", None)
+        if isinstance(written, Correlation) and isinstance(caption, str) and caption.strip():
+            return written
+        problem = f"{reasoner.name}: wrote no caption"
+    return Correlation(concatenate(evidence), _relations_of(evidence), refused=problem)
+
+
 class Concatenation:
     """Baseline reasoner: the captions of the modalities, concatenated."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from ..system.checksums import identities
 from .boundaries import coherence, fuse
 from .boundaries.audio import find_audio_events
 from .boundaries.descriptors import AudioEmbedder, ColourEmbedder, FrameEmbedder, TimbreEmbedder, loudness
+from .boundaries.embedders import CheckedEmbedder
 from .boundaries.fusion import Interval
 from .boundaries.options import AudioOptions, SpeechOptions, VisualOptions
 from .boundaries.speech import find_speech
 from .boundaries.visual import find_visual_events
 from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, ask_captioner, parts, template_captioners
 from .clip_reader import ClipReader, open_video
-from .correlation import Concatenation, Evidence, Reasoner
+from .correlation import Concatenation, Evidence, Reasoner, ask_reasoner
 from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .languages import LanguageIdentifier, spoken_language
 from .measurements import STILL_BELOW, Measurements, measure
@@ -276,8 +277,8 @@ class VideoStages:
         evidence = Evidence(
             described["start"], described["end"], described["captions"], tuple(described["modalities"]), previous
         )
-        written = self.models.reasoner(evidence)
-        if written.attempts:
+        written = ask_reasoner(self.models.reasoner, evidence)
+        if written.attempts or written.refused:
             where = f"{_event(video_id, event_id, evidence.start, evidence.end)} ({_since(begin):.0f} s)"
             self._judge("language model", where, written.refused)
         record = {
@@ -346,9 +347,6 @@ def _since(start: float) -> float:
     return round(time.perf_counter() - start, 3)
 
 
-# --- the work of each stage ------------------------------------------------------------------------------------------
-
-
 def gather_facts(
     reader: ClipReader, speech: SpeechOptions, recogniser: Captioner | None, options: FilterOptions
 ) -> Facts:
@@ -397,6 +395,8 @@ def find_boundaries(
         speech: speech turns, start and end in seconds.
         tracks: the tracks of the video.
     """
+    frame_embedder, audio_embedder = CheckedEmbedder(models.frame_embedder), CheckedEmbedder(models.audio_embedder)
+    models = replace(models, frame_embedder=frame_embedder, audio_embedder=audio_embedder)
     visual = find_visual_events(reader, options.visual, models.frame_embedder)
     audio = find_audio_events(reader.waveform, options.audio, models.audio_embedder, speech)
     events = fuse(visual.events, [*audio.events, *speech], min_length=options.min_event_s)

@@ -17,6 +17,7 @@ from .annotation_options import (
     CorrelationOptions,
     ModelGroup,
     PresetOptions,
+    TrackOptions,
     download_presets,
     fill,
     read_preset,
@@ -61,8 +62,7 @@ app.add_typer(annotation, name="annotate", help="Annotate your own videos; check
 @annotation.command(
     "run",
     cls=_RunCommand,
-    epilog="Example: longvale annotate videos --output annotations.json --speech-recogniser openai/whisper-base "
-    "--language en",
+    epilog="Example: longvale annotate videos --output annotations.json --preset small --language en",
 )
 @grouped
 def run(
@@ -72,6 +72,7 @@ def run(
     admission: AdmissionOptions,
     boundaries: BoundaryOptions,
     captions: CaptionerOptions,
+    tracks: TrackOptions,
     correlation: CorrelationOptions,
     models: ModelGroup,
     max_refusals: Annotated[
@@ -99,14 +100,15 @@ def run(
     preset = presets.load()
     if preset is not None and models.server and correlation.language_model is None:
         _check_server(preset)
-    boundaries, captions, correlation, models = (
-        fill(group, preset) for group in (boundaries, captions, correlation, models)
+    boundaries, captions, tracks, correlation, models = (
+        fill(group, preset) for group in (boundaries, captions, tracks, correlation, models)
     )
-    roles = {**vars(boundaries), **vars(captions), **vars(correlation)}
+    roles = {**vars(boundaries), **vars(captions), **vars(tracks), **vars(correlation)}
     with _naming_the_download(preset):
         chosen = AnnotationModels(
             **boundaries.embedders(models.device),
             **captions.models(models.options()),
+            **tracks.models(models.options()),
             reasoner=correlation.writer(models.options()),
             origin={
                 "preset": presets.preset,

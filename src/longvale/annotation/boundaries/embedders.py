@@ -13,6 +13,41 @@ from ...models.media import SAMPLING_RATE
 _BATCH = 16
 
 
+class CheckedEmbedder:
+    """An embedder whose embeddings are checked: boundaries of numbers that are not finite would be of no use.
+
+    Args:
+        embedder: frame or audio embedder.
+
+    Example:
+        >>> from .descriptors import ColourEmbedder
+        >>> CheckedEmbedder(ColourEmbedder())(np.zeros((2, 4, 4, 3), np.uint8)).shape
+        (2, 320)
+    """
+
+    def __init__(self, embedder: Any) -> None:
+        self.name, self._embedder = embedder.name, embedder
+        self.size = getattr(embedder, "size", None)
+
+    def __call__(self, inputs: Any) -> np.ndarray:
+        """Embed frames or audio clips -> float [n, d].
+
+        Raises:
+            ValueError: if the model fails, or returns something else than finite numbers [n, d].
+        """
+        remedy = "name another --visual-model or --audio-model, or --device cpu"
+        try:
+            rows = self._embedder(inputs)
+        except RuntimeError as error:  # torch raises it, also without enough memory
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"{self.name}: {reason}; {remedy}") from error
+        if not (
+            isinstance(rows, np.ndarray) and rows.ndim == 2 and len(rows) == len(inputs) and np.isfinite(rows).all()
+        ):
+            raise ValueError(f"{self.name}: returned embeddings that are not finite numbers [n, d]; {remedy}")
+        return rows
+
+
 class TransformersFrameEmbedder:
     """Frame embedder: an image model of transformers, such as CLIP or DINOv2; embeddings have length 1.
 
