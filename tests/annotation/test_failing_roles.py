@@ -61,8 +61,12 @@ def run_with(video, output, role, first, **options):
     return annotate([video], output, models=failing_roles.build(first, role), progress=False, **options)
 
 
-@pytest.mark.parametrize("failure", ["answer", "memory", "nothing", *failing_roles.WRONG_SPANS])
-@pytest.mark.parametrize("track", TRACKS)
+#: The checks of spans are the same for all tracks.
+FAILURES = [(track, failure) for failure in ("answer", "memory", "nothing") for track in TRACKS]
+FAILURES += [("sounds", failure) for failure in failing_roles.WRONG_SPANS]
+
+
+@pytest.mark.parametrize(("track", "failure"), FAILURES)
 def test_a_track_that_fails_is_missing_and_counted(video, tmp_path, track, failure):
     firsts = {
         "answer": lambda: raise_(NoAnswer("m: only reasoning and no answer")),
@@ -71,8 +75,6 @@ def test_a_track_that_fails_is_missing_and_counted(video, tmp_path, track, failu
     }
     output = tmp_path / "out.json"
     first = firsts.get(failure, lambda: [failing_roles.WRONG_SPANS[failure]])
-    if track != TRACKS[0] and failure not in firsts:  # the checks of spans are the same for all tracks
-        pytest.skip("tried with the first track")
     summary = run_with(video, output, track, first)
     assert summary.missing == {track: 1} and str(summary).endswith(f", 1 videos without {track}")
     provenance = json.loads(output.with_suffix(".provenance.json").read_text())
@@ -80,7 +82,7 @@ def test_a_track_that_fails_is_missing_and_counted(video, tmp_path, track, failu
     records = {record["track"]: record for record in lines(output, "tracks")}
     reason = {
         "answer": "m: only reasoning and no answer", "memory": "CUDA out of memory. Tried to allocate",
-        "nothing": "returned a int instead of spans", "kind": "returned a str instead of a span",
+        "nothing": "returned int instead of spans", "kind": "returned str instead of a span",
         "NaN": "returned a span from nan to 1.0 s", "backwards": "from 2.0 to 1.0 s", "beyond": "from 0.0 to 99.0 s",
         "score": "with a score of nan instead of 0 to 1", "text": "whose text or speaker is not text",
     }[failure]  # fmt: skip
@@ -95,13 +97,13 @@ def test_a_caption_that_fails_is_missing_and_counted(video, tmp_path, role, fail
     first, reason = {
         "answer": (lambda: raise_(NoAnswer("m: no answer")), "m: no answer"),
         "memory": (lambda: raise_(RuntimeError("CUDA out of memory")), "CUDA out of memory"),
-        "nothing": (lambda: b"", "returned a bytes, not text"),
-        "number": (lambda: 3.5, "returned a float, not text"),
+        "nothing": (lambda: b"", "returned bytes, not text"),
+        "number": (lambda: 3.5, "returned float, not text"),
     }[failure]
     summary = run_with(video, tmp_path / "out.json", role, first)
     assert summary.uncaptioned == 1
     first_event, *others = lines(tmp_path / "out.json", "captions")
-    assert first_event["captions"][role] == "" and reason in first_event["unanswered"][role]
+    assert f"It is {role}." not in first_event["captions"][role] and reason in first_event["unanswered"][role]
     assert others and all("unanswered" not in record for record in others)
 
 
@@ -126,9 +128,9 @@ def test_a_writer_without_a_caption_is_replaced_and_counted(video, tmp_path):
 def test_a_server_that_is_too_slow_ends_the_run_which_resumes(longvale, video, tmp_path, online, option):
     server = Server(slow(20))
     model = "m" if option == "--language-model" else "server:m"
-    command = ["annotate", video, "--output", tmp_path / "out.json", option, model, "--server", server.url]
+    command = ["annotate", video, "--output", tmp_path / "out.json", option, model, "--server", server.url, "--quiet"]
     done = longvale(*command, "--timeout", 0.3)
-    assert done.exit_code == 2 and len(done.stderr.splitlines()) <= 4
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
     assert "no whole answer within 0.3 s" in done.stderr and not (tmp_path / "out.json").exists()
     server.script[:] = [GOOD]
     done = longvale(*command, "--timeout", 0.3)
@@ -139,4 +141,4 @@ def test_a_server_that_is_too_slow_ends_the_run_which_resumes(longvale, video, t
 def test_errors_of_servers_are_not_taken_for_failures_of_one_video(video, tmp_path):
     with pytest.raises(ServerError, match="the server is gone"):
         run_with(video, tmp_path / "out.json", "sounds", lambda: raise_(ServerError("the server is gone")))
-    assert lines(tmp_path / "out.json", "tracks") == []
+    assert not (stage_folder(tmp_path / "out.json") / "tracks.jsonl").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_hub
 from huggingface_hub import constants
+from needs import needs_annotation
 from transformers import AutoConfig
 
 from longvale.annotation.boundaries.embedders import TransformersAudioEmbedder, TransformersFrameEmbedder
@@ -55,6 +56,7 @@ def test_a_role(hub, model):
         assert chat.name.startswith(model.reference)
 
 
+@needs_annotation
 def test_a_whole_preset(hub, film, longvale, tmp_path):
     """From the command line, offline: what each model said is in the stages, and the provenance says whose it is."""
     output = tmp_path / "out.json"

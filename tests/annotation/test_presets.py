@@ -1,9 +1,15 @@
 """Preset files: those of the package, what is refused, what options and outputs make of them."""
 
+import base64
+import io
 import json
 import re
+import wave
 
 import pytest
+from needs import needs_annotation
+from serving import GOOD as GOOD_ANSWER
+from serving import Server
 
 from longvale.annotation.presets.download import plan_downloads
 from longvale.annotation.presets.preset import PresetError, load_preset, preset_names
@@ -102,6 +108,7 @@ def test_they_are_listed(longvale, tmp_path):
     assert "presets are small, large, omni, server" in longvale("annotate", "presets", "tiny").stderr
 
 
+@needs_annotation
 def test_without_a_connection_and_without_models_the_remedy_is_named(longvale, film, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     done = longvale("annotate", "presets", "small", "--download")
@@ -137,6 +144,7 @@ def preset_of(model, path):
     return path
 
 
+@needs_annotation
 def test_presets_do_not_mix_and_options_override_them(stub, longvale, film, tmp_path):
     video, output = film("a.mp4", 4.0), tmp_path / "out.json"
     first, second = (preset_of(f"some/{name}", tmp_path / f"{name}.yaml") for name in ("first", "second"))
@@ -162,6 +170,24 @@ def test_a_server_of_the_command_line_is_not_asked_for_a_model_that_is_loaded_he
     command = ("annotate", film("a.mp4", 4.0), "--output", tmp_path / "out.json", "--preset", "small")
     done = longvale(*command, "--server", "http://127.0.0.1:1/v1")
     assert done.exit_code == 2 and "name the server's with --language-model" in done.stderr
+
+
+@needs_annotation
+def test_all_that_is_behind_a_server_is_asked_of_it(longvale, film, tmp_path, online):
+    server = Server(GOOD_ANSWER)
+    output = tmp_path / "out.json"
+    done = longvale("annotate", film("a.mp4", 4.0), "--output", output, "--preset", "server", "--server", server.url)
+    server.stop()
+    assert done.exit_code == 0, done.stderr
+    assert {question["model"] for question in server.asked} == {"Qwen/Qwen2.5-Omni-7B"}
+    contents = [question["messages"][0]["content"] for question in server.asked]
+    kinds = {tuple(part["type"] for part in content) for content in contents if isinstance(content, list)}
+    assert kinds == {("image_url",) * 8 + ("text",), ("image_url", "text"), ("input_audio", "text")}
+    (sound, *_) = (part["input_audio"] for content in contents for part in content if "input_audio" in part)
+    with wave.open(io.BytesIO(base64.b64decode(sound["data"]))) as file:
+        assert sound["format"] == "wav" and file.getframerate() == 16_000 and file.getnframes() > 16_000
+    assert any(isinstance(content, str) for content in contents)  # the language model is asked without media
+    assert "Something is seen and heard." in output.read_text()
 
 
 def test_the_license_is_that_of_the_card(tmp_path):

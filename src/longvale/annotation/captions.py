@@ -115,9 +115,7 @@ def ask_captioner(captioner: Captioner, clip: Clip) -> str:
     except RuntimeError as error:  # torch raises it, also without enough memory
         raise NoAnswer(f"{captioner.name}: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
     if not isinstance(text, str):
-        raise NoAnswer(
-            f"{captioner.name}: returned {'nothing' if text is None else f'a {type(text).__name__}'}, not text"
-        )
+        raise NoAnswer(f"{captioner.name}: returned {'nothing' if text is None else type(text).__name__}, not text")
     return text
 
 

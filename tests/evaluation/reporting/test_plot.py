@@ -76,7 +76,7 @@ def test_the_film_strip_and_the_stages_of_annotate(longvale, tiny_corpus, tmp_pa
     assert result.exit_code == 0, result.output
     drawn = (tmp_path / "official.svg").read_text()
     for text in ("seen", "heard", "said", "text", "Bell", "1.0-5.5 s THE &lt;END&gt;", "A &lt;b&gt;. (seen, heard)"):
-        assert f">{text}</text>" in drawn, text
+        assert f" {text} -->" in drawn, text
     for arguments, said in (
         (["clop", "--data", stages], "did you mean 'clip'?"),
         (["clip", "--data", stages, "--predictions", tmp_path / "p.jsonl"], "give the annotation file"),

@@ -80,4 +80,4 @@ def _fault(span: object, duration: Seconds) -> str:
 
 
 def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    return "nothing" if value is None else type(value).__name__
