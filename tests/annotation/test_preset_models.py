@@ -44,8 +44,10 @@ def test_a_role(hub, model):
         assert captioner(Clip(0.0, 2.0, frames, sound, Measurements(loudness_db=-15.0, voiced=0.8))).strip()
         assert captioner.name.startswith(model.reference)
     elif model.role == "tagger":
-        found = taggers.create("transformers", options)(sound)
-        assert found and all(0 <= value <= 1 for value in found.values())
+        tagger = taggers.create("transformers", options)
+        windows = np.resize(sound, (2, round(tagger.window_s * 16_000)))
+        scores = tagger(windows)
+        assert scores.shape == (2, len(tagger.labels)) and (0 <= scores).all() and (scores <= 1).all()
     elif model.role == "visual_model":
         assert np.isfinite(TransformersFrameEmbedder(model.reference, "cpu")(frames)).all()
     elif model.role == "audio_model":
