@@ -60,9 +60,17 @@ def test_captions_are_listed_as_they_are():
     assert not any(text.get_parse_math() for text in left.texts[1::2])
     number, *lines = [text.get_text() for text in right.texts]
     assert number == "P1" and len(lines) == 3 and lines[2].endswith("word ...") and max(map(len, lines)) <= 68
+
+
+def test_long_lines_end_before_the_next_column_and_the_edge():
+    captions = ("WWW MMM HE SAYS " * 20, "Ww mm word " * 30, "a few lower words " * 20)
+    video = Annotation("v", 40.0, tuple(Event(n, n + 1, caption) for n, caption in enumerate(captions)))
+    figure = timeline_figure(video, Answered([Event(0, 10, caption) for caption in captions]), captions=True)
     figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for axes in (left, right) for text in axes.texts]
+    boxes = [text.get_window_extent() for axes in figure.axes[1:] for text in axes.texts]
+    assert len(boxes) == 6 + 6 * 3
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
 
 
 def test_no_two_numbers_of_many_events_overlap():

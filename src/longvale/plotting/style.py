@@ -84,15 +84,20 @@ def style_axes(axes: Axes, title: str, grid: Literal["x", "y", "both"] = "x") ->
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def film_strip(axes: Axes, frames: np.ndarray, duration: Seconds) -> None:
+def film_strip(axes: Axes, frames: np.ndarray, duration: Seconds, aspect: float | None = None) -> None:
     """Draw frames side by side over the seconds of a video.
 
     Args:
         axes: of the strip.
         frames: uint8 [n, H, W, 3], evenly spaced; see [`strip_times`].
         duration: of the video in seconds.
+        aspect: width of a frame on the page over its height: of wider frames the middle is shown; None to stretch them.
     """
     width = duration / len(frames)
+    if aspect is not None:
+        shown = min(frames.shape[2], max(1, round(frames.shape[1] * aspect)))
+        left = (frames.shape[2] - shown) // 2
+        frames = frames[:, :, left : left + shown]
     for place, frame in enumerate(frames):
         axes.imshow(frame, extent=(place * width, (place + 1) * width, 0, 1), aspect="auto")
     axes.set(xlim=(0, duration), ylim=(0, 1), yticks=[])

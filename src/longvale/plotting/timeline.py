@@ -31,6 +31,8 @@ _ROW_IN, _CAPTION_ROW_IN, _STRIP_IN = 0.26, 0.18, 0.62
 _AXES_IN, _CHARACTER_IN, _PADDING_IN = 8.0, 0.065, 0.06
 #: Maximum length of a line of a caption in characters, which several columns divide among them, and number of lines.
 _CAPTION_CHARACTERS, _CAPTION_LINES = 136, 3
+#: How much wider than other characters a capital is.
+_EXTRA_WIDTH = 0.6
 #: Maximum length of the name of a lane in characters.
 _LANE_CHARACTERS = 18
 #: Opacity of the lanes of tracks, the last two digits of a colour.
@@ -139,12 +141,13 @@ def timeline_figure(
     columns = _caption_columns(_numbered(annotation.events), *predicted.values(), *listed) if captions else []
     lists = [_caption_lines(numbered, _CAPTION_CHARACTERS // len(columns)) for numbered in columns]
     listed_in = _CAPTION_ROW_IN * (max((sum(len(lines) for _, lines in rows) for rows in lists), default=-1) + 1)
-    height_in = _ROW_IN * sum(heights) + 0.55 * len(heights) + 0.25
+    titled = len(heights) - (frames is not None)  # the film strip has neither a title nor an axis
+    height_in = _ROW_IN * sum(heights) + 0.55 * titled + 0.3
     whole = Figure(figsize=(WIDTH_IN, height_in + listed_in), layout="constrained")
     figure, below = _subfigures(whole, height_in, listed_in) if lists else (whole, None)
     axes = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     if frames is not None:
-        film_strip(axes.pop(0), frames, annotation.duration)
+        film_strip(axes.pop(0), frames, annotation.duration, aspect=_AXES_IN / len(frames) / _STRIP_IN)
     _draw_lanes(axes[0], [style for style, _ in lanes], stacks, annotation.duration, title)
     for second in boundaries.cuts if boundaries is not None else ():
         axes[0].axvline(second, ymin=0, ymax=1, color="black", linewidth=0.6, linestyle=(0, (1, 2)), zorder=3)
@@ -223,7 +226,9 @@ def _caption_lines(numbered: Sequence[Numbered], limit: int) -> list[Listed]:
         words = "".join(c if c.isprintable() else " " for c in event.caption).split()
         perceived = ", ".join(LANES[modality][0] for modality in event.modalities)
         text = f"{event.start:.1f}-{event.end:.1f} s {' '.join(words)}{f' ({perceived})' if perceived else ''}"
-        rows.append((number, textwrap.wrap(text, limit, max_lines=_CAPTION_LINES, placeholder=" ...")))
+        wide = sum(c.isupper() or ord(c) > 0x2E7F for c in text)  # capitals, and characters of East Asian scripts
+        width = round(limit / (1 + _EXTRA_WIDTH * wide / len(text)))
+        rows.append((number, textwrap.wrap(text, width, max_lines=_CAPTION_LINES, placeholder=" ...")))
     return rows
 
 
