@@ -223,7 +223,11 @@ def main() -> None:
         name, model = taggers.split(options.tagger)
         tagger = taggers.create(name or "transformers", ModelOptions(model=model))
     else:
-        tagger = YamNet()
+        try:
+            tagger = YamNet()
+        except ValueError as error:  # onnxruntime is not installed, or the weights cannot be fetched
+            print(f"not run: {error}")
+            return
     animals, backgrounds = load_media()
     if options.tune:
         tune(tagger, [make_mixture(TUNING_SEED + index, animals, backgrounds) for index in range(6)])
