@@ -130,7 +130,7 @@ def test_a_recogniser_that_does_not_tell_languages_is_refused_before_any_video(t
     for part in build_whisper(languages=("en", "de")):
         part.save_pretrained(tmp_path / "two")
     cases = (
-        ([], "en", "template of measurements (speech) does not identify languages"),
+        ([], "en", "template of facts (speech) does not identify languages"),
         (["--speech-recogniser", tmp_path / "english"], "en", "english (speech) does not identify languages"),
         (["--speech-recogniser", tmp_path / "two"], "yue", "two (speech) identifies 2 languages, not this one"),
         (["--speech-recogniser", tmp_path / "gone"], "en", "gone: cannot be loaded"),

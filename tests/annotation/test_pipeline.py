@@ -60,15 +60,17 @@ def test_the_command_line_runs_offline_from_start_to_end(longvale, videos, tmp_p
     # Red to blue at 4 s, a sound that ends at 4.8 s across it: the boundary is that of the sound.
     (first, second) = made.events
     assert (first.start, first.end, second.start, second.end) == pytest.approx((0, 4.8, 4.8, 8), abs=0.3)
-    assert "red" in first.caption and "blue" in second.caption
-    assert float(re.search(r"about (\d+) Hz", first.caption)[1]) == pytest.approx(300, abs=3)
+    assert first.caption.endswith("Loud steady tone throughout.") and "Hz" not in first.caption
+    (record, _) = [r for r in lines(output, "captions") if r["video_id"] == "a"]
+    assert record["measured"]["pitch_hz"] == pytest.approx(300, abs=3) and "red" in record["measured"]["colours"]
+    assert {fact["modality"] for fact in record["facts"]} == {"visual", "audio"}
     assert {"videos.jsonl", "boundaries.jsonl", "captions.jsonl", "events.jsonl", "settings.json"} <= files(
         stage_folder(output)
     )
     assert (stage_folder(output) / "timelines" / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert not output.with_suffix(".funnel.png").exists()  # nothing was filtered
     told = load_json(output.with_suffix(".provenance.json"))
-    assert told["captioners"]["video"] == "template of measurements (video)" and told["reasoner"] == "concatenation"
+    assert told["captioners"]["video"] == "template of facts (video)" and told["reasoner"] == "concatenation"
     assert told["options"]["visual"]["stitch"] == 0.6 and len(told["prompts"]["correlation.txt"]) == 16
     assert told["versions"]["av"] and set(told["seconds"]) == {"videos", "boundaries", "captions", "events"}
 
@@ -223,8 +225,8 @@ def reasoner(server, **options):
 
 @needs_annotation
 def test_a_server_that_dies_stops_the_run_which_then_goes_on(videos, tmp_path, online):
-    """Four events, the server dies after two answers: these are kept and not asked for again."""
-    output, server = tmp_path / "out.json", Server(GOOD, GOOD, 500)
+    """Four events, of each a caption and a relation are asked for; the server dies after two, which are kept."""
+    output, server = tmp_path / "out.json", Server(GOOD, GOOD, GOOD, GOOD, 500)
     first = reasoner(server)
     with pytest.raises(ServerError, match="start the server and run the same command again"):
         run(videos, output, first)
@@ -236,10 +238,10 @@ def test_a_server_that_dies_stops_the_run_which_then_goes_on(videos, tmp_path, o
     run(videos, output, same)
     again.stop()
     records = lines(output, "events")
-    assert len(again.asked) == 2 and len(records) == 4
+    assert len(again.asked) == 4 and len(records) == 4
     assert len({(r["video_id"], r["event_id"]) for r in records}) == 4
     assert all(r["relations"] == ["complementary"] and r["refused"] is None for r in records)
-    assert "Something is seen and heard." in again.asked[-1]["messages"][0]["content"]  # it knows the previous event
+    assert "Something is seen and heard." in again.asked[-2]["messages"][0]["content"]  # it knows the previous event
 
 
 @needs_annotation
@@ -318,13 +320,13 @@ def test_killed_in_the_middle_it_goes_on(videos, tmp_path, online):
     def hang(handler):
         time.sleep(60)
 
-    output, server = tmp_path / "out.json", Server(GOOD, hang)
+    output, server = tmp_path / "out.json", Server(GOOD, GOOD, hang)
     command = [sys.executable, "-m", "longvale", "annotate", str(videos), "--output", str(output), "--quiet"]
     command += ["--language-model", "m", "--server", server.url]
     process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "0"}, stderr=subprocess.DEVNULL)
     log = stage_folder(output) / "events.jsonl"
     for _ in range(1200):
-        if log.exists() and len(server.asked) >= 2:
+        if log.exists() and len(server.asked) >= 3:
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)

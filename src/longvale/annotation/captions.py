@@ -2,10 +2,10 @@
 
 | role | describes | template (default) | transformers | server |
 | --- | --- | --- | --- | --- |
-| video | what happens | colours and motion, measured | an image-text model, by id | images in a message |
-| keyframe | what the middle frame shows | colours and brightness, measured | the same | the same |
-| audio | what is heard | loudness, pitch, spectrum, measured | an audio-text model, by id | sound in a message |
-| speech | what is said | how long speech lasts, measured | Whisper or another recogniser, by id | - |
+| video | what happens | shots, fades, text on screen: facts | an image-text model, by id | images in a message |
+| keyframe | what the middle frame shows | - | the same | the same |
+| audio | what is heard | silence, sounds, loudness: facts | an audio-text model, by id | sound in a message |
+| speech | what is said | voices, speakers, words: facts | Whisper or another recogniser, by id | - |
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from ..events import Seconds
 from ..images import jpeg_uri
 from ..models.media import SAMPLING_RATE
 from ..registry import captioners
+from .facts.fact import Fact
+from .facts.sentences import plain
 from .language_models import ModelOptions
 from .measurements import Measurements
 from .tracks import Span, Track
@@ -47,7 +49,7 @@ CLIP_FRAMES = 8
 
 @dataclass(frozen=True)
 class Clip:
-    """Part of a video that a captioner describes, at most [`MAX_CLIP_S`] long.
+    """Part of a video that a captioner describes, at most [`MAX_CLIP_S`] long; a whole event for the template.
 
     Args:
         start: seconds.
@@ -56,6 +58,7 @@ class Clip:
         audio: float32 [samples], 16 kHz; empty without sound.
         measured: measurements of the clip.
         tracks: what the tracks of the video hold within the clip.
+        facts: what is known of the event without models.
     """
 
     start: Seconds
@@ -64,6 +67,7 @@ class Clip:
     audio: np.ndarray = field(repr=False)
     measured: Measurements
     tracks: Mapping[Track, Sequence[Span]] = field(default_factory=dict)
+    facts: Sequence[Fact] = ()
 
     @property
     def key_frame(self) -> np.ndarray | None:
@@ -131,66 +135,30 @@ def parts(start: Seconds, end: Seconds) -> list[tuple[Seconds, Seconds]]:
     return list(itertools.pairwise(edges))
 
 
-# --- measured --------------------------------------------------------------------------------------------------------
+# --- facts -----------------------------------------------------------------------------------------------------------
 
 
 class TemplateCaptioner:
-    """Captioner that puts the measurements into a sentence, without a model.
+    """Captioner that puts the facts of an event into plain sentences, without a model.
 
     Args:
         role: one of the four roles.
 
     Example:
-        >>> clip = Clip(0, 5, None, np.zeros(0), Measurements(loudness_db=-15.0, pitch_hz=440.0, voiced=0.0))
+        >>> known = [Fact("audio", "silence", "silence", 0, 3), Fact("audio", "sounds", "Music", 3, 20, 0.9)]
+        >>> clip = Clip(0, 20, None, np.zeros(0), Measurements(), facts=known)
         >>> TemplateCaptioner("audio")(clip)
-        'A loud tone of about 440 Hz is heard.'
+        'Silence at first. Music.'
     """
 
     size = 48
 
     def __init__(self, role: Role) -> None:
-        self.name = f"template of measurements ({role})"
-        self._describe = {
-            "video": _describe_motion,
-            "keyframe": _describe_frame,
-            "audio": _describe_audio,
-            "speech": _describe_speech,
-        }[role]
+        self.name, self._role = f"template of facts ({role})", role
 
     def __call__(self, clip: Clip) -> str:
-        """Describe the measurements of the clip."""
-        return self._describe(clip.measured)
-
-
-def _describe_motion(measured: Measurements) -> str:
-    if measured.motion is None:
-        return ""
-    how = {"still": "A still", "moving": "A moving", "lively": "A lively"}[measured.motion_word]
-    return f"{how} picture of {' and '.join(measured.colours)} is seen."
-
-
-def _describe_frame(measured: Measurements) -> str:
-    if measured.brightness is None:
-        return ""
-    light = "dark" if measured.brightness < 0.25 else "bright" if measured.brightness > 0.65 else "mid-toned"
-    return f"The picture is {light} and mostly {measured.colours[0]}."
-
-
-def _describe_audio(measured: Measurements) -> str:
-    if measured.silent:
-        return ""
-    level = {"quiet": "A quiet", "clear": "A clear", "loud": "A loud"}[measured.loudness_word]
-    if measured.pitch_hz is not None:
-        return f"{level} tone of about {measured.pitch_hz:.0f} Hz is heard."
-    kind = "low" if measured.centroid_hz < 500 else "high" if measured.centroid_hz > 2500 else "mid-range"
-    return f"{level} {kind} noise is heard."
-
-
-def _describe_speech(measured: Measurements) -> str:
-    if not measured.voiced:
-        return ""
-    share = "throughout" if measured.voiced > 0.8 else "most of the time" if measured.voiced > 0.5 else "in part"
-    return f"Somebody speaks {share}."
+        """Return the sentences about the role."""
+        return plain(clip.facts, self._role, clip.start, clip.end)
 
 
 # --- models of transformers ------------------------------------------------------------------------------------------
@@ -394,7 +362,7 @@ class ServerCaptioner:
 
 @captioners.register("template")
 def _build_template(role: Role, options: ModelOptions) -> Captioner:
-    """Measurements in a sentence, without a model."""
+    """Facts in plain sentences, without a model."""
     return TemplateCaptioner(role)
 
 

@@ -1,9 +1,11 @@
 """Correlation of the modalities of an event, and one caption that describes it.
 
-A language model answers the questions of the paper (is the source visible, who or what makes the sound and why, what
-does it convey, which mood), chooses relations from the nine types, and writes one caption, given the previous event's
-caption. Its answer is checked and, where that is safe, repaired. Otherwise the model is asked again, and in the end its
-answer is refused with a reason.
+A language model gets the facts of the event, numbered, with their times, and writes one caption. What it writes is
+checked against the facts (`facts/claims.py`): a caption that says more is asked for again with the reason, and in the
+end replaced by the plain sentences. Whether the source of a sound is visible follows from the facts if a seen one names
+what makes the sound; otherwise the model is asked for the number of such a fact, which small models answer better than
+a question with yes and no (`benchmarks/correlation.py`). This leaves the relations that are possible, of which the
+model chooses one.
 """
 
 from __future__ import annotations
@@ -15,33 +17,43 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..chat_client import Chat, NoAnswer
-from ..events import RELATIONS, Modality, Seconds
+from ..events import Modality, Seconds
 from ..registry import reasoners
 from .captions import Role, read_prompt
+from .facts.claims import unsupported
+from .facts.fact import Fact, numbered, phrase
+from .facts.sound_sources import named_source
 from .language_models import ModelOptions
 
 #: Longest caption in characters; a longer one means that the model did not stop.
 MAX_CAPTION = 600
 
-#: Longest answer in tokens: the questions, the relations and a caption of [`MAX_CAPTION`] characters.
-MAX_TOKENS = 512
+#: Longest answer in tokens: a caption of [`MAX_CAPTION`] characters and numbers. The small questions need fewer.
+MAX_TOKENS = 256
+_FEW_TOKENS = 24
 
 #: Longest answer that is read, in characters.
 _MAX_ANSWER = 16_384
 
-#: JSON schema of an answer, enforced if the server or model supports it.
+#: Most facts that a language model gets; the longest words of one, in characters.
+_MOST_FACTS, _LONGEST_FACT = 40, 400
+
+#: JSON schema of a caption, enforced if the server or model supports it.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "source_visible": {"type": "string", "enum": ["yes", "no", "unknown"]},
-        "cause": {"type": "string"},
-        "tells": {"type": "string"},
-        "mood": {"type": "string"},
-        "relations": {"type": "array", "items": {"type": "string", "enum": list(RELATIONS)}, "minItems": 1},
         "caption": {"type": "string", "minLength": 1, "maxLength": MAX_CAPTION},
+        "facts": {"type": "array", "items": {"type": "integer"}},
     },
-    "required": ["source_visible", "cause", "tells", "mood", "relations", "caption"],
+    "required": ["caption", "facts"],
     "additionalProperties": False,
+}
+
+#: Relations that are possible if the source of a sound is visible, if it is not, and if that is not known.
+POSSIBLE: dict[str, tuple[str, ...]] = {
+    "yes": ("synchronicity", "causality", "temporal association", "enhancement"),
+    "no": ("complementary", "scene-aware", "enhancement", "temporal association", "causality", "corrective"),
+    "unknown": ("complementary", "scene-aware", "enhancement", "temporal association", "causality"),
 }
 
 
@@ -55,6 +67,7 @@ class Evidence:
         captions: captions by role; "" or missing if there is nothing to describe.
         modalities: modalities in which the event can be perceived.
         previous: caption of the previous event; "" for the first.
+        facts: what is known of the event; empty in stages of earlier versions.
     """
 
     start: Seconds
@@ -62,6 +75,7 @@ class Evidence:
     captions: Mapping[Role, str]
     modalities: tuple[Modality, ...]
     previous: str = ""
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,10 +85,13 @@ class Correlation:
     Args:
         caption: one text.
         relations: types from [`longvale.events.RELATIONS`], the most important first.
-        answers: answers to the questions of the paper, the first four fields of [`SCHEMA`].
-        attempts: number of requests to the model.
+        answers: `source_visible` (yes, no, unknown), `source` (what makes the sound), `facts` (numbers of those used).
+        attempts: number of requests for a caption.
         repairs: repairs of its answer, one line each.
         refused: reason if the model's answers were refused; the caption is then a concatenation.
+        unsupported: what the model's captions said that no fact supports, one line per caption.
+        replaced: whether none of its captions was supported; the caption is then a concatenation.
+        first: the model's first caption that could be read, before the check.
     """
 
     caption: str
@@ -83,6 +100,9 @@ class Correlation:
     attempts: int = 0
     repairs: tuple[str, ...] = ()
     refused: str | None = None
+    unsupported: tuple[str, ...] = ()
+    replaced: bool = False
+    first: str = ""
 
 
 class Reasoner(Protocol):
@@ -206,7 +226,7 @@ class LanguageModelReasoner:
 
     Args:
         chat: chat client, such as a [`longvale.chat_client.ChatClient`].
-        attempts: maximum number of requests for a usable answer.
+        attempts: maximum number of requests for a usable caption.
         remove_names: ask the model not to name people, and replace text that looks like the name of a person.
 
     Raises:
@@ -220,13 +240,26 @@ class LanguageModelReasoner:
         self.name = chat.name + ("" if attempts == 3 else f", {attempts} attempts")
         self.name += "" if remove_names else ", names kept"
         self._chat, self._attempts, self._remove_names = chat, attempts, remove_names
+        self._makers: dict[str, tuple[str, ...]] = {}  # what makes a sound, by its name
 
     def __call__(self, evidence: Evidence) -> Correlation:
-        """Ask until an answer is usable; after `attempts` requests, concatenate and record the reason."""
+        """Ask until a caption is supported; after `attempts` requests, concatenate and record the reason."""
         if alone := of_one_modality(evidence):
             return Correlation(self._named(concatenate(alone), evidence), _relations_of(evidence))
-        messages: list[dict[str, str]] = [{"role": "user", "content": self._question(evidence)}]
-        problem, attempt = "", 0
+        facts = known_facts(evidence)
+        written = self._write(evidence, facts)
+        if written.refused:
+            return written
+        visible, source = self._source(facts)
+        relations = _relations_of(evidence) or self._relation(facts, visible)
+        answers = {"source_visible": visible, "source": source, **written.answers}
+        return replace(written, relations=relations, answers=answers)
+
+    def _write(self, evidence: Evidence, facts: Sequence[Fact]) -> Correlation:
+        """Ask for a caption until one can be read and is supported by the facts."""
+        messages: list[dict[str, str]] = [{"role": "user", "content": self._question(evidence, facts)}]
+        problem, attempt, first = "", 0, ""
+        invented: list[str] = []
         while attempt < self._attempts:
             attempt += 1
             try:
@@ -235,48 +268,129 @@ class LanguageModelReasoner:
                 problem = str(error)
                 break
             try:
-                found, repairs = read_answer(answer, evidence.modalities)
+                found, repairs = read_answer(answer)
             except ValueError as error:
-                problem = str(error)
-                retry = read_prompt("retry").format(problem=problem)
-                messages = [*messages[:1], {"role": "assistant", "content": answer[:2000]}]
-                messages.append({"role": "user", "content": retry})
-                continue
-            caption = self._named(found["caption"], evidence)
-            answers = {name: found[name] for name in ("source_visible", "cause", "tells", "mood")}
-            return Correlation(caption, tuple(found["relations"]), answers, attempt, tuple(repairs))
+                problem, prompt = str(error), "retry"
+            else:
+                first = first or found["caption"]
+                if not (problems := unsupported(found["caption"], facts)):
+                    caption = self._named(found["caption"], evidence)
+                    used = ", ".join(str(number) for number in found["facts"] if 1 <= number <= len(facts))
+                    extra = {"unsupported": tuple(invented), "first": first}
+                    return Correlation(caption, (), {"facts": used}, attempt, tuple(repairs), **extra)
+                problem, prompt = "; ".join(problems), "unsupported"
+                invented.append(problem)
+            again = read_prompt(prompt).format(problem=problem)
+            messages = [*messages[:1], {"role": "assistant", "content": answer[:2000]}]
+            messages.append({"role": "user", "content": again})
         caption = self._named(concatenate(evidence), evidence)
-        return Correlation(caption, _relations_of(evidence), {}, attempt, (), problem)
+        if invented:
+            return Correlation(caption, (), {}, attempt, unsupported=tuple(invented), replaced=True, first=first)
+        return Correlation(caption, _relations_of(evidence), {}, attempt, refused=problem)
+
+    def _source(self, facts: Sequence[Fact]) -> tuple[str, str]:
+        """Return whether the source of the most prominent sound is visible, and what it is."""
+        sounds = [fact for fact in facts if fact.source in ("sounds", "audio")]
+        if not sounds or not any(fact.source in ("video", "keyframe") for fact in facts):
+            return "unknown", ""
+        sound = max(sounds, key=lambda fact: (fact.confidence or 0.0) * (fact.end - fact.start))
+        label = phrase(sound)
+        if label not in self._makers:
+            self._makers[label] = makers_of(self._chat, label)
+        number = named_source(facts, sound, self._makers[label])
+        return ("yes", facts[number - 1].text) if number else ("no", "")
+
+    def _relation(self, facts: Sequence[Fact], visible: str) -> tuple[str, ...]:
+        """Return the relation that the model chooses of those that are possible; of an unusable answer, the first."""
+        possible = POSSIBLE[visible]
+        lines = [f"{number}. {name}: {_MEANING[name]}" for number, name in enumerate(possible, 1)]
+        prompt = read_prompt("relation").format(facts=_listed(facts), relations="\n".join(lines))
+        number = _ask_number(self._chat, prompt)
+        return (possible[number - 1] if 1 <= number <= len(possible) else possible[0],)
 
     def _named(self, caption: str, evidence: Evidence) -> str:
         return without_names(caption, evidence) if self._remove_names else caption
 
-    def _question(self, evidence: Evidence) -> str:
-        texts = {
-            role: _or_nothing(evidence.captions.get(role, "")) for role in ("video", "keyframe", "audio", "speech")
-        }
+    def _question(self, evidence: Evidence, facts: Sequence[Fact]) -> str:
         return read_prompt("correlation").format(
             names=" Do not name people: say what they are, such as a man." if self._remove_names else "",
-            previous=_or_nothing(evidence.previous),
-            start=f"{evidence.start:.1f}",
-            end=f"{evidence.end:.1f}",
-            visual=texts["video"],
-            keyframe=texts["keyframe"],
-            audio=texts["audio"],
-            speech=texts["speech"],
+            previous=json.dumps(evidence.previous, ensure_ascii=False) if evidence.previous else "(nothing)",
+            facts=numbered(facts, evidence.start, evidence.end),
         )
 
 
-def _or_nothing(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if text else "(nothing)"
+#: What each relation means, for the question that asks for one.
+_MEANING = {
+    "synchronicity": "sight and sound happen at the same moment",
+    "complementary": "each tells a part that the other does not",
+    "enhancement": "one makes the other stronger, as music a mood",
+    "scene-aware": "the sound tells where this is",
+    "temporal association": "one comes after the other",
+    "causality": "one is the reason of the other",
+    "corrective": "one corrects what the other alone would make believe",
+}
 
 
-def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[str, Any], list[str]]:
+def known_facts(evidence: Evidence) -> list[Fact]:
+    """Return the facts of the evidence, bounded in number and length; without any, its captions as facts."""
+    facts = list(evidence.facts)
+    if not facts:
+        roles = [(modality, role) for modality, roles in _ROLES_OF.items() for role in roles]
+        captions = [(modality, role, evidence.captions.get(role, "").strip()) for modality, role in roles]
+        facts = [Fact(m, role, text, evidence.start, evidence.end) for m, role, text in captions if text]
+    return [replace(fact, text=fact.text[:_LONGEST_FACT]) for fact in facts[:_MOST_FACTS]]
+
+
+def makers_of(chat: Chat, sound: str) -> tuple[str, ...]:
+    """Ask a model what makes a sound: words in lower case; none without a usable answer.
+
+    That is a question about words, which small models answer; whether one of these things is seen then follows.
+    """
+    prompt = read_prompt("makers").format(sound=sound)
+    try:
+        answer = chat([{"role": "user", "content": prompt}], schema=_THINGS, max_tokens=_MAKERS_TOKENS)
+    except NoAnswer:
+        return ()
+    found = re.search(r"\[.*", answer, re.DOTALL)
+    words = re.findall(r"[a-z-]{3,}", found[0].lower()) if found else []
+    return tuple(dict.fromkeys(words))
+
+
+#: Longest list of things that make a sound, in tokens.
+_MAKERS_TOKENS = 48
+_THINGS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"things": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 5}},
+    "required": ["things"],
+    "additionalProperties": False,
+}
+_NUMBER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"number": {"type": "integer"}},
+    "required": ["number"],
+    "additionalProperties": False,
+}
+
+
+def _ask_number(chat: Chat, prompt: str) -> int:
+    """Ask for one number; -1 if the answer holds none."""
+    try:
+        answer = chat([{"role": "user", "content": prompt}], schema=_NUMBER, max_tokens=_FEW_TOKENS)
+    except NoAnswer:
+        return -1
+    found = re.search(r"\d{1,3}", answer)
+    return int(found[0]) if found else -1
+
+
+def _listed(facts: Sequence[Fact]) -> str:
+    return "\n".join(f"- {fact.modality}: {phrase(fact)}" for fact in facts)
+
+
+def read_answer(text: str) -> tuple[dict[str, Any], list[str]]:
     """Read the JSON object of an answer, repairing what is unambiguous.
 
     Args:
         text: the answer; other text or a code fence may enclose the object.
-        modalities: modalities of the event, to check the relations.
 
     Returns:
         The fields of [`SCHEMA`], and the list of repairs.
@@ -285,10 +399,8 @@ def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[st
         ValueError: if the answer cannot be used; the message names the problem.
 
     Example:
-        >>> answer = '{"relations": "Causality", "caption": "A dog barks at a car."}'
-        >>> found, repairs = read_answer("Sure! " + answer)
-        >>> found["relations"], found["source_visible"], repairs
-        (['causality'], 'unknown', ['text around the object', 'relations was a text', 'source_visible was missing'])
+        >>> read_answer('Sure! {"caption": "A dog barks at a car.", "facts": "1 and 3"}')
+        ({'caption': 'A dog barks at a car.', 'facts': [1, 3]}, ['text around the object', 'facts was a text'])
     """
     repairs: list[str] = []
     value = _find_object(text, repairs)
@@ -300,19 +412,14 @@ def read_answer(text: str, modalities: Sequence[Modality] = ()) -> tuple[dict[st
         raise ValueError(f"field 'caption' has {len(caption)} characters, more than {MAX_CAPTION}")
     if re.search(r"<\|?\w+\|?>|\bcaption\b\s*:", caption, re.IGNORECASE):
         raise ValueError("field 'caption' holds a token of the prompt")
-    relations = _read_relations(value.get("relations"), modalities, repairs)
-    found: dict[str, Any] = {"relations": relations, "caption": caption}
-    for name, default in (("source_visible", "unknown"), ("cause", ""), ("tells", ""), ("mood", "")):
-        if not isinstance(value.get(name), str):
-            if name == "source_visible":
-                repairs.append(f"{name} was missing")
-            value[name] = {True: "yes", False: "no"}.get(value.get(name), default)
-        found[name] = " ".join(value[name].split())[:MAX_CAPTION]
-    if found["source_visible"].lower() not in ("yes", "no", "unknown"):
-        repairs.append("source_visible was none of yes, no, unknown")
-        found["source_visible"] = "unknown"
-    found["source_visible"] = found["source_visible"].lower()
-    return found, repairs
+    numbers = value.get("facts")
+    if isinstance(numbers, str):
+        repairs.append("facts was a text")
+        numbers = [int(number) for number in re.findall(r"\d{1,3}", numbers)]
+    if not isinstance(numbers, list):
+        repairs.append("facts was missing")
+        numbers = []
+    return {"caption": caption, "facts": [n for n in numbers if isinstance(n, int) and n is not True]}, repairs
 
 
 def _find_object(text: str, repairs: list[str]) -> dict[str, Any]:
@@ -335,27 +442,6 @@ def _find_object(text: str, repairs: list[str]) -> dict[str, Any]:
     raise ValueError(problem)
 
 
-def _read_relations(value: Any, modalities: Sequence[Modality], repairs: list[str]) -> list[str]:
-    if isinstance(value, str):
-        repairs.append("relations was a text")
-        value = re.split(r"[,;/]| and ", value)
-    if not isinstance(value, list):
-        raise ValueError(f"field 'relations' must be a list of some of: {', '.join(RELATIONS)}")
-    known = {re.sub(r"[\s_-]+", " ", name): name for name in RELATIONS}
-    names = [known.get(re.sub(r"[\s_-]+", " ", str(item)).strip().lower()) for item in value]
-    if None in names and any(names):
-        repairs.append("unknown relations were left out")
-    relations = list(dict.fromkeys(name for name in names if name))
-    if not relations:
-        raise ValueError(f"field 'relations' must name at least one of: {', '.join(RELATIONS)}")
-    impossible = {"audio-only"} if tuple(modalities) == ("visual",) else set()
-    if modalities and "visual" not in modalities:
-        impossible = {"visual-only"}
-    if set(relations) & impossible:
-        raise ValueError(f"relation {(set(relations) & impossible).pop()!r} contradicts what is seen and heard")
-    return relations
-
-
 #: A title and the name after it, which are replaced by "a person".
 _TITLES = re.compile(
     r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|President|Senator|Sir|Lady)\.?\s+[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*"
@@ -370,7 +456,7 @@ def without_names(caption: str, evidence: Evidence) -> str:
     """Remove text that looks like the name of a person: after a title, after "called", or two capitalised words.
 
     The last rule also replaces place names of two words. Titles and word pairs that the key-frame caption contains
-    (text on screen) are kept.
+    (text on screen), or a fact of text on screen, are kept.
 
     Args:
         caption: the text.
@@ -382,7 +468,7 @@ def without_names(caption: str, evidence: Evidence) -> str:
         'A man greets a person while a person waves.'
     """
     caption = _NAMED.sub(r"\1", caption)
-    written = evidence.captions.get("keyframe", "")
+    written = " ".join([evidence.captions.get("keyframe", ""), *(f.text for f in evidence.facts if f.source == "text")])
     for pattern in (_TITLES, _PAIR):
         caption = pattern.sub(lambda match: match[0] if match[0] in written else "a person", caption)
     return caption

@@ -17,7 +17,9 @@ from .clip_reader import FRAME_RATE, ClipReader
 #: Mean change of a pixel between two frames (0 to 255) below which an event counts as still.
 STILL_BELOW = 2.0
 _LIVELY_FROM = 12.0
-_SILENT_DB, _QUIET_DB, _LOUD_DB = -60.0, -40.0, -20.0
+#: Level in dB of full scale below which nothing is heard.
+SILENT_DB = -60.0
+_QUIET_DB, _LOUD_DB = -40.0, -20.0
 _PITCH_HZ = (60.0, 1000.0)
 #: Minimum autocorrelation of a sound with a pitch, at most 1.
 _PITCHED = 0.5
@@ -59,7 +61,7 @@ class Measurements:
     @property
     def silent(self) -> bool:
         """Whether nothing can be heard."""
-        return self.loudness_db is None or self.loudness_db < _SILENT_DB
+        return self.loudness_db is None or self.loudness_db < SILENT_DB
 
     @property
     def motion_word(self) -> str | None:
@@ -92,6 +94,11 @@ def measure(reader: ClipReader, start: Seconds, end: Seconds, speech: Sequence[I
     return Measurements(**seen, **heard)
 
 
+def measure_sound(sound: np.ndarray) -> Measurements:
+    """Measure a sound: float32 [samples], 16 kHz."""
+    return Measurements(**_listen(sound))
+
+
 def _look(reader: ClipReader, start: Seconds, end: Seconds) -> dict:
     if reader.frames is None:
         return {}
@@ -103,12 +110,12 @@ def _look(reader: ClipReader, start: Seconds, end: Seconds) -> dict:
     rate = len(reader.times) / reader.duration
     return {
         "brightness": round(float(frames.mean()) / 255, 3),
-        "colours": _colours(frames[:: max(1, len(frames) // 8)]),
+        "colours": colours(frames[:: max(1, len(frames) // 8)]),
         "motion": round(motion * rate / FRAME_RATE, 2),
     }
 
 
-def _colours(frames: np.ndarray) -> tuple[str, ...]:
+def colours(frames: np.ndarray) -> tuple[str, ...]:
     """Return the most frequent colour of cells of 6 x 6 pixels, and the next if it covers at least a fifth of them."""
     height, width = (size // 6 * 6 for size in frames.shape[1:3])
     cells = (
@@ -134,7 +141,7 @@ def _listen(sound: np.ndarray) -> dict:
         return {}
     level = round(float(10 * np.log10(np.mean(10 ** (levels / 10)))), 1)  # the rounded level decides what is silent
     heard = {"loudness_db": level}
-    if level >= _SILENT_DB:
+    if level >= SILENT_DB:
         sound = sound[: 30 * SAMPLING_RATE]
         spectrum = np.abs(np.fft.rfft(sound)) ** 2
         hertz = np.fft.rfftfreq(len(sound), 1 / SAMPLING_RATE)
@@ -147,7 +154,7 @@ def _pitch(sound: np.ndarray) -> float | None:
     """Return the median pitch in Hz of windows of 64 ms, from their autocorrelation; None if few windows have one."""
     length = 1024
     windows = sound[: len(sound) // length * length].reshape(-1, length)
-    windows = windows[np.sqrt((windows**2).mean(axis=1)) > 10 ** (_SILENT_DB / 20)]
+    windows = windows[np.sqrt((windows**2).mean(axis=1)) > 10 ** (SILENT_DB / 20)]
     if not len(windows):
         return None
     spectra = np.abs(np.fft.rfft(windows - windows.mean(axis=1, keepdims=True), 2 * length)) ** 2

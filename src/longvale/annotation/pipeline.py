@@ -8,7 +8,7 @@
     out.stages/videos.jsonl        one line per video: whether it was admitted, and if not, why
     out.stages/tracks.jsonl        one line per video and track: sounds, text on screen, speakers, transcript
     out.stages/boundaries.jsonl    one line per video: cuts, visual events, sounds, speech turns, events
-    out.stages/captions.jsonl      one line per event: caption of each role, measurements
+    out.stages/captions.jsonl      one line per event: caption of each role, facts, measurements
     out.stages/events.jsonl        one line per event: caption, modalities, relations, how they were found
     out.stages/timelines/ID.png    figure of a video's boundaries
 
@@ -37,10 +37,11 @@ from ..chat_client import Patience
 from ..events import Annotation, Event, save_annotations
 from ..extraction.extract import Engine, find_videos
 from ..io import atomic_write
-from ..run_log import fingerprint
+from ..run_log import fingerprint, load_settings
 from ..system.checksums import identities
 from ..system.locks import hold
 from ..system.names import LONGEST_NAME, printable
+from .captions import ROLES
 from .filters import Rejection, format_funnel
 from .languages import check_language
 from .stages import SETTINGS_FILE, Stages, claim_stages
@@ -62,6 +63,8 @@ class Summary:
         annotations: annotations of the output by video id.
         rejections: rejections by video id; empty for admitted videos.
         refused: number of events for which the language model gave no usable answer.
+        replaced: number of events whose captions by the language model said more than the facts, and were replaced by
+            plain sentences.
         uncaptioned: number of events for which a captioner's model wrote no caption.
         missing: number of videos without a track, by track, on which its model failed.
     """
@@ -71,6 +74,7 @@ class Summary:
     refused: int
     uncaptioned: int = 0
     missing: Mapping[str, int] = field(default_factory=dict)
+    replaced: int = 0
 
     def __str__(self) -> str:
         """Return one line of counts.
@@ -82,6 +86,7 @@ class Summary:
         events = sum(len(annotation.events) for annotation in self.annotations.values())
         line = f"{len(self.annotations)} of {len(self.rejections)} videos annotated, {events} events"
         line += f", {self.refused} of them without correlation" if self.refused else ""
+        line += f", {self.replaced} with plain sentences for unsupported captions" if self.replaced else ""
         line += f", {self.uncaptioned} without a caption of some modality" if self.uncaptioned else ""
         return line + "".join(f", {count} videos without {track}" for track, count in self.missing.items())
 
@@ -194,6 +199,8 @@ class _Run:
         # Recorded by earlier versions, which could split audio in another way: stages of both can be resumed.
         noted["audio"] |= {"splitter": "peaks", "penalty": 2.0}
         self.settings = {"options": noted, **models.names(), "prompts": prompt_hashes()}
+        if (self.folder / SETTINGS_FILE).is_file():
+            self.settings = as_recorded(self.settings, load_settings(self.folder / SETTINGS_FILE))
         claim_stages(self.folder, self.settings)
         self.stages = Stages.load(self.folder)
         self.failed: dict[str, Rejection] = {}  # not recorded in the stages, so that the next run tries again
@@ -282,8 +289,23 @@ class _Run:
         with atomic_write(self.output.with_suffix(".provenance.json")) as file:
             json.dump(self._provenance(annotations, rejections, records), file, indent=2)
         save_annotations(annotations, self.output)
+        self._compare_wordings(annotations)
+        replaced = sum(bool(r.get("replaced")) for r in records)
         unanswered = sum(self._unanswered(annotations).values())
-        return Summary(annotations, rejections, refused, unanswered, self._missing(annotations))
+        return Summary(annotations, rejections, refused, unanswered, self._missing(annotations), replaced)
+
+    def _compare_wordings(self, annotations: Mapping[str, Annotation]) -> None:
+        """Log if captions of an earlier version, which found no facts, are next to captions of this one."""
+        records = [r for r in self.stages.captions.values() if r["video_id"] in annotations]
+        earlier = sum("facts" not in record for record in records)
+        if 0 < earlier < len(records):
+            logger.warning(
+                "%s: captions of two wordings: an earlier version of longvale described %d of %d events, this one the "
+                "others; for one wording, use --overwrite",
+                self.output,
+                earlier,
+                len(records),
+            )
 
     def _unanswered(self, annotations: Mapping[str, Annotation]) -> Counter[str]:
         """Count events without a caption by the roles that wrote none."""
@@ -322,6 +344,10 @@ class _Run:
             "uncaptioned": dict(self._unanswered(annotations)),
             "missing_tracks": self._missing(annotations),
             "refused": dict(Counter(r["refused"] for r in records if r["refused"])),
+            "unsupported": {
+                "asked again": sum(bool(r.get("unsupported")) for r in records),
+                "replaced": sum(bool(r.get("replaced")) for r in records),
+            },
             "relations": dict(Counter(relation for r in records for relation in r["relations"])),
             "languages": dict(Counter(language for language in languages if language)),
             "funnel": format_funnel(rejections).splitlines(),
@@ -338,6 +364,34 @@ def reason_text(rejection: Rejection) -> str:
     if rejection.value is None:
         return rejection.reason
     return f"{rejection.reason} ({rejection.value}, threshold {rejection.threshold})"
+
+
+def as_recorded(settings: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in the words of an earlier version, where they mean the same.
+
+    The template of measurements is the template of facts now; prompts count only if a model is asked with them.
+
+    Args:
+        settings: settings of this run.
+        before: settings that are on disk.
+
+    Example:
+        >>> now = {"captioners": {"video": "template of facts (video)"}, "reasoner": "concatenation", "prompts": {}}
+        >>> before = now | {"captioners": {"video": "template of measurements (video)"}, "prompts": {"video.txt": "f8"}}
+        >>> as_recorded(now, before) == before
+        True
+    """
+    earlier = before.get("captioners", {})
+    renamed = {f"template of facts ({role})": f"template of measurements ({role})" for role in ROLES}
+    captioners = {
+        role: earlier[role] if earlier.get(role) == renamed.get(name) and role in earlier else name
+        for role, name in settings["captioners"].items()
+    }
+    unasked = settings["reasoner"] == "concatenation" and all(
+        name in renamed for name in settings["captioners"].values()
+    )
+    prompts = before["prompts"] if unasked and "prompts" in before else settings["prompts"]
+    return {**settings, "captioners": captioners, "prompts": prompts}
 
 
 def prompt_hashes() -> dict[str, str]:

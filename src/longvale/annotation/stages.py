@@ -86,7 +86,7 @@ class Stages:
         videos: one line per video: whether it was admitted, and if not, why.
         tracks: one line per video and track, see `tracks`.
         boundaries: one line per video: cuts, visual events, sounds, speech turns, events.
-        captions: one line per event: the caption of each role, and the measurements.
+        captions: one line per event: the caption of each role, the facts, and the measurements.
         events: one line per event: caption, modalities, relations, and how they were found.
     """
 

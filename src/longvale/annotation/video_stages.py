@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ..chat_client import NoAnswer, Patience
-from ..events import Modality
 from ..models.media import MediaError, MediaLengthError, probe
 from ..plotting.style import strip_times
 from ..system.checksums import identities
@@ -24,20 +23,20 @@ from .boundaries.fusion import Interval
 from .boundaries.options import AudioOptions, SpeechOptions, VisualOptions
 from .boundaries.speech import find_speech
 from .boundaries.visual import find_visual_events
-from .captions import CLIP_FRAMES, ROLES, Captioner, Clip, Role, ask_captioner, parts, template_captioners
+from .captions import ROLES, Captioner, Role, template_captioners
 from .clip_reader import ClipReader, open_video
 from .correlation import Concatenation, Evidence, Reasoner, ask_reasoner
+from .describing import captions_as_facts, describe, modalities_of, with_tracks
+from .facts import Fact, find_facts
 from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .languages import LanguageIdentifier, spoken_language
-from .measurements import STILL_BELOW, Measurements, measure
+from .measurements import STILL_BELOW, measure
 from .stages import Stages
-from .tracks import TRACKS, Span, Track, Tracker, Tracks, within
+from .tracks import TRACKS, Span, Track, Tracker, Tracks
 from .tracks.finding import find_track
 
 #: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
-#: An event is perceived in a modality that fills at least this fraction of it, or this many seconds.
-_PERCEIVED_SHARE, _PERCEIVED_S = 0.1, 1.0
 
 #: Consecutive events without a usable answer that end a run: the model is too small, or is cut off while it reasons.
 MAX_REFUSALS = 5
@@ -250,11 +249,12 @@ class VideoStages:
         begin = time.perf_counter()
         measured, unanswered = measure(reader.value, start, end, found["speech"]), {}
         tracks = self._known_tracks(video_id)
-        captions = describe(reader.value, start, end, found["speech"], self.models.captioners, unanswered, tracks)
+        facts = find_facts(reader.value, start, end, found["cuts"], found["speech"], tracks)
+        captioners = self.models.captioners
+        captions = describe(reader.value, start, end, found["speech"], captioners, unanswered, tracks, facts)
         self._judge("captioner", _event(video_id, event_id, start, end), "; ".join(unanswered.values()))
-        if sounds := within(tracks, start, end).get("sounds"):
-            labels = ", ".join(dict.fromkeys(span.text for span in sounds))
-            captions["audio"] = f"{captions.get('audio', '')} Sounds: {labels}.".strip()
+        facts = [*captions_as_facts(captions, captioners, start, end), *facts]
+        captions = with_tracks(captions, captioners, facts, start, end)
         record = {
             "video_id": video_id,
             "event_id": event_id,
@@ -262,6 +262,7 @@ class VideoStages:
             "end": end,
             "captions": captions,
             "modalities": modalities_of(start, end, found, measured),
+            "facts": [fact.to_record() for fact in facts],
             "measured": asdict(measured),
             **({"unanswered": unanswered} if unanswered else {}),
             "seconds": _since(begin),
@@ -275,7 +276,12 @@ class VideoStages:
             return record
         begin = time.perf_counter()
         evidence = Evidence(
-            described["start"], described["end"], described["captions"], tuple(described["modalities"]), previous
+            described["start"],
+            described["end"],
+            described["captions"],
+            tuple(described["modalities"]),
+            previous,
+            tuple(Fact.from_record(fact) for fact in described.get("facts", ())),
         )
         written = ask_reasoner(self.models.reasoner, evidence)
         if written.attempts or written.refused:
@@ -294,6 +300,8 @@ class VideoStages:
             "attempts": written.attempts,
             "repairs": list(written.repairs),
             "refused": written.refused,
+            **({"unsupported": list(written.unsupported), "first": written.first} if written.unsupported else {}),
+            **({"replaced": True} if written.replaced else {}),
             "seconds": _since(begin),
         }
         self.stages.events.add(record)
@@ -439,60 +447,3 @@ def _coherence(reader: ClipReader, visual: Any, audio: Any, models: AnnotationMo
 
 def _rounded(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[float, float]]:
     return [(round(a, 2), round(min(b, duration), 2)) for a, b in spans if round(min(b, duration), 2) > round(a, 2)]
-
-
-def describe(
-    reader: ClipReader,
-    start: float,
-    end: float,
-    speech: Sequence[tuple[float, float]],
-    captioners: Mapping[Role, Captioner],
-    unanswered: dict[Role, str] | None = None,
-    tracks: Tracks | None = None,
-) -> dict[Role, str]:
-    """Caption an event with each role; long events are captioned in parts, without consecutive duplicates.
-
-    Args:
-        reader: frames and sound of the video.
-        start, end: start and end of the event in seconds.
-        speech: speech turns of the video in seconds.
-        captioners: captioners by role.
-        unanswered: filled with the reason of each role whose model wrote no caption for some part; None to raise
-            `NoAnswer` instead.
-        tracks: the tracks of the video.
-    """
-    said: dict[Role, list[str]] = {role: [] for role in captioners}
-    size = max((captioner.size for captioner in captioners.values()), default=48)
-    for a, b in parts(start, end):
-        frames = None
-        if reader.frames is not None:
-            frames = reader.frames_at(a + (np.arange(CLIP_FRAMES) + 0.5) / CLIP_FRAMES * (b - a), size)
-        clip = Clip(a, b, frames, reader.audio(a, b), measure(reader, a, b, speech), within(tracks or {}, a, b))
-        for role, captioner in captioners.items():
-            try:
-                text = ask_captioner(captioner, clip)
-            except NoAnswer as error:
-                if unanswered is None:
-                    raise
-                unanswered[role] = str(error)
-                continue
-            if text and said[role][-1:] != [text]:
-                said[role].append(text)
-    return {role: " ".join(texts) for role, texts in said.items()}
-
-
-def modalities_of(start: float, end: float, found: Mapping[str, Any], measured: Measurements) -> list[Modality]:
-    """Return the modalities in which an event can be perceived."""
-    least = min(_PERCEIVED_S, _PERCEIVED_SHARE * (end - start))
-
-    def shared(spans: Sequence[Sequence[float]]) -> float:
-        return sum(max(0.0, min(b, end) - max(a, start)) for a, b in spans)
-
-    perceived: list[Modality] = []
-    if measured.brightness is not None and shared(found["visual"]) >= least:
-        perceived.append("visual")
-    if not measured.silent and shared(found["audio"]) >= least:
-        perceived.append("audio")
-    if shared(found["speech"]) >= least:
-        perceived.append("speech")
-    return perceived

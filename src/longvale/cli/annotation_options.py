@@ -149,17 +149,18 @@ class CaptionerOptions(Group, panel="Captions"):
     """Which models describe single modalities: registered ones, `package.module:Name`, or models of transformers."""
 
     video_captioner: Annotated[
-        str | None, typer.Option(help="Model that sees clips, or server:NAME.", show_default="measured colours, motion")
+        str | None,
+        typer.Option(help="Model that sees clips, or server:NAME.", show_default="facts: shots, text on screen"),
     ] = None
     keyframe_captioner: Annotated[
-        str | None, typer.Option(help="Model that sees key frames, or server:NAME.", show_default="measured colours")
+        str | None, typer.Option(help="Model that sees key frames, or server:NAME.", show_default="none")
     ] = None
     audio_captioner: Annotated[
         str | None,
-        typer.Option(help="Model that hears clips, or server:NAME.", show_default="measured loudness, pitch"),
+        typer.Option(help="Model that hears clips, or server:NAME.", show_default="facts: sounds, loudness"),
     ] = None
     speech_recogniser: Annotated[
-        str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="measured voice activity")
+        str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="facts: voices, speakers")
     ] = None
 
     def models(self, options: ModelOptions) -> dict[str, Any]:

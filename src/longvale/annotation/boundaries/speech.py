@@ -63,6 +63,24 @@ def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = Non
     return [(part["start"] / SAMPLING_RATE, part["end"] / SAMPLING_RATE) for part in found]
 
 
+def voice_probability(waveform: np.ndarray) -> float:
+    """Return silero-vad's mean probability of speech in a sound as it is, nothing subtracted; 0 if it is too short.
+
+    Args:
+        waveform: float32 [samples], 16 kHz.
+
+    Raises:
+        ValueError: if silero-vad is missing.
+    """
+    import torch
+
+    if len(waveform) < _VAD_STEP:
+        return 0.0
+    with _VAD_LOCK, torch.inference_mode():
+        probabilities = _load_vad().audio_forward(torch.from_numpy(waveform)[None], sr=SAMPLING_RATE)
+    return float(probabilities.mean())
+
+
 def without_steady_sounds(waveform: np.ndarray, factor: float = 1.5) -> np.ndarray:
     """Subtract from each frequency `factor` times its median magnitude over the surrounding two seconds.
 
@@ -119,6 +137,8 @@ def _moving_median(rows: np.ndarray, window: int) -> np.ndarray:
     return np.repeat(medians, _SPARSE, axis=1)[:, :count]
 
 
+#: Samples per probability of silero-vad at 16 kHz.
+_VAD_STEP = 512
 _FFT, _HOP = 512, 160  # 32 ms every 10 ms
 #: Window of the median: magnitude that lasts longer than half of this at one frequency is steady.
 _STEADY_S: Seconds = 2.0

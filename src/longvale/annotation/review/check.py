@@ -42,8 +42,8 @@ LONG_S: Seconds = 60.0
 #: An event has low coherence (many shots) if it has more cuts per minute than this, and more than this multiple of the
 #: rate of its video: a concert that is cut fast throughout is still one event.
 CUTS_A_MINUTE, CUTS_OF_VIDEO = 20.0, 2.0
-#: Prefix of the names of captioners that put measurements into words: similar colours give similar sentences.
-_TEMPLATE = "template of measurements"
+#: Prefix of the names of captioners without a model: similar facts give similar sentences.
+_TEMPLATE = "template of "
 
 #: Words that state that something is heard; whole words only, since "mid-toned" and "cloud" are not sounds.
 _HEARD_WORDS = (
@@ -120,7 +120,7 @@ def check_annotations(path: str | os.PathLike) -> list[Flag]:
 
 
 def _template_roles(settings: Path) -> list[str]:
-    """Return the roles whose captions are templates of measurements."""
+    """Return the roles whose captions are templates."""
     captioners = load_json(settings).get("captioners", {}) if settings.is_file() else {}
     return [role for role, name in captioners.items() if str(name).startswith(_TEMPLATE)]
 
@@ -188,7 +188,7 @@ def _contradictions(caption: str, record: Mapping[str, Any]) -> list[str]:
 
 
 def _without(caption: str, record: Mapping[str, Any] | None, templates: Collection[str]) -> str:
-    """Return a caption without the sentences that are templates of measurements."""
+    """Return a caption without the sentences that are templates."""
     for role in templates:
         caption = caption.replace((record or {}).get("captions", {}).get(role) or "\0", "")
     return caption.strip()
