@@ -292,6 +292,7 @@ def test_the_answer_is_written_by_an_exporter(longvale, extensions, tiny_corpus,
         ("metrics", "mine:to_text", "mine:to_text: is not a metric: it lacks tasks"),
         ("exporters", "mine:letters", "mine:letters: is not an exporter: it lacks label, suffix, mime"),
         ("taggers", "mine:Ticks", "mine:Ticks: is not a tagger: it lacks __call__"),
+        ("diarizers", "mine:Ticks", "mine:Ticks: is not a diarizer: it lacks __call__"),
     ],
 )
 def test_what_is_no_extension_is_refused_in_one_line(extensions, tmp_path, kind, name, message):

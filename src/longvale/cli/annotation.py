@@ -104,6 +104,7 @@ def run(
         fill(group, preset) for group in (boundaries, captions, tracks, correlation, models)
     )
     roles = {**vars(boundaries), **vars(captions), **vars(tracks), **vars(correlation)}
+    roles["diarizer"] = tracks.speaker_model
     with _naming_the_download(preset):
         chosen = AnnotationModels(
             **boundaries.embedders(models.device),
@@ -206,7 +207,10 @@ def export(
         ),
     ],
     to: Annotated[
-        str, typer.Option(help="Format: label-studio, or an exporter (see longvale list exporters).")
+        str,
+        typer.Option(
+            help="Format: label-studio, rttm, voices-webvtt, voices-srt, or an exporter (see longvale list exporters)."
+        ),
     ] = "label-studio",
     videos_url: Annotated[str, typer.Option(help="With label-studio: where it finds the video files.")] = (
         "/data/local-files/?d=videos"
@@ -217,6 +221,11 @@ def export(
     ] = ".mp4",
 ) -> None:
     """Write annotations for people to refine in Label Studio, or for other programs."""
+    from longvale.annotation.review.voices import VOICE_FORMATS, export_voices
+
+    if to in VOICE_FORMATS:
+        echo(f"{output}: {export_voices(annotations, output, to)} files")
+        return
     if to != "label-studio":
         from longvale.exports import export_annotations
 

