@@ -2,10 +2,10 @@
 
 A language model gets the facts of the event, numbered, with their times, and writes one caption. What it writes is
 checked against the facts (`facts/claims.py`): a caption that says more is asked for again with the reason, and in the
-end replaced by the plain sentences. Whether the source of a sound is visible follows from the facts if a seen one names
-what makes the sound; otherwise the model is asked for the number of such a fact, which small models answer better than
-a question with yes and no (`benchmarks/correlation.py`). This leaves the relations that are possible, of which the
-model chooses one.
+end replaced by the plain sentences. Whether the source of a sound is visible follows from the facts: a seen one names
+what makes the sound. What makes it, the model is asked once per sound; a model of 1.5B that is asked whether the source
+is visible, or which seen fact it is, gives the same answer for every event (`benchmarks/correlation.py`). This leaves
+the relations that are possible, of which the model chooses one.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ def test_what_is_heard(facts, text):
     ([said("speakers", "speaker 1", 0, 6), said("speakers", "speaker 2", 5)],
      "Two voices speak throughout, for a time at once."),
     ([said("speakers", "speaker 1"), said("speakers", "speaker 2", 4, 4.3)], "One voice speaks throughout."),
+    ([said("speakers", "speaker 1"), said("transcript", "Hello.", 0, 9, "speaker 1")],
+     'One voice speaks throughout: "Hello."'),
     ([said("transcript", "Hello.")], 'A voice says: "Hello."'),
     ([said("transcript", "Hi.", 0, 1, "speaker 1"), said("transcript", "You?", 1, 2, "speaker 1"),
       said("transcript", "Fine.", 2, 3, "speaker 2")], 'Speaker 1 says: "Hi. You?" Speaker 2 says: "Fine."'),
@@ -83,7 +85,8 @@ def test_long_speech_is_quoted_in_part():
 @pytest.mark.parametrize(("spans", "text"), [
     ([(0, 10)], "throughout"), ([(0, 4), (4.5, 10)], "throughout"), ([(0, 2)], "at first"), ([(0, 5)], "until 0:05"),
     ([(8, 10)], "at the end"), ([(4, 10)], "from 0:04 on"), ([(4, 6)], "from 0:04 to 0:06"), ([(4.2, 4.9)], "at 0:04"),
-    ([(0, 1), (5, 6)], "twice"), ([(1, 2), (4, 5), (7, 8)], "several times"), ([(0, 3), (5, 8)], "most of the time"),
+    ([(0, 1), (9, 10)], "at first and at the end"),
+    ([(1, 2), (4, 5), (7, 8)], "several times"), ([(0, 3), (5, 8)], "most of the time"),
 ])  # fmt: skip
 def test_times_are_words_where_words_do(spans, text):
     assert when(spans, 0.0, 10.0) == text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...events import Seconds
 from .fact import Fact, Source, clock
@@ -136,6 +137,9 @@ def _spoken(facts: Sequence[Fact], start: Seconds, end: Seconds) -> list[str]:
         texts.append(
             f"{count.capitalize()} voice{'s speak' if len(labels) > 1 else ' speaks'} {time}{_at_once(speakers)}."
         )
+        if len(labels) == 1 and said and {f.speaker for f in said} <= {"", labels[0]}:
+            words = quotes([replace(f, speaker="") for f in said])
+            return [f"{texts[0][:-1]}: {words[0].partition(': ')[2]}"] if words else texts
     elif spans and not said:
         texts.append(f"Somebody speaks {time}.")
     return texts + quotes(said)
@@ -187,8 +191,12 @@ def when(spans: Sequence[tuple[Seconds, Seconds]], start: Seconds, end: Seconds)
     early, late = merged[0][0] <= start + near, merged[-1][1] >= end - near
     if early and late and covered >= 0.7:
         return "throughout"
-    if len(merged) > 1:
-        return "most of the time" if covered > 0.5 else "twice" if len(merged) == 2 else "several times"
+    if len(merged) > 1 and covered > 0.5:
+        return "most of the time"
+    if len(merged) == 2:
+        return " and ".join(when([(a, b)], start, end) for a, b in merged)
+    if len(merged) > 2:
+        return "several times"
     ((a, b),) = merged
     if early:
         return "at first" if covered <= 1 / 3 else f"until {clock(b)}"
@@ -216,7 +224,7 @@ def _joined(items: Sequence[str]) -> str:
         'music and applause throughout and rain at first'
     """
     items = list(items)
-    for time in ("throughout", "at first", "at the end", "most of the time", "several times", "twice"):
+    for time in ("throughout", "at first", "at the end", "most of the time", "several times"):
         same = [item.removesuffix(f" {time}") for item in items if item.endswith(f" {time}")]
         if len(same) > 1:
             place = next(i for i, item in enumerate(items) if item.endswith(f" {time}"))
