@@ -176,6 +176,8 @@ def test_names_of_people_are_removed_unless_they_are_kept():
     assert "Jane Miller" in kept.caption
     written = Evidence(0, 1, {"keyframe": "A sign reads Grand Hotel."}, ())
     assert without_names("A man leaves the Grand Hotel.", written) == "A man leaves the Grand Hotel."
+    said = 'Then John Pearce says: "Hi, I am John Pearce."'
+    assert without_names(said, written) == 'Then a person says: "Hi, I am John Pearce."'
     read = Evidence(0, 1, {}, (), facts=(Fact("visual", "text", "Grand Hotel", 0, 1),))
     assert without_names("A man leaves the Grand Hotel.", read) == "A man leaves the Grand Hotel."
 

@@ -449,6 +449,7 @@ _TITLES = re.compile(
 _NAMED = re.compile(
     r"\b((?:man|woman|boy|girl|person|singer|speaker|child|player)),? (?:called|named) [A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*"
 )
+_QUOTED = re.compile(r'("[^"]*")')
 _PAIR = re.compile(r"(?<![.!?\"'] )(?<!^)\b[A-Z][a-z'-]+ [A-Z][a-z'-]+\b")
 
 
@@ -456,7 +457,7 @@ def without_names(caption: str, evidence: Evidence) -> str:
     """Remove text that looks like the name of a person: after a title, after "called", or two capitalised words.
 
     The last rule also replaces place names of two words. Titles and word pairs that the key-frame caption contains
-    (text on screen), or a fact of text on screen, are kept.
+    (text on screen), or a fact of text on screen, are kept; so is what is quoted.
 
     Args:
         caption: the text.
@@ -467,8 +468,13 @@ def without_names(caption: str, evidence: Evidence) -> str:
         >>> without_names("A man named John Smith greets Dr. Jones while Barack Obama waves.", evidence)
         'A man greets a person while a person waves.'
     """
-    caption = _NAMED.sub(r"\1", caption)
+    pieces = _QUOTED.split(caption)  # what is between quotation marks was said or read, and stays
+    return "".join(piece if index % 2 else _anonymous(piece, evidence) for index, piece in enumerate(pieces))
+
+
+def _anonymous(text: str, evidence: Evidence) -> str:
+    text = _NAMED.sub(r"\1", text)
     written = " ".join([evidence.captions.get("keyframe", ""), *(f.text for f in evidence.facts if f.source == "text")])
     for pattern in (_TITLES, _PAIR):
-        caption = pattern.sub(lambda match: match[0] if match[0] in written else "a person", caption)
-    return caption
+        text = pattern.sub(lambda match: match[0] if match[0] in written else "a person", text)
+    return text
