@@ -63,6 +63,11 @@ def test_what_facts_do_not_support(caption, problem):
     assert unsupported(caption, FACTS) == [problem]
 
 
+def test_a_time_on_the_screen_is_a_fact():
+    clock = fact("visual", "text", "5:40")
+    assert unsupported("The screen shows 5:40.", [clock]) == [] != unsupported("The screen shows 5:41.", [clock])
+
+
 def test_one_voice_needs_one_speaker():
     two = [fact("speech", "speakers", "speaker 2"), fact("visual", "shots", "three shots")]
     assert unsupported("One voice speaks.", two) == ["no fact has: one voice"]

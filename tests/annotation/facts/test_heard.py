@@ -75,6 +75,13 @@ def test_speech_is_named_once():
     assert len(found(reader_of(noise(0.05, 4)), tracks)) == 2
 
 
+@pytest.mark.parametrize(("until", "texts"), [(2.0, []), (0.5, ["sound"])])
+def test_the_sound_of_a_voice_is_not_another_sound(until, texts):
+    voice = [Fact("speech", "voices", "somebody speaks", 0.0, until)]
+    facts = found(reader_of(noise(0.05, 2), np.zeros(2 * RATE)), spoken=voice)
+    assert [text for source, text, *_ in facts if source == "sound"] == texts
+
+
 @pytest.mark.parametrize(("before", "after", "text"), [(0.01, 0.1, "louder"), (0.1, 0.01, "quieter")])
 def test_a_lasting_change_of_loudness(before, after, text):
     facts = found(reader_of(noise(before, 10), noise(after, 10)))

@@ -81,6 +81,7 @@ def _speakers(caption: str, facts: Sequence[Fact]) -> list[str]:
 
 def _times(caption: str, facts: Sequence[Fact]) -> list[str]:
     known = {clock(time) for fact in facts for time in (fact.start, fact.end)}
+    known |= {time for fact in facts for time in _TIME.findall(fact.text)}  # on a clock that is seen
     given = dict.fromkeys(re.sub(r"^0(?=\d)", "", time) for time in _TIME.findall(_QUOTED.sub(" ", caption)))
     return [f"no fact begins or ends at: {time}" for time in given if time not in known]
 

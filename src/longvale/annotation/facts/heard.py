@@ -27,6 +27,8 @@ _LEVEL_S: Seconds = 3.0
 _PAUSE_S: Seconds = 3.0
 #: Change of the mean loudness that is mentioned in dB.
 _CHANGE_DB = 8.0
+#: Share of an event with a sound outside of voices up to which that sound is not mentioned.
+_OTHER_SHARE = 0.2
 #: Mean probability of speech from which a voice is claimed: read and spoken sentences of five real files have .77 to
 #: .89 (.60 with music at equal loudness), turns found in music and noise of five others 0 to .48.
 _VOICE = 0.6
@@ -110,12 +112,21 @@ def find_heard(
     if spoken:
         labels = [s for s in labels if first_name(s.text) not in VOICE_LABELS]
     found += [Fact("audio", "sounds", s.text, s.start, s.end, s.score) for s in labels]
-    voiced = sum(f.end - f.start for f in spoken if f.source == "voices") > 0.5 * (end - start)
+    voiced = _only_voices(levels, start, spoken)
     if not labels and not voiced:
         found += _sounding(levels, reader.audio(start, end), start, end)
     if not voiced and (change := _loudness_change(levels)):
         found.append(Fact("audio", "loudness", change[0], start + change[1], end))
     return found
+
+
+def _only_voices(levels: np.ndarray, start: Seconds, spoken: Sequence[Fact]) -> bool:
+    """Whether there are voices, and hardly a sound at other times."""
+    times = start + (np.arange(len(levels)) + 0.5) * STEP_S
+    voice = np.zeros(len(levels), bool)
+    for fact in spoken:
+        voice |= (times >= fact.start) & (times <= fact.end)
+    return bool(voice.any()) and float((~voice & (levels >= SILENT_DB)).mean()) <= _OTHER_SHARE
 
 
 def first_name(label: str) -> str:
