@@ -39,11 +39,12 @@ def find_track(
     if not isinstance(found, Iterable):
         return [], f"{tracker.name}: returned {_kind(found)} instead of spans"
     spans: list[Span] = []
+    last = round(reader.duration, 3)
     for span in found:
         if fault := _fault(span, reader.duration):
             return [], f"{tracker.name}: {fault}"
-        if span.start < reader.duration:
-            spans.append(cut_span(span, reader.duration))
+        if span.start < last:
+            spans.append(cut_span(span, last))
     return spans, ""
 
 
