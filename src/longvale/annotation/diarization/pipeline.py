@@ -39,7 +39,7 @@ class DiarizationOptions:
     step_s: Seconds = 2.5
     piece_s: Seconds = 2.5
     least_s: Seconds = 0.5
-    split: float = 0.7
+    split: float = 0.6
     clusters: ClusterOptions = field(default_factory=ClusterOptions)
     turns: TurnOptions = field(default_factory=TurnOptions)
     batch: int = 8
