@@ -80,3 +80,11 @@ def test_a_whole_preset(hub, film, longvale, tmp_path):
     assert all(name.startswith(reference) for name, reference in zip(names, wanted, strict=True))
     (first, *_) = map(json.loads, (output.with_suffix(".stages") / "captions.jsonl").read_text().splitlines())
     assert first["captions"]["video"] and first["captions"]["keyframe"]
+
+
+def test_a_package_that_a_model_needs_is_named(hub, longvale, film, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    done = longvale("annotate", film("a.mp4", 4.0), "--output", tmp_path / "out.json", "--preset", "small")
+    assert done.exit_code == 2 and not (tmp_path / "out.stages").exists()
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("longvale: error"))
+    assert "HuggingFaceTB/SmolVLM2-500M-Video-Instruct" in line and "pip install num2words" in line
