@@ -364,6 +364,16 @@ reasoners = Registry(
     attributes=("name",),
     factory=True,
 )
+#: Speech recognisers, as [`longvale.annotation.tracks.transcript.Recogniser`], called with
+#: [`longvale.annotation.language_models.ModelOptions`].
+recognisers = Registry(
+    "recognisers",
+    "a speech recogniser",
+    "longvale.annotation.tracks.recognisers",
+    methods=("__call__",),
+    attributes=("name",),
+    factory=True,
+)
 #: Sound taggers, as [`longvale.annotation.tracks.sounds.Tagger`], called with
 #: [`longvale.annotation.language_models.ModelOptions`].
 taggers = Registry(
@@ -372,6 +382,16 @@ taggers = Registry(
     "longvale.annotation.tracks.sounds",
     methods=("__call__",),
     attributes=("name", "labels", "window_s", "hop_s"),
+    factory=True,
+)
+#: Readers of on-screen text, as [`longvale.annotation.tracks.text.TextReader`], called with
+#: [`longvale.annotation.language_models.ModelOptions`].
+text_readers = Registry(
+    "text_readers",
+    "a text reader",
+    "longvale.annotation.tracks.text",
+    methods=("__call__",),
+    attributes=("name",),
     factory=True,
 )
 #: Formats of times in questions and replies: subclasses of [`longvale.evaluation.adapters.time_formats.TimeFormat`].
@@ -386,5 +406,17 @@ time_formats = Registry(
 #: All registries by kind.
 REGISTRIES: dict[str, Registry] = {
     registry.kind: registry
-    for registry in (adapters, benchmarks, captioners, diarizers, exporters, metrics, reasoners, taggers, time_formats)
+    for registry in (
+        adapters,
+        benchmarks,
+        captioners,
+        diarizers,
+        exporters,
+        metrics,
+        reasoners,
+        recognisers,
+        taggers,
+        text_readers,
+        time_formats,
+    )
 }

@@ -1,18 +1,16 @@
 """Models of transformers in their roles: tiny and untrained ones of real architectures, from folders."""
 
-import pickle
-import shutil
-
 import numpy as np
 import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
 from tiny_chat import build_omni, build_vision
-from tiny_whisper import build_whisper
 
-from longvale.annotation.captions import Clip, SpeechRecogniser, TransformersCaptioner, read_prompt
+from longvale.annotation.captions import Clip, TransformersCaptioner, read_prompt
+from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.measurements import Measurements
+from longvale.registry import recognisers
 
 HEARD = Measurements(loudness_db=-15.0, voiced=0.8)
 
@@ -84,7 +82,7 @@ def test_roles_with_one_model_share_its_weights_and_a_revision_is_part_of_the_na
     with pytest.raises(
         FileNotFoundError, match=r"some/model: .*; to fetch it: hf download some/model --revision v1.0$"
     ):
-        SpeechRecogniser("some/model@v1.0")
+        recognisers.create("transformers", ModelOptions("some/model@v1.0"))
 
 
 def test_models_stored_in_half_precision(tmp_path, monkeypatch):
@@ -122,65 +120,4 @@ def test_models_that_cannot_play_a_role_are_refused(folders, tmp_path):
     with pytest.raises(ValueError, match="silent: cannot play the role 'video': it has no chat template"):
         TransformersCaptioner("video", str(tmp_path / "silent"), "cpu")
     with pytest.raises(FileNotFoundError, match=f"^{folders['vision']}: cannot be loaded: Can't load feature"):
-        SpeechRecogniser(folders["vision"])
-
-
-# --- speech ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def whispers(tmp_path_factory):
-    """Folders of a Whisper of four languages, and of one of English alone."""
-    made = {}
-    for name, languages in {"many": ("en", "zh", "de", "es"), "english": ()}.items():
-        made[name] = str(tmp_path_factory.mktemp("whispers") / name)
-        for part in build_whisper(languages):
-            part.save_pretrained(made[name])
-    return made
-
-
-def test_a_whisper_of_many_languages_tells_them(whispers):
-    recogniser = SpeechRecogniser(whispers["many"], "cpu")
-    assert set(recogniser.languages) == {"en", "zh", "de", "es"}
-    for seed in range(3):
-        told = recogniser.identify_languages(draw_clip(sound=seed).audio)
-        assert tuple(told) == recogniser.languages and sum(told.values()) == pytest.approx(1)
-        model, heard = recogniser._pipeline.model, recogniser._pipeline.feature_extractor
-        features = heard(draw_clip(sound=seed).audio, sampling_rate=16_000, return_tensors="pt").input_features
-        (token,) = model.detect_language(features)  # transformers' own: the likeliest, without its probability
-        assert f"<|{max(told, key=told.get)}|>" == recogniser._pipeline.tokenizer.decode(token)
-
-
-def test_it_is_told_to_transcribe(whispers, monkeypatch):
-    """Else it may translate, or fall into repeating itself."""
-    recogniser, prompts = SpeechRecogniser(whispers["many"], "cpu"), []
-    forward = recogniser._pipeline.model.forward
-
-    def watch(*arguments, **inputs):
-        prompts.append(recogniser._pipeline.tokenizer.decode(inputs["decoder_input_ids"][0]))
-        return forward(*arguments, **inputs)
-
-    monkeypatch.setattr(recogniser._pipeline.model, "forward", watch)
-    recogniser(draw_clip())
-    language = max(told := recogniser.identify_languages(draw_clip().audio), key=told.get)
-    assert f"<|startoftranscript|><|{language}|><|transcribe|><|notimestamps|>" in prompts
-
-
-def test_one_of_english_alone_transcribes_and_tells_none(whispers):
-    recogniser = SpeechRecogniser(whispers["english"], "cpu")
-    assert recogniser.languages == () and recogniser(draw_clip()) == " ".join(recogniser(draw_clip()).split()) != ""
-    assert recogniser(draw_clip(measured=Measurements(loudness_db=-15.0, voiced=0.0))) == ""
-
-
-def test_damaged_weights_are_named(whispers, tmp_path):
-    shutil.copytree(whispers["many"], tmp_path / "cut")
-    weights = tmp_path / "cut" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=f"^{tmp_path}/cut: cannot be loaded: "):
-        SpeechRecogniser(str(tmp_path / "cut"), "cpu")
-
-
-def test_a_recogniser_travels_to_other_processes(whispers):
-    recogniser = SpeechRecogniser(whispers["many"], "cpu")
-    sound = draw_clip().audio
-    assert pickle.loads(pickle.dumps(recogniser)).identify_languages(sound) == recogniser.identify_languages(sound)  # noqa: S301
+        recognisers.create("transformers", ModelOptions(folders["vision"]))

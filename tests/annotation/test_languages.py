@@ -131,8 +131,8 @@ def test_a_recogniser_that_does_not_tell_languages_is_refused_before_any_video(t
         part.save_pretrained(tmp_path / "two")
     cases = (
         ([], "en", "template of facts (speech) does not identify languages"),
-        (["--speech-recogniser", tmp_path / "english"], "en", "english (speech) does not identify languages"),
-        (["--speech-recogniser", tmp_path / "two"], "yue", "two (speech) identifies 2 languages, not this one"),
+        (["--speech-recogniser", tmp_path / "english"], "en", "english does not identify languages"),
+        (["--speech-recogniser", tmp_path / "two"], "yue", "two identifies 2 languages, not this one"),
         (["--speech-recogniser", tmp_path / "gone"], "en", "gone: cannot be loaded"),
         ([], "german", "not 'german'; near: de (german)"),
     )
@@ -154,7 +154,9 @@ def test_the_command_takes_a_language(videos, tmp_path, longvale, monkeypatch):
     for part in (model, processor):
         part.save_pretrained(tmp_path / "whisper")
     german = {code: float(code == "de") for code in ("en", "zh", "de", "es")}
-    monkeypatch.setattr("longvale.annotation.captions.SpeechRecogniser.identify_languages", lambda self, sound: german)
+    monkeypatch.setattr(
+        "longvale.annotation.tracks.recognisers.SpeechRecogniser.identify_languages", lambda self, sound: german
+    )
     options = ["--speech-recogniser", tmp_path / "whisper", "--device", "cpu", "--quiet"]
     for language, left in (("en", "1 of 3"), ("de", "3 of 3")):
         output = tmp_path / f"{language}.json"
@@ -166,4 +168,4 @@ def test_the_command_takes_a_language(videos, tmp_path, longvale, monkeypatch):
 def test_the_help_tells(longvale):
     told = " ".join(longvale("annotate", "--help").stdout.split())
     assert re.search(r"--language <\w+> Refuse videos in which most speech is of another language, such as en;", told)
-    assert "openai/whisper-base --language en" in told
+    assert "--preset small --language en" in told

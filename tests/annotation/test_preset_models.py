@@ -14,7 +14,7 @@ from longvale.annotation.captions import Clip
 from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.measurements import Measurements
 from longvale.annotation.presets.preset import load_preset, preset_names
-from longvale.registry import captioners, taggers
+from longvale.registry import captioners, recognisers, taggers
 
 MODELS = [model for name in preset_names() for model in load_preset(name).roles.values() if model.downloads]
 #: The model of each role; the same one of two presets is tried once.
@@ -38,11 +38,14 @@ def test_a_role(hub, model):
     options = ModelOptions(model.reference, device="cpu", max_tokens=5)
     frames = np.random.default_rng(0).integers(0, 255, (8, 48, 64, 3), dtype=np.uint8)
     sound = np.random.default_rng(0).normal(0, 0.3, 2 * 16_000).astype(np.float32)
-    if model.role.endswith(("captioner", "recogniser")):
-        role = {"speech_recogniser": "speech"}.get(model.role, model.role.removesuffix("_captioner"))
-        captioner = captioners.create("transformers", role, options)
+    if model.role.endswith("captioner"):
+        captioner = captioners.create("transformers", model.role.removesuffix("_captioner"), options)
         assert captioner(Clip(0.0, 2.0, frames, sound, Measurements(loudness_db=-15.0, voiced=0.8))).strip()
         assert captioner.name.startswith(model.reference)
+    elif model.role == "speech_recogniser":
+        recogniser = recognisers.create("transformers", options)
+        (heard,) = recogniser([sound])
+        assert heard.log_probability < 0 and recogniser.name == model.reference
     elif model.role == "tagger":
         tagger = taggers.create("transformers", options)
         windows = np.resize(sound, (2, round(tagger.window_s * 16_000)))

@@ -5,15 +5,18 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_real_media import media_of  # noqa: F401  a fixture
 from weights import whisper_base
 
-from longvale.annotation.captions import Clip, SpeechRecogniser
-from longvale.annotation.measurements import Measurements
+from longvale.annotation.boundaries.speech import find_speech
+from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.pipeline import stage_folder
+from longvale.annotation.tracks.recognisers import SpeechRecogniser
+from longvale.annotation.tracks.transcript import TranscriptTracker
 from longvale.io import load_json
 from longvale.models.media import read_media
 from longvale.synthetic.espeak import say
@@ -29,11 +32,17 @@ SPOKEN = {
 
 @pytest.fixture(scope="module")
 def recogniser():
-    return SpeechRecogniser(str(whisper_base()), "cpu")
+    return SpeechRecogniser(ModelOptions(str(whisper_base()), device="cpu"))
 
 
-def clip_of(sound, voiced=1.0):
-    return Clip(0.0, len(sound) / 16_000, None, sound, Measurements(loudness_db=-20.0, voiced=voiced))
+def transcribe(recogniser, sound, turns=None):
+    audio = lambda start, end: sound[round(start * 16_000) : round(end * 16_000)]  # noqa: E731
+    reader = SimpleNamespace(duration=len(sound) / 16_000, audio=audio)
+    return TranscriptTracker(recogniser)(reader, find_speech(sound) if turns is None else turns, {})
+
+
+def text_of(spans):
+    return " ".join(span.text for span in spans)
 
 
 def words(text):
@@ -51,8 +60,12 @@ def test_sentences_read_aloud(media_of, recogniser, number):  # noqa: F811
     name = f"sense_and_sensibility_01_austen_64kb-{number}"
     sound = read_media(media_of("pocketsphinx", "librivox", f"{name}.wav")).waveform
     said = media_of("pocketsphinx", "librivox", f"{name}.txt").read_text()
-    text = recogniser(clip_of(sound))
+    spans = transcribe(recogniser, sound)
+    text = text_of(spans)
     assert overlap(text, said) > 0.9 and len(words(text)) < 1.2 * len(words(said)), text
+    starts = [word.start for span in spans for word in span.words]
+    assert starts == sorted(starts) and 0 <= starts[0] < 1 and spans[-1].end <= len(sound) / 16_000
+    assert all(span.score > 0.6 for span in spans) and spans.dropped == ()
     told = recogniser.identify_languages(sound)
     assert len(told) == len(recogniser.languages) == 99
     assert told["en"] > 0.95 and sum(told.values()) == pytest.approx(1)
@@ -63,12 +76,25 @@ def test_a_voice_that_is_made(recogniser, language):
     sound = say(SPOKEN[language], language=language)
     told = recogniser.identify_languages(sound)
     assert max(told, key=told.get) == language and told[language] > 0.5
-    assert overlap(recogniser(clip_of(sound)), SPOKEN[language]) >= 0.6  # it speaks as machines did, and German worse
+    text = text_of(transcribe(recogniser, sound, [(0.0, len(sound) / 16_000)]))
+    assert overlap(text, SPOKEN[language]) >= 0.6  # it speaks as machines did, and German worse
 
 
-def test_silence_is_not_made_into_words(recogniser):
-    silence = np.zeros(5 * 16_000, np.float32)
-    assert recogniser(clip_of(silence, voiced=0.0)) == ""
+@pytest.mark.parametrize("level", [0.0, 0.1])
+def test_silence_and_noise_are_not_made_into_words(recogniser, level):
+    """Even if the detector of speech is wrong; Whisper base writes "you" and "4x4 2x4 3x4"."""
+    sound = (level * np.random.default_rng(0).standard_normal(10 * 16_000)).astype(np.float32)
+    assert transcribe(recogniser, sound) == [] == transcribe(recogniser, sound, [(0.0, 10.0)])
+
+
+def test_times_of_words(recogniser, media_of):  # noqa: F811
+    """What follows two seconds of silence begins there."""
+    sound = read_media(
+        media_of("pocketsphinx", "librivox", f"sense_and_sensibility_01_austen_64kb-{READ[1]}.wav")
+    ).waveform
+    first = transcribe(recogniser, sound)[0].words[0].start
+    later = transcribe(recogniser, np.concatenate([np.zeros(32_000, np.float32), sound]))[0].words[0].start
+    assert later == pytest.approx(first + 2, abs=0.3)
 
 
 def annotate(video, output, language):

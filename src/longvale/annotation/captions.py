@@ -5,7 +5,7 @@
 | video | what happens | shots, fades, text on screen: facts | an image-text model, by id | images in a message |
 | keyframe | what the middle frame shows | - | the same | the same |
 | audio | what is heard | silence, sounds, loudness: facts | an audio-text model, by id | sound in a message |
-| speech | what is said | voices, speakers, words: facts | Whisper or another recogniser, by id | - |
+| speech | what is said | voices, speakers, words of the transcript: facts | - | - |
 """
 
 from __future__ import annotations
@@ -260,68 +260,6 @@ def load_captioner(path: str, revision: str | None, device: str | None) -> Loade
     return loaded
 
 
-class SpeechRecogniser:
-    """Captioner of speech: Whisper or another recogniser of transformers.
-
-    A multilingual Whisper also identifies the language: a [`longvale.annotation.languages.LanguageIdentifier`].
-
-    Args:
-        model: Hub id, ID@REVISION, or folder.
-        device: torch device, such as "cuda:0".
-
-    Raises:
-        FileNotFoundError: if the model does not exist.
-        ValueError: if the model cannot be loaded, or does not recognise speech.
-    """
-
-    size = 48
-
-    def __init__(self, model: str, device: str | None = None) -> None:
-        from transformers import pipeline
-
-        from ..models.layers import guard_convolutions
-
-        self.name = f"{model} (speech)"
-        path, revision = split_revision(model)
-        self._pipeline = explain(
-            lambda path: pipeline("automatic-speech-recognition", model=path, revision=revision, device=device),
-            path,
-            revision,
-        )
-        guard_convolutions(self._pipeline.model)
-        asked = getattr(self._pipeline.model, "generation_config", None)
-        tokens = getattr(asked, "lang_to_id", None) or {}
-        #: Codes of the languages that it can identify; empty for an English-only Whisper and for other models.
-        self.languages = tuple(token.strip("<|>") for token in tokens)
-        self._language_ids = list(tokens.values())
-
-    def __call__(self, clip: Clip) -> str:
-        """Return the transcript; "" without speech, so that silence is not transcribed."""
-        if not clip.measured.voiced:
-            return ""
-        # Without a task a multilingual Whisper tends to repeat itself.
-        asked = {"generate_kwargs": {"task": "transcribe"}} if self.languages else {}
-        text = self._pipeline({"raw": clip.audio, "sampling_rate": SAMPLING_RATE}, **asked)["text"]
-        return " ".join(text.split())
-
-    def identify_languages(self, sound: np.ndarray) -> Mapping[str, float]:
-        """Return the probability of each of `languages`, computed as Whisper does before it transcribes.
-
-        Args:
-            sound: float32 [samples], 16 kHz, at most 30 s.
-        """
-        import torch
-
-        model = self._pipeline.model
-        heard = self._pipeline.feature_extractor(sound, sampling_rate=SAMPLING_RATE, return_tensors="pt")
-        features = heard.input_features.to(model.device, model.dtype)  # [1, bands, 3000]
-        start = torch.tensor([[model.generation_config.decoder_start_token_id]], device=model.device)
-        with torch.inference_mode():
-            logits = model(input_features=features, decoder_input_ids=start).logits[0, -1]  # [vocabulary]
-        probabilities = logits[self._language_ids].float().softmax(dim=0).tolist()
-        return dict(zip(self.languages, probabilities, strict=True))
-
-
 # --- a server --------------------------------------------------------------------------------------------------------
 
 
@@ -370,7 +308,7 @@ def _build_template(role: Role, options: ModelOptions) -> Captioner:
 def _build_transformers(role: Role, options: ModelOptions) -> Captioner:
     """A model of transformers: an image-, video- or audio-text model; for speech, a recogniser."""
     if role == "speech":
-        return SpeechRecogniser(options.need_model(), options.device)
+        raise ValueError(f"transformers:{options.need_model()}: what is said comes from --speech-recogniser")
     return TransformersCaptioner(role, options.need_model(), options.device, max_tokens=options.max_tokens)
 
 

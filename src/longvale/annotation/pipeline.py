@@ -52,7 +52,18 @@ logger = logging.getLogger(__name__)
 #: Number of videos, from the first, whose timelines are drawn.
 TIMELINES = 20
 
-_PACKAGES = ("longvale", "av", "numpy", "torch", "torchaudio", "transformers", "scenedetect-headless", "silero-vad")
+_PACKAGES = (
+    "longvale",
+    "av",
+    "numpy",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "scenedetect-headless",
+    "silero-vad",
+    "rapidocr",
+    "onnxruntime",
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ def annotate(
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
     Patience(max_refusals)  # checks the value before anything is written
-    check_language(options.filters.language, models.captioners.get("speech"))
+    check_language(options.filters.language, models.recogniser)
     paths = _find_all(videos)
     folder = stage_folder(output)
     with hold(folder.parent, folder.name, work="longvale annotate"):

@@ -86,6 +86,12 @@ class AnnotationModels:
     trackers: Mapping[Track, Tracker] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def recogniser(self) -> Any:
+        """Return what recognises speech, for the language filter: that of the transcript, or the speech captioner."""
+        tracker = self.trackers.get("transcript")
+        return getattr(tracker, "recogniser", None) or self.captioners.get("speech")
+
     def names(self) -> dict[str, Any]:
         """Return the names of the models, for the settings and the provenance."""
         captioners = {role: self.captioners[role].name for role in ROLES if role in self.captioners}
@@ -194,7 +200,7 @@ class VideoStages:
             too_long = [r for r in admit(claimed, options) if r.reason == "too long"]
             if too_long:  # reject long videos by their header, without decoding
                 return claimed, too_long
-            facts = gather_facts(reader.value, self.options.speech, self.models.captioners.get("speech"), options)
+            facts = gather_facts(reader.value, self.options.speech, self.models.recogniser, options)
         except MediaLengthError as error:  # longer than its header claims, so not read completely
             facts = Facts(round(error.duration, 3))
             return facts, [Rejection("duration", "too long", facts.duration, error.limit)]
@@ -224,14 +230,14 @@ class VideoStages:
             if record is None:
                 self._report(f"{video_id}: {track}")
                 start = time.perf_counter()
-                spans, problem = find_track(self.models.trackers[track], reader.value, speech, tracks)
-                if track == "transcript":
-                    spans = with_speakers(spans, tracks.get("speakers", ()))
+                found, problem = find_track(self.models.trackers[track], reader.value, speech, tracks)
+                spans = with_speakers(found, tracks.get("speakers", ())) if track == "transcript" else found
                 self._judge(track, video_id, problem)
                 record = {
                     "video_id": video_id,
                     "track": track,
                     "spans": [span.to_record() for span in spans],
+                    **({"dropped": found.dropped} if found.dropped else {}),
                     **({"unanswered": problem} if problem else {}),
                     "seconds": _since(start),
                 }
@@ -359,9 +365,7 @@ def _since(start: float) -> float:
     return round(time.perf_counter() - start, 3)
 
 
-def gather_facts(
-    reader: ClipReader, speech: SpeechOptions, recogniser: Captioner | None, options: FilterOptions
-) -> Facts:
+def gather_facts(reader: ClipReader, speech: SpeechOptions, recogniser: Any, options: FilterOptions) -> Facts:
     """Measure the properties of a video that the enabled filters need."""
     spoken = language = probability = None
     if reader.waveform is not None and (options.max_speech is not None or options.language is not None):

@@ -159,9 +159,6 @@ class CaptionerOptions(Group, panel="Captions"):
         str | None,
         typer.Option(help="Model that hears clips, or server:NAME.", show_default="facts: sounds, loudness"),
     ] = None
-    speech_recogniser: Annotated[
-        str | None, typer.Option(help="Model such as openai/whisper-large-v3.", show_default="facts: voices, speakers")
-    ] = None
 
     def models(self, options: ModelOptions) -> dict[str, Any]:
         """Return the captioners."""
@@ -173,7 +170,6 @@ class CaptionerOptions(Group, panel="Captions"):
             "video": self.video_captioner,
             "keyframe": self.keyframe_captioner,
             "audio": self.audio_captioner,
-            "speech": self.speech_recogniser,
         }
         for role, text in roles.items():
             if text is not None:
@@ -203,6 +199,20 @@ class TrackOptions(Group, panel="Tracks"):
             show_default="none",
         ),
     ] = None
+    text_reader: Annotated[
+        str | None,
+        typer.Option(
+            help="Reader of on-screen text: see longvale list text_readers, package.module:Name, or none.",
+            show_default="rapidocr if longvale[ocr] is installed, else none",
+        ),
+    ] = None
+    speech_recogniser: Annotated[
+        str | None,
+        typer.Option(
+            help="Model such as openai/whisper-large-v3: see longvale list recognisers, or package.module:Name.",
+            show_default="none: voices, speakers",
+        ),
+    ] = None
 
     @property
     def speaker_model(self) -> str | None:
@@ -213,7 +223,9 @@ class TrackOptions(Group, panel="Tracks"):
         """Return the trackers by track."""
         from longvale.annotation.tracks.sounds import SoundTracker
         from longvale.annotation.tracks.speakers import SpeakerTracker
-        from longvale.registry import diarizers, taggers
+        from longvale.annotation.tracks.text import build_text_tracker
+        from longvale.annotation.tracks.transcript import TranscriptTracker
+        from longvale.registry import diarizers, recognisers, taggers
 
         trackers: dict[str, Any] = {}
         if self.tagger is not None:
@@ -224,6 +236,12 @@ class TrackOptions(Group, panel="Tracks"):
             if name is None:  # create says which ones there are
                 name, model = model, None
             trackers["speakers"] = SpeakerTracker(diarizers.create(str(name), replace(options, model=model)))
+        if (text := build_text_tracker(self.text_reader, options)) is not None:
+            trackers["text"] = text
+        if self.speech_recogniser is not None:
+            name, model = recognisers.split(self.speech_recogniser)
+            recogniser = recognisers.create(name or "transformers", replace(options, model=model))
+            trackers["transcript"] = TranscriptTracker(recogniser)
         return {"trackers": trackers}
 
 

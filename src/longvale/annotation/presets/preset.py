@@ -38,7 +38,7 @@ ROLES: dict[str, str | None] = {
     "video_captioner": "captioners",
     "keyframe_captioner": "captioners",
     "audio_captioner": "captioners",
-    "speech_recogniser": "captioners",
+    "speech_recogniser": "recognisers",
     "tagger": "taggers",
     "diarizer": "diarizers",
     "visual_model": None,

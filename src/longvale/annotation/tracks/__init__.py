@@ -13,7 +13,7 @@ another model is one file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -71,6 +71,19 @@ class Span:
         return cls(**{**record, "words": tuple(Word(*word) for word in record.get("words", ()))})
 
 
+class Found(list[Span]):
+    """Spans of a track, and what was left out.
+
+    Args:
+        spans: the spans.
+        dropped: what a model gave and the tracker does not believe: start and end in seconds, text, reason.
+    """
+
+    def __init__(self, spans: Iterable[Span] = (), dropped: Sequence[tuple[Seconds, Seconds, str, str]] = ()) -> None:
+        super().__init__(spans)
+        self.dropped = tuple(dropped)
+
+
 #: The tracks of a video.
 Tracks: TypeAlias = Mapping[Track, Sequence[Span]]
 
@@ -82,7 +95,7 @@ class Tracker(Protocol):
     name: str
 
     def __call__(self, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks) -> Sequence[Span]:
-        """Find the track of a video.
+        """Find the track of a video; a [`Found`] also has what was left out, which is recorded.
 
         Args:
             reader: frames and sound of the video.
@@ -110,5 +123,5 @@ def within(tracks: Tracks, start: Seconds, end: Seconds) -> dict[Track, tuple[Sp
 
 def _clipped(span: Span, start: Seconds, end: Seconds) -> Span:
     words = tuple(word for word in span.words if start <= (word.start + word.end) / 2 < end)
-    text = " ".join(word.text for word in words) if span.words else span.text
+    text = span.text if len(words) == len(span.words) else " ".join(word.text for word in words)
     return replace(span, start=max(span.start, start), end=min(span.end, end), text=text, words=words)

@@ -9,15 +9,13 @@ from ...events import Seconds
 from ...io import is_number
 from ..boundaries.fusion import Interval
 from ..clip_reader import ClipReader
-from . import Span, Tracker, Tracks, Word
+from . import Found, Span, Tracker, Tracks, Word
 
 #: A span may end this much after the video, as models round times up; it is then cut to the end of the video.
 _BEYOND_S: Seconds = 1.0
 
 
-def find_track(
-    tracker: Tracker, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks
-) -> tuple[list[Span], str]:
+def find_track(tracker: Tracker, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks) -> tuple[Found, str]:
     """Find a track of a video, and check it.
 
     Args:
@@ -35,14 +33,14 @@ def find_track(
     try:
         found = tracker(reader, speech, tracks)
     except (NoAnswer, RuntimeError) as error:  # torch raises RuntimeError, also without enough memory
-        return [], " ".join(str(error).split())[:300] or type(error).__name__
+        return Found(), " ".join(str(error).split())[:300] or type(error).__name__
     if not isinstance(found, Iterable):
-        return [], f"{tracker.name}: returned {_kind(found)} instead of spans"
-    spans: list[Span] = []
+        return Found(), f"{tracker.name}: returned {_kind(found)} instead of spans"
+    spans = Found(dropped=getattr(found, "dropped", ()))
     last = round(reader.duration, 3)
     for span in found:
         if fault := _fault(span, reader.duration):
-            return [], f"{tracker.name}: {fault}"
+            return Found(), f"{tracker.name}: {fault}"
         if span.start < last:
             spans.append(cut_span(span, last))
     return spans, ""
