@@ -6,6 +6,7 @@ The bins of the colour histograms are chosen so that the published threshold for
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,6 +84,74 @@ class ColourEmbedder:
                 index = index * bins + floor + upper
             histogram += np.bincount((row + index).ravel(), weight.ravel(), minlength=len(histogram))
         return np.sqrt(histogram.reshape(len(frames), size) / red.shape[1]).astype(np.float32)
+
+
+#: Rows and columns of the cells of a frame, and the share of a frame's width and height that a closer view shows.
+_CELLS = 4
+_CLOSER_SHARES = (1.0, 2 / 3)
+
+
+class LayoutEmbedder:
+    """Frame embedder: a colour histogram of each of 4 x 4 cells, so that what is where in the frame matters.
+
+    The lowest level of a spatial pyramid (Lazebnik et al. 2006, doi 10.1109/CVPR.2006.68) with the histograms of
+    [`ColourEmbedder`]; the Euclidean distance of two embeddings is the root mean square of the distances of the cells,
+    0 to sqrt(2).
+
+    Example:
+        >>> left = np.zeros((1, 8, 8, 3), np.uint8)
+        >>> left[:, :, :4] = 255
+        >>> rows = LayoutEmbedder()(np.concatenate([left, left[:, :, ::-1]]))
+        >>> rows.shape, round(float(np.linalg.norm(rows[0] - rows[1])), 2)
+        ((2, 5120), 1.41)
+    """
+
+    name = "colour layouts"
+    size = 48
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Embed frames: uint8 [n, H, W, 3] -> float32 [n, 5120]."""
+        embed = ColourEmbedder()
+        rows, columns = (np.linspace(0, side, _CELLS + 1).astype(int) for side in frames.shape[1:3])
+        cells = [
+            embed(np.ascontiguousarray(frames[:, top:bottom, left:right]))
+            for top, bottom in itertools.pairwise(rows)
+            for left, right in itertools.pairwise(columns)
+        ]
+        return np.concatenate(cells, axis=1) / _CELLS
+
+
+def layout_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute the distance of the layouts of two frames; a closer view of a scene is near the whole scene.
+
+    Args:
+        first: uint8 [H, W, 3].
+        second: uint8 [H, W, 3].
+
+    Returns:
+        The smallest distance of a frame and the inner two thirds of the other, or of both frames, 0 to sqrt(2).
+
+    Example:
+        >>> frame = np.arange(48 * 48 * 3).reshape(48, 48, 3).astype(np.uint8)
+        >>> layout_distance(frame, frame)
+        0.0
+    """
+    views = [enlarge(np.stack([first, second]), share) for share in _CLOSER_SHARES]
+    whole, *closer = (LayoutEmbedder()(view) for view in views)
+    pairs = [(whole[0], whole[1]), *((row[i], whole[1 - i]) for row in closer for i in (0, 1))]
+    return min(float(np.linalg.norm(a - b)) for a, b in pairs)
+
+
+def enlarge(frames: np.ndarray, share: float) -> np.ndarray:
+    """Enlarge the inner part of frames to their full size.
+
+    Args:
+        frames: uint8 [n, H, W, 3].
+        share: share of height and width that remains visible, above 0 and at most 1.
+    """
+    margin = (1 - share) / 2
+    rows, columns = (np.linspace(margin * n, (1 - margin) * n - 1, n).round().astype(int) for n in frames.shape[1:3])
+    return frames[:, rows][:, :, columns]
 
 
 # --- audio -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ Detector = Literal["content", "transnetv2", "none"]
 
 @dataclass(frozen=True)
 class VisualOptions:
-    """Options of the detection of visual events; the defaults are Panda-70M's except for the last four.
+    """Options of the detection of visual events; the defaults are Panda-70M's except for the last five.
 
     Args:
         detector: `content` of PySceneDetect, `transnetv2`, or `none`.
@@ -30,6 +30,8 @@ class VisualOptions:
         abrupt: a change is a cut if at least this fraction of it occurs between two frames.
         margin_s: clips are compared at 5% and 95% of their length, and at least this many seconds from a change, since
             a fade belongs to neither scene.
+        layout: maximum distance of the layouts of the adjacent ends of neighbours that are joined, see
+            [`LayoutEmbedder`]: shots of different content often share their colours. Only for colour histograms.
     """
 
     detector: Detector = "content"
@@ -44,6 +46,7 @@ class VisualOptions:
     window_s: Seconds = 2.0
     abrupt: float = 0.6
     margin_s: Seconds = 1.0
+    layout: float = 0.6
 
     def __post_init__(self) -> None:
         if self.detector not in get_args(Detector):

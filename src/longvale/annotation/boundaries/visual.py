@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ...events import Seconds
 from ...system.extras import require
 from .calibration import calibrate
-from .descriptors import ColourEmbedder, FrameEmbedder
+from .descriptors import ColourEmbedder, FrameEmbedder, enlarge, layout_distance
 from .fusion import Interval
 from .novelty import novelty, peaks
 from .options import VisualOptions
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Distance from its ends at which a clip is compared with others, as a fraction of its length.
 _END_SHARE = 0.05
+
+#: Share of a frame that a small motion of the camera leaves visible.
+_SMALL_MOTION = 0.9
 
 #: TransNetV2's own threshold (arXiv 2008.04838).
 _TRANSNET_THRESHOLD = 0.5
@@ -71,10 +74,16 @@ def find_visual_events(
     ends = [time for clip in clips for time in clip.ends]
     embeddings = embedder(reader.frames_at(ends, embedder.size)).reshape(len(clips), 2, -1)
     apart: set[Seconds] = set()
-    if not isinstance(embedder, ColourEmbedder):  # the thresholds of `options` apply to colour histograms
+    if isinstance(embedder, ColourEmbedder):  # the thresholds of `options` apply to colour histograms
+
+        def same_layout(first: Seconds, second: Seconds) -> bool:
+            return layout_distance(*reader.frames_at([first, second])) <= options.layout
+
+    else:
+        same_layout = None
         apart = hard_cuts(reader, clips, options)
         options = calibrate_options(embedder, reader, clips, embeddings, changes, options)
-    events = stitch(clips, embeddings, options, apart)
+    events = stitch(clips, embeddings, options, apart, same_layout)
     spans = tuple((clip.start, clip.end) for clip in clips)
     return VisualBoundaries(tuple(cuts), spans, tuple(events), options.stitch)
 
@@ -237,7 +246,7 @@ def calibrate_options(
     import numpy as np
 
     frames = reader.frames_at([sum(clip.ends) / 2 for clip in clips], embedder.size)
-    middles, closer = embedder(frames), embedder(_closer(frames))
+    middles, closer = embedder(frames), embedder(enlarge(frames, _SMALL_MOTION))
     within = np.linalg.norm(embeddings - middles[:, None], axis=2)  # [clips, 2]
     moved = np.linalg.norm(closer - middles, axis=1)
     level = within if np.median(within) > np.median(moved) else moved
@@ -245,14 +254,6 @@ def calibrate_options(
     threshold = calibrate(level, middles, groups, options.stitch, share=0.4, least=1.5)
     # A dropped clip leaves a hole. `drop` is not lowered for embedders with small distances, so that holes stay rare.
     return replace(options, stitch=threshold, drop=options.drop * max(1.0, threshold / options.stitch))
-
-
-def _closer(frames: np.ndarray) -> np.ndarray:
-    """Enlarge the inner nine tenths of frames to their full size: the same scene, as after a small camera motion."""
-    import numpy as np
-
-    rows, columns = (np.linspace(0.05 * n, 0.95 * n - 1, n).round().astype(int) for n in frames.shape[1:3])
-    return frames[:, rows][:, :, columns]
 
 
 def hard_cuts(reader: ClipReader, clips: Sequence[Clip], options: VisualOptions) -> set[Seconds]:
@@ -280,27 +281,83 @@ def hard_cuts(reader: ClipReader, clips: Sequence[Clip], options: VisualOptions)
 
 
 def stitch(
-    clips: Sequence[Clip], embeddings: np.ndarray, options: VisualOptions, apart: Collection[Seconds] = ()
+    clips: Sequence[Clip],
+    embeddings: np.ndarray,
+    options: VisualOptions,
+    apart: Collection[Seconds] = (),
+    same_layout: Callable[[Seconds, Seconds], bool] | None = None,
 ) -> list[Interval]:
     """Drop clips that change internally, stitch neighbours that show the same, and drop events that are too short.
+
+    An event that is too short and lies between two that show the same is a cutaway: all three become one event.
 
     Args:
         clips: sorted by start.
         embeddings: [clips, 2, d], of both ends of each clip.
         options: thresholds.
         apart: starts of clips that are not stitched to the previous one.
+        same_layout: whether the frames at two times in seconds have the same layout; clips without are not stitched.
+            None if the embeddings are enough.
     """
     import numpy as np
 
-    events: list[list[Seconds]] = []
-    last = None  # embedding of the end of the last event
+    scenes: list[_Scene] = []
     for clip, (first, final) in zip(clips, embeddings, strict=True):
         if np.linalg.norm(first - final) > options.drop:
             continue
-        touching = events and events[-1][1] == clip.start and clip.start not in apart
-        if touching and np.linalg.norm(last - first) <= options.stitch:
-            events[-1][1] = clip.end
-        else:
-            events.append([clip.start, clip.end])
-        last = final
-    return [(start, end) for start, end in events if end - start >= options.min_length_s]
+        scene = _Scene(clip.start, clip.end, clip.ends, (first, final), clip.start in apart)
+        if scenes and not scene.apart and scenes[-1].continues_in(scene, options.stitch, same_layout):
+            scene = scenes.pop().joined(scene)
+        scenes.append(scene)
+        while len(scenes) > 2 and _is_cutaway(*scenes[-3:], options, same_layout):
+            before, _, after = scenes[-3:]
+            scenes[-3:] = [before.joined(after)]
+    return [(scene.start, scene.end) for scene in scenes if scene.end - scene.start >= options.min_length_s]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One or more clips: start and end, times and embeddings of both ends, and whether it follows a hard cut."""
+
+    start: Seconds
+    end: Seconds
+    times: tuple[Seconds, Seconds]
+    embeddings: tuple[np.ndarray, np.ndarray]
+    apart: bool
+
+    def shows_the_same(
+        self, other: _Scene, threshold: float, same_layout: Callable[[Seconds, Seconds], bool] | None
+    ) -> bool:
+        """Compare the end of this scene with the start of a later one."""
+        import numpy as np
+
+        if np.linalg.norm(self.embeddings[1] - other.embeddings[0]) > threshold:
+            return False
+        return same_layout is None or same_layout(self.times[1], other.times[0])
+
+    def continues_in(
+        self, other: _Scene, threshold: float, same_layout: Callable[[Seconds, Seconds], bool] | None
+    ) -> bool:
+        return self.end == other.start and self.shows_the_same(other, threshold, same_layout)
+
+    def joined(self, other: _Scene) -> _Scene:
+        return _Scene(
+            self.start,
+            other.end,
+            (self.times[0], other.times[1]),
+            (self.embeddings[0], other.embeddings[1]),
+            self.apart,
+        )
+
+
+def _is_cutaway(
+    before: _Scene,
+    scene: _Scene,
+    after: _Scene,
+    options: VisualOptions,
+    same_layout: Callable[[Seconds, Seconds], bool] | None,
+) -> bool:
+    """Return whether the middle one of three scenes is short, and the others show the same."""
+    short = scene.end - scene.start < options.min_length_s
+    touching = before.end == scene.start and scene.end == after.start
+    return short and touching and before.shows_the_same(after, options.stitch, same_layout)
