@@ -39,15 +39,17 @@ MOMENT_S, ENDS_S = 0.25, 0.3
 TUNED = [
     *[("visual", name, values) for name, values in {
         "stitch": (0.4, 0.5, 0.6, 0.7, 0.8), "gradual": (0.4, 0.5, 0.6), "window_s": (1.2, 1.6, 2.0),
-        "margin_s": (0.5, 0.8, 1.0), "abrupt": (0.4, 0.6, 0.8),
+        "margin_s": (0.5, 0.8, 1.0), "abrupt": (0.4, 0.6, 0.8), "layout": (0.5, 0.6, 0.7),
     }.items()],
     *[("audio", name, values) for name, values in {
         "change": (0.2, 0.25, 0.3), "stitch": (0.2, 0.25, 0.3, 0.4),
-        "apart_s": (0.4, 0.5, 0.6, 0.7), "goes_on": (0.3, 0.35, 0.4, 0.5), "joins": (0.05, 0.1, 0.15, 0.25),
-        "at_once": (3, 4, 8), "fades": (0.05, 0.1, 0.15, 0.2), "pause_s": (0.9, 1.2, 1.5, 2.0),
+        "apart_s": (0.4, 0.5, 0.6, 0.7), "continue_share": (0.3, 0.35, 0.4, 0.5),
+        "added_share": (0.05, 0.1, 0.15, 0.25), "max_overlap": (3, 4, 8),
+        "level_floor": (0.05, 0.1, 0.15, 0.2), "pause_s": (0.9, 1.2, 1.5, 2.0),
         "noise_factor": (8.0, 16.0, 32.0, 64.0),
     }.items()],
     ("speech", "steady", (0.0, 1.0, 1.5, 2.0)),
+    ("speech", "peak", (0.5, 0.9, 0.95, 0.98)),
 ]  # fmt: skip
 
 

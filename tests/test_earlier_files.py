@@ -154,6 +154,24 @@ def test_finished_annotation_stages_are_kept(earlier, annotate, monkeypatch, cap
     }
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"audio": {"max_overlap": 3}}, r"options\.audio\.at_once 4, not 3"),  # as it was called
+        ({"visual": {"layout": 0.5}}, r"options\.visual\.layout None, not 0\.5"),  # which it did not have
+        ({"speech": {"peak": 0.5}}, r"options\.speech\.peak None, not 0\.5"),
+    ],
+)
+def test_stages_of_other_options_are_not_continued(earlier, annotate, changed, message):
+    from longvale.annotation.boundaries.options import AudioOptions, SpeechOptions, VisualOptions
+    from longvale.annotation.video_stages import AnnotationOptions
+
+    kinds = {"visual": VisualOptions, "audio": AudioOptions, "speech": SpeechOptions}
+    options = AnnotationOptions(**{name: kinds[name](**values) for name, values in changed.items()})
+    with pytest.raises(ValueError, match=message):
+        annotate([earlier / "corpus" / "videos"], earlier / "annotated" / "out.json", options=options, progress=False)
+
+
 def test_stopped_annotation_stages_are_continued(earlier, annotate):
     folder = earlier / "annotated_cut" / "out.stages"
     before = {path.name: path.read_bytes().rpartition(b"\n")[0].splitlines() for path in folder.glob("*.jsonl")}

@@ -51,7 +51,7 @@ def test_whatever_the_scale_of_an_embedder_sounds_are_split_and_stitched(scale):
     assert tower.events == plain.events
 
 
-def test_sounds_that_follow_each_other_at_once_do_not_overlap():
+def test_sounds_that_follow_each_other_max_overlap_do_not_overlap():
     events = find_audio_events(mixed(16, (3, tone(300, 5)), (8, tone(2500, 5)))).events
     assert np.array(events) == pytest.approx(np.array([(3, 8), (8, 13)]), abs=0.35)
 
@@ -87,8 +87,8 @@ def test_a_faint_sound_is_placed_within_a_louder_one():
 
 def test_options_that_make_no_sense_are_named():
     for options, reason in (
-        ({"at_once": 0}, "at_once must be 1 or more, not 0"),
-        ({"fades": 1.0}, "fades must be 0 or more and below 1, not 1.0"),
+        ({"max_overlap": 0}, "max_overlap must be 1 or more, not 0"),
+        ({"level_floor": 1.0}, "level_floor must be 0 or more and below 1, not 1.0"),
     ):
         with pytest.raises(ValueError, match=reason):
             AudioOptions(**options)

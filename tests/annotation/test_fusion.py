@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longvale.annotation.boundaries import fuse
+from longvale.annotation.boundaries.fusion import split_background
 
 
 def test_the_published_example():
@@ -65,6 +66,43 @@ def test_a_shortest_length_that_is_none_is_refused(min_length):
         fuse([], [], min_length=min_length)
 
 
+SHOTS = [(0, 10), (10, 14), (14, 20), (20, 30)]
+
+
+@pytest.mark.parametrize(
+    ("audio", "music", "background"),
+    [
+        ([(5, 9)], [], []),  # contains no boundary
+        ([(9, 15)], [], [(9, 15)]),  # contains two
+        ([(2, 11)], [], [(2, 11)]),  # more than twice as long as the shot after its boundary
+        ([(7, 11)], [], []),
+        ([(19, 21)], [(15, 25)], [(19, 21)]),  # within music
+        ([(19, 21)], [(20.5, 25)], []),
+        ([(16, 18)], [(15, 25)], []),  # within music, but it could move nothing
+        ([(7, 12), (11, 15)], [], [(7, 12), (11, 15)]),  # together they contain two
+        ([(7, 12), (11, 15), (12.5, 13)], [], [(7, 12), (11, 15)]),  # and the one that contains none stays
+    ],
+)
+def test_what_is_background(audio, music, background):
+    foreground, found = split_background(SHOTS, audio, music)
+    assert found == background and sorted([*foreground, *found]) == sorted(audio)
+
+
+def test_without_pictures_nothing_is_background():
+    assert split_background([], [(0, 9), (4, 30)], [(0, 40)]) == ([(0, 9), (4, 30)], [])
+
+
+def test_the_background_moves_no_boundary_and_is_not_lost():
+    assert fuse(SHOTS, [], background=[(8, 22)]) == SHOTS
+    assert fuse([(5, 10), (10, 14), (17, 20)], [], background=[(2, 22)]) == [
+        (2, 5), (5, 10), (10, 14), (14, 17), (17, 20), (20, 22),
+    ]  # fmt: skip
+    assert fuse(SHOTS, [(9, 11)], background=[(8, 22)]) == [(0, 11), (11, 14), (14, 20), (20, 30)]
+    assert fuse([], [], background=[(1, 4), (3, 6)]) == [(1, 6)]
+    with pytest.raises(ValueError, match="background event must have finite times"):
+        fuse(SHOTS, [], background=[(2, 1)])
+
+
 TIMES = st.integers(0, 60).map(lambda tick: tick / 2)
 EVENTS = st.lists(st.tuples(TIMES, TIMES).filter(lambda e: e[0] < e[1]), max_size=8)
 
@@ -99,6 +137,18 @@ def test_what_always_holds(visual, audio, min_length):
     assert all(min(times) <= a and b <= max(times) for a, b in events)
     assert fuse(reversed(visual), audio[::-1], min_length=min_length) == events
     assert all(any(a < y and x < b for x, y in (*visual, *audio)) for a, b in events)  # no event where nothing is
+
+
+@given(visual_events(), EVENTS, EVENTS)
+def test_what_always_holds_with_a_background(visual, audio, background):
+    events = fuse(visual, audio, background=background)
+    assert all(a < b for a, b in events)
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(events))
+    assert all(covered(event, events) for event in [*visual, *background])
+    assert all(any(a <= start and end <= b for a, b in events) for start, end in audio)
+    assert set(fuse(visual, audio)) <= set(events)
+    foreground, rest = split_background(visual, audio, background)
+    assert sorted([*foreground, *rest]) == sorted(set(audio))
 
 
 @given(visual_events())

@@ -4,7 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
+from longvale.annotation.boundaries import speech as speech_module
 from longvale.annotation.boundaries.options import SpeechOptions
 from longvale.annotation.boundaries.speech import find_speech, without_steady_sounds
 from longvale.synthetic.sounds import EFFECTS, speak
@@ -41,6 +43,33 @@ def test_speech_over_an_engine():
     assert find_speech(track, SpeechOptions(steady=0)) != turns
     with pytest.raises(ValueError, match=r"steady must be 0 or more, not -1"):
         SpeechOptions(steady=-1)
+
+
+class Uncertain:
+    """A detector that answers with given probabilities, one per window of 32 ms, and 0 after them."""
+
+    def __init__(self, probabilities):
+        self.given = iter(probabilities)
+
+    def reset_states(self):
+        pass
+
+    def __call__(self, window, rate):
+        return torch.tensor([[next(self.given, 0.0)]])
+
+
+def test_a_turn_in_which_the_detector_is_never_certain_is_not_speech(monkeypatch):
+    pytest.importorskip("silero_vad")
+    likely = [0.0] * 32 + [0.8] * 32 + [0.0] * 96 + [0.8] * 16 + [0.97] + [0.8] * 15 + [0.0] * 64
+    find = lambda **options: find_speech(noise(8), SpeechOptions(steady=0, **options))  # noqa: E731
+    turns = {}
+    for peak in (0.0, 0.95, 0.98):
+        monkeypatch.setattr(speech_module, "_load_vad", lambda: Uncertain(likely))
+        turns[peak] = find(peak=peak)
+    assert [len(found) for found in turns.values()] == [2, 1, 0]
+    assert turns[0.95] == turns[0.0][1:] and turns[0.95][0][0] == pytest.approx(160 * 0.032, abs=0.1)
+    with pytest.raises(ValueError, match=r"peak must be between 0 and 1, not 2"):
+        SpeechOptions(peak=2)
 
 
 def test_what_is_steady_is_taken_away_and_speech_stays():

@@ -37,8 +37,8 @@ def test_what_a_sound_has_had_before_is_no_other_sound():
 def test_no_more_sounds_are_told_at_a_time_than_asked_for():
     bands = np.tril(np.ones((6, 6))).repeat(20, axis=0)  # an instrument more every two seconds
     clips = [(2.0 * i, 2.0 * i + 2) for i in range(6)]
-    assert trace(clips, bands, at_once=3) == [(0, 12), (2, 12), (4, 12)]
-    assert len(trace(clips, bands, at_once=9)) == 6
+    assert trace(clips, bands, max_overlap=3) == [(0, 12), (2, 12), (4, 12)]
+    assert len(trace(clips, bands, max_overlap=9)) == 6
 
 
 def test_a_clip_that_begins_in_silence_and_ends_in_the_sound_of_the_next():
@@ -72,8 +72,8 @@ def test_pauses_belong_to_a_sound_and_longer_ones_end_it():
 
 def test_what_fades_has_ended():
     bands = np.linspace(1, 0, 101)[:, None] * LOW
-    assert place([(0.0, 10.0, LOW)], bands, fades=0.095) == [(0.0, 9.1)]
-    assert place([(0.0, 10.0, LOW)], bands, fades=0.495) == [(0.0, 5.1)]
+    assert place([(0.0, 10.0, LOW)], bands, level_floor=0.095) == [(0.0, 9.1)]
+    assert place([(0.0, 10.0, LOW)], bands, level_floor=0.495) == [(0.0, 5.1)]
 
 
 def test_starts_and_ends_are_those_of_changes_and_turns_nearby():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from media_files import written
 
-from longvale.annotation.boundaries.descriptors import ColourEmbedder
+from longvale.annotation.boundaries import visual
+from longvale.annotation.boundaries.descriptors import ColourEmbedder, LayoutEmbedder, enlarge, layout_distance
 from longvale.annotation.boundaries.novelty import novelty, peaks
 from longvale.annotation.boundaries.options import VisualOptions
 from longvale.annotation.boundaries.visual import (
@@ -158,6 +159,48 @@ def test_an_embedder_that_sees_more_than_colours_is_believed():
         if events == 2:
             options = calibrate_options(embedder, reader, clips, embeddings, [6.0], options)
         assert len(stitch(clips, embeddings, options)) == events
+
+
+def seen(monkeypatch, *parts, rate=5):
+    """Visual events of shots (picture [48, 64, 3], seconds), whose cuts a detector finds."""
+    cuts = np.cumsum([seconds for _, seconds in parts])[:-1].tolist()
+    monkeypatch.setattr(visual, "detect_cuts", lambda path, options: cuts)
+    frames = np.concatenate([np.repeat(picture[None], round(seconds * rate), axis=0) for picture, seconds in parts])
+    times = (np.arange(len(frames)) + 0.5) / rate
+    return find_visual_events(ClipReader("none.mp4", len(frames) / rate, frames, times, None)).events
+
+
+def half_lit(left):
+    """A red half and a blue half: the same colours on either side."""
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, :32], picture[:, 32:] = (RED, BLUE) if left else (BLUE, RED)
+    return picture
+
+
+def test_shots_that_share_only_a_palette_are_not_stitched(monkeypatch):
+    left, right = half_lit(True), half_lit(False)
+    assert seen(monkeypatch, (left, 4), (right, 4)) == ((0, 4), (4, 8))
+    assert seen(monkeypatch, (left, 4), (left, 4)) == ((0, 8),)
+
+
+def test_a_closer_view_is_the_same_scene(monkeypatch):
+    whole = np.zeros((48, 64, 3), np.uint8)
+    whole[:] = np.linspace(0, 255, 64)[:, None]
+    whole[16:32, :, 2] = 250
+    closer = enlarge(whole[None], 2 / 3)[0]
+    assert np.linalg.norm(np.subtract(*LayoutEmbedder()(np.stack([whole, closer])))) > VisualOptions().layout
+    assert layout_distance(whole, closer) < 0.1
+    assert seen(monkeypatch, (whole, 4), (closer, 4)) == ((0, 8),)
+
+
+def test_a_cutaway_is_part_of_the_scene_around_it(monkeypatch):
+    left, right = half_lit(True), half_lit(False)
+    assert seen(monkeypatch, (left, 4), (right, 1.2), (left, 4)) == ((0, 9.2),)
+    assert seen(monkeypatch, (left, 4), (right, 3), (left, 4)) == ((0, 4), (4, 7), (7, 11))  # a shot of its own
+    green = np.full((48, 64, 3), GREEN, np.uint8)
+    assert seen(monkeypatch, (left, 4), (right, 1.2), (green, 4)) == ((0, 4), (5.2, 9.2))  # the film does not return
+    twice = seen(monkeypatch, (left, 4), (right, 1.2), (left, 1), (right, 1.2), (left, 4))
+    assert twice == ((0, 11.4),)
 
 
 def test_events_that_are_too_short_are_dropped():

@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -198,6 +198,27 @@ def _annotate_here(
         pool.shutdown(wait, cancel_futures=True)
 
 
+#: Names under which earlier versions recorded options of sounds.
+_EARLIER_NAMES = {
+    "continue_share": "goes_on",
+    "added_share": "joins",
+    "max_overlap": "at_once",
+    "level_floor": "fades",
+}
+
+
+def _noted(options: AnnotationOptions) -> dict[str, Any]:
+    """Return the options as they are recorded: under the names of earlier versions, whose stages can be resumed."""
+    noted = asdict(options)
+    noted["audio"] = {_EARLIER_NAMES.get(name, name): value for name, value in noted["audio"].items()}
+    noted["audio"] |= {"splitter": "peaks", "penalty": 2.0}  # earlier versions could split audio in another way
+    for name, option in (("visual", "layout"), ("speech", "peak")):  # earlier versions did not have them
+        default = next(field.default for field in fields(getattr(options, name)) if field.name == option)
+        if noted[name][option] == default:
+            del noted[name][option]
+    return noted
+
+
 class _Run:
     """One run over the stages."""
 
@@ -206,10 +227,7 @@ class _Run:
         self.folder = stage_folder(output)
         if overwrite and (self.folder / SETTINGS_FILE).is_file():
             shutil.rmtree(self.folder)
-        noted = asdict(options)
-        # Recorded by earlier versions, which could split audio in another way: stages of both can be resumed.
-        noted["audio"] |= {"splitter": "peaks", "penalty": 2.0}
-        self.settings = {"options": noted, **models.names(), "prompts": prompt_hashes()}
+        self.settings = {"options": _noted(options), **models.names(), "prompts": prompt_hashes()}
         if (self.folder / SETTINGS_FILE).is_file():
             self.settings = as_recorded(self.settings, load_settings(self.folder / SETTINGS_FILE))
         claim_stages(self.folder, self.settings)

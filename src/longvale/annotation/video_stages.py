@@ -15,11 +15,12 @@ from ..chat_client import NoAnswer, Patience
 from ..models.media import MediaError, MediaLengthError, probe
 from ..plotting.style import strip_times
 from ..system.checksums import identities
-from .boundaries import coherence, fuse
 from .boundaries.audio import find_audio_events
+from .boundaries.coherence import measure_coherence
 from .boundaries.descriptors import AudioEmbedder, ColourEmbedder, FrameEmbedder, TimbreEmbedder, loudness
-from .boundaries.embedders import CheckedEmbedder
+from .boundaries.embedders import checked
 from .boundaries.fusion import Interval
+from .boundaries.guided import confirmed_turns, fuse_guided, guide_sounds
 from .boundaries.options import AudioOptions, SpeechOptions, VisualOptions
 from .boundaries.speech import find_speech
 from .boundaries.visual import find_visual_events
@@ -35,9 +36,6 @@ from .stages import Stages
 from .tracks import TRACKS, Span, Track, Tracker, Tracks, within
 from .tracks.finding import find_track
 from .tracks.speakers import voices_of, with_speakers
-
-#: Maximum number of frames at the embedder's size in memory at a time.
-_MOST_FRAMES = 2048
 
 #: Consecutive events without a usable answer that end a run: the model is too small, or is cut off while it reasons.
 MAX_REFUSALS = 5
@@ -230,7 +228,8 @@ class VideoStages:
             if record is None:
                 self._report(f"{video_id}: {track}")
                 start = time.perf_counter()
-                found, problem = find_track(self.models.trackers[track], reader.value, speech, tracks)
+                turns = confirmed_turns(speech, tracks)
+                found, problem = find_track(self.models.trackers[track], reader.value, turns, tracks)
                 spans = with_speakers(found, tracks.get("speakers", ())) if track == "transcript" else found
                 self._judge(track, video_id, problem)
                 record = {
@@ -411,11 +410,13 @@ def find_boundaries(
         speech: speech turns, start and end in seconds.
         tracks: the tracks of the video.
     """
-    frame_embedder, audio_embedder = CheckedEmbedder(models.frame_embedder), CheckedEmbedder(models.audio_embedder)
+    frame_embedder, audio_embedder = checked(models.frame_embedder), checked(models.audio_embedder)
     models = replace(models, frame_embedder=frame_embedder, audio_embedder=audio_embedder)
+    speech = confirmed_turns(speech, tracks)
     visual = find_visual_events(reader, options.visual, models.frame_embedder)
     audio = find_audio_events(reader.waveform, options.audio, models.audio_embedder, speech)
-    events = fuse(visual.events, [*audio.events, *speech], min_length=options.min_event_s)
+    sounds = guide_sounds(audio.events, speech, tracks)
+    events = fuse_guided(visual.events, sounds, speech, tracks, min_length=options.min_event_s)
     if not events:  # no changes and no sounds: one event
         events = [(0.0, reader.duration)]
     return {
@@ -423,34 +424,11 @@ def find_boundaries(
         "cuts": [round(time, 3) for time in visual.cuts],
         "stitch": None if visual.stitch is None else round(visual.stitch, 3),
         "visual": _rounded(visual.events, reader.duration),
-        "audio": _rounded(audio.events, reader.duration),
+        "audio": _rounded(sounds, reader.duration),
         "speech": _rounded(speech, reader.duration),
         "events": _rounded(events, reader.duration),
-        "coherence": _coherence(reader, visual, audio, models),
+        "coherence": measure_coherence(reader, visual, audio, models.frame_embedder, models.audio_embedder),
     }
-
-
-def _coherence(reader: ClipReader, visual: Any, audio: Any, models: AnnotationModels) -> dict[str, Any]:
-    """Compute mean length in seconds and mean max running semantic difference of clips and of stitched events."""
-    seconds = np.arange(0.5, reader.duration, 1.0)
-    measured: dict[str, Any] = {}
-    rows = {}
-    if reader.frames is not None and len(seconds):
-        size = models.frame_embedder.size
-        parts = np.array_split(seconds, -(-len(seconds) // _MOST_FRAMES))
-        embedded = [models.frame_embedder(reader.frames_at(part, size)) for part in parts]
-        rows["visual"] = (np.concatenate(embedded), visual)
-    if reader.waveform is not None and len(seconds):
-        rows["audio"] = (models.audio_embedder([reader.audio(t - 0.5, t + 0.5) for t in seconds]), audio)
-    for name, (embeddings, found) in rows.items():
-        for when, spans in (("clips", found.clips), ("events", found.events)):
-            differences = [d for d in coherence(embeddings, seconds, spans) if d is not None]
-            measured[f"{name}_{when}"] = {
-                "count": len(spans),
-                "mean_length": round(float(np.mean([b - a for a, b in spans])), 3) if spans else None,
-                "difference": round(float(np.mean(differences)), 3) if differences else None,
-            }
-    return measured
 
 
 def _rounded(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[float, float]]:

@@ -9,8 +9,18 @@ import numpy as np
 
 from ...checkpoints.loading import distrust, not_found, split_revision
 from ...models.media import SAMPLING_RATE
+from .descriptors import ColourEmbedder, TimbreEmbedder
 
 _BATCH = 16
+
+
+def checked(embedder: Any) -> Any:
+    """Return an embedder that checks its embeddings; measured descriptors need no check, and stay what they are.
+
+    Args:
+        embedder: frame or audio embedder.
+    """
+    return embedder if isinstance(embedder, ColourEmbedder | TimbreEmbedder) else CheckedEmbedder(embedder)
 
 
 class CheckedEmbedder:

@@ -5,8 +5,8 @@ whole. The paper does not say where an anchor within a sound moves. Here it move
 that a sound belongs to the visual event that it mostly overlaps. Joining the two visual events instead would turn a
 whole video into one event if its sounds follow each other without a pause.
 
-Film breaks the rule where music or talk continues over many shots: it would move their boundaries, or swallow them. Such
-sounds are background, see [`split_background`]; they move no anchor.
+Music or talk that continues over many shots of a film would move their boundaries, or swallow the shots. Such sounds
+are background, see [`split_background`]; they move no anchor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Interval: TypeAlias = tuple[Seconds, Seconds]
 #: A sound that lies within music with more than this fraction is part of it.
 _MOSTLY = 0.5
 #: A sound is long if it is longer than this many times the shorter visual event beside the boundary.
-_LONGER = 1.0
+_LONGER = 2.0
 
 
 def fuse(
@@ -45,8 +45,9 @@ def fuse(
         min_length: events shorter than this in seconds, which moved anchors may cause, join their shorter neighbour.
 
     Returns:
-        Events sorted by start, without overlap. Together they cover every input event, each sound of `audio` lies within
-        one event, and they begin and end within the range of the input. Without sounds these are the visual events.
+        Events sorted by start, without overlap. Together they cover every input event, each sound of `audio` is
+        within one event, and they begin and end within the range of the input. Without sounds these are the visual
+        events.
 
     Raises:
         ValueError: if a time is not a finite number, 0 or more, an event does not end after it starts, or `min_length`
@@ -66,10 +67,10 @@ def fuse(
     pictures, sounds, others = (_checked(events, name) for events, name in named)
     if not is_number(min_length) or min_length < 0:
         raise ValueError(f"min_length must be 0 s or more, not {min_length!r}")
-    clusters = _join_overlapping(sounds)
+    clusters = join_overlapping(sounds)
     anchors = sorted({_outside(time, clusters) for event in pictures for time in event})
     events = _between(anchors, pictures, clusters)
-    return _join_short(sorted([*events, *_uncovered(_join_overlapping(others), events)]), min_length)
+    return _join_short(sorted([*events, *_uncovered(join_overlapping(others), events)]), min_length)
 
 
 def split_background(
@@ -78,7 +79,7 @@ def split_background(
     """Split sounds into those that may move the boundaries of visual events, and the background that may not.
 
     The background is: sounds that mostly lie within music; and sounds, alone or with those that they overlap, that
-    contain several boundaries of visual events, or that are longer than a visual event beside the boundary. A sound
+    contain several boundaries of visual events, or are longer than twice a visual event beside the boundary. A sound
     that contains no boundary is in the foreground. Without visual events all sounds are.
 
     Args:
@@ -93,20 +94,20 @@ def split_background(
         ValueError: as [`fuse`].
 
     Example:
-        A sound over two cuts, one longer than the shot beside its cut, and a short one.
+        A sound over two cuts, one that is much longer than the shot beside its cut, and a short one.
 
-        >>> split_background([(0, 9), (9, 12), (12, 30), (30, 40)], [(8, 13), (26, 38), (29, 31)])
-        ([(29, 31)], [(8, 13), (26, 38)])
+        >>> split_background([(0, 9), (9, 12), (12, 30), (30, 34)], [(8, 13), (25, 34), (14, 16)])
+        ([(14, 16)], [(8, 13), (25, 34)])
         >>> split_background([(0, 9), (9, 20)], [(8, 11), (12, 14)], music=[(7, 11)])
         ([(12, 14)], [(8, 11)])
     """
     named = ((visual, "visual"), (audio, "audio"), (music, "music"))
     pictures, sounds, passages = (_checked(events, name) for events, name in named)
     anchors = sorted({time for event in pictures for time in event})
-    played = _join_overlapping(passages)
-    background = {sound for sound in sounds if _inside(sound, anchors) and _share_in(sound, played) > _MOSTLY}
+    played = join_overlapping(passages)
+    background = {sound for sound in sounds if _inside(sound, anchors) and share_in(sound, played) > _MOSTLY}
     background |= {sound for sound in sounds if _is_long(sound, anchors)}
-    for cluster in _join_overlapping([sound for sound in sounds if sound not in background]):
+    for cluster in join_overlapping([sound for sound in sounds if sound not in background]):
         if _is_long(cluster, anchors):
             background |= {s for s in sounds if cluster[0] <= s[0] and s[1] <= cluster[1] and _inside(s, anchors)}
     return [sound for sound in sounds if sound not in background], sorted(background)
@@ -118,7 +119,7 @@ def _inside(sound: Interval, anchors: Sequence[Seconds]) -> Sequence[Seconds]:
 
 
 def _is_long(sound: Interval, anchors: Sequence[Seconds]) -> bool:
-    """Return whether a sound contains several anchors, or is longer than the time to the next anchor on either side."""
+    """Return whether a sound contains several anchors, or is much longer than the visual event beside its anchor."""
     within = _inside(sound, anchors)
     if len(within) != 1:
         return len(within) > 1
@@ -127,8 +128,17 @@ def _is_long(sound: Interval, anchors: Sequence[Seconds]) -> bool:
     return sound[1] - sound[0] > _LONGER * min(beside)
 
 
-def _share_in(sound: Interval, passages: Sequence[Interval]) -> float:
-    """Return the fraction of a sound that lies within passages, which are sorted and do not overlap."""
+def share_in(sound: Interval, passages: Sequence[Interval]) -> float:
+    """Return the fraction of a sound that lies within passages.
+
+    Args:
+        sound: start and end in seconds.
+        passages: start and end in seconds, sorted, without overlap.
+
+    Example:
+        >>> share_in((0, 4), [(1, 2), (3, 9)])
+        0.5
+    """
     first = max(0, bisect_right(passages, sound[0], key=lambda passage: passage[0]) - 1)
     last = bisect_left(passages, sound[1], key=lambda passage: passage[0])
     shared = sum(max(0.0, min(b, sound[1]) - max(a, sound[0])) for a, b in passages[first:last])
@@ -159,8 +169,16 @@ def _checked(events: Iterable[Interval], name: str) -> list[Interval]:
     return sorted(set(checked))
 
 
-def _join_overlapping(events: Sequence[Interval]) -> list[Interval]:
-    """Merge events that overlap; events that only touch stay separate."""
+def join_overlapping(events: Sequence[Interval]) -> list[Interval]:
+    """Merge events that overlap; events that only touch stay separate.
+
+    Args:
+        events: start and end in seconds, sorted.
+
+    Example:
+        >>> join_overlapping([(0, 4), (3, 6), (6, 7)])
+        [(0, 6), (6, 7)]
+    """
     joined: list[Interval] = []
     for start, end in events:
         if joined and start < joined[-1][1]:

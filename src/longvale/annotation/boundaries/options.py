@@ -65,13 +65,13 @@ class AudioOptions:
             this distance of a change is moved to it.
         stitch: maximum distance of neighbours that are joined to one sound. For embedders other than MFCC statistics it
             is measured on the video, see `calibration.py`.
-        goes_on: fraction of a sound's spectrum that must remain after a change for the sound to continue.
-        joins: minimum fraction of the audible spectrum that a change must add to start another sound in addition to
-            those that continue.
-        at_once: maximum number of simultaneous sounds: listeners lose count of similar voices beyond three (Huron,
+        continue_share: fraction of a sound's spectrum that must remain after a change for the sound to continue.
+        added_share: minimum fraction of the audible spectrum that a change must add to start another sound beside those
+            that continue.
+        max_overlap: maximum number of simultaneous sounds: listeners lose count of similar voices beyond three (Huron,
             "Voice Denumerability in Polyphonic Music of Homogeneous Timbres", 1989), and an orchestra would otherwise
             start a new sound with each instrument.
-        fades: a sound is heard while its level is above this fraction of its maximum.
+        level_floor: a sound is heard while its level is above this fraction of its maximum.
         pause_s: a sound ends unless it is heard again within this time in seconds.
         silence_db: level below which a step is silent, in dB relative to full scale.
         noise_factor: multiple of the power of the video's quietest tenth that is subtracted from each band as noise.
@@ -81,20 +81,20 @@ class AudioOptions:
     change: float = 0.25
     apart_s: Seconds = 0.5
     stitch: float = 0.25
-    goes_on: float = 0.4
-    joins: float = 0.1
-    at_once: int = 4
-    fades: float = 0.1
+    continue_share: float = 0.4
+    added_share: float = 0.1
+    max_overlap: int = 4
+    level_floor: float = 0.1
     pause_s: Seconds = 1.2
     silence_db: float = -60.0
     noise_factor: float = 32.0
     min_length_s: Seconds = 0.5
 
     def __post_init__(self) -> None:
-        if self.at_once < 1:
-            raise ValueError(f"at_once must be 1 or more, not {self.at_once!r}")
-        if not 0 <= self.fades < 1:
-            raise ValueError(f"fades must be 0 or more and below 1, not {self.fades!r}")
+        if self.max_overlap < 1:
+            raise ValueError(f"max_overlap must be 1 or more, not {self.max_overlap!r}")
+        if not 0 <= self.level_floor < 1:
+            raise ValueError(f"level_floor must be 0 or more and below 1, not {self.level_floor!r}")
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,17 @@ class SpeechOptions:
         pause_s: shorter pauses, in seconds, do not end a turn.
         min_length_s: shorter speech, in seconds, is dropped.
         steady: multiple of the median magnitude of each frequency that is subtracted first; 0 to subtract nothing.
+        peak: minimum probability of the most probable window of a turn: music can resemble speech, but is not certain.
     """
 
     threshold: float = 0.5
     pause_s: Seconds = 1.0
     min_length_s: Seconds = 0.25
     steady: float = 1.5
+    peak: float = 0.95
 
     def __post_init__(self) -> None:
         if not self.steady >= 0:
             raise ValueError(f"steady must be 0 or more, not {self.steady!r}")
+        if not 0 <= self.peak <= 1:
+            raise ValueError(f"peak must be between 0 and 1, not {self.peak!r}")

@@ -4,6 +4,9 @@ The detector misses speech over an engine or a tone. Such sounds keep their freq
 with each phoneme: magnitude that stays at one frequency for seconds is not speech (spectral subtraction, Boll 1979,
 "Suppression of acoustic noise in speech using spectral subtraction", with medians instead of an interval without
 speech).
+
+Music without its steady tones can resemble speech for a moment. In speech the detector is certain at least once per
+turn, in music it is not: a turn must contain a window of probability `SpeechOptions.peak`.
 """
 
 from __future__ import annotations
@@ -52,15 +55,39 @@ def find_speech(waveform: np.ndarray | None, options: SpeechOptions | None = Non
     silero = require("silero_vad")
     cleaned = without_steady_sounds(waveform, options.steady)
     with _VAD_LOCK:
+        detector = _Recorder(_load_vad())
         found = silero.get_speech_timestamps(
             torch.from_numpy(cleaned),
-            _load_vad(),
+            detector,
             threshold=options.threshold,
             sampling_rate=SAMPLING_RATE,
             min_speech_duration_ms=round(options.min_length_s * 1000),
             min_silence_duration_ms=round(options.pause_s * 1000),
         )
-    return [(part["start"] / SAMPLING_RATE, part["end"] / SAMPLING_RATE) for part in found]
+    turns = [(part["start"] / SAMPLING_RATE, part["end"] / SAMPLING_RATE) for part in found]
+    return [turn for turn in turns if detector.peak(*turn) >= options.peak]
+
+
+class _Recorder:
+    """Detector that keeps the probability of each window."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._window_s = model, 0.0
+        self._probabilities: list[float] = []
+
+    def __call__(self, window: Any, rate: int) -> Any:
+        probability = self._model(window, rate)
+        self._window_s = len(window) / rate
+        self._probabilities.append(float(probability))
+        return probability
+
+    def reset_states(self) -> None:
+        self._model.reset_states()
+
+    def peak(self, start: Seconds, end: Seconds) -> float:
+        """Return the maximum probability between two times."""
+        first = int(start / self._window_s)
+        return max(self._probabilities[first : int(end / self._window_s) + 1], default=0.0)
 
 
 def voice_probability(waveform: np.ndarray) -> float:

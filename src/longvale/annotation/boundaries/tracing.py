@@ -80,13 +80,15 @@ def trace_sounds(clips: Sequence[Interval], bands: np.ndarray, options: AudioOpt
     before = np.zeros(bands.shape[1])
     for clip in clips:
         after = heard(clip)[:compared].mean(axis=0)
-        stays = [_share(spectrum, after) >= options.goes_on for _, spectrum in going]
+        stays = [_share(spectrum, after) >= options.continue_share for _, spectrum in going]
         sounds += [Sound(since, clip[0], own) for (since, own), stay in zip(going, stays, strict=True) if not stay]
         going = list(itertools.compress(going, stays))
         known = np.max([before, *(spectrum for _, spectrum in going)], axis=0)
         if not going:
             going = [(clip[0], after)] if after.sum() > 0 else []
-        elif len(going) < options.at_once and np.maximum(after - known, 0).sum() > options.joins * after.sum():
+        elif (
+            len(going) < options.max_overlap and np.maximum(after - known, 0).sum() > options.added_share * after.sum()
+        ):
             going.append((clip[0], np.maximum(after - before, 0)))
         elif len(going) == 1:  # a single sound is all that is heard, however it changed
             going = [(going[0][0], after)]
@@ -117,7 +119,7 @@ def place_sounds(
         bands: [n, bands] in steps of 0.1 s, from [`clean_bands`].
         changes: times of changes in seconds, including the ends of the video. A start or end within `apart_s` of one of
             them, or of the start or end of a turn, is moved there.
-        options: `fades`, `pause_s`, `apart_s` and `min_length_s` are used.
+        options: `level_floor`, `pause_s`, `apart_s` and `min_length_s` are used.
 
     Returns:
         Start and end of each sound, sorted by start; they may overlap. Sounds that are not heard are dropped.
@@ -150,7 +152,7 @@ def place_sounds(
     for sound, (first, _), own in zip(sounds, windows, fit_levels(bands, spectra, windows), strict=False):
         begin, end = _steps(sound[:2], 0.0, len(bands))
         loudest = own[begin - first : end - first].max(initial=0.0)
-        loud = first + np.flatnonzero(own > options.fades * loudest) if loudest > 0 else np.empty(0, int)
+        loud = first + np.flatnonzero(own > options.level_floor * loudest) if loudest > 0 else np.empty(0, int)
         if not len(loud):
             continue
         runs = np.split(loud, np.flatnonzero(np.diff(loud) * STEP_S > options.pause_s) + 1)
