@@ -129,9 +129,9 @@ def fuse_guided(
         min_length: as in [`fuse`].
 
     Example:
-        A cut within music, and a cut within a sentence.
+        Two cuts within music, one of them also within a sentence.
 
-        >>> fuse_guided([(0, 10), (10, 20), (20, 30)], [(4, 18)], [(19, 22)], {})
+        >>> fuse_guided([(0, 10), (10, 20), (20, 30)], [(2, 28)], [(19, 22)], {})
         [(0, 10), (10, 19), (19, 30)]
     """
     heard = [*sounds, *voice_turns(turns, tracks)]
