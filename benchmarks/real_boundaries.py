@@ -40,8 +40,8 @@ from longvale.registry import taggers
 TOLERANCE_S = 1.0
 #: Error of the marked speakers in seconds, and the seed of its draws.
 ERROR_S, SEED = 0.15, 0
-#: Log-mel novelty: step and window in seconds, threshold in spreads of a band; as for MFCCs, chosen on `choosing`.
-STEP_S, WINDOW_S, LEAST = 0.1, 1.2, 1.0
+#: Log-mel novelty: step and window in seconds, threshold in spreads of a band, chosen on `choosing`.
+STEP_S, WINDOW_S, LEAST = 0.1, 1.2, 0.8
 
 
 def marked_speakers(passage: Passage) -> list[Span]:
