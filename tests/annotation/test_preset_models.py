@@ -67,6 +67,7 @@ def test_a_whole_preset(hub, film, longvale, tmp_path):
     output = tmp_path / "out.json"
     done = longvale(
         "annotate", film("a.mp4", 4.0), "--output", output, "--preset", "small", "--device", "cpu",
+        "--text-reader", "none",
         "--max-refusals", 99, "--max-tokens", 5,
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
@@ -76,6 +77,7 @@ def test_a_whole_preset(hub, film, longvale, tmp_path):
     assert provenance["models"] == {
         role: {"model": model.model, "revision": model.revision, "license": model.license}
         for role, model in preset.roles.items()
+        if role != "text_reader"
     }
     roles = preset.roles
     names = [provenance["pictures"], provenance["sounds"], provenance["captioners"]["video"], provenance["reasoner"]]

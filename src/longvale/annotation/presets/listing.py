@@ -20,7 +20,7 @@ def megabytes(size_mb: float) -> str:
 
 
 def format_presets(presets: Iterable[Preset]) -> str:
-    """Format presets as text, one line per role.
+    """Format presets as text, one line per role; packages with the extra of longvale that installs them.
 
     Example:
         >>> tagger = RoleModel("tagger", model="some/model", license="mit", size_mb=290, about="Names sounds.")
@@ -44,5 +44,5 @@ def _cells(model: RoleModel) -> tuple[str, ...]:
     size = megabytes(model.size_mb) if model.size_mb else "-"
     values = {"size_mb": size, "license": model.license or "not known"}
     shown = [value + (" (unverified)" if name in model.unverified else "") for name, value in values.items()]
-    name = model.model or model.name
+    name = model.model or model.name + (f" (longvale[{model.extra}])" if model.extra else "")
     return (model.role, f"{name} (server)" if model.name == "server" else name, *shown, model.about)

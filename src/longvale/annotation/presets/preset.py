@@ -41,6 +41,7 @@ ROLES: dict[str, str | None] = {
     "speech_recogniser": "recognisers",
     "tagger": "taggers",
     "diarizer": "diarizers",
+    "text_reader": "text_readers",
     "visual_model": None,
     "audio_model": None,
     "language_model": None,

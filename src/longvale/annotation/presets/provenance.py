@@ -17,7 +17,8 @@ def describe_roles(options: Mapping[str, str | None], preset: Preset | None = No
     """Describe the model of each role.
 
     Args:
-        options: options of the command by role, such as `{"tagger": "transformers:some/model"}`; None is left out.
+        options: options of the command by role, such as `{"tagger": "transformers:some/model"}`; None, and "none",
+            are left out.
         preset: preset that was chosen; its licenses are used for its own models.
 
     Example:
@@ -26,7 +27,7 @@ def describe_roles(options: Mapping[str, str | None], preset: Preset | None = No
     """
     found = {}
     for role, text in options.items():
-        if text is None:
+        if text is None or text == "none":
             continue
         kind = ROLES[role]
         name, model = (None, text) if kind is None else REGISTRIES[kind].split(text)
