@@ -132,7 +132,7 @@ def measure(passages: Sequence[Passage], sounds: Tracker | None, speakers: bool,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=("choosing", "held out"), help="both by default")
-    parser.add_argument("--sounds", metavar="NAME[:MODEL]", help="sound tagger, as in `longvale annotate --sounds`")
+    parser.add_argument("--sounds", metavar="NAME[:MODEL]", help="sound tagger, as in `longvale annotate --tagger`")
     parser.add_argument("--speakers", choices=("marked",), help="the marked speakers with errors")
     parser.add_argument("--visual-model", metavar="MODEL", help="image model that stitches the shots")
     arguments = parser.parse_args()
