@@ -1,6 +1,7 @@
 """A small OpenAI-compatible server that misbehaves on request, for all tests of what asks servers."""
 
 import contextlib
+import email
 import json
 import threading
 import time
@@ -13,12 +14,14 @@ class Server:
     """Answers each question by the next of `script`, then by the last of it: a text, a status, or a callable."""
 
     def __init__(self, *script):
-        self.script, self.asked, self.tokens = list(script), [], []
+        self.script, self.asked, self.tokens, self.paths = list(script), [], [], []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
-                outer.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.asked.append(fields_of(body, self.headers["Content-Type"]))
+                outer.paths.append(self.path)
                 outer.tokens.append(self.headers["Authorization"])
                 action = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
                 action(self) if callable(action) else outer.answer(self, action)
@@ -40,6 +43,18 @@ class Server:
     def stop(self):
         self._server.shutdown()
         self._server.server_close()
+
+
+def fields_of(body, content_type):
+    """The JSON of a request; of a form its fields, each a list."""
+    if not content_type.startswith("multipart/form-data"):
+        return json.loads(body)
+    form = email.message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
+    fields = {}
+    for part in form.get_payload():
+        name = part.get_param("name", header="content-disposition")
+        fields.setdefault(name, []).append(part.get_payload(decode=True))
+    return fields
 
 
 def completion(text, finish_reason="stop", **fields):

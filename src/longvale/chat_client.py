@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from .chat_replies import (
@@ -28,10 +28,12 @@ from .chat_replies import (
     Trouble,
     brief,
     read_completion,
+    read_transcript,
 )
 from .events import Seconds
 
 Message = Mapping[str, Any]
+T = TypeVar("T")
 
 #: OpenAI-compatible address of the inference providers, the one that `InferenceClient(provider="auto")` uses.
 PROVIDERS_URL = "https://router.huggingface.co/v1"
@@ -164,7 +166,7 @@ class ChatClient:
         if self._token and not (self._token.isascii() and self._token.isprintable()):
             raise ValueError(f"{self.name}: the token of the server has characters that no token has; copy it again")
         self._timeout_s, self._retries, self._backoff_s, self._sleep = timeout_s, retries, backoff_s, sleep
-        self._takes_schemas = True
+        self._takes_schemas = self._gives_times = True
 
     def __call__(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int | None = None
@@ -199,13 +201,48 @@ class ChatClient:
             self._takes_schemas = False
             return answer
 
+    def transcribe(self, recording: bytes, *, words: bool = True) -> Mapping[str, Any]:
+        """Transcribe speech at the server's `/audio/transcriptions`.
+
+        Args:
+            recording: a WAV file.
+            words: ask for segments and words with times (`verbose_json`); if the server refuses, the request is
+                repeated without, and later ones ask for the text alone.
+
+        Returns:
+            The object of the reply: `text`, and where the server gives them `language`, `segments` and `words`.
+
+        Raises:
+            ServerError: if the server cannot be reached, refuses, or its reply is not a transcript.
+        """
+        import httpx2
+
+        url = self._url.removesuffix("/chat/completions") + "/audio/transcriptions"
+        timed = words and self._gives_times
+        fields: dict[str, Any] = {"model": self.model, "temperature": "0"}
+        fields["response_format"] = "verbose_json" if timed else "json"
+        if timed:
+            fields["timestamp_granularities[]"] = ["segment", "word"]
+        form = httpx2.Request("POST", url, data=fields, files={"file": ("speech.wav", recording, "audio/wav")})
+        try:
+            return self._send(url, form.read(), form.headers["content-type"], read_transcript)
+        except _Refused as error:
+            if not timed or error.status not in _NO_SCHEMA:
+                raise
+            found = self.transcribe(recording, words=False)
+            self._gives_times = False
+            return found
+
     def _ask(self, body: Mapping[str, Any]) -> str:
-        content, headers = json.dumps(body).encode(), self._headers()
+        return self._send(self._url, json.dumps(body).encode(), "application/json", read_completion)
+
+    def _send(self, url: str, content: bytes, kind: str, read: Callable[[Reply], T]) -> T:
+        headers = self._headers() | {"Content-Type": kind}
         attempt = 0
         while True:
             attempt += 1
             try:
-                return read_completion(_post(self._url, content, headers, self._timeout_s))
+                return read(_post(url, content, headers, self._timeout_s))
             except Trouble as trouble:
                 reason = f"no answer after {attempt} attempts ({trouble})" if attempt > 1 else str(trouble)
                 if trouble.wait_s > _MAX_RETRY_AFTER_S:
@@ -220,7 +257,7 @@ class ChatClient:
 
     def _headers(self) -> dict[str, str]:
         """Return the request headers; compression is not requested, so that the size of a reply is the size sent."""
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         elif self.base_url is None:

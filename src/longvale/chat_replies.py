@@ -67,6 +67,28 @@ def read_completion(reply: Reply) -> str:
         >>> read_completion(Reply(200, {}, b'{"choices": [{"message": {"content": "<think>Hm</think>A bell."}}]}'))
         'A bell.'
     """
+    value = _object_of(reply, "a chat completion")
+    return _answer_of(value)
+
+
+def read_transcript(reply: Reply) -> Mapping[str, Any]:
+    """Read the transcript of a reply of `/audio/transcriptions`: an object with `text`.
+
+    Raises:
+        Trouble: if the reply contains no transcript; the message describes the reply.
+
+    Example:
+        >>> read_transcript(Reply(200, {}, b'{"text": "Good morning."}'))
+        {'text': 'Good morning.'}
+    """
+    value = _object_of(reply, "a transcript")
+    if not isinstance(value.get("text"), str):
+        raise _malformed("a transcript without text")
+    return value
+
+
+def _object_of(reply: Reply, expected: str) -> Mapping[str, Any]:
+    """Return the JSON object of a reply; Trouble if it is an error or something else."""
     if reply.status >= 300:
         raise _refusal(reply.status, _error_of(reply.body), reply.headers)
     if "text/event-stream" in reply.headers.get("content-type", "") or reply.body.lstrip()[:5] == b"data:":
@@ -74,15 +96,15 @@ def read_completion(reply: Reply) -> str:
     try:
         value = parse_json(reply.body)
     except ValueError as error:
-        raise _malformed(f"not a chat completion: {brief(str(error))}") from None
+        raise _malformed(f"not {expected}: {brief(str(error))}") from None
     if not isinstance(value, Mapping):
-        raise _malformed("not a chat completion: not an object")
+        raise _malformed(f"not {expected}: not an object")
     if value.get("error") or value.get("object") == "error":
         error = value.get("error")
         code = str((error if isinstance(error, Mapping) else value).get("code"))
         status = int(code) if len(code) == 3 and code.isdecimal() else None
         raise _refusal(status, _error_of(reply.body), reply.headers)
-    return _answer_of(value)
+    return value
 
 
 def _answer_of(value: Mapping[str, Any]) -> str:

@@ -155,7 +155,7 @@ def test_the_command_takes_a_language(videos, tmp_path, longvale, monkeypatch):
         part.save_pretrained(tmp_path / "whisper")
     german = {code: float(code == "de") for code in ("en", "zh", "de", "es")}
     monkeypatch.setattr(
-        "longvale.annotation.tracks.recognisers.SpeechRecogniser.identify_languages", lambda self, sound: german
+        "longvale.annotation.tracks.recognisers.local.SpeechRecogniser.identify_languages", lambda self, sound: german
     )
     options = ["--speech-recogniser", tmp_path / "whisper", "--device", "cpu", "--quiet"]
     for language, left in (("en", "1 of 3"), ("de", "3 of 3")):

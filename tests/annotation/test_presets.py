@@ -179,7 +179,7 @@ def test_all_that_is_behind_a_server_is_asked_of_it(longvale, film, tmp_path, on
     done = longvale("annotate", film("a.mp4", 4.0), "--output", output, "--preset", "server", "--server", server.url)
     server.stop()
     assert done.exit_code == 0, done.stderr
-    assert {question["model"] for question in server.asked} == {"Qwen/Qwen2.5-Omni-7B"}
+    assert {question["model"] for question in server.asked} == {"Qwen/Qwen3-Omni-30B-A3B-Instruct"}
     contents = [question["messages"][0]["content"] for question in server.asked]
     kinds = {tuple(part["type"] for part in content) for content in contents if isinstance(content, list)}
     assert kinds == {("image_url",) * 8 + ("text",), ("image_url", "text"), ("input_audio", "text")}

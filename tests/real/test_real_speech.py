@@ -15,7 +15,7 @@ from weights import whisper_base
 from longvale.annotation.boundaries.speech import find_speech
 from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.pipeline import stage_folder
-from longvale.annotation.tracks.recognisers import SpeechRecogniser
+from longvale.annotation.tracks.recognisers.local import SpeechRecogniser
 from longvale.annotation.tracks.transcript import TranscriptTracker
 from longvale.io import load_json
 from longvale.models.media import read_media

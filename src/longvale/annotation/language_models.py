@@ -61,6 +61,10 @@ class ModelOptions:
         """
         if self.server is None:
             return TransformersChat(self.need_model(), device=self.device, max_tokens=self.max_tokens)
+        return self.client()
+
+    def client(self) -> ChatClient:
+        """Return a client of the model on the server."""
         token = os.environ.get("LONGVALE_SERVER_TOKEN")
         options: dict[str, Any] = {"timeout_s": self.timeout_s, "max_tokens": self.max_tokens}
         return ChatClient(self.need_model(), self.server, token=token, **options)

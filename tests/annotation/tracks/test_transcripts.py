@@ -15,7 +15,8 @@ from transformers import pipeline
 from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.tracks import Found, Span, Word, within
 from longvale.annotation.tracks.guards import Heard, is_known_invention, needs_another_try, reject, repeated
-from longvale.annotation.tracks.recognisers import SpeechRecogniser, token_times
+from longvale.annotation.tracks.recognisers.local import SpeechRecogniser
+from longvale.annotation.tracks.recognisers.word_times import token_times
 from longvale.annotation.tracks.transcript import TranscriptTracker, speech_parts
 from longvale.registry import recognisers
 

@@ -76,6 +76,11 @@ class ServerAdapter(Adapter):
 
 def wav(waveform: np.ndarray, sampling_rate: int) -> str:
     """Encode audio, float [samples], as a 16-bit WAV file in base64."""
+    return base64.b64encode(wav_file(waveform, sampling_rate)).decode()
+
+
+def wav_file(waveform: np.ndarray, sampling_rate: int) -> bytes:
+    """Encode audio, float [samples], as a 16-bit WAV file."""
     buffer = io.BytesIO()
     samples = (np.clip(waveform, -1, 1) * 32767).astype("<i2")
     with wave.open(buffer, "wb") as file:
@@ -83,7 +88,7 @@ def wav(waveform: np.ndarray, sampling_rate: int) -> str:
         file.setsampwidth(2)
         file.setframerate(sampling_rate)
         file.writeframes(samples.tobytes())
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _frames(media: Media) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Speech recognisers: models of transformers, and servers."""
