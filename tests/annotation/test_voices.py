@@ -42,7 +42,7 @@ def lines(output, stage):
 @needs_annotation
 def test_events_hold_speakers_and_words_of_their_time(annotated):
     first, second = lines(annotated, "events")
-    assert first["speakers"] == ["speaker 1", "speaker 2"] and second["speakers"] == ["speaker 2"]
+    assert first["speakers"] == ["speaker 1"] and second["speakers"] == ["speaker 1", "speaker 2"]
     assert [(part["speaker"], part["text"]) for part in first["said"]] == [("speaker 1", "Good morning.")]
     assert [(part["speaker"], part["text"]) for part in second["said"]] == [("speaker 2", "To you.")]
     speakers, transcript = lines(annotated, "tracks")

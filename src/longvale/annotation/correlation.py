@@ -166,12 +166,13 @@ def concatenate(evidence: Evidence) -> str:
     """Join the captions of the modalities into one text.
 
     Example:
-        >>> concatenate(Evidence(0, 5, {"video": "A dog runs.", "audio": "It barks"}, ("visual", "audio")))
-        'A dog runs. It barks.'
+        >>> concatenate(Evidence(0, 5, {"video": "A dog runs", "speech": 'A voice says: "Sit!"'}, ("visual", "speech")))
+        'A dog runs. A voice says: "Sit!"'
     """
     said = evidence.captions.get("speech", "")
     texts = [evidence.captions.get(role, "") for role in ("video", "keyframe", "audio")] + [said]
-    sentences = [text if text[-1] in ".!?" else f"{text}." for text in map(str.strip, texts) if text]
+    texts = [text.strip() for text in texts if text.strip()]
+    sentences = [text if text.rstrip('"').endswith((".", "!", "?")) else f"{text}." for text in texts]
     return " ".join(sentences) or "Nothing can be seen or heard."
 
 
