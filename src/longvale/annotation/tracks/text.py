@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import threading
 import unicodedata
 from collections import defaultdict
@@ -59,6 +60,13 @@ _MIN_SHARED, _MIN_HEIGHT = 0.5, 0.6
 
 #: Frames are alike if no block of 8 x 8 pixels of the reduced frames differs by more than this, of 255.
 _ALIKE, _REDUCED = 6.0, 240
+
+#: Where dates have spaces: behind a month, and between the day and the year.
+_MONTH = re.compile(
+    r"(?i)\b((?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?)(?=\d)"
+)
+_YEAR = re.compile(r"(?<=\d),(?=(?:1[89]|2[01])\d\d\b)")
 
 #: Left, top, right and bottom.
 Box: TypeAlias = tuple[float, float, float, float]
@@ -157,7 +165,7 @@ class RapidOCRReader:
             return []
         corners = zip(found.boxes.min(axis=1).tolist(), found.boxes.max(axis=1).tolist(), strict=True)  # of [n, 4, 2]
         return [
-            Line(text, float(score), (*low, *high))
+            Line(space_dates(text), float(score), (*low, *high))
             for text, score, (low, high) in zip(found.txts, found.scores, corners, strict=True)
         ]
 
@@ -172,6 +180,16 @@ class RapidOCRReader:
                 **options,
             }
         )
+
+
+def space_dates(text: str) -> str:
+    """Return a text with the narrow spaces of dates, which recognition of small letters loses.
+
+    Example:
+        >>> space_dates("JULY14,2015"), space_dates("MP3 No. 14,201")
+        ('JULY 14, 2015', 'MP3 No. 14,201')
+    """
+    return _YEAR.sub(", ", _MONTH.sub(r"\1 ", text))
 
 
 def build_text_tracker(name: str | None, options: ModelOptions) -> TextTracker | None:
