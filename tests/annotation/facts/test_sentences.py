@@ -50,6 +50,10 @@ def test_what_is_seen(facts, text):
     ([sound("silence", "silence", 0, 6), sound("sounds", "Music", 6)], "Silence until 0:06. Music from 0:06 on."),
     ([sound("sounds", "Music"), sound("loudness", "louder", 4)], "Music throughout, louder from 0:04."),
     ([sound("sounds", "Music"), sound("sounds", "Applause", 8)], "Music throughout and applause at the end."),
+    (
+        [sound("sounds", "Music", 0, 1), sound("sounds", "Music", 8), sound("sounds", "Singing", 8)],
+        "Music at first and at the end and singing at the end.",
+    ),
     ([sound("sounds", "Music"), sound("sounds", "Applause")], "Applause and music throughout."),
     ([sound("sounds", "Dog", 0, 3, 0.9), sound("sounds", "Music")], "Music throughout. Sounds: dog at first."),
     ([sound("sound", "quiet sound", 0, 9)], "Quiet sound throughout."),

@@ -34,6 +34,11 @@ def test_short_spans_are_dropped_after_gaps_are_bridged():
     assert spans_of([0, 0.9, 0, 0.9, 0, 0]) == [(0.5, 2.0, 0.9)]
 
 
+def test_spans_of_a_low_mean_are_dropped():
+    sure = SoundOptions(on=0.6, off=0.3, min_s=1.0, gap_s=1.0, mean=0.5)
+    assert spans_of([0, 0.4, 0.7, 0.3, 0, 0, 0, 0.4, 0.6, 0.5, 0], options=sure) == [(3.5, 5.0, 0.5)]
+
+
 @pytest.mark.parametrize("wrong", [{"off": 0.0}, {"on": 0.1, "off": 0.2}, {"on": 1.1}, {"on": float("nan")}])
 def test_thresholds_must_be_in_order(wrong):
     with pytest.raises(ValueError, match="thresholds of sounds must be 0 < off <= on <= 1, not off="):

@@ -44,6 +44,12 @@ def test_labels_are_by_order_of_appearance():
     ]
 
 
+def test_a_turn_in_which_the_tagger_found_no_speech_is_not_one():
+    tracker = SpeakerTracker(Fixed((0.0, 1.0, "singer"), (2.0, 4.0, "anna")))
+    sounds = [Span(0.0, 4.0, "Music"), Span(0.0, 1.5, "Singing"), Span(2.5, 4.0, "Speech")]
+    assert tracker(reader(), [], {"sounds": sounds}) == [Span(2.0, 4.0, "speaker 1")]
+
+
 def test_silence_and_no_sound_have_no_speakers():
     tracker = SpeakerTracker(Fixed((0.0, 1.0, "anna")))
     assert tracker(reader(waveform=np.zeros(RATE, np.float32)), [], {}) == []

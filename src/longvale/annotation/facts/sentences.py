@@ -98,17 +98,17 @@ def _heard(facts: Sequence[Fact], start: Seconds, end: Seconds) -> list[str]:
         name = first_name(label)
         if voiced and name in VOICE_LABELS:
             continue
-        item = f"{name} {when([(f.start, f.end) for f in own], start, end)}"
+        item = (name, when([(f.start, f.end) for f in own], start, end))
         (named if name in _ALONE else listed).append(item)
     named, listed = named[:_SOUNDS], listed[: max(0, _SOUNDS - len(named[:_SOUNDS]))]
-    named = named or [f"{f.text} {when([(f.start, f.end)], start, end)}" for f in _of(facts, "sound")]
+    named = named or [(f.text, when([(f.start, f.end)], start, end)) for f in _of(facts, "sound")]
     change = next(iter(_of(facts, "loudness")), None)
     later = f"{change.text} from {clock(change.start)}" if change else ""
     texts = []
     if named:
-        texts.append(_sentence(f"{_joined(named)}, {later}" if later else _joined(named)))
+        texts.append(_sentence(f"{_timed(named)}, {later}" if later else _timed(named)))
     if listed:
-        texts.append(f"Sounds: {_joined(listed)}.")
+        texts.append(f"Sounds: {_timed(listed)}.")
     if later and not named:
         texts.append(_sentence(later))
     longest = max(silences, key=lambda f: f.end - f.start, default=None)
@@ -216,20 +216,21 @@ def _grouped(facts: Sequence[Fact]) -> list[tuple[str, list[Fact]]]:
     return list(groups.items())
 
 
-def _joined(items: Sequence[str]) -> str:
-    """Join items with commas and "and"; a time that items share is said once.
+def _timed(items: Sequence[tuple[str, str]]) -> str:
+    """Join names with their times; a time that several share is written once.
 
     Example:
-        >>> _joined(["music throughout", "applause throughout", "rain at first"])
+        >>> _timed([("music", "throughout"), ("rain", "at first"), ("applause", "throughout")])
         'music and applause throughout and rain at first'
     """
-    items = list(items)
-    for time in ("throughout", "at first", "at the end", "most of the time", "several times"):
-        same = [item.removesuffix(f" {time}") for item in items if item.endswith(f" {time}")]
-        if len(same) > 1:
-            place = next(i for i, item in enumerate(items) if item.endswith(f" {time}"))
-            others = [item for item in items if not item.endswith(f" {time}")]
-            items = [*others[:place], f"{_joined(same)} {time}", *others[place:]]
+    groups: dict[str, list[str]] = {}
+    for name, time in items:
+        groups.setdefault(time, []).append(name)
+    return _joined([f"{_joined(names)} {time}" for time, names in groups.items()])
+
+
+def _joined(items: Sequence[str]) -> str:
+    """Join items with commas and "and"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 

@@ -27,6 +27,7 @@ class SoundOptions:
         off: score below which a span ends.
         min_s: minimum length of a span in seconds.
         gap_s: maximum gap in seconds between two spans of a label that are joined.
+        mean: least mean score of a span.
 
     Raises:
         ValueError: if `off` is not above 0, `on` is below `off`, or above 1.
@@ -36,6 +37,7 @@ class SoundOptions:
     off: float = 0.2
     min_s: Seconds = 0.5
     gap_s: Seconds = 1.5
+    mean: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.off <= self.on <= 1:
@@ -112,8 +114,9 @@ def _spans_of(
             joined.append(run)
     for run in joined:
         start, end = float(cells[run[0]] * cell_s), float((cells[run[-1]] + 1) * cell_s)
-        if end - start >= options.min_s - 1e-6:
-            yield Span(round(start, 3), round(end, 3), label, round(float(scores[run].mean()), 3))
+        score = float(scores[run].mean())
+        if end - start >= options.min_s - 1e-6 and score >= options.mean:
+            yield Span(round(start, 3), round(end, 3), label, round(score, 3))
 
 
 #: General labels that are kept beside the more specific ones.

