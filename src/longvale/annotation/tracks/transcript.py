@@ -32,7 +32,7 @@ _MAX_DROPPED = 200
 #: Parts per call of the recogniser.
 _BATCH = 64
 
-#: A passage ends with a sentence, at a pause, or when another person speaks; it has at most this many seconds.
+#: A passage ends with a sentence or at a pause; it has at most this many seconds.
 _PAUSE_S: Seconds = 1.0
 _MAX_PASSAGE_S: Seconds = 15.0
 _SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’»)]*$")
@@ -85,7 +85,7 @@ class TranscriptTracker:
         self.name, self.recogniser = recogniser.name, recogniser
 
     def __call__(self, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks) -> Found:
-        """Return the passages of a video, with words, speakers if they are known, and confidence."""
+        """Return the passages of a video, with words and confidence; `with_speakers` finds who says them."""
         spans: list[Span] = []
         dropped: list[Dropped] = []
         ranges = speech_parts(speech, reader.audio, reader.duration)
@@ -93,7 +93,7 @@ class TranscriptTracker:
             batch = ranges[start : start + _BATCH]
             heard = self.recogniser([reader.audio(a, b) for a, b in batch])
             for (a, b), found in zip(batch, heard, strict=True):
-                spans += _passages(found, a, b, speech, tracks.get("speakers", ()), dropped)
+                spans += _passages(found, a, b, speech, dropped)
         notes = tuple((round(d.start, 2), round(d.end, 2), d.text[:_MAX_DROPPED], d.reason) for d in dropped)
         return Found(spans, notes)
 
@@ -168,12 +168,7 @@ def _quietest(sound: np.ndarray, start: Seconds, end: Seconds, window: Seconds =
 
 
 def _passages(
-    heard: Heard,
-    start: Seconds,
-    end: Seconds,
-    turns: Sequence[Interval],
-    speakers: Sequence[Span],
-    dropped: list[Dropped],
+    heard: Heard, start: Seconds, end: Seconds, turns: Sequence[Interval], dropped: list[Dropped]
 ) -> list[Span]:
     """Return the passages of a part that are believed; what is not believed is added to `dropped`."""
     text = " ".join(heard.text.split())
@@ -189,7 +184,7 @@ def _passages(
         if reason := reject_sentence(text, a, b, inside, doubtful=doubtful):
             dropped.append(Dropped(a, b, text, reason))
             return []
-        return [Span(round(a, 2), round(b, 2), text, heard.score(), _speaker(a, b, speakers))]
+        return [Span(round(a, 2), round(b, 2), text, heard.score())]
     words = [Word(start + w.start, start + w.end, w.text) for w in heard.words]
     scores = heard.probabilities or (None,) * len(words)
     if twice := set(repeated([word.text for word in words])):
@@ -199,22 +194,21 @@ def _passages(
             *((w, s) for n, (w, s) in enumerate(zip(words, scores, strict=True)) if n not in twice), strict=True
         )
     spans = []
-    for group in _sentences(words, speakers):
+    for group in _sentences(words):
         said, a, b = [words[n] for n in group], words[group[0]].start, words[group[-1]].end
         if reason := reject_sentence(_join(said), a, b, inside, doubtful=doubtful):
             dropped.append(Dropped(a, b, _join(said), reason))
             continue
         known = [scores[n] for n in group if scores[n] is not None]
         score = round(float(np.mean(known)), 3) if known else heard.score()
-        spans.append(_span(said, score, speakers))
+        spans.append(_span(said, score))
     return spans
 
 
-def _span(words: Sequence[Word], score: float | None, speakers: Sequence[Span]) -> Span:
+def _span(words: Sequence[Word], score: float | None) -> Span:
     start, end = round(words[0].start, 2), round(words[-1].end, 2)
     rounded = tuple(Word(round(w.start, 2), round(w.end, 2), w.text.strip()) for w in words)
-    who = _speaker(words[0].start, words[-1].end, speakers)
-    return Span(start, max(end, start + 0.01), _join(words), score, who, rounded)
+    return Span(start, max(end, start + 0.01), _join(words), score, words=rounded)
 
 
 def _join(words: Sequence[Word]) -> str:
@@ -222,7 +216,7 @@ def _join(words: Sequence[Word]) -> str:
     return " ".join("".join(word.text for word in words).split())
 
 
-def _sentences(words: Sequence[Word], speakers: Sequence[Span]) -> list[list[int]]:
+def _sentences(words: Sequence[Word]) -> list[list[int]]:
     """Return the indices of words by passage."""
     groups: list[list[int]] = []
     for n, word in enumerate(words):
@@ -230,23 +224,8 @@ def _sentences(words: Sequence[Word], speakers: Sequence[Span]) -> list[list[int
         if groups:
             last, first = words[groups[-1][-1]], words[groups[-1][0]]
             ended = _SENTENCE_END.search(last.text.strip()) and not _ABBREVIATION.match(last.text.strip())
-            new = (
-                bool(ended)
-                or word.start - last.end > _PAUSE_S
-                or word.end - first.start > _MAX_PASSAGE_S
-                or _speaker(word.start, word.end, speakers) != _speaker(last.start, last.end, speakers)
-            )
+            new = bool(ended) or word.start - last.end > _PAUSE_S or word.end - first.start > _MAX_PASSAGE_S
         if new:
             groups.append([])
         groups[-1].append(n)
     return groups
-
-
-def _speaker(start: Seconds, end: Seconds, speakers: Sequence[Span]) -> str:
-    """Return who speaks most of a time range; "" if nobody is known to."""
-    shares: dict[str, float] = {}
-    for span in speakers:
-        if span.start < end and span.end > start:
-            who = span.speaker or span.text
-            shares[who] = shares.get(who, 0.0) + min(span.end, end) - max(span.start, start)
-    return max(shares, key=lambda who: shares[who]) if shares else ""
