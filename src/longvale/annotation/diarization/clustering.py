@@ -74,7 +74,7 @@ class ClusterOptions:
     apart: float = 1.0
     together: float = 0.2
     trusted_s: Seconds = 1.5
-    smallest_s: Seconds = 4.0
+    smallest_s: Seconds = 2.0
     most_members: int = 1500
     min_speakers: int = 1
     max_speakers: int = 20

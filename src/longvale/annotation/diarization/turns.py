@@ -39,8 +39,8 @@ class TurnOptions:
 
     onset: float = 0.5
     offset: float = 0.45
-    second_onset: float = 1.6
-    second_offset: float = 1.55
+    second_onset: float = 1.55
+    second_offset: float = 1.5
     shortest_s: Seconds = 0.2
     pause_s: Seconds = 0.1
 
