@@ -40,15 +40,15 @@ class FakeProcessor:
                 raise ValueError(f"holds <video> {text.count('<video>')} times")
         return [text.replace("<video>", chr(VIDEO) * count) for text, count in zip(texts, counts, strict=True)]
 
-    def tokenize_prompts(self, text):
-        return self.tokenizer(text)
+    def tokenize_prompts(self, texts):
+        return {"input_ids": [self.tokenizer(text)["input_ids"] for text in texts]}
 
     def escape(self, text):
         return text.replace("<video>", "< video>")
 
-    def apply_chat_template(self, messages, add_generation_prompt, tokenize):
+    def apply_chat_template(self, conversations, add_generation_prompt, tokenize):
         assert add_generation_prompt and not tokenize
-        return f"USER: {messages[0]['content']} ASSISTANT:"
+        return [f"USER: {messages[0]['content']} ASSISTANT:" for messages in conversations]
 
     def __call__(self, text=None, videos=None, padding=False, return_tensors="pt", **features):
         if text is None:

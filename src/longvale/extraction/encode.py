@@ -38,7 +38,7 @@ _INPUTS: dict[Modality, tuple[str, ...]] = {
 def encode_video(
     model: Any,
     processor: Any,
-    video: str | os.PathLike | Media,
+    video: str | os.PathLike | Media | Mapping[str, Any],
     *,
     progress: Callable[[Modality, float], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -48,7 +48,7 @@ def encode_video(
     Args:
         model: model such as [`LongVALEModel`].
         processor: processor such as [`LongVALEProcessor`].
-        video: path of the file, or the output of `read_media`.
+        video: path of the file, or the output of `read_media` or of [`preprocess`].
         progress: called before each batch with its modality and the fraction of the work that is done.
         stop: called before each layer of a tower; True stops the work.
 
@@ -60,7 +60,7 @@ def encode_video(
         Stopped: if `stop` returned True.
     """
     encoder = Encoder(model, equal_batches=False, progress=progress)
-    encoder.add("", preprocess(processor, video))
+    encoder.add("", video if isinstance(video, Mapping) else preprocess(processor, video))
     encoder.complete("")
     with stoppable(model, stop) if stop else nullcontext():
         encoder.run(partial=True)

@@ -205,7 +205,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
 
         video_embeddings = None
         if inputs_embeds is None:
-            inputs_embeds, video_embeddings = self._embed(input_ids, features)
+            inputs_embeds, video_embeddings = self.embed(input_ids, features)
         elif features:
             raise ValueError("features go where input_ids has placeholders; give input_ids in place of inputs_embeds")
         if self.training:
@@ -226,7 +226,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
             video_hidden_states=video_embeddings,
         )
 
-    def _embed(
+    def embed(
         self, input_ids: torch.Tensor, features: dict[str, tuple[torch.Tensor, torch.Tensor]]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the text embeddings [B, L, hidden] with the video merged in, and the video embeddings alone."""

@@ -16,7 +16,8 @@ from longvale.data.sources import load_videos
 from longvale.evaluation.generation.generate import annotations_path
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import MAX_NEW_TOKENS, Features
-from longvale.evaluation.generation.video_qa import answer_batch, takes_padding
+from longvale.evaluation.generation.stepping import takes_padding
+from longvale.evaluation.generation.video_qa import answer_batch
 from longvale.metrics.answers import read_span
 from longvale.metrics.grounding.compute_score import Interval, iou
 

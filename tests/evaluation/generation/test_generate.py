@@ -9,7 +9,8 @@ from fake_longvale import FakeModel, FakeProcessor
 
 from longvale.chat_client import NoAnswer
 from longvale.checkpoints.loading import weights_digest
-from longvale.evaluation.generation.generate import generate, video_blocks
+from longvale.evaluation.generation.blocks import video_blocks
+from longvale.evaluation.generation.generate import generate
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import MAX_NEW_TOKENS, load_model, token_limits
 from longvale.evaluation.generation.prediction_log import AnswerLog, format_skipped

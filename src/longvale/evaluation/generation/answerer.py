@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from ...chat_replies import ONLY_REASONING
 from ...checkpoints.loading import weights_digest
 from ...reading.reasoning import strip_reasoning
 from ...tasks import AnyTask, Prediction, Question
+from .blocks import read_ahead, video_blocks
 from .inputs import UnusableVideo, VideoInputs
 from .model import Features
 from .sampling import GREEDY, Decoding
@@ -32,7 +36,7 @@ class Unanswered:
 class Answerer(Protocol):
     """Protocol of classes that answer questions about videos in batches."""
 
-    #: Number of videos processed together: few enough to keep their features in memory, enough to fill batches.
+    #: Number of videos whose questions are answered by one of several processes: enough to fill batches.
     videos_at_a_time: int
 
     def settings(self) -> dict[str, Any]:
@@ -44,10 +48,11 @@ class Answerer(Protocol):
         ...
 
     def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
-        """Answer questions about some videos; skip batches whose keys are all in `done`.
+        """Answer questions, grouped by video, in any order; skip batches whose keys are all in `done`.
 
         Raises:
-            UnusableVideo: if one of the videos cannot be read; batches yielded before are valid.
+            UnusableVideo: if one of the videos cannot be read; batches yielded before are valid. The questions about
+                the other videos are then asked again.
         """
         ...
 
@@ -96,28 +101,37 @@ class LongVALEAnswerer:
         self.inputs.check_widths(video_ids, self.model)
 
     def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
-        """Answer questions, one task at a time, because each batch takes as long as its longest answer."""
-        if all(question.key in done for question in questions):
-            return
-        place_of = {video_id: place for place, video_id in enumerate(dict.fromkeys(q.video_id for q in questions))}
-        features = [self._load(video_id) for video_id in place_of]
-        qa = VideoQA(self.model, self.processor, features)
-        for task in dict.fromkeys(question.task for question in questions):
-            asked = [question for question in questions if question.task == task]
-            batches = qa.answer(
-                [VideoQuestion(place_of[q.video_id], q.question, "/".join(map(str, q.key))) for q in asked],
-                self.limits[task],
-                self.batch_size,
-                self.batch_tokens,
-                self.decoding,
-                done={place for place, question in enumerate(asked) if question.key in done},
-            )
-            for places, answers in batches:
-                yield [_read(asked[place], answer) for place, answer in zip(places, answers, strict=True)]
+        """Answer questions, those about `batch_size` videos at a time; the next videos are decoded meanwhile."""
+        blocks = list(video_blocks(questions, self.videos_at_a_time))
+        blocks = [block for block in blocks if any(question.key not in done for question in block)]
+        videos = dict.fromkeys(question.video_id for block in blocks for question in block)
+        with closing(read_ahead(videos, partial(self.inputs.read, processor=self.processor))) as read:
+            for block in blocks:
+                yield from self._answer_block(block, done, read)
 
-    def _load(self, video_id: str) -> Features:
+    def _answer_block(
+        self, questions: Sequence[Question], done: Container[tuple], read: Iterator[tuple[str, Future]]
+    ) -> Iterator[list[Prediction | Unanswered]]:
+        place_of = {video_id: place for place, video_id in enumerate(dict.fromkeys(q.video_id for q in questions))}
+        qa = VideoQA(self.model, self.processor, [self._load(*next(read)) for _ in place_of])
+        asked = [
+            VideoQuestion(place_of[q.video_id], q.question, "/".join(map(str, q.key)), self.limits[q.task])
+            for q in questions
+        ]
+        batches = qa.answer(
+            asked,
+            max(self.limits.values()),
+            self.batch_size,
+            self.batch_tokens,
+            self.decoding,
+            done={place for place, question in enumerate(questions) if question.key in done},
+        )
+        for places, answers in batches:
+            yield [_read(questions[place], answer) for place, answer in zip(places, answers, strict=True)]
+
+    def _load(self, video_id: str, read: Future) -> Features:
         try:
-            return self.inputs.load(video_id, self.model, self.processor)
+            return self.inputs.load(video_id, self.model, self.processor, read.result())
         except (ValueError, OSError) as error:
             raise UnusableVideo(video_id, error) from error
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
-from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from ...chat_client import NoAnswer, Patience
 from ...data.publish.validate import other_length
@@ -21,6 +20,7 @@ from ...tasks import TASKS, AnyTask, Prediction, Question, check_tasks, question
 from ..adapters.options import AdapterOptions
 from ..benchmarks.scoring import load_questions as load_zero_shot_questions
 from .answerer import Answerer, LongVALEAnswerer, Unanswered
+from .blocks import video_blocks
 from .distributed import Processes, join_processes
 from .inputs import UnusableVideo, VideoInputs
 from .model import ModelLike, load_model, token_limits
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: "validation" exists for zero-shot tasks only.
 Split: TypeAlias = Literal["train", "validation", "test"]
-Item = TypeVar("Item")
 
 #: Remedies in error messages, for videos that cannot be read and for unanswered questions.
 _SKIP = "or leave such videos out with --skip-missing"
@@ -291,32 +290,32 @@ def _answer_blocks(
 ) -> None:
     from tqdm.auto import tqdm
 
-    mine = [question.key for block in blocks for question in block]
+    todo = [question for block in blocks for question in block]
     of_all = f" of process 1 of {processes.count}" if processes.count > 1 else ""
     with tqdm(
-        total=len(mine),
-        initial=sum(key in log.done for key in mine),
+        total=len(todo),
+        initial=sum(question.key in log.done for question in todo),
         desc=f"answers{of_all}",
         unit="question",
         disable=not progress or processes.rank > 0,
     ) as bar:
         patience = Patience(_MAX_UNANSWERED)
-        for block in blocks:
-            while block:
-                try:
-                    for batch in answerer.answer(block, log.done.keys()):
-                        # A partly written batch is generated again as a whole, so that rounding does not differ.
-                        new = [answer for answer in batch if answer.key not in log.done]
-                        log.append(answer for answer in new if isinstance(answer, Prediction))
-                        bar.update(len(new))
-                        _note_unanswered(new, log, patience)
-                    break
-                except UnusableVideo as error:
-                    if not skip_missing:
-                        raise ValueError(f"{error}; what was answered is kept; {_SKIP}") from error
-                    logger.warning("skipped: %s: %s", error.video_id, error)
-                    log.skipped[error.video_id] = str(error)
-                    block = [question for question in block if question.video_id != error.video_id]
+        while todo:
+            try:
+                for batch in answerer.answer(todo, log.done.keys()):
+                    # A partly written batch is generated again as a whole, so that rounding does not differ.
+                    new = [answer for answer in batch if answer.key not in log.done]
+                    log.append(answer for answer in new if isinstance(answer, Prediction))
+                    bar.update(len(new))
+                    _note_unanswered(new, log, patience)
+                break
+            except UnusableVideo as error:
+                if not skip_missing:
+                    raise ValueError(f"{error}; what was answered is kept; {_SKIP}") from error
+                logger.warning("skipped: %s: %s", error.video_id, error)
+                log.skipped[error.video_id] = str(error)
+                left = (question for question in todo if question.video_id != error.video_id)
+                todo = [question for question in left if question.key not in log.unanswered]
 
 
 def _note_unanswered(answers: Iterable[Prediction | Unanswered], log: AnswerLog, patience: Patience) -> None:
@@ -330,26 +329,6 @@ def _note_unanswered(answers: Iterable[Prediction | Unanswered], log: AnswerLog,
             patience.refused(answer.reason)
         except NoAnswer as error:
             raise NoAnswer(f"{log.path}: {error}; what was answered is kept") from None
-
-
-def video_blocks(asked: Iterable[Question], videos: int) -> Iterator[list[Question]]:
-    """Yield the questions of `videos` videos at a time: few enough to keep their features, enough to fill batches.
-
-    Example:
-        >>> asked = [Question(video_id, "dense_captioning", None, "", "") for video_id in "aabbbc"]
-        >>> ["".join(question.video_id for question in block) for block in video_blocks(asked, 2)]
-        ['aabbb', 'c']
-    """
-    of_videos = (list(group) for _, group in groupby(asked, key=lambda question: question.video_id))
-    for block in batched(of_videos, videos):
-        yield [question for group in block for question in group]
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield lists of `size` items; the last one may be shorter (`itertools.batched` needs Python 3.12)."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _videos_folder(

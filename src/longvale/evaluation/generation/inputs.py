@@ -143,8 +143,24 @@ class VideoInputs:
             for video_id in video_ids:
                 self._store.check_widths(video_id, widths)
 
-    def load(self, video_id: str, model: Any, processor: Any) -> Features:
+    def read(self, video_id: str, processor: Any) -> dict[str, Any] | None:
+        """Decode and preprocess a video, the part of `load` that needs no model; return None for stored features.
+
+        Raises:
+            FileNotFoundError: if the video has no file.
+            ValueError: if the file is invalid.
+        """
+        from ...extraction.preprocess import preprocess
+
+        self._find(video_id)
+        return preprocess(processor, look_up(self._videos, video_id)) if self._store is None else None
+
+    def load(self, video_id: str, model: Any, processor: Any, read: dict[str, Any] | None = None) -> Features:
         """Load the features of a video from the store, or compute them with the model's towers.
+
+        Args:
+            video_id, model, processor: of the video and the towers.
+            read: what `read` returned, if it was called before.
 
         Returns:
             One array [n, width] per modality; None if the video lacks it or it is not in `modalities`.
@@ -159,7 +175,7 @@ class VideoInputs:
 
         self._find(video_id)
         if self._store is None:
-            found = encode_video(model, processor, look_up(self._videos, video_id))
+            found = encode_video(model, processor, read or look_up(self._videos, video_id))
         else:
             self.check_widths([video_id], model)
             found = self._store.load(video_id, missing="none")  # only modalities that are not selected can be missing

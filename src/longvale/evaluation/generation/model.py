@@ -20,6 +20,9 @@ ModelLike: TypeAlias = str | os.PathLike | tuple[Any, Any]
 #: One array [n, width] per modality; None if a video lacks the modality.
 Features: TypeAlias = Mapping[Modality, "np.ndarray | None"]
 
+#: Messages, each with `role` (user, assistant or system) and `content`; one of them contains `<video>`.
+Conversation: TypeAlias = Sequence[Mapping[str, str]]
+
 #: Maximum answer length per task in tokens: enough for an interval, the longest list of events and the longest caption
 #: of the benchmark; 1,024 is the limit of the published evaluation.
 MAX_NEW_TOKENS: dict[Task, int] = {"grounding": 32, "dense_captioning": 1024, "segment_captioning": 256}
@@ -73,18 +76,33 @@ def token_limits(
     return limits | given
 
 
-def build_prompt(processor: Any, question: str) -> str:
-    """Build the conversation up to the model's turn, with thinking disabled.
+def build_prompt(processor: Any, question: str | Conversation) -> str:
+    """Build one prompt, see [`build_prompts`]."""
+    return build_prompts(processor, [question])[0]
 
-    Only the first `<video>` of a question is replaced by the video; other control tokens in it are escaped as text.
+
+def build_prompts(processor: Any, questions: Sequence[str | Conversation]) -> list[str]:
+    """Build conversations up to the model's turn, with thinking disabled.
+
+    Only the first `<video>` of each is replaced by its video; other control tokens are escaped as text.
+
+    Args:
+        processor: with the chat template, which is rendered once for all: that may take a call of another process.
+        questions: for each, one message of the user, or all messages so far.
     """
-    before, token, after = question.partition(VIDEO_TOKEN)
-    content = processor.escape(before) + token + processor.escape(after)
+    conversations = []
+    for question in questions:
+        turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        messages, placed = [], False
+        for turn in turns:
+            before, token, after = (turn["content"], "", "") if placed else turn["content"].partition(VIDEO_TOKEN)
+            placed = placed or bool(token)
+            content = processor.escape(before) + token + processor.escape(after)
+            messages.append({"role": turn["role"], "content": content})
+        conversations.append(messages)
     # Options that are not in the template are passed to the processor as arguments.
     options = {"enable_thinking": False} if "enable_thinking" in (processor.chat_template or "") else {}
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **options
-    )
+    return processor.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False, **options)
 
 
 def decode_answers(processor: Any, tokens: Any) -> list[str]:
@@ -109,7 +127,7 @@ def prepare_question(
         text_kwargs: arguments of the tokenizer.
     """
     columns = {f"{modality}_features": [row.get(modality) for row in features] for modality in MODALITIES}
-    texts = [build_prompt(processor, question) for question in questions]
+    texts = build_prompts(processor, questions)
     if answers is not None:
         texts = [f"{text} {processor.escape(answer)}" for text, answer in zip(texts, answers, strict=True)]
     return processor(text=texts, **columns, padding=True, return_tensors="pt", **text_kwargs).to(model.device)

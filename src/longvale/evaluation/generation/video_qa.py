@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...events import MODALITIES
 from ...system.interruption import Stopped, stoppable
-from .model import Features, build_prompt, decode_answers
+from .model import Conversation, Features, build_prompts, decode_answers
 from .sampling import GREEDY, Decoding, seeded_noise
+from .stepping import Stepper, Writing, padded_left, steps_alone, takes_padding
 
 if TYPE_CHECKING:
     import torch
@@ -32,24 +33,49 @@ BATCH_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """Tokens of a question's prompt.
+
+    Args:
+        video: index of the video.
+        prefix: tokens up to the end of the video, which questions about it share.
+        suffix: the other tokens.
+    """
+
+    video: int
+    prefix: Tokens
+    suffix: Tokens
+
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.suffix)
+
+    @property
+    def shared(self) -> tuple[int, Tokens]:
+        """Return what identifies the keys and values of the prefix."""
+        return self.video, self.prefix
+
+
+@dataclass(frozen=True)
 class VideoQuestion:
     """A question of a batch.
 
     Args:
         video: index of the question's video in the videos of [`VideoQA`].
-        question: text that contains `<video>`.
+        question: text that contains `<video>`, or a conversation, see [`build_prompt`].
         name: identifies the question when answers are sampled.
+        max_new_tokens: maximum number of tokens of the answer; None for the limit of the call.
     """
 
     video: int
-    question: str
+    question: str | Conversation
     name: str = ""
+    max_new_tokens: int | None = None
 
 
 def answer_batch(
     model: Any,
     processor: Any,
-    questions: Sequence[str],
+    questions: Sequence[str | Conversation],
     videos: Sequence[Features | str | Media],
     max_new_tokens: int,
     **generation: Any,
@@ -81,7 +107,7 @@ def answer_batch(
 def answer_question(
     model: Any,
     processor: Any,
-    question: str,
+    question: str | Conversation,
     video: Features | str | Media,
     max_new_tokens: int,
     report: Callable[[str], None],
@@ -167,21 +193,19 @@ class VideoQA:
         done: Container[int] = (),
         **generation: Any,
     ) -> Iterator[tuple[list[int], list[str]]]:
-        """Answer questions in batches.
+        """Answer questions, many at a time; those whose answers may be longest begin first.
 
         Args:
             asked: the questions.
-            max_new_tokens: maximum number of tokens per answer.
-            batch_size: maximum number of questions per batch.
-            batch_tokens: maximum number of tokens per batch, including the tokens to generate; a batch has at least
-                one question.
+            max_new_tokens: maximum number of tokens per answer, of questions without a limit of their own.
+            batch_size: maximum number of questions at a time.
+            batch_tokens: maximum number of tokens at a time, answers included; there is at least one question.
             decoding: greedy, or sampled with a seed from the question's name.
-            done: indices of answered questions. They stay in their batches, so that rounding does not change; batches
-                that contain only answered questions are skipped.
+            done: indices of answered questions, which are not answered again.
             generation: other arguments of `model.generate`, such as `streamer` and `stopping_criteria`.
 
         Yields:
-            Indices in `asked` of the questions of a batch, and their decoded answers.
+            Indices in `asked` of questions that were answered together, and their decoded answers.
 
         Raises:
             ValueError: if a question does not contain `<video>`, or a size is below 1.
@@ -194,34 +218,101 @@ class VideoQA:
                 raise ValueError(f"{name} must be 1 or more, not {size}")
         if all(place in done for place in range(len(asked))):
             return
-        rows = self._split(asked)
-        prefixes = dict.fromkeys((video, prefix) for video, prefix, _ in rows)
+        prompts = self.split(asked)
+        limits = [ask.max_new_tokens or max_new_tokens for ask in asked]
         with torch.inference_mode():
-            self._compute(list(prefixes))
-            for cache in self._caches:
-                mine = {place: row[2] for place, row in enumerate(rows) if row[:2] in cache.row_of}
-                for places in _batches(mine, cache, max_new_tokens, batch_size, batch_tokens):
-                    if all(place in done for place in places):
-                        continue
-                    noise = seeded_noise(decoding, [asked[place].name for place in places])
-                    chosen = [(cache.row_of[rows[place][:2]], rows[place][2]) for place in places]
-                    yield places, self._generate(cache, chosen, max_new_tokens, **noise, **generation)
+            self._compute([prompt.shared for prompt in prompts])
+        if steps_alone(self.model) and not generation:
+            yield from self._step(asked, prompts, limits, batch_size, batch_tokens, decoding, done)
+            return
+        for cache in self._caches:
+            mine = {place: prompt.suffix for place, prompt in enumerate(prompts) if prompt.shared in cache.row_of}
+            for places in _batches(mine, cache, limits, batch_size, batch_tokens):
+                if all(place in done for place in places):
+                    continue
+                noise = seeded_noise(decoding, [asked[place].name for place in places])
+                chosen = [(cache.row_of[prompts[place].shared], prompts[place].suffix) for place in places]
+                with torch.inference_mode():
+                    answers = self._generate(cache, chosen, limits[places[0]], **noise, **generation)
+                yield places, answers
 
-    def _split(self, asked: Sequence[VideoQuestion]) -> list[tuple[int, Tokens, Tokens]]:
-        """Return the video index of each question, and the prefix and the suffix of its prompt."""
-        prompts = [build_prompt(self.processor, ask.question) for ask in asked]
+    def _step(
+        self,
+        asked: Sequence[VideoQuestion],
+        prompts: Sequence[Prompt],
+        limits: Sequence[int],
+        batch_size: int,
+        batch_tokens: int,
+        decoding: Decoding,
+        done: Container[int],
+    ) -> Iterator[tuple[list[int], list[str]]]:
+        """Answer questions a token at a time, see [`Stepper`]."""
+        writings: dict[Writing, int] = {}
+        for place in sorted(range(len(asked)), key=lambda place: (-limits[place], -len(prompts[place].suffix), place)):
+            if place not in done:
+                writings[self._begin(prompts[place], limits[place], decoding, asked[place].name)] = place
+        stepper = Stepper(self.model, batch_size, batch_tokens)
+        stepper.add(*writings)
+        while stepper.busy:
+            if finished := [writing for writing in stepper.step() if writing.finished]:
+                texts = decode_answers(self.processor, [writing.tokens for writing in finished])
+                yield [writings[writing] for writing in finished], texts
+
+    def begin(self, prompt: Prompt, max_new_tokens: int, decoding: Decoding = GREEDY, name: str = "") -> Writing:
+        """Return an answer for a [`Stepper`]; the keys and values of the prefix are computed if they were not kept.
+
+        Args:
+            prompt: of the question, from `split`.
+            max_new_tokens: maximum number of tokens of the answer.
+            decoding: greedy, or sampled with a seed from `name`.
+            name: identifies the question.
+        """
+        import torch
+
+        with torch.inference_mode():
+            self._compute([prompt.shared])
+        return self._begin(prompt, max_new_tokens, decoding, name)
+
+    def _begin(self, prompt: Prompt, max_new_tokens: int, decoding: Decoding, name: str) -> Writing:
+        (cache,) = (cache for cache in self._caches if prompt.shared in cache.row_of)
+        row = cache.row_of[prompt.shared]
+        noise = seeded_noise(decoding, [name])
+        sample = noise["logits_processor"][0] if noise else None
+        return Writing((cache.cache, row), cache.mask[row].tolist(), prompt.suffix, max_new_tokens, sample)
+
+    def embed(self, prompt: Prompt) -> torch.Tensor:
+        """Return the embeddings of a prompt, with the video merged in, [tokens, hidden]."""
+        import torch
+
+        ids = torch.tensor([[*prompt.prefix, *prompt.suffix]], device=self.model.device)
+        features = {}
+        for modality in MODALITIES:
+            names = (f"{modality}_features", f"{modality}_features_mask")
+            if names[0] in self._features:
+                features[modality] = tuple(self._features[name][[prompt.video]] for name in names)
+        with torch.inference_mode():
+            return self.model.base_model.embed(ids, features)[0][0]
+
+    def split(self, asked: Sequence[VideoQuestion]) -> list[Prompt]:
+        """Return the prompts of questions.
+
+        Raises:
+            ValueError: if a question does not contain `<video>`.
+        """
+        prompts = build_prompts(self.processor, [ask.question for ask in asked])
         texts = self.processor.expand_placeholders(prompts, [self._counts[ask.video] for ask in asked])
-        rows = []
-        for ask, text in zip(asked, texts, strict=True):
-            tokens = tuple(self.processor.tokenize_prompts(text)["input_ids"])
+        found = []
+        for ask, ids in zip(asked, self.processor.tokenize_prompts(texts)["input_ids"], strict=True):
+            tokens = tuple(ids)
             end = len(tokens) - tokens[::-1].index(self.processor.video_token_id)
             if end == len(tokens):
                 raise ValueError("nothing follows the video in the prompt; the chat template must begin an answer")
-            rows.append((ask.video, tokens[:end], tokens[end:]))
-        return rows
+            found.append(Prompt(ask.video, tokens[:end], tokens[end:]))
+        return found
 
     def _compute(self, prefixes: Sequence[tuple[int, Tokens]]) -> None:
         """Compute the key-value caches of prefixes, unless the current caches contain all of them."""
+        prefixes = list(dict.fromkeys(prefixes))
         if all(any(prefix in cache.row_of for cache in self._caches) for prefix in prefixes):
             return
         self._caches = []
@@ -235,7 +326,7 @@ class VideoQA:
     def _prefill(self, prefixes: Sequence[tuple[int, Tokens]], padded: bool) -> _Cache:
         import torch
 
-        ids, mask = _padded_left([prefix for _, prefix in prefixes], self.processor.tokenizer.pad_token_id)
+        ids, mask = padded_left([prefix for _, prefix in prefixes], self.processor.tokenizer.pad_token_id)
         videos = torch.tensor([video for video, _ in prefixes], device=self.model.device)
         features = {name: values[videos] for name, values in self._features.items()}
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # as in `generate`: padding does not advance positions
@@ -253,7 +344,7 @@ class VideoQA:
         from .preallocated_cache import preallocated_cache
 
         chosen = torch.tensor([row for row, _ in rows])
-        suffixes, suffix_mask = _padded_left([suffix for _, suffix in rows], self.processor.tokenizer.pad_token_id)
+        suffixes, suffix_mask = padded_left([suffix for _, suffix in rows], self.processor.tokenizer.pad_token_id)
         ids = torch.cat([prefix.ids[chosen], suffixes], dim=1)
         mask = torch.cat([prefix.mask[chosen], suffix_mask], dim=1)
         if prefix.padded:
@@ -287,42 +378,24 @@ class _Cache:
     padded: bool
 
 
-def _padded_left(rows: Sequence[Tokens], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad rows on the left; return token IDs and mask, both [rows, longest]."""
-    import torch
-
-    ids = torch.full((len(rows), max(map(len, rows))), pad)
-    mask = torch.zeros_like(ids)
-    for row, tokens in enumerate(rows):
-        ids[row, -len(tokens) :] = torch.tensor(tokens)
-        mask[row, -len(tokens) :] = 1
-    return ids, mask
-
-
-def takes_padding(model: Any) -> bool:
-    """Return whether padding between video and question is harmless: full attention masks it, but sliding windows and
-    recurrent states do not."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config.get_text_config()).layers)
-
-
 def _batches(
-    suffix_of: Mapping[int, Tokens], prefix: _Cache, max_new_tokens: int, size: int, tokens: int
+    suffix_of: Mapping[int, Tokens], prefix: _Cache, limits: Sequence[int], size: int, tokens: int
 ) -> Iterator[list[int]]:
-    """Yield indices of questions per batch, grouped by similar length, or by equal length if padding is not allowed.
+    """Yield indices of questions per batch, grouped by limit and by similar length, or by equal length if padding is
+    not allowed.
 
     The longest come first, so that a lack of memory shows immediately.
     """
     batch: list[int] = []
     row_tokens = 0
-    for place in sorted(suffix_of, key=lambda place: (-len(suffix_of[place]), place)):
-        same = prefix.padded or (batch and len(suffix_of[batch[0]]) == len(suffix_of[place]))
+    for place in sorted(suffix_of, key=lambda place: (-limits[place], -len(suffix_of[place]), place)):
+        same = batch and limits[batch[0]] == limits[place]
+        same = same and (prefix.padded or len(suffix_of[batch[0]]) == len(suffix_of[place]))
         if batch and (len(batch) == size or (len(batch) + 1) * row_tokens > tokens or not same):
             yield batch
             batch = []
         if not batch:
-            row_tokens = prefix.ids.shape[1] + len(suffix_of[place]) + max_new_tokens
+            row_tokens = prefix.ids.shape[1] + len(suffix_of[place]) + limits[place]
         batch.append(place)
     if batch:
         yield batch
