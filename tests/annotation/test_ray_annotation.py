@@ -128,7 +128,7 @@ class Identifier:
         return ""
 
     def identify_languages(self, sound):
-        loud = min(1.0, 5 * float(abs(sound).mean()))
+        loud = min(1.0, 7 * float(abs(sound).mean()))
         return {"en": loud, "de": 1 - loud}
 
 

