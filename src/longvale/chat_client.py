@@ -28,6 +28,7 @@ from .chat_replies import (
     Trouble,
     brief,
     read_completion,
+    read_served_model,
     read_transcript,
 )
 from .events import Seconds
@@ -132,6 +133,7 @@ class ChatClient:
         token: of the server, if it requires one.
         max_tokens: longest answer, reasoning included; None leaves it to each call, 512 where that does not set it.
         timeout_s: deadline of a whole answer in seconds.
+        extra_body: further fields of each request, such as `mm_processor_kwargs` of vLLM.
         retries: maximum number of retries.
         backoff_s: seconds before the second attempt; doubles each time, up to 60.
         sleep: function that waits; tests replace it.
@@ -155,6 +157,7 @@ class ChatClient:
         token: str | None = None,
         max_tokens: int | None = None,
         timeout_s: Seconds = 120.0,
+        extra_body: Mapping[str, Any] | None = None,
         retries: int = 4,
         backoff_s: Seconds = 1.0,
         sleep: Callable[[Seconds], None] = time.sleep,
@@ -166,7 +169,7 @@ class ChatClient:
         if self._token and not (self._token.isascii() and self._token.isprintable()):
             raise ValueError(f"{self.name}: the token of the server has characters that no token has; copy it again")
         self._timeout_s, self._retries, self._backoff_s, self._sleep = timeout_s, retries, backoff_s, sleep
-        self._takes_schemas = self._gives_times = True
+        self._takes_schemas, self._gives_times, self._extra_body = True, True, dict(extra_body or {})
 
     def __call__(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int | None = None
@@ -188,6 +191,7 @@ class ChatClient:
             "messages": list(messages),
             "max_tokens": self._max_tokens or max_tokens or MAX_TOKENS,
             "temperature": 0.0,
+            **self._extra_body,
         }
         if schema is None or not self._takes_schemas:
             return self._ask(body)
@@ -233,16 +237,35 @@ class ChatClient:
             self._gives_times = False
             return found
 
+    def served_model(self) -> dict[str, Any] | None:
+        """Return what the server lists under the model's name in `/v1/models`; None if it lists no such model.
+
+        Only fields that identify the weights are kept, such as `root` and `revision`. Servers fill others, such as
+        `created`, with the time of the request.
+
+        Raises:
+            ServerError: if the server cannot be reached.
+        """
+        if self.base_url is None:
+            return None
+        url = self._url.removesuffix("/chat/completions") + "/models"
+        try:
+            return self._send(url, None, "application/json", lambda reply: read_served_model(reply, self.model))
+        except _Refused as error:
+            if error.status is None:
+                raise
+            return None  # a server without this address
+
     def _ask(self, body: Mapping[str, Any]) -> str:
         return self._send(self._url, json.dumps(body).encode(), "application/json", read_completion)
 
-    def _send(self, url: str, content: bytes, kind: str, read: Callable[[Reply], T]) -> T:
+    def _send(self, url: str, content: bytes | None, kind: str, read: Callable[[Reply], T]) -> T:
         headers = self._headers() | {"Content-Type": kind}
         attempt = 0
         while True:
             attempt += 1
             try:
-                return read(_post(url, content, headers, self._timeout_s))
+                return read(_request(url, content, headers, self._timeout_s))
             except Trouble as trouble:
                 reason = f"no answer after {attempt} attempts ({trouble})" if attempt > 1 else str(trouble)
                 if trouble.wait_s > _MAX_RETRY_AFTER_S:
@@ -322,8 +345,8 @@ def _without_secrets(base_url: str) -> str:
 # --- one request -----------------------------------------------------------------------------------------------------
 
 
-def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
-    """Send a request from a thread that may run its own event loop, such as a notebook's."""
+def _request(url: str, content: bytes | None, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
+    """Send a request, without content a GET, from a thread that may run its own event loop, such as a notebook's."""
     future = asyncio.run_coroutine_threadsafe(_exchange(url, content, headers, timeout_s), _loop())
     try:
         return future.result()
@@ -345,7 +368,7 @@ if hasattr(os, "register_at_fork"):  # the thread does not exist in the child
     os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
-async def _exchange(url: str, content: bytes, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
+async def _exchange(url: str, content: bytes | None, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
     """Send a request and read the reply, all within `timeout_s`; redirects keep method and body."""
     import httpx2
 
@@ -354,7 +377,9 @@ async def _exchange(url: str, content: bytes, headers: Mapping[str, str], timeou
     try:
         async with asyncio.timeout(timeout_s), httpx2.AsyncClient(timeout=timeout, verify=_certificates()) as client:
             for _ in range(_MAX_REDIRECTS + 1):
-                async with client.stream("POST", url, content=content, headers=headers) as response:
+                async with client.stream(
+                    "GET" if content is None else "POST", url, content=content, headers=headers
+                ) as response:
                     replied = True
                     if not response.has_redirect_location:
                         return Reply(response.status_code, response.headers, await _read(response))

@@ -107,6 +107,33 @@ def _object_of(reply: Reply, expected: str) -> Mapping[str, Any]:
     return value
 
 
+#: Fields of a model in `/v1/models` that identify its weights.
+_IDENTITY = ("root", "parent", "revision", "sha", "fingerprint", "quantization", "meta")
+
+
+def read_served_model(reply: Reply, model: str) -> dict[str, Any] | None:
+    """Read the entry of a model in a reply of `/v1/models`; None if there is none.
+
+    Raises:
+        Trouble: if the server replies with an error.
+
+    Example:
+        >>> read_served_model(Reply(200, {}, b'{"data": [{"id": "m", "root": "org/m", "created": 7}]}'), "m")
+        {'root': 'org/m'}
+    """
+    if reply.status >= 300:
+        raise _refusal(reply.status, _error_of(reply.body), reply.headers)
+    try:
+        value = parse_json(reply.body)
+    except ValueError:
+        return None
+    listed = value.get("data") if isinstance(value, Mapping) else None
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, Mapping) and entry.get("id") == model:
+            return {name: entry[name] for name in _IDENTITY if entry.get(name) is not None}
+    return None
+
+
 def _answer_of(value: Mapping[str, Any]) -> str:
     choices = value.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None

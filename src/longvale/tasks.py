@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from .events import Annotation, Event, Seconds
-from .io import parse_json, parse_lines
+from .io import is_number, parse_json, parse_lines
 from .reading.reasoning import strip_reasoning
 from .registry import benchmarks
 from .timecodes import Protocol, Span, parse_events, parse_span, render_events, render_span, to_timecode
@@ -113,10 +113,21 @@ class Prediction:
         return self.video_id, self.task, self.sentence_id
 
     def parse(self, protocol: Protocol = "strict") -> Span | list[Span] | str | None:
-        """Parse the answer as [`parse_answer`] does; only the first call with a protocol does the work."""
+        """Parse the answer as [`parse_answer`] does; only the first call with a protocol does the work.
+
+        The strict protocol takes the times that were read of another model's reply from `info`, which are more exact
+        than timecodes: `read` holds start and end in seconds, and the caption, and `duration` is what they refer to.
+        """
         if protocol not in self._parsed:
-            self._parsed[protocol] = parse_answer(self.task, self.answer, protocol)
+            read = self.info and self.info.get("read")
+            exact = protocol == "strict" and isinstance(read, list)
+            self._parsed[protocol] = self._exact(read) if exact else parse_answer(self.task, self.answer, protocol)
         return self._parsed[protocol]
+
+    def _exact(self, read: Sequence[Sequence[Any]]) -> Span | list[Span] | None:
+        duration = self.info["duration"]
+        spans = [Span(100 * start / duration, 100 * end / duration, *caption) for start, end, *caption in read]
+        return spans if self.task == "dense_captioning" else next(iter(spans), None)
 
     def to_log(self) -> str:
         """Return the line of the official log, without the line break.
@@ -168,6 +179,7 @@ class Prediction:
         if not _is_index(query_id):
             raise ValueError(f"query_id must be a whole number, 0 or more, not {query_id!r}")
         extra = {k: v for k, v in info.items() if k != name}
+        _check_read(task, extra)
         return cls(
             video_id=value["video_id"],
             task=task,
@@ -318,6 +330,24 @@ def load_predictions(path: str | os.PathLike) -> list[Prediction]:
     if not predictions:
         raise ValueError(f"{path}: holds no answer")
     return predictions
+
+
+def _check_read(task: AnyTask, info: Mapping[str, Any]) -> None:
+    """Check the times in `info.read`.
+
+    Raises:
+        ValueError: if they are not start and end in seconds, and captions, or their duration is missing.
+    """
+    read, duration = info.get("read"), info.get("duration")
+    if not isinstance(read, list) or task not in ("grounding", "dense_captioning"):
+        return
+    texts = 0 if task == "grounding" else 1
+    for item in read:
+        if not (isinstance(item, list) and len(item) == 2 + texts and all(is_number(t) and t >= 0 for t in item[:2])):
+            caption = " and a caption" if texts else ""
+            raise ValueError(f"info.read must list start and end in seconds{caption}, not {str(item)[:60]}")
+    if read and not (is_number(duration) and duration > 0):
+        raise ValueError(f"info.duration must be a number of seconds above 0, not {str(duration)[:60]}")
 
 
 def _is_index(value: object) -> bool:

@@ -157,13 +157,17 @@ def _in_percent(spans: Sequence[TimeSpan]) -> Iterator[tuple[int, Span]]:
     seconds = any(span.unit == "seconds" for span in spans)
     for place, span in enumerate(spans):
         if (span.unit == "percent" or not seconds) and 0 <= span.start <= span.end <= 100:
-            yield place, Span(span.start, span.end) if span.start < span.end else _cell(span.start)
+            yield place, Span(span.start, span.end) if span.start < span.end else timecode_cell(span.start)
 
 
-def _cell(code: float) -> Span:
+def timecode_cell(code: float) -> Span:
     """Return the interval of times with this timecode: the meaning of an answer with two equal timecodes.
 
     Because of the cap, 99 also means all later times, and events there mostly end with the video.
+
+    Example:
+        >>> timecode_cell(4.0)
+        Span(start=3.5, end=4.5, caption='')
     """
     if code >= MAX_TIMECODE:
         return Span(float(MAX_TIMECODE), 100.0)

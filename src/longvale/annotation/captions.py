@@ -23,7 +23,7 @@ from ..chat_client import NoAnswer, limit_note
 from ..checkpoints.encoders import explain
 from ..checkpoints.loading import split_revision
 from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
-from ..evaluation.adapters.server import wav
+from ..evaluation.adapters.messages import wav
 from ..events import Seconds
 from ..images import jpeg_uri
 from ..models.media import SAMPLING_RATE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,6 +124,24 @@ class ThirdPartyOptions(Group, panel="Third-party models"):
     ] = "seconds"
     frames: Annotated[int, typer.Option(help="With chat and server: number of frames per video.")] = 64
     no_sound: Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames without audio.")] = False
+    video_as: Annotated[
+        str | None,
+        typer.Option(
+            help="With server: timed-frames (each frame after its time), frames, or video-url (a link to the file).",
+            show_default="timed-frames",
+        ),
+    ] = None
+    video_url: Annotated[
+        str | None,
+        typer.Option(help="With video-url: address of the folder of videos, http://HOST/DIR.", show_default="file://"),
+    ] = None
+    mm_processor_kwargs: Annotated[
+        str | None,
+        typer.Option(
+            help='With server: options of the model\'s processor as JSON, such as {"use_audio_in_video": true}.',
+            show_default="none",
+        ),
+    ] = None
     timeout: Timeout = 600.0
 
     def arguments(self) -> dict[str, Any]:
@@ -132,7 +151,22 @@ class ThirdPartyOptions(Group, panel="Third-party models"):
         from longvale.evaluation.adapters.options import AdapterOptions
 
         options = {"times": self.times, "frames": self.frames, "sound": not self.no_sound, "timeout_s": self.timeout}
-        return {"adapter": AdapterOptions(self.adapter, self.server, **options)}
+        sent = {"video_as": self.video_as, "video_url": self.video_url}
+        sent["processor_options"] = _object("--mm-processor-kwargs", self.mm_processor_kwargs)
+        return {"adapter": AdapterOptions(self.adapter, self.server, **options, **sent)}
+
+
+def _object(option: str, text: str | None) -> dict[str, Any] | None:
+    """Read the JSON object of an option."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f'{option} must be a JSON object such as {{"use_audio_in_video": true}}, not {text[:60]!r}')
+    return value
 
 
 @dataclass(eq=False, repr=False)

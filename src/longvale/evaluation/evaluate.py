@@ -19,6 +19,7 @@ from .generation.prediction_log import run_path
 from .reporting.report import TITLE, write_report
 from .reporting.zero_shot import write_zero_shot_report
 from .scoring.metrics import choose_metrics
+from .scoring.readings import asked_times
 from .scoring.score import ADDED, JUDGED, save_scores, score, score_predictions
 from .scoring.validate import errors_named
 
@@ -106,7 +107,8 @@ def evaluate(
         return scores
     predictions = load_predictions(log)
     with errors_named(log):
-        scores = score_predictions(predictions, annotations, protocol=protocol, partial=partial, metrics=metrics)
+        options = {"protocol": protocol, "partial": partial, "metrics": metrics, "times": asked_times(log)}
+        scores = score_predictions(predictions, annotations, **options)
     save_scores(scores, output / "scores.json")
     write_report(
         output / "report.html",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from .records import Record, find_json, find_json_lines, read_fields, read_records
 from .spans import TimeSpan, find_spans, plain
@@ -12,7 +14,7 @@ from .spans import TimeSpan, find_spans, plain
 _MARKUP = re.compile(
     r"^[ \t]*```.*$|\*\*?\*?|__|`+|</?(?:b|i|em|strong|code|li|p|br) ?/?>", re.MULTILINE | re.IGNORECASE
 )
-_BULLET = r"[-•·>#|–— \t]{0,6}(?:\(?#?\d{1,3}[.,):] ?)?"
+_BULLET = r"[-•·>#|–— \t]{0,6}(?:\(?#?\d{1,3}[.,):] ?|(?<=#)\d{1,3} )?"
 _FROM = r"[\[(<\"']{0,2} ?(?:(?:from|between|at|during|in) (?:the |second |about |around )?)?"
 #: Text allowed before the times of a line's first event: bullets, numbers, "Event 3:", "Time:", brackets, "from".
 _LEAD = re.compile(
@@ -24,12 +26,20 @@ _LEAD = re.compile(
 #: after them.
 _NEXT = re.compile(rf"(?:(?:(?<=[.!?;])|(?<=[.!?;][\"')\]]))\s{_BULLET}(?i:{_FROM})|(?<![\"'\w])From )\Z")
 _AFTER_NEXT = re.compile(r"[\"']?(?:[\])]|\s?[,:;–—-])")
+#: Notations of times and of nothing else, after which no punctuation is needed.
+_TIMES_ONLY = ("clock", "tokens")
 #: Text before times in brackets after a title.
 _TITLED = re.compile(r" ?[\[(] ?(?:from |between )?\Z", re.IGNORECASE)
 #: How far before a span its lead is searched, in characters.
 _REACH = 60
 #: A JSON field in a line; text that cannot be parsed as JSON is not a list of lines either.
 _FIELD = re.compile(r"[\"'][\w ]+[\"']\s*:")
+#: "Start: 0:06" and "End: 0:30" on lines of their own.
+_SPLIT_SPAN = re.compile(
+    r"^([^\n\w]{0,6}start[^\n]{1,40})\n[^\n\w]{0,6}(?=end[^\n]{1,40}$)", re.MULTILINE | re.IGNORECASE
+)
+#: Name of a caption in front of it.
+_LABEL = re.compile(r"(?:captions?|descriptions?|events?|summary) ?[:=]\s*", re.IGNORECASE)
 _SEPARATORS = " \t.,:;-–—)]}>|"
 _APART = re.compile(r"[\"')\]}>]{0,3}[\s.,:;|–—，。：；、-]*")
 
@@ -59,13 +69,13 @@ def find_any_spans(text: str) -> Iterator[TimeSpan]:
     ]
     for value, alone in zip(values, lone, strict=True):
         if not alone:
-            yield from (record.span for record in read_records(value))
+            yield from (record.span for record in _of_json(value))
     spans = list(find_spans(text))
     yield from (span for span in spans if span.unit)
     yield from (span for span in spans if not span.unit)
     for value, alone in zip(values, lone, strict=True):
         if alone:
-            yield from (record.span for record in read_records(value))
+            yield from (record.span for record in _of_json(value))
 
 
 def find_events(text: str) -> list[Record]:
@@ -80,9 +90,9 @@ def find_events(text: str) -> list[Record]:
         [(6.0, 'A bell rings.')]
     """
     text = strip_markup(text)
-    records = [record for value in find_json(text) for record in read_records(value)]
+    records = [record for value in find_json(text) for record in _of_json(value)]
     if not any(record.caption for record in records):
-        records = list(_of_lines(find_json_lines(text).splitlines()))
+        records = list(_of_lines(_SPLIT_SPAN.sub(r"\1, ", find_json_lines(text)).splitlines()))
     return [record._replace(caption=caption) for record in records if (caption := _caption(record.caption))]
 
 
@@ -107,13 +117,18 @@ def split_line(line: str, *, labelled: bool = True, commas: bool = True) -> Iter
         if begun is None:
             if span.at > _REACH or not _LEAD.fullmatch(re.sub(r"\s+", " ", before).lstrip()):
                 return
-        elif (lead := _NEXT.search(before)) and _AFTER_NEXT.match(shown, span.stop):
+        elif (lead := _NEXT.search(before)) and (span.notation in _TIMES_ONLY or _AFTER_NEXT.match(shown, span.stop)):
             yield begun, line[begun.stop : span.at - len(before) + lead.start()]
         else:
             continue
         begun = span
     if begun:
         yield begun, line[begun.stop :]
+
+
+def _of_json(value: Any) -> Iterator[Record]:
+    for record in read_records(value):
+        yield record._replace(span=replace(record.span, notation="json"))
 
 
 def _of_lines(lines: Iterable[str]) -> Iterator[Record]:
@@ -169,4 +184,6 @@ def _of_row(header: Sequence[str], cells: Sequence[str]) -> Record | None:
 def _caption(text: str) -> str:
     """Return a caption on one line, without the separators between it and its times."""
     text = _APART.sub("", " ".join(text.split()), count=1).rstrip(" |,;:-–—")
+    if label := _LABEL.match(text):
+        text = text[label.end() :]
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] in ("\"'") else text

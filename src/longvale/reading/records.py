@@ -24,8 +24,10 @@ _QUALIFIERS: dict[str, Unit | None] = {
 }
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|%|\d+")
 _OPENING = re.compile(r"[\[{]")
-#: Limit of characters parsed as JSON, in multiples of the text's length.
-_PARSED_LENGTHS = 8
+#: Limit of characters parsed as JSON: in multiples of the text's length, and for short texts so many more.
+_PARSED_LENGTHS, _PARSED_MORE = 8, 10_000
+#: What an attempt costs at least, in characters.
+_LEAST_PARSED = 128
 #: Maximum depth of nested lists and objects that are searched.
 _DEPTH = 8
 
@@ -46,7 +48,7 @@ def find_json(text: str) -> Iterator[Any]:
         >>> list(find_json('Sure! {"a": 1} and [{"b": 2}, {"b":'))
         [{'a': 1}, {'b': 2}]
     """
-    decoder, stop, budget = json.JSONDecoder(), 0, _PARSED_LENGTHS * len(text)
+    decoder, stop, budget = json.JSONDecoder(), 0, _PARSED_LENGTHS * len(text) + _PARSED_MORE
     for match in _OPENING.finditer(text):
         at = match.start()
         if at < stop:
@@ -54,7 +56,7 @@ def find_json(text: str) -> Iterator[Any]:
         try:
             value, stop = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            budget -= error.pos - at + 1
+            budget -= max(error.pos - at, _LEAST_PARSED)
         except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
             budget -= len(text)
         else:
@@ -106,7 +108,9 @@ def read_fields(fields: Mapping[str, Any]) -> Record | None:
         elif role == "span" and span is None and (found := _interval(value)):
             span = found if found.unit or not unit else TimeSpan(found.start, found.end, unit)
     if len(ends) == 2 and ends["start"][1] == ends["end"][1]:
-        span = TimeSpan(ends["start"][0], ends["end"][0], ends["start"][1])
+        (start, unit), (end, _) = ends["start"], ends["end"]
+        clock = any(isinstance(value, str) and ":" in value for name, value in fields.items() if _role(name)[0])
+        span = TimeSpan(start, end, unit, notation="clock" if clock else unit)
     return None if span is None else Record(span, _caption(fields))
 
 
@@ -116,6 +120,9 @@ def _read(value: Any, depth: int) -> Iterator[Record]:
     if isinstance(value, Mapping):
         if record := read_fields(value):
             yield record
+            return
+        if pairs := _parallel_lists(value):
+            yield from pairs
             return
         for name, item in value.items():
             span = _interval(name)
@@ -131,6 +138,17 @@ def _read(value: Any, depth: int) -> Iterator[Record]:
                 return
         for item in value:
             yield from _read(item, depth - 1)
+
+
+def _parallel_lists(fields: Mapping[str, Any]) -> list[Record]:
+    """Return the events of two lists of one length, as in `{"timestamps": [[6, 30]], "sentences": ["A bell."]}`."""
+    lists = {name: item for name, item in fields.items() if isinstance(item, list) and item}
+    spans = next((values for name, values in lists.items() if _role(name)[0] == "span"), [])
+    texts = next((values for values in lists.values() if all(isinstance(text, str) for text in values)), [])
+    found = [_interval(value) for value in spans]
+    if not spans or len(texts) != len(found) or texts is spans:
+        return []
+    return [Record(span, text) for span, text in zip(found, texts, strict=True) if span is not None]
 
 
 def _texts(value: Any, depth: int) -> Iterator[str]:
@@ -149,9 +167,10 @@ def _role(name: str) -> tuple[str, Unit | None]:
     kinds = {"start": _STARTS, "end": _ENDS, "span": _SPANS}
     role = next((kind for kind, names in kinds.items() if words[0] in names), "")
     others = words[1:]
-    if not role or any(word not in _QUALIFIERS for word in others):
+    known = _QUALIFIERS.keys() | _SPANS if role == "span" else _QUALIFIERS.keys()
+    if not role or not set(others) <= known:
         return "", None
-    return role, next((unit for word in others if (unit := _QUALIFIERS[word])), None)
+    return role, next((unit for word in others if (unit := _QUALIFIERS.get(word))), None)
 
 
 def _time(value: Any) -> tuple[float, Unit | None] | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
+from typing import Literal, NamedTuple, TypeAlias
 
 from ..events import Seconds
 
 Unit: TypeAlias = Literal["seconds", "percent"]
+
+#: How times are written: numbers with a unit of time or "%", clock times, JSON, special tokens.
+Notation: TypeAlias = Literal["seconds", "percent", "clock", "json", "tokens"]
 
 #: Words next to a number: their unit and its size. A number with a unit that is not time ("frames") is not a time.
 _UNITS: dict[str, tuple[Unit | None, float]] = {
@@ -33,13 +36,18 @@ def _any_of(words: Iterable[str]) -> str:
 
 _GAP = r"[ \t]{0,4}"
 _DECIMALS = r"(?:\.\d{1,20})?"
+_SECONDS = rf"{_GAP}(?:seconds?|secs?|s)"
 _TIME = re.compile(
+    # `<t12.5>`, `<|12.5|>`, `<12.5 seconds>` (Qwen3-VL), `second{12.5}` (TimeMarker)
+    rf"(?:<t|<\|t?)(?P<token>\d{{1,6}}{_DECIMALS})(?:{_SECONDS})?\|?>"
+    rf"|<(?P<stamp>\d{{1,6}}{_DECIMALS}){_SECONDS}>"
+    rf"|(?:seconds?|time)\{{(?P<braced>\d{{1,6}}{_DECIMALS})(?:{_SECONDS})?\}}"
     # `0:06`, `00:00:06`, `1:05.5`, and the `00:00:06,500` of subtitles
-    r"(?:(?P<clock>\d{1,3}:\d\d(?::\d\d)?(?:\.\d{1,6}|,\d{3})?)"
+    r"|(?:(?P<clock>\d{1,3}:\d\d(?::\d\d)?(?:\.\d{1,6}|,\d{3})?)"
     # `1m30s`, `1 h 2 min and 5 seconds`
     rf"|(?P<parts>(?:\d{{1,2}}{_GAP}(?:hours?|hrs?|h)[ \t,]{{0,3}})?\d{{1,3}}{_GAP}(?:minutes?|mins?|m)[ \t,]{{0,3}}"
     rf"(?:and )?\d{{1,2}}{_DECIMALS}{_GAP}(?:seconds?|secs?|s)(?![a-z]))"
-    rf"|(?P<number>\d{{1,6}}{_DECIMALS})(?:st|nd|rd|th)?)(?!\d|[:.]\d|,\d{{3}}(?!\d))"
+    rf"|(?P<number>(?:[1-9]\d{{0,2}}(?:,\d{{3}})+(?!\d)|\d{{1,6}}){_DECIMALS})(?:st|nd|rd|th)?)(?!\d|[:.]\d|,\d{{3}}(?!\d))"
     rf"(?:{_GAP}-?(?P<unit>{_any_of(_UNITS)})(?![a-z])\.?(?:[ -]marks?\b)?)?(?![a-z])"
     r"|\d[\d:.,]*",  # a number that is not a time is skipped as a whole
     re.IGNORECASE,
@@ -66,19 +74,20 @@ _JOIN = re.compile(
 _INSIDE = re.compile(r"[A-Za-z\d.,:/$€£-]\Z")
 #: Text that cannot follow a time: it is then part of a date.
 _RUNS_ON = re.compile(r"[-/]\d")
-_CLOSED = re.compile(r"[\"']{0,2}[ \t]?[\])>]")
+_CLOSED = re.compile(r"[\"']{0,2}[ \t]?[\])>}]")
 
 
 def _label(words: str) -> str:
     return (
-        rf"(?<![a-z])(?:{words})(?:[ _-]?(?:time(?:stamp)?|point|seconds?|secs?|s|percent(?:age)?))?[\"'*)]{{0,3}}"
+        rf"(?<![a-z])(?:{words})(?:[ _-]?\(?(?:time(?:stamp)?|point|seconds?|secs?|s|percent(?:age)?)){{0,2}}"
+        r"[\"'*)>]{0,3}"
         rf"(?:\s{{0,3}}[:=]|[ \t]{{1,3}}(?:is|are|at|from|on)\b)?\s{{0,8}}{_OPEN}"
     )
 
 
 _START = re.compile(rf"{_label('starts?|starting|started|begins?|beginning|began|onset')}{_LEAD}\Z", re.IGNORECASE)
 _END = re.compile(
-    rf"{_CLOSE}[\s,;.|}}]{{0,12}}(?:(?:and|then|it|-|–)[ \t]{{1,3}}){{0,3}}[\"'*(\[]{{0,3}}"
+    rf"{_CLOSE}(?:</\w{{1,12}}>)?[\s,;.|}}]{{0,12}}(?:(?:and|then|it|->?|[–—→])[ \t]{{1,3}}){{0,3}}[\"'*(\[<]{{0,3}}"
     + _label("ends?|ending|ended|finish(?:es|ing)?|stops?|stopping|concludes?|offset|(?:lasts? |continues? )?until")
     + _LEAD,
     re.IGNORECASE,
@@ -106,6 +115,7 @@ class TimeSpan:
         start, end: in `unit`; 0 or more, in any order.
         unit: that the text names, or None if it names none.
         at, stop: position of the span in the text, characters [at, stop).
+        notation: how the times are written; None for numbers without a unit.
     """
 
     start: float
@@ -113,6 +123,7 @@ class TimeSpan:
     unit: Unit | None = None
     at: int = 0
     stop: int = 0
+    notation: Notation | None = field(default=None, compare=False, repr=False)
 
     def shares(self, duration: Seconds, unit: Unit, tolerance_s: Seconds = 0.0) -> tuple[float, float] | None:
         """Return start and end as shares of a duration, or None if they do not fit the video or are reversed.
@@ -132,8 +143,7 @@ class TimeSpan:
         return self.start / whole, min(self.end / whole, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Time:
+class Time(NamedTuple):
     """A time in a text.
 
     Args:
@@ -142,6 +152,7 @@ class Time:
         size: of a unit next to it, in seconds or percent: "6 to 30 minutes" are 60 s each. 0 if there is none.
         is_index: whether it may be the number of a list item: whole and without a unit.
         at, stop: its position, characters [at, stop).
+        notation: how it is written.
     """
 
     value: float
@@ -150,6 +161,7 @@ class Time:
     is_index: bool
     at: int
     stop: int
+    notation: Notation | None = None
 
 
 def plain(text: str) -> str:
@@ -212,18 +224,21 @@ def _times(text: str) -> Iterator[Time]:
         at, stop = match.span()
         if number:
             unit, size = _UNITS[named.lower()] if named else (None, 0.0)
+            value = float(number.replace(",", ""))
             if not named:
-                yield Time(float(number), None, 0.0, number.isdigit(), at, stop)
+                yield Time(value, None, 0.0, number.isdigit(), at, stop)
             elif unit:
-                yield Time(float(number) * size, unit, size, False, at, stop)
+                yield Time(value * size, unit, size, False, at, stop, unit)
         elif clock:
-            value = _clock(clock)
-            if value is not None and (not named or _UNITS[named.lower()][0] == "seconds"):
-                yield Time(value, "seconds", 0.0, False, at, stop)
+            seconds = _clock(clock)
+            if seconds is not None and (not named or _UNITS[named.lower()][0] == "seconds"):
+                yield Time(seconds, "seconds", 0.0, False, at, stop, "clock")
         elif parts:
             factors = {"h": 3600, "m": 60, "s": 1}
             value = sum(float(part) * factors[letter.lower()] for part, letter in _PART.findall(parts))
-            yield Time(value, "seconds", 0.0, False, at, stop)
+            yield Time(value, "seconds", 0.0, False, at, stop, "seconds")
+        elif token := match["token"] or match["stamp"] or match["braced"]:
+            yield Time(float(token), "seconds", 0.0, False, at, stop, "tokens")
 
 
 def _clock(text: str) -> float | None:
@@ -241,13 +256,15 @@ def _linked(text: str, first: Time, last: Time, labelled: bool, commas: bool) ->
     if last.at - first.stop > _REACH or _RUNS_ON.match(text, last.stop):
         return None
     before, between = text[max(0, first.at - _REACH) : first.at], text[first.stop : last.at]
+    if first.notation == last.notation == "tokens" and between.strip() in ("", ",", "and"):
+        return _span(first, last)
     if words := _JOIN.fullmatch(between):
+        if _INSIDE.search(before[-1:]):
+            return None
         plain_join = not (words["and"] or words["comma"] or before.rstrip().lower().endswith(_OF))
         of, word = (None, "") if plain_join else _words_before(before)
-        if (
-            _INSIDE.search(before[-1:])
-            or (words["and"] and word not in ("between", "from"))
-            or (words["comma"] and not (commas and word in ("[", "(", "<") and _CLOSED.match(text, last.stop)))
+        if (words["and"] and word not in ("between", "from")) or (
+            words["comma"] and not (commas and word in ("[", "(", "<", "{") and _CLOSED.match(text, last.stop))
         ):
             return None
         return _span(first, last, of, words["of"])
@@ -272,7 +289,7 @@ def _span(first: Time, last: Time, *before: str | None) -> TimeSpan | None:
     values: list[float] = []
     units: list[Unit | None] = []
     sizes: list[float] = []
-    for time, word in zip((first, last), before, strict=True):
+    for time, word in zip_longest((first, last), before):
         named, of = _UNITS[word.lower()] if word else (time.unit, 1.0)
         if word and (named is None or time.unit not in (None, named)):
             return None
@@ -284,7 +301,9 @@ def _span(first: Time, last: Time, *before: str | None) -> TimeSpan | None:
             if not sizes[other]:  # a bare number next to a clock time
                 return None
             values[one], units[one] = values[one] * sizes[other], units[other]
-    return TimeSpan(values[0], values[1], units[0], first.at, last.stop) if units[0] == units[1] else None
+    if units[0] != units[1]:
+        return None
+    return TimeSpan(values[0], values[1], units[0], first.at, last.stop, first.notation or last.notation or units[0])
 
 
 def _rises(span: TimeSpan | None) -> bool:

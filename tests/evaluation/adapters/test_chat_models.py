@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import re
 import threading
 import wave
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 import transformers
 from PIL import Image
-from tiny_chat import build_omni, build_vision
+from tiny_chat import TEMPLATE, build_omni, build_tokenizer, build_vision
 
-from longvale.evaluation.adapters.chat import ChatAdapter, load_chat_model
+from longvale.evaluation.adapters.chat import ChatAdapter, load_chat_model, video_metadata
 from longvale.evaluation.adapters.media import RawVideos
 from longvale.evaluation.adapters.options import AdapterOptions
 from longvale.evaluation.generation.generate import generate
@@ -85,6 +86,24 @@ def test_times_of_frames_reach_qwen_omni(tmp_path):
     prompt = "<|vision_start|><|video_pad|><|vision_end|>"
     inputs = processor(text=[prompt], return_tensors="pt", **adapter._video(draw_media(0)))
     assert inputs["video_second_per_grid"].tolist() == [2.0]  # 8 frames in 8 s, two of them a step
+
+
+def test_a_processor_that_writes_times_writes_the_real_ones():
+    """Qwen3-VL's processor puts a time before each pair of frames; these are at irregular times."""
+    size = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
+    processor = transformers.Qwen3VLProcessor(
+        image_processor=transformers.Qwen2VLImageProcessor(size=size),
+        video_processor=transformers.Qwen3VLVideoProcessor(size=size),
+        tokenizer=build_tokenizer(),
+        chat_template=TEMPLATE,
+    )
+    frames = draw_media(0).frames[:6]
+    media = Media(60.0, frames, np.array([0.0, 0.0, 7.3, 7.5, 52.0, 58.0]), None, 16_000)
+    prompt = ["<|vision_start|><|video_pad|><|vision_end|>"]
+    options = {"do_sample_frames": False, "return_tensors": "pt"}
+    inputs = processor(text=prompt, videos=[frames], video_metadata=[video_metadata(media)], **options)
+    text = processor.tokenizer.decode(inputs["input_ids"][0]).replace(" ", "")
+    assert re.findall(r"<([\d.]+)seconds>", text) == ["0.0", "7.4", "55.0"]
 
 
 def test_checkpoints_are_loaded_as_what_writes(tmp_path):
@@ -174,8 +193,10 @@ def test_any_server_gets_frames_and_sound(server, tiny_corpus, tmp_path, longval
     assert scores["counts"]["grounding"]["parsed_share"] == 1 and scores["grounding"]["mIoU"] > 0
     first = requests[0]
     assert first["model"] == "their-model" and first["temperature"] == 0 and first["max_tokens"] == 32
-    *pictures, sound, text = first["messages"][0]["content"]
+    *timed, sound, text = first["messages"][0]["content"]
+    pictures = timed[1::2]
     assert [part["type"] for part in pictures] == ["image_url"] * 3 and text["type"] == "text"
+    assert all(re.fullmatch(r"<\d\.\d seconds>", part["text"]) for part in timed[::2])
     jpeg = base64.b64decode(pictures[0]["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))
     assert min(Image.open(io.BytesIO(jpeg)).size) == 224
     assert sound["input_audio"]["format"] == "wav"

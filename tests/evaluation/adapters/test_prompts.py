@@ -89,10 +89,10 @@ def test_events_of_a_reply():
     "text", ["1" * 50_000, "1 to " * 20_000, "0:" * 20_000, " " * 50_000 + "1 to 2", "9" * 400 + " to 5"], ids=range(5)
 )
 def test_hostile_replies_are_read_at_once(text):
-    start = time.perf_counter()
+    start = time.process_time()
     read_reply(GROUNDING, text, 60.0, SECONDS)
     read_reply(DENSE, text, 60.0, PERCENT)
-    assert time.perf_counter() - start < 5  # a pattern that backtracks takes hours
+    assert time.process_time() - start < 5  # a pattern that backtracks takes hours
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_prompt_with_an_unknown_field_is_refused():
             return "When does $name appear?"
 
     with pytest.raises(
-        ValueError, match=r"Named: the prompt of grounding names \$name; it has duration, caption, start"
+        ValueError, match=r"Named: the prompt of grounding names \$name; it has duration, length, caption"
     ):
         word_question(GROUNDING, {"v": VIDEO}, Named())
 

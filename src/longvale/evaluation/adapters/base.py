@@ -10,11 +10,12 @@ from ...chat_replies import NoAnswer
 from ...events import Annotation
 from ...models.media import MediaError
 from ...registry import time_formats
-from ...tasks import AnyTask, Prediction, Question
+from ...run_log import fingerprint
+from ...tasks import TASKS, AnyTask, Prediction, Question
 from ..generation.answerer import Unanswered
 from ..generation.inputs import UnusableVideo
 from .media import RawVideos
-from .prompts import read_reply, word_question
+from .prompts import parse_reply, word_question
 
 if TYPE_CHECKING:
     from ...models.media import Media
@@ -82,9 +83,17 @@ class Adapter(ABC):
             )
         return cls(model, **shared)
 
+    def watch(self, video_id: str) -> Any:
+        """Return a video in the form that `reply` takes, with its `duration` in seconds; by default decoded.
+
+        Raises:
+            MediaError, FileNotFoundError: if the video cannot be read.
+        """
+        return self.videos.read(video_id)
+
     @abstractmethod
     def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
-        """Return the model's reply to a text about a video.
+        """Return the model's reply to a text about a video, which is what `watch` returns.
 
         Raises:
             MediaError: if the model cannot process the video.
@@ -107,6 +116,7 @@ class Adapter(ABC):
             "frames": self.videos.frames,
             "frame_size": self.videos.size,
             "times": self.times,
+            "prompts": fingerprint("\n".join(self._times.prompt(task) for task in TASKS if task in self.limits)),
         }
 
     def check(self, video_ids: Iterable[str]) -> None:
@@ -120,7 +130,7 @@ class Adapter(ABC):
                 continue
             text = word_question(question, self.annotations, self._times)
             try:
-                media = self.videos.read(question.video_id)
+                media = self.watch(question.video_id)
                 reply = self.reply(media, text, self.limits[question.task])
             except (MediaError, FileNotFoundError) as error:
                 raise UnusableVideo(question.video_id, error) from error
@@ -129,6 +139,7 @@ class Adapter(ABC):
                 continue
             # Times in the question and the answer refer to the duration that the question contains.
             named = self.annotations.get(question.video_id)
-            answer = read_reply(question, reply, named.duration if named else media.duration, self._times)
-            # `info` keeps the model's raw reply next to the parsed answer.
-            yield [Prediction(question.video_id, question.task, answer, question.sentence_id, info={"reply": reply})]
+            reading = parse_reply(question, reply, named.duration if named else media.duration, self._times)
+            # `info` keeps the model's reply next to what was read.
+            info = {"reply": reply, **reading.info()}
+            yield [Prediction(question.video_id, question.task, reading.answer, question.sentence_id, info=info)]

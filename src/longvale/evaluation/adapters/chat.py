@@ -32,6 +32,10 @@ OMNI_WRITERS = {
 }
 
 
+#: Ticks per second of the clock in [`video_metadata`].
+_TICKS = 1000
+
+
 @adapters.register("chat")
 class ChatAdapter(Adapter):
     """A video model of transformers with a chat template, such as Qwen-Omni.
@@ -105,28 +109,50 @@ class ChatAdapter(Adapter):
         return answer_of(text, self.processor.tokenizer, str(self.model.name_or_path))
 
     def _video(self, media: Media) -> dict[str, Any]:
-        """Return the processor's arguments: frames with their rate and, for models with audio input, the audio."""
-        frames = len(media.frames)
-        rate = frames / media.duration
-        metadata = {
-            "fps": rate,
-            "total_num_frames": frames,
-            "duration": media.duration,
-            "frames_indices": list(range(frames)),
-        }
+        """Return the processor's arguments: frames with their times and, for models with audio input, the audio."""
         options: dict[str, Any] = {
             "videos": [media.frames],
-            "video_metadata": [metadata],
+            "video_metadata": [video_metadata(media)],
             "do_sample_frames": False,
         }
         if self.hears:
-            options["fps"] = rate
+            options["fps"] = mean_rate(media)
         if self.sound and media.waveform is not None:
             options |= {"audio": [media.waveform], "audio_from_video_indices": [0], "load_audio_from_video": True}
         return options
 
     def _generation(self) -> dict[str, Any]:
         return {"use_audio_in_video": self.sound} if self.hears else {}
+
+
+def video_metadata(media: Media) -> dict[str, Any]:
+    """Return metadata from which processors compute the real presentation time of each frame.
+
+    They compute a time as the index of the frame over the rate of the file. The indices here are of a clock with 1000
+    ticks per second, which represents irregular times, too.
+
+    Example:
+        >>> import numpy as np
+        >>> from longvale.models.media import Media
+        >>> frames = np.zeros((3, 8, 8, 3), np.uint8)
+        >>> media = Media(10.0, frames, np.array([0.0, 1.5, 9.125]), None, 16_000)
+        >>> [index / video_metadata(media)["fps"] for index in video_metadata(media)["frames_indices"]]
+        [0.0, 1.5, 9.125]
+    """
+    return {
+        "fps": float(_TICKS),
+        "total_num_frames": max(round(_TICKS * media.duration), 1),
+        "duration": media.duration,
+        "frames_indices": [round(_TICKS * float(time)) for time in media.frame_times],
+    }
+
+
+def mean_rate(media: Media) -> float:
+    """Return the mean number of frames per second between the first and the last frame, for models with one rate."""
+    times = media.frame_times
+    if len(times) < 2 or times[-1] <= times[0]:
+        return len(times) / media.duration
+    return (len(times) - 1) / float(times[-1] - times[0])
 
 
 def answer_of(text: str, tokenizer: Any, name: str) -> str:

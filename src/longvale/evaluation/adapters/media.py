@@ -47,13 +47,21 @@ class RawVideos:
             FileNotFoundError: with the name of the first missing file.
         """
         for video_id in video_ids:
-            if look_up(self._paths, video_id) is None:
-                raise FileNotFoundError(f"{self.root / video_id}.mp4: no such file; add it")
+            self.path(video_id)
+
+    def path(self, video_id: str) -> Path:
+        """Return the file of a video.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        path = look_up(self._paths, video_id)
+        if path is None:
+            raise FileNotFoundError(f"{self.root / video_id}.mp4: no such file; add it")
+        return path
 
     def _read(self, video_id: str) -> Media:
         """Decode the frames and the audio of a video."""
         from ...models.media import read_media
 
-        return read_media(
-            look_up(self._paths, video_id), num_frames=self.frames, size=self.size, sampling_rate=self.sampling_rate
-        )
+        return read_media(self.path(video_id), num_frames=self.frames, size=self.size, sampling_rate=self.sampling_rate)

@@ -12,6 +12,7 @@ from ...registry import adapters, time_formats
 from ...tasks import AnyTask
 from .base import Adapter
 from .media import RawVideos
+from .messages import VideoAs
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,12 @@ class AdapterOptions:
         frame_size: length of a frame's shorter side in pixels.
         sound: pass the audio to models with audio input.
         timeout_s: timeout per complete server reply in seconds.
+        video_as, video_url, processor_options: how videos are sent to a server, see
+            [`longvale.evaluation.adapters.server.ServerAdapter`]; `video_as` is "timed-frames" by default.
 
     Raises:
-        ValueError: if `kind` or `times` is not registered, see [`longvale.registry.Registry.get`].
+        ValueError: if `kind` or `times` is not registered, see [`longvale.registry.Registry.get`]; if an option of
+            servers is given for `chat`.
     """
 
     kind: str
@@ -38,9 +42,16 @@ class AdapterOptions:
     frame_size: int = 224
     sound: bool = True
     timeout_s: float = 600.0
+    video_as: VideoAs | None = None
+    video_url: str | None = None
+    processor_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         time_formats.get(self.times)
+        if self.kind == "chat":
+            for option in ("video_as", "video_url", "processor_options"):
+                if getattr(self, option) is not None:
+                    raise ValueError(f"{option} {getattr(self, option)!r} is for servers; leave it out with chat")
         try:
             adapters.get(self.kind)
         except ValueError as error:

@@ -1,21 +1,32 @@
-"""Formats of times in the questions to models that were not tuned on LongVALE, and in their replies."""
+"""Formats of times in the questions to models that were not tuned on LongVALE, and in their replies.
+
+All formats read all notations of [`longvale.reading`], since models do not always answer as asked. They differ in how
+times are written and asked for, and in the unit of numbers for which a reply names none.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
-from ...events import Seconds
+from ...events import Event, Seconds
+from ...reading.lists import find_any_spans, find_events
+from ...reading.records import Record
 from ...reading.spans import Unit
 from ...registry import time_formats
 from ...tasks import Task
 from ...timecodes import to_timecode
+
+#: Two-digit numbers one of which has a leading zero: the timecodes that training teaches.
+_TIMECODES = re.compile(r"\bfrom (?=0|\d\d (?:to|and) 0)\d\d (?:to|and) \d\d\b(?![.:]?\d|\s?[%s])", re.IGNORECASE)
 
 
 class TimeFormat:
     """How a model is asked for times, and how the times of its replies are read; subclass to change either.
 
     Example:
-        >>> import re
         >>> class FrameNumbers(TimeFormat):
         ...     "Numbers of frames, at one frame per second."
         ...     def prompt(self, task):
@@ -28,6 +39,10 @@ class TimeFormat:
 
     #: Unit of bare numbers in what `read` returns.
     unit: Unit = "seconds"
+    #: Suffix of the files in `prompts`; where there is none, the unit.
+    prompts: str | None = None
+    #: A span in this format, without a full stop.
+    span = "From {start} to {end} seconds"
 
     def write(self, time: Seconds, duration: Seconds) -> str:
         """Format a time for a question: seconds with one decimal, without the unit.
@@ -38,18 +53,77 @@ class TimeFormat:
         """
         return f"{time:.1f}"
 
+    def render(self, start: Seconds, end: Seconds, duration: Seconds) -> str:
+        """Format a span as the answer that the prompt asks for, without a full stop.
+
+        Example:
+            >>> SecondsFormat().render(6, 30, 60), ClockFormat().render(6, 90, 120), PercentFormat().render(6, 30, 60)
+            ('From 6.0 to 30.0 seconds', 'From 0:06 to 1:30', 'From 10% to 50%')
+        """
+        return self.span.format(start=self.write(start, duration), end=self.write(end, duration))
+
+    def render_events(self, events: Iterable[Event], duration: Seconds) -> str:
+        """Format the answer to dense captioning: one line per event."""
+        lines = (
+            f"{self.render(event.start, event.end, duration)}, {' '.join(event.caption.split())}" for event in events
+        )
+        return "\n".join(lines)
+
     def prompt(self, task: Task) -> str:
-        """Return the question of a task: a template with `$duration`, `$caption`, `$start` and `$end`."""
-        return files(__package__).joinpath("prompts", f"{task}_{self.unit}.txt").read_text(encoding="utf-8").strip()
+        """Return the question of a task: a template with `$duration`, `$length`, `$caption`, `$start` and `$end`.
+
+        `$duration` is a number of seconds, `$length` the duration in this format.
+        """
+        folder = files(__package__).joinpath("prompts")
+        own = folder.joinpath(f"{task}_{self.prompts}.txt")
+        path = own if own.is_file() else folder.joinpath(f"{task}_{self.unit}.txt")
+        return path.read_text(encoding="utf-8").strip()
 
     def read(self, reply: str, duration: Seconds) -> str:
         """Return a reply with its times in a notation that [`longvale.reading`] reads; by default unchanged."""
         return reply
 
+    def parse(self, reply: str, duration: Seconds, task: Task) -> Iterator[Record]:
+        """Yield what a reply without reasoning says: spans, the most reliable first; for dense captioning, events.
+
+        Args:
+            reply: any text.
+            duration: of the video in seconds.
+            task: "dense_captioning", or another one for spans without captions.
+        """
+        text = self.read(reply, duration)
+        if task == "dense_captioning":
+            yield from find_events(text)
+        else:
+            yield from (Record(span) for span in find_any_spans(text))
+
+    def unit_of(self, reply: str) -> Unit:
+        """Return the unit of bare numbers in a reply; by default `unit`."""
+        return self.unit
+
 
 @time_formats.register("seconds")
 class SecondsFormat(TimeFormat):
-    """Seconds from the beginning of the video."""
+    """Seconds from the beginning of the video, with one decimal."""
+
+
+@time_formats.register("clock")
+class ClockFormat(TimeFormat):
+    """Clock times in whole seconds: m:ss, from one hour on h:mm:ss."""
+
+    prompts = "clock"
+    span = "From {start} to {end}"
+
+    def write(self, time: Seconds, duration: Seconds) -> str:
+        """Format a time as m:ss or h:mm:ss.
+
+        Example:
+            >>> ClockFormat().write(5, 60), ClockFormat().write(3725.6, 4000)
+            ('0:05', '1:02:06')
+        """
+        minutes, seconds = divmod(round(time), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 @time_formats.register("percent")
@@ -57,7 +131,50 @@ class PercentFormat(TimeFormat):
     """Percentages of the video's duration, as two digits."""
 
     unit = "percent"
+    span = "From {start}% to {end}%"
 
     def write(self, time: Seconds, duration: Seconds) -> str:
         """Format a time as two digits."""
         return to_timecode(time, duration)
+
+
+@time_formats.register("json")
+class JsonFormat(TimeFormat):
+    """JSON objects with `start` and `end` in seconds, and `caption` for dense captioning."""
+
+    prompts = "json"
+    span = '{{"start": {start}, "end": {end}}}'
+
+    def render_events(self, events: Iterable[Event], duration: Seconds) -> str:
+        """Format the answer to dense captioning: a list with one object per event."""
+        objects = [
+            {"start": round(event.start, 1), "end": round(event.end, 1), "caption": " ".join(event.caption.split())}
+            for event in events
+        ]
+        return json.dumps(objects, ensure_ascii=False)
+
+
+@time_formats.register("tokens")
+class TokensFormat(TimeFormat):
+    """Times in seconds in angle brackets, `<12.5 seconds>`, as frames are marked for Qwen3-VL."""
+
+    prompts = "tokens"
+    span = "From {start} to {end}"
+
+    def write(self, time: Seconds, duration: Seconds) -> str:
+        """Format a time as `<12.5 seconds>`."""
+        return f"<{time:.1f} seconds>"
+
+
+@time_formats.register("auto")
+class AutoFormat(TimeFormat):
+    """All notations; two-digit timecodes such as "From 05 to 25" are percent, other bare numbers seconds."""
+
+    def unit_of(self, reply: str) -> Unit:
+        """Return "percent" if the bare numbers of a reply are timecodes.
+
+        Example:
+            >>> AutoFormat().unit_of("From 05 to 25."), AutoFormat().unit_of("From 10 to 50.")
+            ('percent', 'seconds')
+        """
+        return "percent" if _TIMECODES.search(reply) else self.unit

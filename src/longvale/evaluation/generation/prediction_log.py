@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...io import load_json
-from ...run_log import REMEDY, RunLog, claim, save_settings
+from ...run_log import REMEDY, RunLog, claim, load_settings, save_settings
 from ...tasks import Prediction, Question
 
 logger = logging.getLogger(__name__)
@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 #: Settings that are recorded but not compared: a model folder may be moved or written differently, and `weights`
 #: distinguishes models. `inputs` are compared per video; `skipped` and `unanswered` are results of the last run.
 _NOT_COMPARED = ("model", "inputs", "skipped", "unanswered")
+
+#: Settings that earlier versions did not record: the value that they used, or None if it is not known. A log of such a
+#: version is continued with that value, or without a comparison.
+_ADDED = {"video_as": "frames", "served_model": None, "prompts": None}
 
 
 class AnswerLog:
@@ -77,7 +81,9 @@ class AnswerLog:
         if self.path.is_file() and not self.run_path.is_file():
             raise ValueError(f"{self.path}: exists without {self.run_path.name}, which says how it was made; {REMEDY}")
         # Without weights (a model on a server), only the name distinguishes models.
-        recorded = _NOT_COMPARED if settings.get("weights") else [name for name in _NOT_COMPARED if name != "model"]
+        recorded = [name for name in _NOT_COMPARED if name != "model" or settings.get("weights")]
+        earlier = load_settings(self.run_path) if self.run_path.is_file() else settings
+        recorded += [n for n, used in _ADDED.items() if n not in earlier and used in (None, settings.get(n))]
         self._settings = claim(self.run_path, settings, recorded=recorded)
         self._log = self._open(self.path)
         self._own = self._open(self._part(part)) if part else self._log

@@ -22,6 +22,7 @@ from ...timecodes import PROTOCOLS, Protocol
 from ..benchmarks.judge import Judge
 from ..benchmarks.scoring import format_zero_shot, score_zero_shot, zero_shot_scores
 from .metrics import choose_metrics
+from .readings import asked_times, count_readings, format_readings, reader_warnings
 from .validate import check_answers, errors_named, format_counts, means_by_video
 
 #: Groups of events in tables: events perceived in a single modality, and events in several.
@@ -90,7 +91,13 @@ def score(
     annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
     with errors_named(predictions_path):
         return score_predictions(
-            predictions, annotations, tasks=wanted, protocol=protocol, partial=partial, metrics=metrics
+            predictions,
+            annotations,
+            tasks=wanted,
+            protocol=protocol,
+            partial=partial,
+            metrics=metrics,
+            times=asked_times(predictions_path),
         )
 
 
@@ -115,6 +122,7 @@ def score_predictions(
     protocol: Protocol = "strict",
     partial: bool = False,
     metrics: Sequence[str] = (),
+    times: str | None = None,
 ) -> dict[str, Any]:
     """Score answers against annotations.
 
@@ -125,10 +133,12 @@ def score_predictions(
         protocol: `strict`, or `official`, which reproduces the published scorers.
         partial: allow questions without an answer; they are excluded from the scores.
         metrics: names of further metrics, see [`longvale.evaluation.scoring.metrics`].
+        times: format of times that the questions asked for, recorded in the scores.
 
     Returns:
         One key per task with its scores as fractions (CIDEr up to 10); `counts` per task: `questions`, `answers`,
-        `parsed`, `parsed_share`, `missing`, `repeated`, `unknown`, and `events` of the videos with answers; `protocol`;
+        `parsed`, `parsed_share`, `missing`, `repeated`, `unknown`, `events` of the videos with answers, and, of other
+        models, `readers` and `past_end`, see [`longvale.evaluation.scoring.readings.count_readings`]; `protocol`;
         `videos`: scores by video ID and task; with further metrics, `metrics`: the names of their scores by task.
 
     Raises:
@@ -139,7 +149,7 @@ def score_predictions(
     tasks = asked if tasks is None else check_tasks(tasks)
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
-    scores: dict[str, Any] = {"protocol": protocol, "counts": {}}
+    scores: dict[str, Any] = {"protocol": protocol, **({"times": times} if times else {}), "counts": {}}
     videos: dict[str, dict[Task, dict[str, float]]] = {}
     chosen, added = choose_metrics(metrics, tasks), {}
     for task in tasks:
@@ -195,6 +205,7 @@ def count_answers(
         "events": sum(len(annotations[video_id].events) for video_id in {p.video_id for p in answers}),
         "parsed": parsed,
         "parsed_share": parsed / len(answers),
+        **count_readings(answers),
     }
 
 
@@ -275,9 +286,11 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         names = table_columns(scores)[task]
         rows = [(label, *(_percent(row.get(name)) for name in names)) for label, row in _rows(scores[task])]
         lines += align([(task, *names), *rows])
-        lines.append(f"  {format_counts(scores['counts'][task])}")
+        lines += [
+            f"  {line}" for line in (format_counts(scores["counts"][task]), *format_readings(scores["counts"][task]))
+        ]
     lines += format_zero_shot(scores)
-    lines.append(f"protocol {scores['protocol']}; scores times 100")
+    lines += [f"protocol {scores['protocol']}; scores times 100", *reader_warnings(scores)]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....chat_client import ChatClient
-from ....evaluation.adapters.server import wav_file
+from ....evaluation.adapters.messages import wav_file
 from ....models.media import SAMPLING_RATE
 from ....registry import recognisers
 from ...language_models import ModelOptions
