@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -119,13 +119,13 @@ class Prediction:
         than timecodes: `read` holds start and end in seconds, and the caption, and `duration` is what they refer to.
         """
         if protocol not in self._parsed:
-            read = self.info and self.info.get("read")
-            exact = protocol == "strict" and isinstance(read, list)
-            self._parsed[protocol] = self._exact(read) if exact else parse_answer(self.task, self.answer, protocol)
+            info = self.info or {}
+            exact = protocol == "strict" and isinstance(info.get("read"), list)
+            self._parsed[protocol] = self._exact(info) if exact else parse_answer(self.task, self.answer, protocol)
         return self._parsed[protocol]
 
-    def _exact(self, read: Sequence[Sequence[Any]]) -> Span | list[Span] | None:
-        duration = self.info["duration"]
+    def _exact(self, info: Mapping[str, Any]) -> Span | list[Span] | None:
+        duration, read = info.get("duration"), info["read"]
         spans = [Span(100 * start / duration, 100 * end / duration, *caption) for start, end, *caption in read]
         return spans if self.task == "dense_captioning" else next(iter(spans), None)
 

@@ -35,6 +35,54 @@ def stats(
         echo("\n" + "\n".join(str(path) for path in save_statistics(splits, output)))
 
 
+@data.command(epilog="Example: longvale data ceiling demo/corpus")
+def ceiling(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of official files or of longvale annotate, or one file.")
+    ],
+    times: Annotated[
+        str | None,
+        typer.Option(
+            "--times", "--time-format", help="Formats with commas between, see longvale list.", show_default="built-in"
+        ),
+    ] = None,
+) -> None:
+    """Print what a perfect model can reach with each time format.
+
+    The exact times of all events are written in the format, read again and scored as answers to grounding.
+    """
+    from longvale.evaluation.analysis.ceiling import format_ceilings, read_ceilings
+
+    echo(format_ceilings(read_ceilings(path, None if times is None else times.split(","))))
+
+
+@data.command(
+    epilog="Example: longvale data export demo/corpus --to swift --times seconds --split train --output swift"
+)
+def export(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of official files or of longvale annotate.")],
+    to: Annotated[str, typer.Option(help="Project: swift, llamafactory, lmms-eval or openai-batch.")],
+    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    times: Annotated[
+        str, typer.Option("--times", "--time-format", help="Format of times, see longvale list time_formats.")
+    ] = "seconds",
+    split: Annotated[str, typer.Option(help="Split: test or train.")] = "test",
+    tasks: Annotated[str, typer.Option(help="Tasks with commas between, or all.")] = "all",
+    videos: Annotated[Path | None, typer.Option(help="Folder of videos.", show_default="DIR/videos")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model in the requests of openai-batch.", show_default="none")
+    ] = None,
+) -> None:
+    """Write questions and answers in the format of another project.
+
+    Answers that come back, with the same ids, are scored by: longvale score FILE --reader auto
+    """
+    from longvale.evaluation.question_files import export_questions
+
+    options = {"times": times, "split": split, "tasks": tasks.split(","), "videos": videos, "model": model}
+    echo("\n".join(str(file) for file in export_questions(path, output, to, **options)))
+
+
 @data.command(epilog="Example: longvale data prepare demo/corpus --output longvale")
 def prepare(
     official_dir: Annotated[

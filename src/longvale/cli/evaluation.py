@@ -80,6 +80,20 @@ def score(
     ] = "strict",
     partial: Annotated[bool, typer.Option("--partial", help="Leave out questions without an answer.")] = False,
     metric: Metrics = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            help="Time format of a log that other code wrote (JSON, JSONL or CSV): auto, or see longvale list.",
+            show_default="a log of longvale; auto with --columns",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of such a log: some of video,answer,question,event,task,id as video=vid,answer=info.reply.",
+            show_default="common names",
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Instead, compare two files of --per-video.", show_default=False),
@@ -103,12 +117,30 @@ def score(
     if predictions is None or references is None:
         raise ValueError("give PREDICTIONS and --references ANNOTATIONS, or --compare A B")
     names = None if tasks is None else tasks.split(",")
-    options = {"tasks": names, "protocol": protocol, "partial": partial, "metrics": metric or ()}
-    scores = run(predictions, references, **options, **judge.arguments())
+    if reader is not None or columns is not None:
+        from longvale.evaluation.scoring.foreign import score_foreign_log
+
+        if judge.judge is not None:
+            raise ValueError("--judge is for zero-shot tasks; leave it out with --reader and --columns")
+        kept = {"protocol": protocol, "partial": partial, "metrics": metric or ()}
+        named = {"reader": reader or "auto", "columns": _columns(columns), "tasks": names}
+        scores, log = score_foreign_log(predictions, references, **named, **kept)
+        echo("\n".join(log.lines()), err=True)
+    else:
+        options = {"tasks": names, "protocol": protocol, "partial": partial, "metrics": metric or ()}
+        scores = run(predictions, references, **options, **judge.arguments())
     for path, by_video in ((output, False), (per_video, True)):
         if path is not None:
             save_scores(scores, path, by_video=by_video)
     echo(format_scores(scores))
+
+
+def _columns(text: str | None) -> dict[str, str]:
+    """Read `name=path,name=path`."""
+    pairs = [pair.partition("=") for pair in (text or "").split(",") if pair]
+    if wrong := next((name for name, equals, path in pairs if not equals or not path), None):
+        raise ValueError(f"--columns must be pairs such as video=vid,answer=pred, not {wrong!r}")
+    return {name.strip(): path.strip() for name, _, path in pairs}
 
 
 @app.command(cls=ModelCommand, epilog="Example: longvale evaluate demo/model --data demo/corpus --output evaluation")

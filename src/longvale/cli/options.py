@@ -119,7 +119,7 @@ class ThirdPartyOptions(Group, panel="Third-party models"):
         typer.Option(
             "--times",
             "--time-format",
-            help="With chat and server: times in seconds or percent, or a format at package.module:Name.",
+            help="With chat and server: format of times, see longvale list time_formats, or package.module:Name.",
         ),
     ] = "seconds"
     frames: Annotated[int, typer.Option(help="With chat and server: number of frames per video.")] = 64
