@@ -206,6 +206,9 @@ def report(
     protocol: Annotated[str, typer.Option(help="Protocol: strict, or official as published.")] = "strict",
     partial: Annotated[bool, typer.Option("--partial", help="Compare the questions that all runs answered.")] = False,
     videos: Annotated[int, typer.Option(help="Number of the best, worst and most different videos to show.")] = 2,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show scores that others report, a table per protocol and parser.")
+    ] = False,
 ) -> None:
     """Compare runs on one page.
 
@@ -214,7 +217,8 @@ def report(
     """
     from longvale.evaluation.reporting.comparison import write_run_report
 
-    page = write_run_report(runs, references, output, protocol=protocol, partial=partial, videos=videos)
+    options = {"protocol": protocol, "partial": partial, "videos": videos, "published": published}
+    page = write_run_report(runs, references, output, **options)
     echo(f"report: {page}")
 
 

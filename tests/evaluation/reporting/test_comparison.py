@@ -176,3 +176,10 @@ def test_json_logs_of_others_may_have_more_than_one_answer(data, logs):
     logs[1].write_text("\n".join(json.dumps(line) for line in [*lines, again]))
     scores, _ = score_runs(load_runs(logs[:2]), data / "longvale-annotations-eval.json")
     assert scores["grounding"].rows["A"] == scores["grounding"].rows["B"]
+
+
+def test_published_scores_are_shown_if_asked_for(logs, data, tmp_path):
+    references = data / "longvale-annotations-eval.json"
+    for published in (False, True):
+        text = write_run_report(logs[:2], references, tmp_path / "page.html", videos=0, published=published).read_text()
+        assert ("Scores that others report" in text) == ("LongVALE-LLM" in text) == published

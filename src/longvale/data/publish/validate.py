@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...events import Annotation, Seconds
+from ...events import DURATION_TOLERANCE_S, Annotation, Seconds
 from ...io import is_number
 from ..dialogues import check_dialogue
 
-#: Allowed difference between the length of a file and its annotation, in seconds or as a share: durations are rounded,
-#: and the audio and video streams of a file rarely end at the same time.
+#: Allowed difference between the length of a file and its annotation: as a share, and at most so many seconds. Less than
+#: `DURATION_TOLERANCE_S` is no difference: durations are rounded, and the streams of a file rarely end together.
+LENGTH_TOLERANCE = 0.01
 LENGTH_TOLERANCE_S: Seconds = 1.0
-LENGTH_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def other_length(video_id: str, lasts: Seconds, annotated: Seconds) -> str | Non
         'abc: the file lasts 30.0 s, its annotation 60.0 s; take the file that was annotated, or correct the annotation'
         >>> other_length("abc", 30.4, 30.5)
     """
-    if abs(lasts - annotated) <= max(LENGTH_TOLERANCE_S, LENGTH_TOLERANCE * annotated):
+    allowed = max(min(LENGTH_TOLERANCE * annotated, LENGTH_TOLERANCE_S), DURATION_TOLERANCE_S)
+    if abs(lasts - annotated) <= allowed:
         return None
     return (
         f"{video_id}: the file lasts {lasts:.1f} s, its annotation {annotated:.1f} s; "

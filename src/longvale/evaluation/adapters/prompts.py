@@ -156,6 +156,27 @@ def parse_reply(
     return Reading(answer, tuple(events), duration, reader, past_end)
 
 
+def read_spans(reply: str, duration: Seconds, times: TimeFormat | str) -> list[tuple[Seconds, Seconds]]:
+    """Read all spans of a reply to grounding, in the notation of the first, in the order of their starts.
+
+    Args:
+        reply, duration, times: as in [`parse_reply`].
+
+    Example:
+        >>> read_spans("At 0:06 - 0:10 and again at 0:30 - 0:40.", 60.0, "clock")
+        [(6.0, 10.0), (30.0, 40.0)]
+    """
+    reply, times = strip_reasoning(reply), _format_of(times)
+    bare, found = times.unit_of(reply), set[tuple[float, float]]()
+    notation: str | None = None
+    for record in times.parse(reply, duration, "grounding"):
+        written = record.span.notation or bare
+        if (shares := _fit(record.span, duration, bare)) is not None and (notation or written) == written:
+            notation = written
+            found.add(shares)
+    return [(start * duration, end * duration) for start, end in sorted(found)]
+
+
 def _format_of(times: TimeFormat | str) -> TimeFormat:
     return time_formats.create(times) if isinstance(times, str) else times
 

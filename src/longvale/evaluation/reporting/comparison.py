@@ -20,6 +20,7 @@ from ..scoring.validate import format_counts
 from .figures import means_figure
 from .page import TITLES, Table, percent, times, video_section, write_page
 from .plot import read_answers
+from .published import load_published, published_tables
 
 TITLE = "LongVALE runs compared"
 
@@ -38,6 +39,7 @@ def write_run_report(
     protocol: Protocol = "strict",
     partial: bool = False,
     videos: int = 2,
+    published: bool = False,
     title: str = TITLE,
 ) -> Path:
     """Score runs on the same questions and write a report atomically.
@@ -49,6 +51,7 @@ def write_run_report(
         protocol: `strict` or `official`.
         partial: score the questions that all runs answered, instead of raising an error for missing answers.
         videos: number of best, of worst and of most different videos to show.
+        published: also show scores that others report, see [`longvale.evaluation.reporting.published`].
         title: title of the page.
 
     Returns:
@@ -64,6 +67,7 @@ def write_run_report(
     if videos < 0:
         raise ValueError(f"videos must be 0 or more, not {videos}")
     runs = load_runs(paths)
+    others = load_published() if published else []
     scores, annotations = score_runs(runs, references, protocol=protocol, partial=partial)
     ranked_by = next(iter(scores))
     return write_page(
@@ -79,7 +83,13 @@ def write_run_report(
         protocol=protocol,
         references=str(references),
         shared=", ".join(f"{len(some.asked)} of {task.replace('_', ' ')}" for task, some in scores.items()),
-        tasks=[_task(task, some, annotations) for task, some in scores.items()],
+        tasks=[
+            {
+                **_task(task, some, annotations),
+                "published": published_tables(task, some.overall, protocol, len(some.asked), others) if others else [],
+            }
+            for task, some in scores.items()
+        ],
         ranked_by=f"{ranked_by.replace('_', ' ')} {TABLE[ranked_by][0]}",
         videos=_videos(runs, scores[ranked_by], TABLE[ranked_by][0], annotations, videos),
     )

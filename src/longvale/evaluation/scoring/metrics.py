@@ -9,6 +9,9 @@ from ...events import Annotation
 from ...registry import metrics
 from ...tasks import Prediction, Task
 from ...timecodes import Protocol as ScoringProtocol
+from .several_spans import several_spans
+
+__all__ = ["Metric", "choose_metrics", "several_spans"]
 
 
 class Metric(Protocol):
