@@ -14,8 +14,8 @@ from ...events import DURATION_TOLERANCE_S, Annotation, Seconds
 from ...io import is_number
 from ..dialogues import check_dialogue
 
-#: Allowed difference between the length of a file and its annotation: as a share, and at most so many seconds. Less than
-#: `DURATION_TOLERANCE_S` is no difference: durations are rounded, and the streams of a file rarely end together.
+#: Allowed difference between the length of a file and its annotation: as a share, and at most so many seconds. Up to
+#: `DURATION_TOLERANCE_S` is always allowed: durations are rounded, and the streams of a file rarely end together.
 LENGTH_TOLERANCE = 0.01
 LENGTH_TOLERANCE_S: Seconds = 1.0
 
