@@ -41,7 +41,11 @@ def train(held: ExitStack) -> None:
         if finish(args):
             return
         model, processor = load_checkpoint(
-            args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
+            args.model,
+            LongVALEForConditionalGeneration,
+            device="cpu",
+            dtype=args.weights_dtype,
+            attn_implementation=args.attn_implementation,
         )
         trainer = VideoGRPOTrainer(model, args, processor, load_questions(args, model.config.feature_sizes))
         callback = None

@@ -79,7 +79,11 @@ def train(held: ExitStack) -> None:
 def set_up(args: SFTStageConfig, options: DemoOptions) -> "tuple[StageTrainer, LongVALEProcessor]":
     """Load the model and the data of a stage; errors in them are reported here, before any training."""
     model, processor = load_checkpoint(
-        args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
+        args.model,
+        LongVALEForConditionalGeneration,
+        device="cpu",
+        dtype=args.weights_dtype,
+        attn_implementation=args.attn_implementation,
     )
     dataset = options.training_set(args, model.config)
     trainer = options.trainer(model, args, processor, dataset)

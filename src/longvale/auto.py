@@ -1,4 +1,4 @@
-"""Registration of our models with the Auto classes of transformers when longvale is imported.
+"""Registration of our models with the Auto classes of transformers, and with peft, when longvale is imported.
 
 Registering needs transformers' auto modules, which take seconds to import, and most uses of longvale need none of them.
 So each registration waits until its auto module is imported, by any code. Models and processors are registered by name
@@ -42,14 +42,24 @@ _REGISTRATIONS = (
         (f"{_MODELS}.processing_longvale", "LongVALEProcessor"),
     ),
     (
+        (f"{_AUTO}.video_processing_auto", "AutoVideoProcessor"),
+        _LONGVALE,
+        (f"{_MODELS}.video_processing_longvale", "LongVALEVideoProcessor"),
+    ),
+    (
         (f"{_AUTO}.feature_extraction_auto", "AutoFeatureExtractor"),
         _BEATS,
         (f"{_MODELS}.feature_extraction_beats", "BeatsFeatureExtractor"),
     ),
 )
 
+#: Module of peft with the default targets of adapters by model type, and those of our model: layers of the language
+#: model, by their names in the architectures of transformers. Towers have layers of the same names.
+_TARGETS = "peft.utils.constants"
+_TARGET_MODULES = r".*language_model\..*\.(q_proj|v_proj|qkv_proj|query_key_value|c_attn|Wqkv)"
+
 #: Modules whose import may allow a registration.
-_WATCHED = frozenset(module for auto, config, _ in _REGISTRATIONS for module, _ in (auto, config))
+_WATCHED = frozenset(module for auto, config, _ in _REGISTRATIONS for module, _ in (auto, config)) | {_TARGETS}
 
 
 def register() -> None:
@@ -80,6 +90,10 @@ def _register_available() -> None:
             auto.register(config.model_type, config, exist_ok=True)
         else:
             auto.register(config, _lazy_class(*target, config), exist_ok=True)
+    for name, targets in vars(sys.modules.get(_TARGETS)).items() if _TARGETS in sys.modules else ():
+        # Adapters that train the same layers as a LoRA; others, such as (IA)^3, need an explicit `target_modules`.
+        if name.endswith("_TARGET_MODULES_MAPPING") and targets.get("llama") == ["q_proj", "v_proj"]:
+            targets.setdefault("longvale", _TARGET_MODULES)
 
 
 class _Lazy(type):

@@ -26,6 +26,8 @@ def test_the_card_tells_what_is_there(checkpoint):
     assert "| visual tower | none: stored features |" in text and "visual_features=v" in text
     assert "Llama 2 Community License" in text and "CC BY-NC-SA 4.0" in text
     assert not re.search(r"\$[a-z]", text)
+    licences = (checkpoint / head["license_link"]).read_text(encoding="utf-8")
+    assert "Llama 2 Community License" in licences and "Apache License 2.0" in licences
 
 
 def test_its_example_runs(checkpoint, tmp_path, monkeypatch, capsys):
@@ -90,7 +92,14 @@ def test_a_dry_run_lists_what_would_go(longvale, checkpoint, tmp_path):
     assert result.exit_code == 0, result.stderr
     *files, total, last = result.stdout.splitlines()
     listed = {line.split()[-1] for line in files}
-    assert {"README.md", "config.json", "model.safetensors", "modeling_longvale.py", "tokenizer.json"} <= listed
+    assert {
+        "README.md",
+        "LICENSE.md",
+        "config.json",
+        "model.safetensors",
+        "modeling_longvale.py",
+        "tokenizer.json",
+    } <= listed
     assert "optimizer.pt" not in listed and not any("/" in name for name in listed)
     assert total.endswith("to https://hf.co/user/longvale-tiny") and last == "nothing sent: --dry-run"
 

@@ -8,7 +8,7 @@ from longvale.checkpoints.chat_templates import is_plain, render_template
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.evaluation.generation.model import build_prompt
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
-from longvale.models.processing_longvale import CHAT_TEMPLATE
+from longvale.models.prompts import CHAT_TEMPLATE
 
 CHAT = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A bell."}]
 CHATML = (

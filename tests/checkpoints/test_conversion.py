@@ -212,7 +212,11 @@ def test_prompts_are_encoded_piece_by_piece(official, tmp_path, legacy, question
     system = prompt[: prompt.index("USER:")]
     before, after = f"{system}USER: {question} ASSISTANT:".split("<video>")
     video = [processor.video_token_id] * 2
-    assert inputs["input_ids"][0].tolist() == [1, *pieces.encode(before), *video, *pieces.encode(after)]
+    expected = [1, *pieces.encode(before), *video, *pieces.encode(after)]
+    assert inputs["input_ids"][0].tolist() == expected
+    # The published prompt, which no chat template has made, is encoded alike.
+    plain = processor(text=f"{system}USER: {question} ASSISTANT:", visual_features=torch.zeros(2, WIDTHS["visual"]))
+    assert plain["input_ids"][0].tolist() == expected
 
 
 @pytest.mark.parametrize("legacy", [False, True])

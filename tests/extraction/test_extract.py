@@ -173,7 +173,7 @@ def test_a_long_sound_in_pieces_gives_the_same_features(tmp_path, run, loaded, m
             container.mux(audio.encode(None))
     for preprocessing in ("strict", "official"):
         either = copy.deepcopy(processor)
-        either.preprocessing = either.audio_extractor.preprocessing = preprocessing
+        either.video_processor.preprocessing = either.audio_extractor.preprocessing = preprocessing
         output = tmp_path / preprocessing
         extract(folder, output, either, loaded[0], progress=False)
         for video_id, path in find_videos(folder).items():
@@ -565,7 +565,8 @@ def test_features_of_other_preprocessing_do_not_mix(videos, tmp_path, run, loade
     assert describe_processor(copy.deepcopy(processor)) == describe_processor(processor)
     fewer, other = copy.deepcopy(processor), copy.deepcopy(processor)
     plain = copy.deepcopy(processor)
-    fewer.num_frames, other.image_processor.image_mean, plain.image_processor.do_normalize = 7, [0.5, 0.5, 0.5], False
+    fewer.video_processor.num_frames = 7
+    other.video_processor.image_mean, plain.video_processor.do_normalize = [0.5, 0.5, 0.5], False
     cases = [(fewer, r"preprocessing\.num_frames 10, not 7;")]
     cases += [(changed, r"preprocessing\.image_proc") for changed in (other, plain)]
     for changed, message in cases:

@@ -1,6 +1,7 @@
 """The three metrics as `evaluate` loads them."""
 
 import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def test_examples_of_the_description(metrics, task):
 def test_an_unknown_metric_is_named():
     with pytest.raises(ValueError, match="unknown metric 'bleu'; expected one of grounding"):
         longvale.metrics.path("bleu")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_class_has_the_examples_that_the_tests_of_evaluate_look_for(task):
+    module = importlib.import_module(f"longvale.metrics.{task}.{task}")
+    found = doctest.DocTestFinder(recurse=True).find(module)
+    assert any(example.examples for example in found if ".".join(example.name.split(".")[:-1]) == module.__name__)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -122,6 +130,8 @@ def test_cards(task, metrics):
 def test_nothing_to_score_is_refused(metrics, task):
     with pytest.raises(ValueError, match="nothing to score: predictions and references are empty"):
         metrics[task].compute(predictions=[], references=[])
+    with pytest.raises(ValueError, match="nothing to score: give predictions and references, or add them first"):
+        metrics[task].compute()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import pipeline
 
 from longvale.models.configuration_beats import BeatsConfig
 from longvale.models.feature_extraction_beats import BeatsFeatureExtractor
@@ -295,6 +296,44 @@ def test_fine_tuned_head_gives_probabilities(save):
     labels = torch.eye(5)[:2]
     loss = model(x, padding, labels=labels).loss
     torch.testing.assert_close(loss, nn.functional.binary_cross_entropy(model(x, padding).logits.sigmoid(), labels))
+
+
+@torch.no_grad()
+def test_the_head_takes_the_windows_of_the_extractor(save):
+    """The logits of a sound are the mean over its patches, whichever window they are in."""
+    checkpoint = original_checkpoint(finetuned_model=True, predictor_class=5)
+    checkpoint["label_dict"] = {i: f"/m/{i}" for i in range(5)}
+    model, extractor = (
+        BeatsForAudioClassification.from_original(save(checkpoint)),
+        BeatsFeatureExtractor(window_frames=64),
+    )
+    rng = np.random.default_rng(0)
+    sounds = [rng.normal(0, 0.1, samples).astype(np.float32) for samples in (16000, 4000)]
+    batch = extractor(sounds)
+    assert batch["input_values"].shape == (2, 2, 64, 128)
+    logits = model(**batch).logits
+    for row, sound in enumerate(sounds):
+        single = extractor(sound)
+        torch.testing.assert_close(logits[row], model(**single).logits[0], atol=1e-5, rtol=0)
+        patches, counts = [], []
+        for window, padded in zip(single["input_values"][0], single["padding_mask"][0], strict=True):
+            patches.append(model(window[None], padded[None]).logits[0])
+            counts.append((~padded).sum())
+        expected = sum(n * patch for n, patch in zip(counts, patches, strict=True)) / sum(counts)
+        torch.testing.assert_close(logits[row], expected, atol=1e-5, rtol=0)
+    assert model(**batch, labels=torch.eye(5)[:2]).loss.isfinite()
+
+
+def test_the_pipeline_names_sounds(save):
+    checkpoint = original_checkpoint(finetuned_model=True, predictor_class=5)
+    checkpoint["label_dict"] = {i: f"/m/{i}" for i in range(5)}
+    model, extractor = BeatsForAudioClassification.from_original(save(checkpoint)), BeatsFeatureExtractor()
+    classify = pipeline("audio-classification", model=model, feature_extractor=extractor, device="cpu")
+    sound = np.random.default_rng(0).normal(0, 0.1, 100_000).astype(np.float32)
+    found = {item["label"]: item["score"] for item in classify(sound, top_k=5)}
+    with torch.no_grad():
+        expected = model(**extractor(sound)).logits[0].sigmoid()
+    assert found == pytest.approx({f"/m/{i}": score.item() for i, score in enumerate(expected)}, abs=1e-5)
 
 
 # Masks and pooling

@@ -168,6 +168,7 @@ def test_waveforms_come_in_many_forms():
         backwards,
     ):
         torch.testing.assert_close(extractor(form)["input_values"], expected)
+    torch.testing.assert_close(extractor(raw_speech=sound, sampling_rate=16_000)["input_values"], expected)
     arrays = extractor(sound, return_tensors="np")
     assert isinstance(arrays["input_values"], np.ndarray) and arrays["padding_mask"].dtype == bool
 

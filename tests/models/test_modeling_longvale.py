@@ -4,14 +4,19 @@ float32 sums; the logits here are of size 10."""
 import copy
 import inspect
 import math
+import re
 
 import pytest
 import torch
+from accelerate.utils.dataclasses import get_module_class_from_name
+from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from torch.testing import assert_close
 from transformers import (
     AutoModelForImageTextToText,
     CLIPVisionConfig,
+    GenerationConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     ResNetConfig,
     SiglipVisionConfig,
     WhisperConfig,
@@ -210,7 +215,7 @@ def test_a_row_whose_placeholders_and_features_differ_is_named(counts):
     mask = torch.tensor([[1] * 5, [1] * 3 + [0] * 2])
     ids = torch.tensor([[1] * (6 - count) + [VIDEO] * count for count in counts])
     row = 0 if counts[0] == 3 else 1
-    expected = f"row {row} of input_ids has {counts[row]} video placeholders but {(5, 3)[row]} features"
+    expected = f"row {row} of the prompt has {counts[row]} video placeholders but {(5, 3)[row]} features"
     with pytest.raises(ValueError, match=expected):
         model(input_ids=ids, visual_features=features, visual_features_mask=mask)
     assert model(**rows[0]).logits.shape[1] == 9
@@ -218,7 +223,7 @@ def test_a_row_whose_placeholders_and_features_differ_is_named(counts):
 
 def test_placeholders_without_features_are_refused():
     ids = small_inputs()["input_ids"]
-    with pytest.raises(ValueError, match="input_ids has 6 video placeholders but no features were given"):
+    with pytest.raises(ValueError, match="the prompt has 6 video placeholders but no features were given"):
         small_model()(input_ids=ids)
 
 
@@ -242,7 +247,7 @@ def test_wrong_shapes_are_refused():
             model(**inputs | {"input_ids": inputs["input_ids"][: len(given)], "audio_features": given[:1]})
     with pytest.raises(ValueError, match=r"audio_features_mask must be \[1, 2\] but is \[1, 3\]"):
         model(**inputs, audio_features_mask=torch.ones(1, 3))
-    with pytest.raises(ValueError, match="audio features are of 2 videos but input_ids has 1 rows"):
+    with pytest.raises(ValueError, match="audio features are of 2 videos but the prompt has 1 rows"):
         model(**inputs | {"audio_features": torch.zeros(2, 2, 6)})
 
 
@@ -267,8 +272,36 @@ def test_either_ids_or_embeddings():
         model(inputs_embeds=embeds, input_ids=inputs["input_ids"])
     with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
         model()
-    with pytest.raises(ValueError, match="give input_ids in place of inputs_embeds"):
+    with pytest.raises(ValueError, match="row 0 of the prompt has 0 video placeholders but 3 features"):
         model(inputs_embeds=embeds, visual_features=inputs["visual_features"])
+
+
+@pytest.mark.parametrize("placeholder", [VIDEO, 29, 8])
+@torch.no_grad()
+def test_embeddings_of_a_prompt_with_features(placeholder):
+    """The video is merged where the embeddings are those of the placeholder, inside the vocabulary or outside of it."""
+    model, inputs = small_model(), small_inputs()
+    model.config.video_token_id = placeholder
+    model.set_input_embeddings(model.get_input_embeddings())
+    inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == VIDEO, placeholder)
+    embeds = {"inputs_embeds": model.get_input_embeddings()(inputs["input_ids"])}
+    rest = {name: value for name, value in inputs.items() if name != "input_ids"}
+    assert torch.equal(model(**embeds, **rest).logits, model(**inputs).logits)
+    expected = generate(model, inputs)
+    options = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
+    assert torch.equal(model.generate(**embeds, **rest, **options), expected)
+    assert torch.equal(generate(model, inputs | embeds), expected)
+
+
+def test_a_placeholder_has_no_word_embedding_and_gets_no_gradient():
+    model = small_model()
+    embeddings = model.get_input_embeddings()
+    values = embeddings(torch.tensor([[3, VIDEO, 0]]))
+    assert torch.equal(values[:, [0, 2]], embeddings.weight[[3, 0]][None])
+    assert len(set(values[0, 1].tolist())) == 1
+    values[:, 1].sum().backward()
+    assert not embeddings.weight.grad.any()
+    assert set(small_model().state_dict()) == {name for name, _ in model.named_parameters()} | {"lm_head.weight"}
 
 
 # Generation
@@ -388,14 +421,20 @@ def test_gradient_checkpointing_changes_no_gradient():
 def test_gradient_checkpointing_through_the_towers(model, processor, pictures, sound):
     inputs = processor(text=QUESTIONS[0], videos=pictures(4), audio=sound(3))
     inputs["labels"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == processor.video_token_id, -100)
+    inputs["use_cache"] = False  # checkpointing needs that, and a cache changes the order of sums
     try:
+        for tower in model.towers:
+            tower.requires_grad_(True)
         expected = gradients(model.train(), inputs)
+        assert sum(value is not None for name, value in expected.items() if "_tower." in name) > 50
         model.gradient_checkpointing_enable({"use_reentrant": False})
         for name, gradient in gradients(model, inputs).items():
             if expected[name] is not None:
                 assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
     finally:
         model.gradient_checkpointing_disable()
+        for tower in model.towers:
+            tower.requires_grad_(False)
 
 
 def test_towers_give_the_same_while_training(model, processor, pictures, sound):
@@ -576,6 +615,58 @@ def tiny_towers(**fields):
     )
 
 
+@pytest.mark.parametrize("wanted", ["eager", "sdpa", "flex_attention"])
+def test_towers_take_an_attention_that_they_support(wanted, tmp_path):
+    """A ResNet has no attention, and BEATs takes its position bias in the attention mask."""
+    vision = ResNetConfig(embedding_size=8, hidden_sizes=[8, 10], depths=[1, 1], layer_type="basic")
+    fields = tiny_towers().to_dict() | {"vision_config": vision, "visual_feature_size": 10}
+    model = LongVALEForConditionalGeneration(LongVALEConfig(**fields))
+    model.save_pretrained(tmp_path)
+    set_later = LongVALEForConditionalGeneration(LongVALEConfig(**fields))
+    set_later.set_attn_implementation(wanted)
+    loaded = LongVALEForConditionalGeneration.from_pretrained(tmp_path, attn_implementation=wanted)
+    for model in (set_later, loaded):
+        config = model.config
+        assert config._attn_implementation == config.text_config._attn_implementation == wanted
+        assert config.vision_config._attn_implementation == "eager"
+        assert config.audio_config._attn_implementation == ("eager" if wanted == "eager" else "sdpa")
+        assert config.speech_config._attn_implementation == wanted
+    loaded.set_attn_implementation({"text_config": "eager"})
+    assert loaded.config.text_config._attn_implementation == "eager"
+    assert loaded.config.speech_config._attn_implementation == wanted
+
+
+def raw_inputs():
+    return {
+        "input_ids": torch.tensor([[1, VIDEO, VIDEO, VIDEO, 3]]),
+        "labels": torch.tensor([[1, -100, -100, -100, 3]]),
+        "pixel_values_videos": torch.randn(1, 2, 3, 16, 16),
+        "input_values": torch.randn(1, 1, 32, 128),
+    }
+
+
+def trained_parts(model):
+    return {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def test_towers_are_frozen_until_they_are_released(tmp_path):
+    LongVALEForConditionalGeneration(tiny_towers(video_token_id=VIDEO)).save_pretrained(tmp_path)
+    model = LongVALEForConditionalGeneration.from_pretrained(tmp_path).train()
+    model(**raw_inputs()).loss.backward()
+    parts = {"language_model", "visual_projector", "audio_projector", "speech_projector"}
+    assert trained_parts(model) - {"weight"} == parts
+    assert not any(tower.training or any(p.requires_grad for p in tower.parameters()) for tower in model.towers)
+    model.model.visual_tower.requires_grad_(True)
+    model.train().gradient_checkpointing_enable()
+    calls = []
+    layer = model.model.visual_tower.vision_model.encoder.layers[0]
+    layer.self_attn.register_forward_pre_hook(lambda *_: calls.append(1))
+    model(**raw_inputs()).loss.backward()
+    assert trained_parts(model) - {"weight"} == parts | {"visual_tower"}
+    assert len(calls) == 2  # computed again in the backward pass
+    assert model.model.visual_tower.training and not model.model.audio_tower.training
+
+
 def test_the_sound_tower_keeps_an_attention_that_takes_its_bias():
     model = LongVALEForConditionalGeneration(tiny_towers(attn_implementation="flex_attention"))
     assert model.config.text_config._attn_implementation == "flex_attention"
@@ -587,6 +678,12 @@ def test_the_sound_tower_keeps_an_attention_that_takes_its_bias():
 def test_parts_that_stay_on_one_device_are_known():
     model = LongVALEForConditionalGeneration(tiny_towers())
     assert {"LlamaDecoderLayer", "BeatsLayer", "CLIPEncoderLayer", "WhisperEncoderLayer"} <= model._no_split_modules
+    for part in (model, model.model):  # FSDP refuses a name that it does not find
+        assert all(get_module_class_from_name(model, name) for name in part._no_split_modules)
+
+
+def test_the_head_is_sharded_like_that_of_a_language_model():
+    assert LongVALEForConditionalGeneration._tp_plan == LlamaForCausalLM._tp_plan
 
 
 @torch.no_grad()
@@ -640,6 +737,31 @@ def test_it_is_loaded_in_the_precision_asked_for(tmp_path):
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
+# Adapters
+
+
+@pytest.mark.parametrize(
+    ("config", "trained"),
+    [
+        (LoraConfig(task_type="CAUSAL_LM"), r"\.language_model\..*lora_"),
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), "prompt_encoder"),
+        (PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=3, encoder_hidden_size=8), "prompt_encoder"),
+        (PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), "prompt_encoder"),
+    ],
+    ids=["LoRA", "prompt tuning", "p-tuning", "prefix tuning"],
+)
+def test_adapters_without_targets_train_the_language_model(config, trained):
+    """Prompt tuning embeds the prompt itself, placeholders included."""
+    import longvale  # noqa: F401  gives peft the targets of a LoRA
+
+    model = get_peft_model(LongVALEForConditionalGeneration(tiny_towers(video_token_id=VIDEO)), config).train()
+    model(**raw_inputs()).loss.backward()
+    found = [name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert found and all(re.search(trained, name) for name in found)
+    inputs = {name: value for name, value in raw_inputs().items() if name != "labels"}
+    assert model.eval().generate(**inputs, max_new_tokens=3, min_new_tokens=3).shape[0] == 1
+
+
 # Ways of loading and decoding
 
 
@@ -654,6 +776,68 @@ def test_assisted_decoding_gives_the_same(kind):
             for parameter in draft["assistant_model"].model.language_model.layers[1].parameters():
                 parameter.mul_(1.1)  # it is wrong sometimes
     assert torch.equal(generate(model, inputs, **draft), expected)
+
+
+def test_a_draft_of_raw_video(pictures):
+    config = tiny_towers(video_token_id=VIDEO, initializer_range=0.3)
+    model, draft = (LongVALEForConditionalGeneration(copy.deepcopy(config)).eval() for _ in range(2))
+    inputs = {
+        "input_ids": torch.tensor([[1, VIDEO, VIDEO, VIDEO, 3]]),
+        "attention_mask": torch.ones(1, 5, dtype=torch.long),
+        "pixel_values_videos": torch.randn(1, 2, 3, 16, 16),
+        "input_values": torch.randn(1, 1, 32, 128),
+    }
+    assert torch.equal(generate(model, inputs, assistant_model=draft), generate(model, inputs))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": 1.3},
+        {"encoder_repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 2},
+        {"encoder_no_repeat_ngram_size": 2},
+        {"bad_words_ids": [[3]]},
+        {"guidance_scale": 1.5},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_that_look_at_the_prompt_know_the_placeholder(options):
+    """It lies outside of the vocabulary; only what follows the prompt is generated."""
+    output = generate(small_model(), small_inputs(), **options)
+    assert output.shape == (1, 12) and (output < VIDEO).all()
+
+
+def test_candidates_from_the_prompt_are_no_placeholders():
+    model, inputs = small_model(), small_inputs()
+    # The prompt ends as it begins, so the placeholders are what follows.
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([[1, 5]])], dim=1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    for placeholder in (VIDEO, 29):
+        model.config.video_token_id = placeholder
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == VIDEO, placeholder)
+        assert torch.equal(generate(model, inputs, prompt_lookup_num_tokens=4), generate(model, inputs))
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"generation_config": GenerationConfig()}])
+@torch.no_grad()
+def test_a_placeholder_of_the_vocabulary_is_never_generated(options):
+    model, inputs = small_model(), small_inputs()
+    expected = model(**inputs).logits[0, -1].argmax().item()
+    model.config.video_token_id = expected  # would be the first word
+    inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == VIDEO, expected)
+    assert model(**inputs).logits[0, -1].argmax().item() == expected
+    output = model.generate(**inputs, **{"max_new_tokens": 12} | options)
+    assert expected not in output[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def test_generation_stops_at_a_string(model, processor, features):
+    inputs = processor(text=QUESTIONS[0], **row_of(features, 0))
+    answer = processor.decode(generate(model, inputs)[0])
+    stop = answer.split()[1]
+    options = {"max_new_tokens": 12, "min_new_tokens": 0, "do_sample": False, "tokenizer": processor.tokenizer}
+    output = model.generate(**inputs, stop_strings=[stop], **options)[:, inputs["input_ids"].shape[1] :]
+    assert processor.decode(output[0]).rstrip().endswith(stop) and output.shape[1] < 12
 
 
 @torch.no_grad()

@@ -1,16 +1,19 @@
+import copy
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 from torchvision.transforms import v2
-from transformers import CLIPImageProcessor, WhisperFeatureExtractor
+from transformers import AutoVideoProcessor, CLIPImageProcessor, WhisperFeatureExtractor
 
 from longvale.demo.checkpoint import SPEECH_CHUNK_S
 from longvale.models.media import Media, read_media
 from longvale.models.processing_longvale import LongVALEProcessor
+from longvale.models.prompts import CHAT_TEMPLATES
 
 CHUNK_STATES = 50 * SPEECH_CHUNK_S
 PROMPT = "USER: <video>\nWhat happens? ASSISTANT:"
@@ -316,9 +319,9 @@ def test_pictures_of_different_sizes_do_not_fit_one_batch(processor, pictures):
     ("video", "audio", "message"),
     [
         (
-            np.zeros((4, 3, 8, 8), np.uint8),
+            np.zeros((4, 2, 8, 8), np.uint8),
             None,
-            r"frames of video 0 must be uint8 \[F, H, W, 3\] in RGB, not uint8 \[4",
+            r"must be uint8 \[F, H, W, 3\] or \[F, 3, H, W\] in RGB, not uint8 \[4",
         ),
         (np.zeros((4, 8, 8, 3)), None, "in RGB, not float64"),
         (np.zeros((0, 8, 8, 3), np.uint8), None, r"not uint8 \[0, 8, 8, 3\]"),
@@ -348,8 +351,8 @@ def test_arguments_that_are_refused(processor, pictures, sound):
         processor()
     with pytest.raises(ValueError, match="images are not taken"):
         processor(images=pictures(1), text=PROMPT)
-    with pytest.raises(ValueError, match="return_tensors must be 'pt', not 'np'"):
-        processor(text="x", return_tensors="np")
+    with pytest.raises(ValueError, match="return_tensors must be 'pt' or 'np', not 'mlx'"):
+        processor(text=PROMPT, visual_features=torch.zeros(1, 64), return_tensors="mlx")
     with pytest.raises(ValueError, match="waveforms are at 44100 Hz; resample them to 16000 Hz"):
         processor(text=PROMPT, audio=sound(1), sampling_rate=44_100)
     with pytest.raises(ValueError, match="2 videos but 1 waveforms"):
@@ -366,8 +369,8 @@ def test_arguments_that_are_refused(processor, pictures, sound):
     [
         ({"preprocessing": "loose"}, "preprocessing must be 'strict' or 'official', not 'loose'"),
         ({"audio_window_frames": 100}, "window_frames must be a positive multiple of 16"),
-        ({"speech_window_states": 0}, r"speech_window_states \(0\) must be 1 or more"),
-        ({"num_frames": 0}, r"num_frames \(0\)"),
+        ({"speech_window_states": 0}, "speech_window_states must be 1 or more, not 0"),
+        ({"num_frames": 0}, "num_frames must be 1 or more, not 0"),
         ({"feature_extractor": WhisperFeatureExtractor(sampling_rate=8_000)}, "wants 8000 Hz, but the sound tower"),
         (
             {"image_processor": CLIPImageProcessor(size={"height": 8, "width": 8}), "preprocessing": "official"},
@@ -381,8 +384,14 @@ def test_options_that_are_refused(processor, options, message):
 
 
 def test_every_part_is_needed(processor):
-    with pytest.raises(TypeError, match="NoneType for argument image_processor"):
+    with pytest.raises(
+        TypeError, match="NoneType for argument video_processor; give the visual tower's image processor"
+    ):
         make_processor(processor, image_processor=None)
+    with pytest.raises(TypeError, match="NoneType for argument feature_extractor"):
+        make_processor(processor, feature_extractor=None)
+    with pytest.raises(TypeError, match="unknown argument 'num_frame' of the processor"):
+        make_processor(processor, num_frame=3)
 
 
 def test_saving_and_loading(processor, tmp_path, clip):
@@ -398,7 +407,232 @@ def test_saving_and_loading(processor, tmp_path, clip):
     assert all(torch.equal(inputs[name], value) for name, value in expected.items())
     saved = json.loads((tmp_path / "processor_config.json").read_text())
     assert saved["auto_map"] == {"AutoProcessor": "processing_longvale.LongVALEProcessor"}
-    assert "audio_extractor" not in saved
+    assert saved["audio_extractor"]["window_frames"] == official.audio_window_frames
+    assert saved["video_processor"]["num_frames"] == 5 and saved["video_processor"]["preprocessing"] == "official"
+    alone = AutoVideoProcessor.from_pretrained(tmp_path)
+    assert torch.equal(
+        alone(str(clip), return_tensors="pt")["pixel_values_videos"][0], expected["pixel_values_videos"][0]
+    )
+    assert LongVALEProcessor.from_pretrained(tmp_path, num_frames=3).num_frames == 3
+
+
+@pytest.mark.parametrize("preprocessing", ["strict", "official"])
+def test_a_processor_of_an_earlier_version_gives_the_same(processor, tmp_path, clip, preprocessing):
+    """It kept all options itself, had an image processor, and a chat template with a space for `tokenize_parts`."""
+    current = make_processor(processor, preprocessing=preprocessing, num_frames=5, audio_window_frames=160)
+    current.save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    saved = json.loads(path.read_text())
+    own = {"num_frames", "preprocessing", "frame_processor_type", "video_processor_type", "auto_map"}
+    image = {name: value for name, value in saved.pop("video_processor").items() if name not in own}
+    del saved["audio_extractor"]
+    image_processor = {"image_processor": image | {"image_processor_type": "CLIPImageProcessor"}}
+    options = {"num_frames": 5, "preprocessing": preprocessing, "audio_window_frames": 160}
+    path.write_text(json.dumps(saved | image_processor | options))
+    template = CHAT_TEMPLATES[1]
+    if preprocessing == "official":
+        template = template.replace(") ~ ' ASS", ") | replace('<video>', '<video> ') ~ ' ASS")
+        assert "| replace" in template
+    (tmp_path / "chat_template.jinja").write_text(template)
+    loaded = LongVALEProcessor.from_pretrained(tmp_path)
+    assert loaded.chat_template == current.chat_template
+    del current.video_processor.auto_map  # set when it was saved
+    assert loaded.to_dict() | {"auto_map": None} == current.to_dict() | {"auto_map": None}
+    expected, inputs = current(text=PROMPT, videos=clip), loaded(text=PROMPT, videos=clip)
+    assert inputs.keys() == expected.keys()
+    assert all(torch.equal(inputs[name], value) for name, value in expected.items())
+
+
+def test_loading_does_not_change_the_tokenizer(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "right"}))
+    tokenizer = LongVALEProcessor.from_pretrained(tmp_path).tokenizer
+    assert (
+        tokenizer.padding_side == "right" and tokenizer.extra_special_tokens == processor.tokenizer.extra_special_tokens
+    )
+
+
+def test_a_new_placeholder_keeps_the_other_special_tokens(processor):
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|tool|>"]})
+    tokenizer.padding_side = "right"
+    other = make_processor(processor, tokenizer=tokenizer, video_token="<reel>")
+    assert other.tokenizer.extra_special_tokens == ["<|tool|>", "<reel>"]
+    assert other.tokenizer.padding_side == other.tokenizer.init_kwargs["padding_side"] == "left"
+
+
+# Options of a call
+
+
+def test_options_are_grouped_as_in_other_processors(processor, clip):
+    content = [{"type": "video", "path": str(clip)}, {"type": "text", "text": "What happens?"}]
+    chat = [{"role": "user", "content": content}]
+    options = {"tokenize": True, "return_dict": True}
+    for given in ({"num_frames": 3}, {"videos_kwargs": {"num_frames": 3}}):
+        inputs = processor.apply_chat_template(chat, processor_kwargs=given, **options)
+        assert inputs["pixel_values_videos"].shape[1] == 3
+    inputs = processor(text=PROMPT, videos=clip, text_kwargs={"padding": "max_length", "max_length": 150})
+    assert inputs["input_ids"].shape == (1, 150)
+    with pytest.raises(ValueError, match="padding was passed two times"):
+        processor(text=PROMPT, videos=clip, padding=True, text_kwargs={"padding": False})
+    with pytest.raises(TypeError, match="audio_kwargs has no 'truncation'"):
+        processor(text=PROMPT, videos=clip, audio_kwargs={"truncation": True})
+
+
+def test_arrays_and_lists(processor, clip):
+    tensors = processor(text=PROMPT, videos=clip)
+    arrays = processor(text=PROMPT, videos=clip, return_tensors="np")
+    assert arrays.keys() == tensors.keys()
+    assert all(isinstance(arrays[name], np.ndarray) and np.array_equal(arrays[name], tensors[name]) for name in tensors)
+    ids = processor(text=["What?", "What happens?"], return_tensors=None, padding=False)["input_ids"]
+    assert isinstance(ids, list) and len(ids[0]) < len(ids[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ({}, range(12)),
+        ({"num_frames": 3}, [2, 6, 10]),
+        ({"num_frames": 3, "do_sample_frames": False}, range(12)),
+        ({"num_frames": 20}, range(12)),
+        ({"do_sample_frames": True}, [1, 4, 7, 10]),
+        ({"fps": 2, "video_metadata": {"fps": 6}}, [1, 4, 7, 10]),
+        ({"fps": 2, "video_metadata": [{"fps": 12}]}, [3, 9]),
+    ],
+)
+def test_frames_of_an_array_are_selected(processor, pictures, options, chosen):
+    frames = pictures(12)
+    expected = processor(videos=frames[list(chosen)])["pixel_values_videos"]
+    other = make_processor(processor)  # num_frames is 4
+    assert torch.equal(other(videos=frames, **options)["pixel_values_videos"], expected)
+
+
+def test_frames_of_a_file_are_selected(processor, media_file, pictures):
+    path = media_file("rate", pictures(20), rate=10)
+    for options, count in (({"fps": 4}, 8), ({"num_frames": 2}, 2), ({"do_sample_frames": False}, 20)):
+        assert processor(videos=path, **options)["pixel_values_videos"].shape[1] == count
+    with pytest.raises(ValueError, match="num_frames and fps exclude each other"):
+        processor(videos=path, fps=1, num_frames=2)
+    with pytest.raises(ValueError, match="fps=1 needs the frame rate of video 0"):
+        processor(videos=pictures(3), fps=1)
+
+
+def test_frames_in_any_layout(processor, pictures):
+    frames = pictures(4)
+    expected = processor(videos=frames)["pixel_values_videos"]
+    images = [Image.fromarray(frame) for frame in frames]
+    first = frames.transpose(0, 3, 1, 2)
+    for given in (
+        first,
+        torch.tensor(first),
+        torch.tensor(frames),
+        images,
+        list(frames),
+        [images],
+        [frames],
+        frames[None],
+    ):
+        assert torch.equal(processor(videos=given)["pixel_values_videos"], expected)
+
+
+def test_frames_may_be_files_of_images(processor, pictures, tmp_path):
+    paths = [str(tmp_path / f"{index}.png") for index in range(2)]
+    for path, frame in zip(paths, pictures(2), strict=True):
+        Image.fromarray(frame).save(path)
+    expected = processor(videos=pictures(2))["pixel_values_videos"]
+    assert torch.equal(processor(videos=[paths])["pixel_values_videos"], expected)
+    with pytest.raises(ValueError, match="text 0 has 2 videos; give one video a text"):
+        processor(videos=[["a.mp4", "b.mp4"]])
+
+
+def test_options_of_the_image_processor(either, pictures):
+    frames = pictures(2)
+    wide = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    assert either(videos=frames, **wide)["pixel_values_videos"].shape == (1, 2, 3, 32, 32)
+    if either.preprocessing == "official":
+        with pytest.raises(ValueError, match="official preprocessing has a fixed rescale_factor"):
+            either(videos=frames, rescale_factor=-1.0)
+    else:
+        assert either(videos=frames, rescale_factor=-1.0)["pixel_values_videos"].mean() < 0
+
+
+# Rows without a video
+
+
+def test_a_text_beside_a_video(processor, pictures, sound):
+    single = processor(text=PROMPT, videos=[pictures(4)], audio=[sound(1)])
+    batch = processor(text=["What is a bell?", PROMPT], videos=[None, pictures(4)], audio=[None, sound(1)])
+    assert placeholders(processor, batch) == [0, placeholders(processor, single)[0]]
+    assert batch["visual_features_mask"].tolist() == [[0] * 4, [1] * 4]
+    assert torch.equal(batch["input_ids"][1], single["input_ids"][0])
+    stored = processor(text=[PROMPT, "What?"], visual_features=[torch.ones(2, 64), None])
+    assert placeholders(processor, stored) == [2, 0]
+    with pytest.raises(ValueError, match="video 1 has neither picture nor sound"):
+        processor(text=["What?", PROMPT], visual_features=[None, None])
+    with pytest.raises(ValueError, match="text 0 holds <video> 0 times, but it must hold it once"):
+        processor(text=["What?", PROMPT], visual_features=[torch.ones(2, 64), None])
+
+
+def test_chats_without_a_video_and_with_sound_alone(processor, clip, sound, media_file):
+    def chat(*parts):
+        return [{"role": "user", "content": [*parts, {"type": "text", "text": "What happens?"}]}]
+
+    heard, options = media_file("sound", sound=sound(3)), {"tokenize": True, "return_dict": True}
+    video = chat({"type": "video", "path": str(clip)})
+    inputs = processor.apply_chat_template([chat(), video], **options)
+    assert placeholders(processor, inputs)[0] == 0 < placeholders(processor, inputs)[1]
+    for part in ({"audio": sound(3)}, {"path": str(heard)}):
+        inputs = processor.apply_chat_template(chat({"type": "audio", **part}), **options)
+        assert "pixel_values_videos" not in inputs
+        assert placeholders(processor, inputs) == placeholders(processor, processor(text=PROMPT, audio=[sound(3)]))
+    # A sound beside a video is its sound, and an empty part is the sound that the file has.
+    both = chat({"type": "video", "path": str(clip)}, {"type": "audio"})
+    batch = processor.apply_chat_template([both, chat({"type": "audio", "path": str(heard)})], **options)
+    assert placeholders(processor, batch)[0] == placeholders(processor, processor(text=PROMPT, videos=clip))[0]
+    frames = {"type": "video", "video": np.zeros((4, 48, 64, 3), np.uint8)}
+    inputs = processor.apply_chat_template(chat(frames, {"type": "audio", "audio": sound(3)}), **options)
+    assert {"pixel_values_videos", "input_values"} <= inputs.keys()
+    with pytest.raises(ValueError, match="text 0 has 2 sounds; give one sound a text"):
+        processor.apply_chat_template(chat(*[{"type": "audio", "audio": sound(1)}] * 2), **options)
+
+
+# Published tokenization
+
+
+def test_official_prompts_are_tokenized_in_parts(processor):
+    """As the published code: the text on each side of the video by itself, where sentencepiece begins with a space."""
+    official, tokenizer = make_processor(processor, preprocessing="official"), processor.tokenizer
+    for prompt in ("A chat. USER: <video>\nWhat happens? ASSISTANT:", "<video>\nWhen?", "A word and <video>"):
+        before, after = (f" {part}" if part else "" for part in prompt.split("<video>"))
+        expected = [*tokenizer(before)["input_ids"], *[processor.video_token_id] * 3]
+        expected += tokenizer(after)["input_ids"][1:] if after else []
+        inputs = official(text=prompt, visual_features=torch.zeros(3, 64))
+        assert inputs["input_ids"][0].tolist() == expected
+        assert inputs["attention_mask"].tolist() == [[1] * len(expected)]
+
+
+def test_parts_are_padded_and_cut_like_prompts(processor):
+    official = make_processor(processor, preprocessing="official")
+    texts = [PROMPT, "USER: <video>\nWhat is heard in it, and when? ASSISTANT:"]
+    features = [torch.zeros(3, 64), torch.zeros(2, 64)]
+    rows = [official(text=t, visual_features=f)["input_ids"][0].tolist() for t, f in zip(texts, features, strict=True)]
+    pad = official.tokenizer.pad_token_id
+    for side in ("left", "right"):
+        options = {"padding_side": side, "return_offsets_mapping": True, "pad_to_multiple_of": 8}
+        batch = official(text=texts, visual_features=features, **options)
+        assert batch["input_ids"].shape[1] % 8 == 0 and batch["offset_mapping"].shape[:2] == batch["input_ids"].shape
+        for ids, mask, offsets, row in zip(*(batch[n] for n in _OF_TEXT), rows, strict=True):
+            kept = mask.bool()
+            assert ids[kept].tolist() == row and set(ids[~kept].tolist()) <= {pad}
+            assert kept[0 if side == "right" else -1] and not offsets[~kept].any()
+    cut = official(text=texts[0], visual_features=features[0], truncation=True, max_length=len(rows[0]) - 2)
+    assert cut["input_ids"][0].tolist() == rows[0][:-2]
+    with pytest.raises(TypeError, match="stride is not available with official preprocessing"):
+        official(text=texts[0], visual_features=features[0], stride=2)
+
+
+_OF_TEXT = ("input_ids", "attention_mask", "offset_mapping")
 
 
 def test_every_output_is_a_known_input(processor, clip):

@@ -88,7 +88,6 @@ def test_the_code_is_saved_with_the_weights(checkpoint):
     assert {path.name for path in checkpoint.glob("*.py")} == {
         "configuration_beats.py",
         "configuration_longvale.py",
-        "control_tokens.py",
         "feature_extraction_beats.py",
         "layers.py",
         "media.py",
@@ -100,6 +99,8 @@ def test_the_code_is_saved_with_the_weights(checkpoint):
         "modeling_longvale.py",
         "modeling_towers.py",
         "processing_longvale.py",
+        "prompts.py",
+        "video_processing_longvale.py",
     }
     package = Path(longvale.__file__).parent / "models"
     for path in checkpoint.glob("*.py"):

@@ -76,7 +76,7 @@ def test_a_dense_answer_that_is_too_long_loses_whole_events(processor):
 
 @pytest.fixture
 def official(processor, monkeypatch):
-    monkeypatch.setattr(processor, "preprocessing", "official")
+    monkeypatch.setattr(processor.video_processor, "preprocessing", "official")
     return processor
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _TABLE = re.compile(r"(<!-- evaluation -->\n).*?(<!-- /evaluation -->)", re.DOTALL)
 
+#: File of a checkpoint to which the card's `license_link` points.
+LICENCES_FILE = "LICENSE.md"
+
 #: Licences of the parts of the published model, by model type. The publisher of a model must add those of other parts.
 _LICENCES = {
     "clip_vision_model": "MIT (CLIP, OpenAI)",
@@ -28,7 +31,7 @@ _UNKNOWN = "as its authors say"
 
 
 def save_model_card(folder: str | os.PathLike, model: nn.Module, *, title: str, origin: str, published: bool) -> None:
-    """Write the `README.md` of a checkpoint.
+    """Write the `README.md` of a checkpoint, and the file of its licences.
 
     Args:
         folder: folder of the checkpoint.
@@ -56,6 +59,8 @@ def save_model_card(folder: str | os.PathLike, model: nn.Module, *, title: str, 
         "licences": "\n".join(f"- `{kind}`: {licence}" for kind, licence in licences.items()),
     }
     write_card(Path(folder) / CARD_FILE, card_template("model_card"), values)
+    with atomic_write(Path(folder) / LICENCES_FILE) as file:
+        file.write(f"# Licences of the parts\n\n{values['licences']}\n\nThe code is under the Apache License 2.0.\n")
 
 
 _INPUT_OF_FILES = "A video may also be frames and a waveform, or stored features."

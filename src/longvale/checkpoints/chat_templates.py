@@ -192,9 +192,9 @@ def render_template(
     """
     from transformers.utils.chat_template_utils import get_json_schema, render_jinja_template
 
-    from ..models.processing_longvale import CHAT_TEMPLATE
+    from ..models.prompts import CHAT_TEMPLATES
 
-    if chat_template == CHAT_TEMPLATE or is_plain(chat_template):
+    if chat_template in CHAT_TEMPLATES or is_plain(chat_template):
         return render_jinja_template(conversations, tools, chat_template=chat_template, **options)
     schemas = None if tools is None else [tool if isinstance(tool, dict) else get_json_schema(tool) for tool in tools]
     chats = [getattr(chat, "messages", chat) for chat in conversations]

@@ -169,16 +169,12 @@ def _build_processor(base: Path, towers: Mapping[str, Tower]) -> LongVALEProcess
     """Build a processor from the base's tokenizer and the published preprocessing: CLIP, BEATs and Whisper large v2."""
     from transformers import CLIPImageProcessor, WhisperFeatureExtractor
 
-    from ..models.processing_longvale import CHAT_TEMPLATE, LongVALEProcessor
+    from ..models.processing_longvale import LongVALEProcessor
 
-    # The published code tokenizes the text after the video separately: sentencepiece adds a space before it.
-    user_turn = "words(message['content'])"
-    template = CHAT_TEMPLATE.replace(f"{user_turn} ~ ' ASS", f"{user_turn} | replace('<video>', '<video> ') ~ ' ASS")
     return LongVALEProcessor(
         towers["visual"].preprocessor if "visual" in towers else CLIPImageProcessor(),
         towers["speech"].preprocessor if "speech" in towers else WhisperFeatureExtractor(),
         _load_tokenizer(base),
-        chat_template=template,
         preprocessing="official",
     )
 

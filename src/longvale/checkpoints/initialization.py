@@ -198,8 +198,9 @@ def _assemble(
     if head.bias is not None:
         raise ValueError(f"{llm}: the head of a {type(language_model).__name__} has a bias; take another")
     model.model.language_model, model.lm_head = body, head
+    model.set_input_embeddings(model.get_input_embeddings())  # marks the placeholder in the embeddings of the new body
     for modality, tower in towers.items():
-        setattr(model.model, f"{modality}_tower", tower.module)
+        setattr(model.model, f"{modality}_tower", tower.module.requires_grad_(False))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for modality in ("visual", "audio", "speech"):

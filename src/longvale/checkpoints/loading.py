@@ -40,6 +40,7 @@ def load_checkpoint(
     dtype: str | torch.dtype | None = None,
     only_towers: bool = False,
     load_in_4bit: bool = False,
+    attn_implementation: str | None = None,
 ) -> tuple[Any, Any]:
     """Load the model of a checkpoint for inference, and its processor.
 
@@ -51,6 +52,8 @@ def load_checkpoint(
         dtype: one of [`DTYPES`]; by default that of the checkpoint.
         load_in_4bit: quantize the language model to 4 bits (NF4, by bitsandbytes on a GPU); towers and projectors keep
             their precision.
+        attn_implementation: attention of the language model, as in `from_pretrained`; towers that do not support it
+            use another one.
         only_towers: skip the layers of the language model, most of a checkpoint, which the towers do not need.
 
     Returns:
@@ -69,6 +72,8 @@ def load_checkpoint(
 
     device = choose_device(device)
     options = weight_options(device, dtype, load_in_4bit)
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
     check_folder(path)
     check_weights_recorded(path)
     bound_templates()
@@ -100,7 +105,7 @@ def load_checkpoint(
         raise not_found(path, error) from error
     except SafetensorError as error:
         raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
-    except (ValueError, StrictDataclassError) as error:
+    except (ValueError, ImportError, StrictDataclassError) as error:  # ImportError: an attention that is not installed
         raise ValueError(f"{path}: cannot be loaded: {_reason(error)}") from error
     return (model if load_in_4bit else model.to(device)).eval(), processor  # a quantized model is already there
 

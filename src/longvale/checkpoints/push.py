@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 from ..hub import CARD_FILE, Upload, plan_upload
+from .card import LICENCES_FILE
 from .loading import check_folder
 
 #: Files that `save_pretrained` and `longvale convert` write directly in the folder. Adapters are excluded because they
 #: refer to a base on this machine; trainer files, such as optimizer states, because others do not need them.
-PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.py", "*.model", "*.txt", CARD_FILE)
+PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.py", "*.model", "*.txt", CARD_FILE, LICENCES_FILE)
 _LEFT_OUT = ("trainer_state.json", "settings.json", "log_history.json")
 
 

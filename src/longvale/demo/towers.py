@@ -186,6 +186,8 @@ def _train_tower(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = nn.Linear(width, len(VOCABULARY[modality]))
+    for name, parameter in tower.named_parameters():
+        parameter.requires_grad_("embed_positions" not in name)  # the sinusoids of Whisper are constants
     parameters = [*tower.parameters(), *head.parameters()]
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.01)
@@ -208,7 +210,7 @@ def _train_tower(
         optimizer.zero_grad()
         losses.append(loss.item())
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
-    tower.eval()
+    tower.requires_grad_(False).eval()
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)
 

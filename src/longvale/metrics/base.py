@@ -41,6 +41,12 @@ class TaskMetric(evaluate.Metric, ABC):
     @abstractmethod
     def _compute(self, predictions: list, references: list, **options: Any) -> dict[str, float]: ...
 
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, float] | None:
+        """Compute the scores of what is given or was added; see `evaluate.Metric.compute`."""
+        if predictions is None and references is None and self.writer is None:
+            raise ValueError("nothing to score: give predictions and references, or add them first")
+        return super().compute(predictions=predictions, references=references, **options)
+
     def add(self, *, prediction: Any = None, reference: Any = None, **others: Any) -> None:
         """Add one prediction with its reference; see `evaluate.Metric.add`."""
         super().add(prediction=self._fields(prediction), reference=self._needed(reference), **others)

@@ -173,7 +173,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
 
     def __call__(
         self,
-        waveforms: Waveform | Sequence[Waveform],
+        raw_speech: Waveform | Sequence[Waveform],
         sampling_rate: int = SAMPLING_RATE,
         window_frames: int | None = None,
         preprocessing: Preprocessing | None = None,
@@ -183,12 +183,13 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         """Compute the filterbank windows of one or several sounds.
 
         Args:
-            waveforms: one mono waveform, float [n] in [-1, 1], or a list of them; n is at least 1.
+            raw_speech: one mono waveform, float [n] in [-1, 1], or a list of them; n is at least 1. An array [2, n] is
+                refused, since it may be stereo. The name is that of other feature extractors.
             sampling_rate: sampling rate of the waveforms; must be 16000 Hz.
             window_frames: overrides the value of the extractor.
             preprocessing: overrides the value of the extractor.
             device: device of the computation and of the result; by default that of each waveform, or the CPU.
-            return_tensors: "pt" or "np".
+            return_tensors: "pt" or "np"; None is "pt".
 
         Returns:
             `input_values` float32 [B, A, T, 128], A the largest number of windows of a sound, T = `window_frames`;
@@ -202,7 +203,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         if sampling_rate != self.sampling_rate:
             raise ValueError(f"waveforms are at {sampling_rate} Hz; resample them to {self.sampling_rate} Hz")
         window_frames, preprocessing = self._options(window_frames, preprocessing)
-        sounds = _as_tensors(waveforms, device)
+        sounds = _as_tensors(raw_speech, device)
         fbanks = kaldi_fbank(sounds)
         counts = [self.num_windows(len(sound), window_frames, preprocessing) for sound in sounds]
 

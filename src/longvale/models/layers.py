@@ -11,6 +11,9 @@ from torch import nn
 
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
+#: Value that an embedding of a placeholder consists of; exact in every floating-point type of weights.
+PLACEHOLDER_VALUE = 2.0**14
+
 #: Lowest and highest frequency of the time embedding, in turns per video.
 TIME_TURNS = (0.25, 10.0)
 
@@ -97,6 +100,46 @@ def guard_convolutions(model: nn.Module) -> nn.Module:
             # For a parametrised weight, as in wav2vec 2.0, torch has created a separate class.
             module.__class__ = _RAISED.get(kind) or type(kind.__name__, (_InFloat32, kind), {})
     return model
+
+
+class _MarksPlaceholders:
+    """Mixin for embeddings, whose `forward` looks up ids."""
+
+    placeholder_id: int
+
+    def forward(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        placeholders = input_ids == self.placeholder_id
+        embeddings = super().forward(input_ids.masked_fill(placeholders, 0), *args, **kwargs)
+        return embeddings.masked_fill(placeholders.unsqueeze(-1), PLACEHOLDER_VALUE)
+
+
+class _PlaceholderEmbedding(_MarksPlaceholders, nn.Embedding):
+    pass
+
+
+def mark_placeholders(embeddings: nn.Module, placeholder_id: int) -> nn.Module:
+    """Make embeddings of any model return a constant for a placeholder, which may be outside the vocabulary.
+
+    The placeholder can thus be found again in embeddings, and methods that embed prompts themselves, as prompt tuning
+    does, need not know it.
+
+    Args:
+        embeddings: input embeddings, changed in place; weights and their names stay.
+        placeholder_id: id of the placeholder.
+
+    Returns:
+        The embeddings.
+
+    Example:
+        >>> mark_placeholders(nn.Embedding(3, 2), 3)(torch.tensor([3]))
+        tensor([[16384., 16384.]], grad_fn=<MaskedFillBackward0>)
+    """
+    kind = type(embeddings)
+    if not isinstance(embeddings, _MarksPlaceholders):
+        marked = _PlaceholderEmbedding if kind is nn.Embedding else type(kind.__name__, (_MarksPlaceholders, kind), {})
+        embeddings.__class__ = marked
+    embeddings.placeholder_id = placeholder_id
+    return embeddings
 
 
 def eager_attention_forward(

@@ -383,23 +383,33 @@ class BeatsForAudioClassification(BeatsPreTrainedModel):
         self,
         input_values: torch.Tensor,
         padding_mask: torch.Tensor | None = None,
+        audio_features_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutput:
-        """Classify a batch of windows.
+        """Classify a batch of sounds.
 
         Args:
-            input_values, padding_mask, kwargs: as for [`BeatsModel`].
+            input_values: [B, T, 128], or [B, A, T, 128] for sounds of up to A windows, as [`BeatsFeatureExtractor`]
+                returns them; kwargs as for [`BeatsModel`].
+            padding_mask: bool [B, T] or [B, A, T], True for padding.
+            audio_features_mask: [B, A], zeros for windows that pad the batch.
             labels: float [B, C], ones for the classes present; adds `loss` (binary cross-entropy).
 
         Returns:
             `logits` [B, C], averaged over the patches without padding.
         """
-        outputs = self.beats(input_values, padding_mask, **kwargs)
-        logits = pool_windows(
-            self.classifier(self.dropout(outputs.last_hidden_state)),
-            None if padding_mask is None else reduce_padding_mask(padding_mask, input_values.shape[1]),
-        )
+        windows = input_values.shape[:-2]  # (B,) or (B, A)
+        if audio_features_mask is not None:
+            absent = ~audio_features_mask.bool().unsqueeze(-1).expand(input_values.shape[:-1])
+            padding_mask = absent if padding_mask is None else padding_mask.bool() | absent
+        padding = None if padding_mask is None else padding_mask.flatten(0, -2)
+        outputs = self.beats(input_values.flatten(0, -3), padding, **kwargs)
+        patches = self.classifier(self.dropout(outputs.last_hidden_state))  # [B * A, L, C]
+        if padding is not None:
+            padding = reduce_padding_mask(reduce_padding_mask(padding, input_values.shape[-2]), patches.shape[1])
+            padding = padding.unflatten(0, windows).flatten(1)  # [B, A * L]
+        logits = pool_windows(patches.unflatten(0, windows).flatten(1, -2), padding)
         loss = None
         if labels is not None:
             loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
+from transformers.generation import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
@@ -19,7 +19,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple, torch_compi
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_longvale import MODALITIES, LongVALEConfig
-from .layers import fourier_times, guard_convolutions, merge_embeddings
+from .layers import fourier_times, guard_convolutions, mark_placeholders, merge_embeddings
 from .modeling_towers import TowersMixin, build_towers, ones_mask
 
 # Inputs of the video: used in the prefill, dropped in later decoding steps.
@@ -36,6 +36,9 @@ VIDEO_INPUTS = (
     "input_features",
     "input_features_mask",
 )
+
+# Arguments of `generate` that transformers also passes to the model, which needs none of them.
+GENERATION_ARGUMENTS = ("tokenizer", "assistant_tokenizer")
 
 # Other inputs that are passed to the language model; any other name is an error.
 LANGUAGE_MODEL_INPUTS = frozenset(TransformersKwargs.__annotations__) | {"use_cache", "shift_labels"}
@@ -80,16 +83,18 @@ class LongVALEModel(LongVALEPreTrainedModel):
         self.audio_projector = nn.Linear(config.audio_feature_size, hidden_size)
         self.speech_projector = nn.Linear(config.speech_feature_size, hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
+        mark_placeholders(self.get_input_embeddings(), config.video_token_id)
         guard_convolutions(self)  # also in towers and language models of other libraries
         if not config.text_config.num_hidden_layers:  # only the towers are needed: ignore the layers of the checkpoint
             self._keys_to_ignore_on_load_unexpected = [r"language_model\.layers\.", r"^lm_head\."]
         self.post_init()
+        self._no_split_modules = names_of_parts(self)
 
     def train(self, mode: bool = True) -> "LongVALEModel":
-        """Set the training mode, except for the towers: they are frozen and must match stored features."""
+        """Set the training mode, except for frozen towers: they must match stored features."""
         super().train(mode)
-        for tower in (self.visual_tower, self.audio_tower, self.speech_tower):
-            if tower is not None:
+        for tower in self.towers:
+            if not any(parameter.requires_grad for parameter in tower.parameters()):
                 tower.eval()
         return self
 
@@ -97,7 +102,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.language_model.set_input_embeddings(value)
+        self.language_model.set_input_embeddings(mark_placeholders(value, self.config.video_token_id))
 
     # Merge
 
@@ -129,15 +134,23 @@ class LongVALEModel(LongVALEPreTrainedModel):
         device = embeddings[0].device  # projectors may be on different devices
         return torch.cat([e.to(device) for e in embeddings], dim=1), torch.cat([m.to(device) for m in masks], dim=1)
 
-    def get_placeholder_mask(self, input_ids: torch.Tensor, video_mask: torch.Tensor) -> torch.Tensor:
+    def find_placeholders(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the mask of the placeholders [B, L], in ids or in embeddings of ids."""
+        if input_ids is not None:
+            return input_ids == self.config.video_token_id
+        place = torch.full((), self.config.video_token_id, dtype=torch.long, device=inputs_embeds.device)
+        return (inputs_embeds == self.get_input_embeddings()(place).to(inputs_embeds)).all(dim=-1)
+
+    def get_placeholder_mask(self, placeholders: torch.Tensor, video_mask: torch.Tensor) -> torch.Tensor:
         """Return the mask of the placeholders [B, L]; each row must have as many placeholders as features."""
-        placeholders = input_ids == self.config.video_token_id
         wanted, given = placeholders.sum(dim=1), video_mask.to(placeholders.device).sum(dim=1)
 
         def message() -> str:
             row = int((wanted != given).nonzero()[0])
             return (
-                f"row {row} of input_ids has {int(wanted[row])} video placeholders but {int(given[row])} features; "
+                f"row {row} of the prompt has {int(wanted[row])} video placeholders but {int(given[row])} features; "
                 "build both with the processor"
             )
 
@@ -170,6 +183,8 @@ class LongVALEModel(LongVALEPreTrainedModel):
 
         Args:
             input_ids: [B, L]; contains `config.video_token_id` once for each feature of the row.
+            inputs_embeds: [B, L, hidden], instead of `input_ids`: what `get_input_embeddings()` returns for them. The
+                video is merged in at the placeholders.
             visual_features: [B, F, visual width], one per frame; likewise `audio_features` [B, A, audio width] and
                 `speech_features` [B, S, speech width], padded on the right.
             visual_features_mask: [B, F], ones for features and zeros for padding; all ones by default.
@@ -203,11 +218,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
                 raise ValueError(f"{modality} is given twice, raw and as {modality}_features; give one of them")
             features[modality] = (values, ones_mask(values) if mask is None else mask)
 
-        video_embeddings = None
-        if inputs_embeds is None:
-            inputs_embeds, video_embeddings = self.embed(input_ids, features)
-        elif features:
-            raise ValueError("features go where input_ids has placeholders; give input_ids in place of inputs_embeds")
+        inputs_embeds, video_embeddings = self.embed(input_ids, features, inputs_embeds)
         if self.training:
             inputs_embeds = self._touch_absent_projectors(inputs_embeds, features)
 
@@ -227,26 +238,31 @@ class LongVALEModel(LongVALEPreTrainedModel):
         )
 
     def embed(
-        self, input_ids: torch.Tensor, features: dict[str, tuple[torch.Tensor, torch.Tensor]]
+        self,
+        input_ids: torch.Tensor | None,
+        features: dict[str, tuple[torch.Tensor, torch.Tensor]],
+        inputs_embeds: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the text embeddings [B, L, hidden] with the video merged in, and the video embeddings alone."""
+        rows, length = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         for modality, (values, _) in features.items():
-            if len(values) != len(input_ids):
+            if len(values) != rows:
                 raise ValueError(
-                    f"{modality} features are of {len(values)} videos but input_ids has {len(input_ids)} rows; "
-                    "give one video a row"
+                    f"{modality} features are of {len(values)} videos but the prompt has {rows} rows; give one video a "
+                    "row"
                 )
-        placeholders = input_ids == self.config.video_token_id
-        # The placeholder may be outside the vocabulary: look up another token there, which is replaced below.
-        inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
+        placeholders = self.find_placeholders(input_ids, inputs_embeds)
+        if inputs_embeds is None:
+            # The placeholder may be outside the vocabulary: look up another token there, which is replaced below.
+            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
         if features:
             video_embeddings, video_mask = self.get_video_embeddings(features)
-            placeholders = self.get_placeholder_mask(input_ids, video_mask)
+            placeholders = self.get_placeholder_mask(placeholders, video_mask)
             return merge_embeddings(inputs_embeds, placeholders, video_embeddings, video_mask), video_embeddings
-        if input_ids.shape[1] > 1:  # skip decoding steps of one token: the check would synchronise with the device
+        if length > 1:  # skip decoding steps of one token: the check would synchronise with the device
             torch_compilable_check(
                 ~placeholders,
-                lambda: f"input_ids has {int(placeholders.sum())} video placeholders but no features were given",
+                lambda: f"the prompt has {int(placeholders.sum())} video placeholders but no features were given",
             )
         return inputs_embeds, None
 
@@ -269,7 +285,32 @@ class LongVALEModel(LongVALEPreTrainedModel):
             raise TypeError(f"unknown input {unknown[0]!r}; video inputs are {', '.join(VIDEO_INPUTS)}")
 
 
-class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin):
+class PlaceholderGenerationMixin(GenerationMixin):
+    """Generation with a placeholder in the prompt, which may be outside the vocabulary and is never generated."""
+
+    def _get_logits_processor(self, generation_config, *args, encoder_input_ids=None, **kwargs):
+        place, size = self.config.video_token_id, self.config.get_text_config().vocab_size
+        if encoder_input_ids is not None and place >= size:  # a penalty looks up the score of each token of the prompt
+            last = encoder_input_ids[:, -1:].expand_as(encoder_input_ids)
+            encoder_input_ids = torch.where(encoder_input_ids == place, last, encoder_input_ids)
+        processors = super()._get_logits_processor(
+            generation_config, *args, encoder_input_ids=encoder_input_ids, **kwargs
+        )
+        if place < size:
+            processors.insert(0, SuppressTokensLogitsProcessor([place], device=self.device))
+        return processors
+
+    def _get_candidate_generator(self, *args, **kwargs):
+        generator = super()._get_candidate_generator(*args, **kwargs)
+        place = self.config.video_token_id
+        if getattr(generator, "vocab_size", None) is not None:  # it looks up candidates in the prompt
+            generator.vocab_size = max(generator.vocab_size, place + 1)
+            suppress = SuppressTokensLogitsProcessor([place], device=self.device)
+            generator.logits_processor = LogitsProcessorList([*(generator.logits_processor or ()), suppress])
+        return generator
+
+
+class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, PlaceholderGenerationMixin):
     """LongVALE-LLM: [`LongVALEModel`] with a language modelling head.
 
     Example:
@@ -289,14 +330,17 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
     ```
     """
 
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
+
     def __init__(self, config: LongVALEConfig):
         super().__init__(config)
         self.model = LongVALEModel(config)
         self._tied_weights_keys = {"lm_head.weight": f"{_name_of(self, self.get_input_embeddings())}.weight"}
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        # An extended vocabulary also contains the placeholder, which must not be generated.
+        # Decoders other than `generate` read this: an extended vocabulary also contains the placeholder.
         self.generation_config.suppress_tokens = [config.video_token_id]
         self.post_init()
+        self._no_split_modules = names_of_parts(self)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
@@ -378,17 +422,25 @@ class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, GenerationMixin)
             video_hidden_states=outputs.video_hidden_states,
         )
 
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        cache = inputs.get("cache")
+    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, is_first_iteration=False, **kwargs):
+        for name in GENERATION_ARGUMENTS:
+            kwargs.pop(name, None)
+        # Set aside: the base class drops some of them where a draft model needs them.
+        video = {name: kwargs.pop(name) for name in VIDEO_INPUTS if name in kwargs}
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        cache, ids = inputs.get("cache"), inputs.get("input_ids")
         # `is_first_iteration` alone is not enough: a draft model starts without it, and continues a cache with it.
-        if cache is None or cache.get_seq_length() == 0:
-            return inputs
-        ids = inputs.get("input_ids")
-        if is_first_iteration and ids is not None and (ids == self.config.video_token_id).any():
-            return inputs
-        # The cache already contains the video: no placeholders are left to fill.
-        return {name: value for name, value in inputs.items() if name not in VIDEO_INPUTS}
+        starts = cache is None or cache.get_seq_length() == 0
+        if starts or (is_first_iteration and ids is not None and (ids == self.config.video_token_id).any()):
+            inputs |= video
+        return inputs  # otherwise the cache already contains the video: no placeholders are left to fill
+
+
+def names_of_parts(model: PreTrainedModel) -> set[str]:
+    """Return the names of classes whose modules stay on one device, without those that the model does not have."""
+    return model._no_split_modules & {type(module).__name__ for module in model.modules()}
 
 
 def _name_of(model: nn.Module, part: nn.Module) -> str:

@@ -1,36 +1,57 @@
 """Frozen towers of the LongVALE model: media to features, one sequence per modality."""
 
+from typing import Any
+
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPVisionModelWithProjection, PreTrainedConfig
+from transformers import MODEL_MAPPING, CLIPVisionModelWithProjection, PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_longvale import MODALITIES, LongVALEConfig
 from .layers import pool_states, pool_windows
 from .modeling_beats import BeatsModel
 
+#: Flags of model classes that support an attention implementation; the others are kinds of flash attention.
+_ATTENTION_FLAGS = {"sdpa": "_supports_sdpa", "flex_attention": "_supports_flex_attn"}
+
+#: Modality -> field of the configuration of its tower.
+TOWER_CONFIGS = {"visual": "vision_config", "audio": "audio_config", "speech": "speech_config"}
+
 
 def build_towers(config: LongVALEConfig) -> dict[str, nn.Module | None]:
-    """Return the tower of each modality, with random weights; None for a modality whose config is None."""
-    builders = {"visual": _build_visual_tower, "audio": _build_audio_tower, "speech": WhisperEncoder._from_config}
-    configs = (config.vision_config, config.audio_config, config.speech_config)
-    return {
-        modality: None if part is None else builders[modality](part)
-        for modality, part in zip(MODALITIES, configs, strict=True)
-    }
+    """Return the tower of each modality, frozen, with random weights; None for a modality whose config is None."""
+    towers: dict[str, nn.Module | None] = dict.fromkeys(MODALITIES)
+    for modality, name in TOWER_CONFIGS.items():
+        part = getattr(config, name)
+        if part is not None:
+            kind = _tower_class(modality, part)
+            part._attn_implementation = supported_attention(kind, part._attn_implementation)
+            towers[modality] = kind._from_config(part).requires_grad_(False)
+    return towers
 
 
-def _build_visual_tower(config: PreTrainedConfig) -> nn.Module:
+def _tower_class(modality: str, config: PreTrainedConfig) -> Any:
+    if modality != "visual":
+        return {"audio": BeatsModel, "speech": WhisperEncoder}[modality]
     if config.model_type == "clip_vision_model":
-        return CLIPVisionModelWithProjection._from_config(config)
-    return AutoModel.from_config(config)
+        return CLIPVisionModelWithProjection
+    kind = MODEL_MAPPING[type(config)]
+    return kind[0] if isinstance(kind, tuple) else kind
 
 
-def _build_audio_tower(config: PreTrainedConfig) -> nn.Module:
-    # Its position bias is passed in the attention mask, which not every attention implementation supports.
-    if config._attn_implementation not in (None, "eager", "sdpa"):
-        config._attn_implementation = "sdpa"
-    return BeatsModel._from_config(config)
+def supported_attention(tower_class: Any, wanted: str | None) -> str | None:
+    """Return an attention implementation that a tower supports: the wanted one, else "sdpa", else "eager".
+
+    A tower may have no attention, as a ResNet, or take its position bias in the attention mask, as BEATs, which not
+    every implementation supports.
+
+    Example:
+        >>> supported_attention(BeatsModel, "flex_attention"), supported_attention(BeatsModel, "eager")
+        ('sdpa', 'eager')
+    """
+    if wanted in (None, "eager") or getattr(tower_class, _ATTENTION_FLAGS.get(wanted, "_supports_flash_attn"), False):
+        return wanted
+    return "sdpa" if tower_class._supports_sdpa else "eager"
 
 
 class TowersMixin:
@@ -38,6 +59,36 @@ class TowersMixin:
 
     No other code runs the towers; [`LongVALEModel.forward`] and `longvale.extraction.encode` use these.
     """
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a model as the base class does, with frozen towers; `model.towers` can be unfrozen afterwards."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        for tower in (loaded[0] if isinstance(loaded, tuple) else loaded).towers:
+            tower.requires_grad_(False)  # loading sets the flag of every weight
+        return loaded
+
+    @property
+    def towers(self) -> list[nn.Module]:
+        """Towers of the model, without those that are None. They are frozen until `requires_grad_(True)`."""
+        towers = [getattr(self.base_model, f"{modality}_tower") for modality in MODALITIES]
+        return [tower for tower in towers if tower is not None]
+
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False) -> None:
+        """Set the attention implementation of all parts; towers that do not support it take another one.
+
+        Args:
+            attn_implementation: for all parts, or a dict by field of the configuration, as `{"text_config": "sdpa"}`.
+            allow_all_kernels: as in the base class.
+        """
+        if isinstance(attn_implementation, str):
+            wanted = {"": attn_implementation, "text_config": attn_implementation}
+            for modality, name in TOWER_CONFIGS.items():
+                tower = getattr(self.base_model, f"{modality}_tower")
+                if tower is not None:
+                    wanted[name] = supported_attention(type(tower), attn_implementation)
+            attn_implementation = wanted
+        super().set_attn_implementation(attn_implementation, allow_all_kernels=allow_all_kernels)
 
     def get_visual_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """Return one embedding per frame: [B, F, 3, H, W] -> [B, F, width]."""

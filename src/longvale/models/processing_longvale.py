@@ -1,51 +1,27 @@
 """Processor of LongVALE models: converts media or stored features, and a prompt, to model inputs."""
 
 import math
-from collections.abc import Sequence
-from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin, TextKwargs, Unpack
+from transformers.models.auto import AutoFeatureExtractor, AutoImageProcessor
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_longvale import MODALITIES
-from .control_tokens import break_up_control_tokens
 from .feature_extraction_beats import FRAME_SHIFT, BeatsFeatureExtractor
 from .media import read_media
-
-#: The conversation template of the published model (Vicuna v1.1) in Jinja. `generation` marks the tokens to train on:
-#: the assistant's answer and the end token. A message refers to a video by `<video>` or by a content part; sound
-#: belongs to its video.
-CHAT_TEMPLATE = (
-    "{%- macro words(content) -%}"
-    "{%- if content is string -%}{{- content -}}"
-    "{%- else -%}"
-    "{%- for part in content -%}"
-    "{%- if part['type'] == 'video' -%}{{- '<video>\\n' -}}"
-    "{%- elif part['type'] == 'text' -%}{{- part['text'] -}}"
-    "{%- elif part['type'] != 'audio' -%}{{- raise_exception('unknown content: ' ~ part['type']) -}}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- endif -%}"
-    "{%- endmacro -%}"
-    "{%- if messages[0]['role'] == 'system' -%}"
-    "{{- words(messages[0]['content']) -}}{%- set turns = messages[1:] -%}"
-    "{%- else -%}"
-    "{{- 'A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user\\'s questions.' -}}"
-    "{%- set turns = messages -%}"
-    "{%- endif -%}"
-    "{{- ' ' -}}"
-    "{%- for message in turns -%}"
-    "{%- if message['role'] == 'user' -%}{{- 'USER: ' ~ words(message['content']) ~ ' ASSISTANT:' -}}"
-    "{%- elif message['role'] == 'assistant' -%}"
-    "{%- generation -%}{{- ' ' ~ words(message['content']) ~ eos_token -}}{%- endgeneration -%}"
-    "{%- else -%}{{- raise_exception('unknown role: ' ~ message['role']) -}}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
+from .prompts import add_placeholder, break_up_control_tokens, current_template, tokenize_parts
+from .video_processing_longvale import (
+    LongVALEVideoProcessor,
+    as_rows,
+    batch_features,
+    is_file,
+    pad,
+    to_type,
+    video_rows,
 )
 
 #: Raw inputs of the model and their masks; see `LongVALEModel.forward`.
@@ -57,6 +33,20 @@ RAW_INPUTS = (
     "input_features_mask",
 )
 
+#: Outputs of a call about its text, by `return_NAME`.
+_MORE_OUTPUTS = ("mm_token_type_ids", "text_replacement_offsets")
+
+
+#: Options of `audio_kwargs`; the windows and chunks of the sound follow from the processor.
+_AUDIO_OPTIONS = {"sampling_rate", "return_tensors", "load_audio_backend"}
+
+#: Options of the processor that are kept by its video processor and by its sound extractor.
+_VIDEO_OPTIONS, _SOUND_OPTIONS = ("num_frames", "preprocessing"), ("audio_window_frames", "preprocessing")
+
+
+class LongVALEProcessorKwargs(ProcessingKwargs, total=False):
+    """Options of a call of [`LongVALEProcessor`]: those of the tokenizer, of the video processor and of the sound."""
+
 
 class LongVALEProcessor(ProcessorMixin):
     r"""
@@ -64,22 +54,27 @@ class LongVALEProcessor(ProcessorMixin):
 
     A video is given raw (a path, bytes, an open file, a [`Media`], or frames) or as stored features. The prompt
     contains `<video>` once; the processor repeats it for each feature of the video: the frames, then the sound windows,
-    then the speech windows.
+    then the speech windows. In a batch, prompts without a video have no `<video>`.
 
     Args:
-        image_processor: image processor of the visual tower.
+        video_processor ([`LongVALEVideoProcessor`] or an image processor): of the visual tower; an image processor is
+            converted.
         feature_extractor (`WhisperFeatureExtractor`): feature extractor of the speech tower.
-        tokenizer: tokenizer of the language model; the video placeholder is added to it if missing.
+        tokenizer: tokenizer of the language model. If it has no video placeholder, it is prepared: the placeholder is
+            added, and padding is on the left.
+        audio_extractor ([`BeatsFeatureExtractor`] or `dict`, *optional*): feature extractor of the sound tower.
         chat_template (`str`, *optional*): Jinja template; the published Vicuna v1.1 conversation by default.
         video_token (`str`): the placeholder.
-        num_frames (`int`): frames per video.
-        audio_window_frames (`int`): filterbank frames (10 ms) per sound window; 512 is the published 5.12 s.
         speech_window_states (`int`): encoder states (20 ms) per speech window; 256 is the published 5.12 s.
-        preprocessing (`str`): `"strict"` takes frames at the centres of equal parts of the duration, and every audio
-            sample counts once. `"official"` is the published preprocessing: frames from the first to the last by index,
-            resized without antialiasing; sound windows as in [`BeatsFeatureExtractor`]; speech windows over whole
-            chunks including their padding, without the last states that fill no window. Both resample sound with a
-            low-pass filter.
+        image_processor (*optional*): image processor of the visual tower, instead of `video_processor`.
+        num_frames (`int`, *optional*): frames per video, by default those of the video processor, 100.
+        audio_window_frames (`int`, *optional*): filterbank frames (10 ms) per sound window, by default those of the
+            sound extractor; 512 is the published 5.12 s.
+        preprocessing (`str`, *optional*): `"strict"`, the default, takes frames at the centres of equal parts of the
+            duration, and every audio sample counts once. `"official"` is the published preprocessing: frames from the
+            first to the last by index, resized without antialiasing; sound windows as in [`BeatsFeatureExtractor`];
+            speech windows over whole chunks including their padding, without the last states that fill no window; the
+            texts before and after the video are tokenized separately. Both resample sound with a low-pass filter.
 
     Raises:
         ValueError: if an option is out of range, or the feature extractors have different sampling rates.
@@ -94,48 +89,90 @@ class LongVALEProcessor(ProcessorMixin):
     ```
     """
 
+    valid_processor_kwargs = LongVALEProcessorKwargs
+    text_kwargs = {"return_tensors": "pt"}  # noqa: RUF012
+
     def __init__(
         self,
-        image_processor=None,
+        video_processor=None,
         feature_extractor=None,
         tokenizer=None,
+        audio_extractor=None,
         chat_template=None,
         video_token="<video>",
-        num_frames=100,
-        audio_window_frames=512,
         speech_window_states=256,
-        preprocessing="strict",
+        **options,
     ):
-        chat_template = chat_template or CHAT_TEMPLATE.replace("<video>", video_token)
-        super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
-        if speech_window_states < 1 or num_frames < 1:
-            raise ValueError(
-                f"num_frames ({num_frames}) and speech_window_states ({speech_window_states}) must be 1 or more"
-            )
-        self.audio_extractor = BeatsFeatureExtractor(window_frames=audio_window_frames, preprocessing=preprocessing)
+        video_processor = options.pop("image_processor", video_processor)
+        unknown = options.keys() - {*_VIDEO_OPTIONS, *_SOUND_OPTIONS}
+        if unknown:
+            raise TypeError(f"unknown argument {min(unknown)!r} of the processor")
+        video_processor = _video_processor(video_processor, options)
+        self.audio_extractor = _audio_extractor(
+            audio_extractor, {"preprocessing": video_processor.preprocessing} | options
+        )
+        chat_template = current_template(chat_template, video_token, video_processor.preprocessing)
+        super().__init__(video_processor, feature_extractor, tokenizer, chat_template=chat_template)
+        if speech_window_states < 1:
+            raise ValueError(f"speech_window_states must be 1 or more, not {speech_window_states}")
         if feature_extractor.sampling_rate != self.audio_extractor.sampling_rate:
             raise ValueError(
                 f"the feature extractor wants {feature_extractor.sampling_rate} Hz, but the sound tower hears "
                 f"{self.audio_extractor.sampling_rate} Hz; give one of that sampling rate"
             )
-        size, crop = image_processor.size, image_processor.crop_size
-        if preprocessing == "official" and not (crop and "shortest_edge" in (size or {})):
-            raise ValueError(
-                "official preprocessing resizes to a shortest edge and crops: give an image processor with "
-                "size={'shortest_edge': ...} and crop_size"
-            )
         self.video_token = video_token
-        self.num_frames = num_frames
-        self.audio_window_frames = audio_window_frames
         self.speech_window_states = speech_window_states
-        self.preprocessing = preprocessing
         if video_token not in tokenizer.get_vocab():
-            tokenizer.add_special_tokens({"additional_special_tokens": [video_token]})
+            add_placeholder(tokenizer, video_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(video_token)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-        # For generation in batches, all prompts must end at the same position.
-        tokenizer.padding_side = "left"
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+        """Load the parts. Processors of earlier versions have an image processor, and keep all options themselves."""
+        saved = {} if processor_dict is None else processor_dict
+        options = {}
+        for name in {*_VIDEO_OPTIONS, *_SOUND_OPTIONS}:
+            earlier, given = saved.pop(name, None), kwargs.pop(name, None)
+            options[name] = earlier if given is None else given
+        if isinstance(saved.get("video_processor"), dict):
+            given = {
+                name: v for name, v in kwargs.items() if name in LongVALEVideoProcessor.valid_kwargs.__annotations__
+            }
+            video_processor = LongVALEVideoProcessor.from_dict(saved["video_processor"], **given)
+        else:
+            video_processor = AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        video_processor = _video_processor(video_processor, options)
+        # An argument of `__init__`, to which the base class passes it.
+        saved["audio_extractor"] = _audio_extractor(
+            saved.get("audio_extractor"), {"preprocessing": video_processor.preprocessing} | options
+        )
+        feature_extractor = AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)
+        if "video_processor" not in saved:
+            tokenizer.padding_side = "left"  # earlier versions did not save it
+        return [video_processor, feature_extractor, tokenizer]
+
+    @property
+    def image_processor(self) -> Any:
+        """Image processor with the options of the video processor."""
+        return self.video_processor.image_processor
+
+    @property
+    def num_frames(self) -> int:
+        """Frames per video file."""
+        return self.video_processor.num_frames
+
+    @property
+    def preprocessing(self) -> str:
+        """How media are read: `"strict"` or `"official"`."""
+        return self.video_processor.preprocessing
+
+    @property
+    def audio_window_frames(self) -> int:
+        """Filterbank frames (10 ms) per sound window."""
+        return self.audio_extractor.window_frames
 
     @property
     def sampling_rate(self) -> int:
@@ -157,17 +194,7 @@ class LongVALEProcessor(ProcessorMixin):
 
     def media_kwargs(self) -> dict:
         """Return the keyword arguments of [`read_media`] that read a file for this processor."""
-        size = None
-        # Scaling while decoding saves memory; the published preprocessing resizes the full frame.
-        if self.preprocessing == "strict" and self.image_processor.do_resize:
-            wanted = dict(self.image_processor.size)
-            size = wanted.get("shortest_edge") or max(wanted.get("height") or 0, wanted.get("width") or 0) or None
-        return {
-            "num_frames": self.num_frames,
-            "size": size,
-            "sampling_rate": self.sampling_rate,
-            "decode": self.preprocessing,
-        }
+        return self.video_processor.media_kwargs() | {"sampling_rate": self.sampling_rate}
 
     def __call__(
         self,
@@ -178,51 +205,68 @@ class LongVALEProcessor(ProcessorMixin):
         visual_features=None,
         audio_features=None,
         speech_features=None,
-        sampling_rate=None,
-        return_tensors="pt",
-        **text_kwargs: Unpack[TextKwargs],
+        **kwargs: Unpack[LongVALEProcessorKwargs],
     ) -> BatchFeature:
         r"""Convert prompts and videos to model inputs.
 
         Args:
-            text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once. Without text, only the
-                inputs of the videos are returned, as expected by `model.encode`.
+            text (`str` or `list[str]`, *optional*): prompts, each with the placeholder once if it has a video. Without
+                text, only the inputs of the videos are returned, as expected by `model.encode`.
             videos (*optional*): one video per text: a path, a URL, bytes, an open file, a value of a `Video` column of
-                datasets, a [`Media`], or frames [F, H, W, 3] as uint8; None in a list for an item with only sound.
-            audio (*optional*): one waveform per text (mono floats in [-1, 1], at `sampling_rate`), used with frames; a
-                video file already includes its sound.
+                datasets, a [`Media`], frames [F, H, W, 3] or [F, 3, H, W] as uint8, or a list of images; None in a list
+                for an item with only sound, or without a video.
+            audio (*optional*): one sound per text, a waveform (mono floats in [-1, 1], at `sampling_rate`) or a file,
+                used with frames; a video file already includes its sound.
             visual_features, audio_features, speech_features (*optional*): one array [n, width] per text, or a list of
                 them; any may be None.
-            sampling_rate (`int`, *optional*): sampling rate of the waveforms, checked against that of the processor.
-            return_tensors (`str`): only `"pt"`.
-            text_kwargs: arguments of the tokenizer, such as `padding` (on by default for several texts).
+            kwargs: options of the tokenizer, such as `padding` (on by default for several texts), and of the video
+                processor: `num_frames`, `fps`, `do_sample_frames`, `video_metadata`, `size` and others; also grouped as
+                `text_kwargs`, `videos_kwargs` and `audio_kwargs`. `sampling_rate` is checked against that of the
+                processor. `return_tensors` is `"pt"` (default), `"np"`, or None for lists of ids.
 
         Returns:
             [`BatchFeature`] with `input_ids` and `attention_mask` [B, L], and for each modality present either its
             features [B, n, width] and `*_features_mask` [B, n], or the raw inputs of its tower.
 
         Raises:
-            ValueError: if a prompt does not contain the placeholder exactly once, a row has no video, a feature is not
-                a finite array [n, width], or truncation would remove a part of the video.
-            TypeError: for an argument unknown to the processor and the tokenizer.
+            ValueError: if a prompt with a video does not contain the placeholder exactly once, a prompt with the
+                placeholder has no video, a feature is not a finite array [n, width], or truncation would remove a part
+                of the video.
+            TypeError: for an argument unknown to the processor and its parts.
             MediaError: if a file cannot be read.
         """
-        if images is not None:
+        if images is not None or kwargs.get("images_kwargs"):
             raise ValueError("images are not taken: give one picture as videos=frames of shape [1, H, W, 3]")
-        if return_tensors not in ("pt", None):
-            raise ValueError(f"return_tensors must be 'pt', not {return_tensors!r}")
-        if sampling_rate not in (self.sampling_rate, None):
-            raise ValueError(f"waveforms are at {sampling_rate} Hz; resample them to {self.sampling_rate} Hz")
-        unknown = text_kwargs.keys() - TextKwargs.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"unknown argument {min(unknown)!r}; videos are given as videos, audio or *_features")
-        data, counts = self.video_inputs(videos, audio, visual_features, audio_features, speech_features)
+        options = self._options(kwargs)
+        return_tensors = options["text_kwargs"].pop("return_tensors", None)
+        stored = {"visual": visual_features, "audio": audio_features, "speech": speech_features}
+        data, counts = self._inputs_of_videos(stored, videos, audio, options["videos_kwargs"])
+        data = to_type(data, return_tensors)
         if text is None:
             if counts is None:
                 raise ValueError("give a text, videos or features")
+            _check_counts(counts)
             return BatchFeature(data)
         texts = [text] if isinstance(text, str) else list(text)
-        return BatchFeature({**self._text_inputs(texts, counts, **text_kwargs), **data})
+        return BatchFeature({**self._text_inputs(texts, counts, return_tensors, options["text_kwargs"]), **data})
+
+    def _options(self, kwargs: dict) -> dict:
+        """Return the options of a call by modality; refuse unknown ones."""
+        groups = LongVALEProcessorKwargs.__annotations__
+        known = {"common_kwargs", *groups, *LongVALEVideoProcessor.valid_kwargs.__annotations__}
+        known |= {name for group in groups.values() for name in getattr(group, "__annotations__", {})}
+        unknown = kwargs.keys() - known
+        if unknown:
+            raise TypeError(f"unknown argument {min(unknown)!r}; videos are given as videos, audio or *_features")
+        unused = (kwargs.get("audio_kwargs") or {}).keys() - _AUDIO_OPTIONS
+        if unused:
+            raise TypeError(f"audio_kwargs has no {min(unused)!r}: windows of sound follow from the processor")
+        options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        sampling_rate = options["audio_kwargs"].get("sampling_rate")
+        if sampling_rate not in (self.sampling_rate, None):
+            raise ValueError(f"waveforms are at {sampling_rate} Hz; resample them to {self.sampling_rate} Hz")
+        options["videos_kwargs"].pop("return_tensors", None)
+        return options
 
     def video_inputs(
         self, videos=None, audio=None, visual_features=None, audio_features=None, speech_features=None
@@ -234,24 +278,36 @@ class LongVALEProcessor(ProcessorMixin):
 
         Returns:
             Model inputs without text, and the number of features per video; None if no video was given.
+
+        Raises:
+            ValueError: if a video has no features of any modality.
         """
         stored = {"visual": visual_features, "audio": audio_features, "speech": speech_features}
+        data, counts = self._inputs_of_videos(stored, videos, audio, {})
+        _check_counts(counts or ())
+        return data, counts
+
+    def _inputs_of_videos(
+        self, stored: dict, videos, audio, video_options: dict
+    ) -> tuple[dict[str, torch.Tensor], list[int] | None]:
+        """As [`video_inputs`], but rows without a video have a count of 0."""
         stored = {modality: values for modality, values in stored.items() if values is not None}
         if not stored:
-            return ({}, None) if videos is None and audio is None else self._batch_raw(videos, audio)
+            return ({}, None) if videos is None and audio is None else self._batch_raw(videos, audio, video_options)
         if videos is not None or audio is not None:
             raise ValueError("give either videos or stored features, not both")
-        return _batch_stored(stored)
+        return batch_features(stored)
 
     def expand_placeholders(self, texts: list[str], counts: list[int] | None) -> list[str]:
         """Repeat the placeholder of each text `counts[i]` times.
 
         Args:
             texts: prompts.
-            counts: number of features of each text's video; None if there are no videos.
+            counts: number of features of each text's video, 0 for a text without a video; None if there are no videos.
 
         Raises:
-            ValueError: if the numbers of texts and videos differ, or a text does not contain the placeholder once.
+            ValueError: if the numbers of texts and videos differ, or a text with a video does not contain the
+                placeholder once.
         """
         if counts is None:
             counts = [None] * len(texts)
@@ -260,10 +316,12 @@ class LongVALEProcessor(ProcessorMixin):
         expanded = []
         for row, (text, count) in enumerate(zip(texts, counts, strict=True)):
             found = text.count(self.video_token)
-            if found != (0 if count is None else 1):
-                wanted = "no video was given for it" if count is None else "it must hold it once"
+            if found and count == 0:
+                raise ValueError(f"video {row} has neither picture nor sound: no features of any modality")
+            if found != bool(count):
+                wanted = "it must hold it once" if count else "no video was given for it"
                 raise ValueError(f"text {row} holds {self.video_token} {found} times, but {wanted}")
-            expanded.append(text if count is None else text.replace(self.video_token, self.video_token * count))
+            expanded.append(text.replace(self.video_token, self.video_token * (count or 1)))
         return expanded
 
     def escape(self, text: str) -> str:
@@ -271,80 +329,98 @@ class LongVALEProcessor(ProcessorMixin):
         return break_up_control_tokens(text, self.tokenizer)
 
     def tokenize_prompts(self, texts: str | list[str], **text_kwargs) -> BatchEncoding:
-        """Tokenize the output of a chat template with one begin token, added by the template or the tokenizer."""
+        """Tokenize the output of a chat template with one begin token, added by the template or the tokenizer.
+
+        With official preprocessing, the texts before and after the placeholders are tokenized separately.
+        """
         begin = self.tokenizer.bos_token
         if begin and all(text.startswith(begin) for text in ([texts] if isinstance(texts, str) else texts)):
             text_kwargs.setdefault("add_special_tokens", False)
+        if self.preprocessing == "official":
+            return tokenize_parts(self.tokenizer, texts, self.video_token, **text_kwargs)
         return self.tokenizer(texts, **text_kwargs)
 
     def _text_inputs(
-        self, texts: list[str], counts: list[int] | None, return_text_replacement_offsets: bool = False, **text_kwargs
+        self, texts: list[str], counts: list[int] | None, return_tensors: str | None, text_kwargs: dict
     ) -> dict:
         """Tokenize prompts with repeated placeholders; return offsets in the format of `apply_chat_template`."""
+        types, offsets = (text_kwargs.pop(f"return_{name}", False) for name in _MORE_OUTPUTS)
         text_kwargs.setdefault("padding", len(texts) > 1)
         expanded = self.expand_placeholders(texts, counts)
-        encoding = self.tokenize_prompts(expanded, return_tensors="pt", **text_kwargs)
-        placeholders = (encoding["input_ids"] == self.video_token_id).sum(dim=1).tolist()
+        encoding = self.tokenize_prompts(expanded, **text_kwargs)
+        placeholders = [list(ids).count(self.video_token_id) for ids in encoding["input_ids"]]
         for row, (found, count) in enumerate(zip(placeholders, counts or placeholders, strict=True)):
             if found != count:
                 raise ValueError(f"text {row} keeps {found} of its {count} video placeholders; raise max_length")
-        if not return_text_replacement_offsets:
-            return dict(encoding)
-        offsets, length = [], len(self.video_token)
-        for text, count in zip(texts, counts or [0] * len(texts), strict=True):
-            start = text.find(self.video_token)
-            span, new_span = (start, start + length), (start, start + length * count)
-            offsets.append([{"type": "video", "span": span, "new_span": new_span}] if count else [])
-        return {**encoding, "text_replacement_offsets": offsets}
+        if types:
+            encoding["mm_token_type_ids"] = self.create_mm_token_type_ids(encoding["input_ids"])
+        encoding = dict(encoding.convert_to_tensors(return_tensors))
+        if offsets:
+            encoding["text_replacement_offsets"] = [
+                self._replacements(text, count) for text, count in zip(texts, counts or [0] * len(texts), strict=True)
+            ]
+        return encoding
+
+    def _replacements(self, text: str, count: int) -> list[dict]:
+        if not count:
+            return []
+        start, length = text.find(self.video_token), len(self.video_token)
+        replacement = {"text": self.video_token, "replacement": self.video_token * count}
+        spans = {"span": (start, start + length), "new_span": (start, start + length * count)}
+        return [{"type": "video", **spans, **replacement}]
 
     # Raw media
 
-    def _batch_raw(self, videos, audio) -> tuple[dict[str, torch.Tensor], list[int]]:
-        videos, audio = ([] if given is None else _as_list(given) for given in (videos, audio))
+    def _multimodal_inputs_from_conversations(self, conversations, audio_loading_params, load_audio_from_video=False):
+        """Return one list of videos and one sound per conversation, as files, which the processor reads."""
+        videos, sounds = [], []
+        for row, conversation in enumerate(conversations):
+            parts = [part for m in conversation if isinstance(m.get("content"), list) for part in m["content"]]
+            videos.append(_files(parts, "video"))
+            heard = _files(parts, "audio")
+            if len(heard) > 1:
+                raise ValueError(f"text {row} has {len(heard)} sounds; give one sound a text")
+            sounds.append(heard[0] if heard else None)
+        heard = sounds if any(sound is not None for sound in sounds) else []
+        return [[] for _ in videos], videos, heard, {}
+
+    def _batch_raw(self, videos, audio, video_options: dict) -> tuple[dict[str, torch.Tensor], list[int]]:
+        videos, audio = [] if videos is None else video_rows(videos), [] if audio is None else as_rows(audio, 2)
         rows = max(len(videos), len(audio))
         videos, audio = videos or [None] * rows, audio or [None] * rows
         if len(videos) != len(audio):
             raise ValueError(f"{len(videos)} videos but {len(audio)} waveforms; give one of each a text, None for none")
         given = enumerate(zip(videos, audio, strict=True))
-        samples = [self._raw_inputs(*self._read(video, sound, row)) for row, (video, sound) in given]
+        samples = [
+            self._raw_inputs(*self._read(v, sound, row, video_options), video_options) for row, (v, sound) in given
+        ]
         counts = [sample.pop("count") for sample in samples]
-        _check_counts(counts)
         data = {}
         for name in RAW_INPUTS:
             values = [sample.get(name) for sample in samples]
             if any(value is not None for value in values):
-                data[name], mask = _pad(values, name)
+                data[name], mask = pad(values, name)
                 if name == "pixel_values_videos":
                     data["visual_features_mask"] = mask
         return data, counts
 
-    def _read(self, video, sound, row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _read(self, video, sound, row: int, options: dict) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the validated frames and waveform of one video; None for each that it lacks."""
-        if isinstance(video, list | tuple) and len(video) < 2 and np.ndim(video[:1]) != 4:
-            video = video[0] if video else None  # conversations have a list of videos per row
-        is_value = isinstance(video, dict) or hasattr(video, "_hf_encoded")  # value of a datasets column
-        if isinstance(video, str | PathLike | bytes) or hasattr(video, "read") or is_value:
-            video = read_media(video, **self.media_kwargs())
-        # Not `isinstance`: the caller's `Media` may be a class of another copy of the code.
-        if hasattr(video, "waveform"):
-            if video.waveform is not None and video.sampling_rate != self.sampling_rate:
-                raise ValueError(
-                    f"the sound of video {row} is at {video.sampling_rate} Hz; read it with {self.sampling_rate} Hz"
-                )
-            frames, waveform = video.frames, video.waveform
-        else:
-            frames, waveform = video, None
-        waveform = waveform if sound is None else sound
-        return (
-            None if frames is None else _check_frames(frames, row),
-            None if waveform is None else _check_waveform(waveform, row),
-        )
+        media = self.video_processor.read(video, row, self.sampling_rate, **options)
+        if is_file(sound):
+            sound = read_media(sound, sampling_rate=self.sampling_rate, num_frames=1).waveform
+        if media.waveform is not None and media.sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"the sound of video {row} is at {media.sampling_rate} Hz; read it with {self.sampling_rate} Hz"
+            )
+        waveform = media.waveform if sound is None else sound
+        return media.frames, None if waveform is None else _check_waveform(waveform, row)
 
-    def _raw_inputs(self, frames: np.ndarray | None, waveform: np.ndarray | None) -> dict:
+    def _raw_inputs(self, frames: np.ndarray | None, waveform: np.ndarray | None, options: dict) -> dict:
         """Return the inputs of one video without the batch dimension, and the number of features in `count`."""
         inputs = {"count": 0}
         if frames is not None:
-            inputs["pixel_values_videos"] = self._pixels(frames)  # [F, 3, H, W]
+            inputs["pixel_values_videos"] = self.video_processor.pixels(frames, **options)  # [F, 3, H, W]
             inputs["count"] += len(frames)
         if waveform is not None:
             audio = self.audio_extractor(waveform, sampling_rate=self.sampling_rate)
@@ -355,17 +431,6 @@ class LongVALEProcessor(ProcessorMixin):
             states = int(mask[:, ::2].sum())
             inputs["count"] += len(inputs["input_values"]) + math.ceil(states / self.speech_window_states)
         return inputs
-
-    def _pixels(self, frames: np.ndarray) -> torch.Tensor:
-        """Convert frames uint8 [F, H, W, 3] to the input of the visual tower, float32 [F, 3, H, W]."""
-        if self.preprocessing == "strict":
-            images = self.image_processor(list(frames), input_data_format="channels_last", return_tensors="pt")
-            return images["pixel_values"]
-        options = self.image_processor
-        edge, crop = options.size["shortest_edge"], (options.crop_size["height"], options.crop_size["width"])
-        pixels = torch.stack([_resize_and_crop(torch.tensor(frame).permute(2, 0, 1), edge, crop) for frame in frames])
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (options.image_mean, options.image_std))
-        return (pixels - mean) / std
 
     def _speech_inputs(self, waveform: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log-mel chunks [C, mels, frames] and the mask of frames to average [C, frames]."""
@@ -384,47 +449,31 @@ class LongVALEProcessor(ProcessorMixin):
         return speech["input_features"], mask
 
 
-def _batch_stored(stored: dict) -> tuple[dict[str, torch.Tensor], list[int]]:
-    columns = {modality: _as_list(values) for modality, values in stored.items()}
-    rows = {len(column) for column in columns.values()}
-    if len(rows) > 1:
-        raise ValueError(f"modalities have features for different numbers of videos: {sorted(rows)}")
-    data, counts = {}, [0] * rows.pop()
-    for modality, column in columns.items():
-        arrays = [None if a is None else _check_features(a, modality, row) for row, a in enumerate(column)]
-        arrays = [None if a is None or not len(a) else a for a in arrays]
-        if all(a is None for a in arrays):
-            continue
-        name = f"{modality}_features"
-        data[name], data[f"{name}_mask"] = _pad(arrays, name)
-        counts = [count + (0 if a is None else len(a)) for count, a in zip(counts, arrays, strict=True)]
-    _check_counts(counts)
-    return data, counts
-
-
-def _as_list(values) -> list:
-    """Return a list with one entry per text; a value that is not a list or batch [B, n, width] is for one text."""
-    if isinstance(values, list | tuple) or getattr(values, "ndim", None) == 3:
-        return list(values)
-    return [values]
-
-
-def _check_features(values, modality: str, row: int) -> torch.Tensor:
-    features = torch.as_tensor(values if isinstance(values, torch.Tensor) else np.array(values)).float()
-    if features.ndim != 2:
-        raise ValueError(f"{modality}_features of video {row} must be [n, width], not {list(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError(f"{modality}_features of video {row} hold NaN or infinity; extract them again")
-    return features
-
-
-def _check_frames(frames, row: int) -> np.ndarray:
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
-        raise ValueError(
-            f"frames of video {row} must be uint8 [F, H, W, 3] in RGB, not {frames.dtype} {list(frames.shape)}"
+def _video_processor(processor: Any, options: dict) -> LongVALEVideoProcessor:
+    """Return a video processor with changed options; an image processor is converted."""
+    if not hasattr(processor, "to_dict"):
+        raise TypeError(
+            f"{type(processor).__name__} for argument video_processor; give the visual tower's image processor"
         )
-    return frames
+    options = {name: options[name] for name in _VIDEO_OPTIONS if options.get(name) is not None}
+    if not hasattr(processor, "frame_processor_type"):
+        return LongVALEVideoProcessor.from_image_processor(processor, **options)
+    same = all(getattr(processor, name) == value for name, value in options.items())
+    return processor if same else type(processor)(**processor.to_dict() | options)
+
+
+def _audio_extractor(extractor: Any, options: dict) -> BeatsFeatureExtractor:
+    """Return a sound extractor, new or with changed options."""
+    names = {"audio_window_frames": "window_frames"}
+    options = {names.get(name, name): options[name] for name in _SOUND_OPTIONS if options.get(name) is not None}
+    saved = {} if extractor is None else extractor if isinstance(extractor, dict) else extractor.to_dict()
+    if saved and extractor is not saved and all(saved[name] == value for name, value in options.items()):
+        return extractor
+    return BeatsFeatureExtractor(**saved | options)
+
+
+def _files(parts: list[dict], kind: str) -> list:
+    return [part[key] for part in parts if part["type"] == kind for key in (kind, "url", "path") if key in part]
 
 
 def _check_waveform(waveform, row: int) -> np.ndarray:
@@ -442,35 +491,6 @@ def _check_waveform(waveform, row: int) -> np.ndarray:
 def _check_counts(counts: list[int]) -> None:
     if 0 in counts:
         raise ValueError(f"video {counts.index(0)} has neither picture nor sound: no features of any modality")
-
-
-def _pad(rows: Sequence[torch.Tensor | None], name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack [n_i, ...] into [B, max n, ...] padded with zeros on the right; also returns the mask [B, max n]."""
-    present = [row for row in rows if row is not None]
-    shapes = sorted({tuple(row.shape[1:]) for row in present})
-    if len(shapes) > 1:
-        raise ValueError(f"{name} of one batch have different shapes: {', '.join(map(str, shapes))}")
-    lengths = [0 if row is None else len(row) for row in rows]
-    batch = present[0].new_zeros(len(rows), max(lengths), *shapes[0])
-    mask = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        if length:
-            batch[i, :length] = row
-            mask[i, :length] = 1
-    return batch, mask
-
-
-def _resize_and_crop(image: torch.Tensor, edge: int, crop: tuple[int, int]) -> torch.Tensor:
-    """Apply the published image transform, uint8 [3, H, W] -> float32 [3, *crop] in about [0, 1].
-
-    torchvision's `Resize(edge, BICUBIC)` and `CenterCrop` on float tensors: bicubic without antialiasing or clamping.
-    """
-    height, width = image.shape[1:]
-    scale = edge / min(height, width)
-    size = [edge if side == min(height, width) else int(scale * side) for side in (height, width)]
-    resized = interpolate(image[None] / 255, size=size, mode="bicubic", align_corners=False)[0]
-    top, left = (round((side - kept) / 2) for side, kept in zip(size, crop, strict=True))
-    return resized[:, top : top + crop[0], left : left + crop[1]]
 
 
 LongVALEProcessor.register_for_auto_class()

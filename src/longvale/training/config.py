@@ -73,6 +73,10 @@ class SFTStageConfig(SFTConfig):
         default=None,
         metadata={"help": "Of the frozen weights; by default bfloat16 with --bf16, else as they are stored."},
     )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "Attention: eager, sdpa, flash_attention_2 or another one of transformers; default sdpa."},
+    )
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the official files."})
     features_dir: str | None = field(default=None, metadata={"help": "Feature store that the videos are read from."})
     videos_dir: str | None = field(default=None, metadata={"help": "Folder of <video_id>.mp4, without features_dir."})

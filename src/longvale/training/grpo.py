@@ -48,6 +48,10 @@ class GRPOStageConfig(GRPOConfig):
     dtype: Literal["float32", "bfloat16", "float16"] | None = field(
         default=None, metadata={"help": "Of the frozen weights; by default bfloat16 with --bf16, else as stored."}
     )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "Attention: eager, sdpa, flash_attention_2 or another one of transformers; default sdpa."},
+    )
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the official annotations."})
     features_dir: str | None = field(default=None, metadata={"help": "Feature store of the training videos."})
     tasks: list[str] = field(

@@ -221,7 +221,11 @@ def _with_adapter(args: SFTStageConfig, folder: str | os.PathLike) -> tuple[Peft
     """Return the base model of a stage with a saved adapter, and its processor."""
     unset_hf_deepspeed_config()  # while it is set, every loaded model is partitioned
     base, processor = load_checkpoint(
-        args.model, LongVALEForConditionalGeneration, device="cpu", dtype=args.weights_dtype
+        args.model,
+        LongVALEForConditionalGeneration,
+        device="cpu",
+        dtype=args.weights_dtype,
+        attn_implementation=args.attn_implementation,
     )
     return PeftModel.from_pretrained(base, folder), processor
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
 from ...checkpoints.loading import choose_device, distrust, not_found, weight_options, weights_digest
-from ...models.control_tokens import break_up_control_tokens
 from ...models.media import MediaError
+from ...models.prompts import break_up_control_tokens
 from ...reading.reasoning import strip_reasoning
 from ...registry import adapters
 from .base import Adapter

@@ -1,6 +1,7 @@
 """Dense captioning as an `evaluate` metric."""
 
 import datasets
+from evaluate.utils.file_utils import add_start_docstrings
 
 from longvale.metrics.answers import pair
 from longvale.metrics.base import TaskMetric
@@ -38,6 +39,7 @@ _EVENTS = datasets.List(
 )
 
 
+@add_start_docstrings(_DESCRIPTION, _INPUTS)
 class DenseCaptioning(TaskMetric):
     """The dense captioning metric; load it with `evaluate.load(longvale.metrics.path("dense_captioning"))`."""
 

@@ -1,6 +1,7 @@
 """Temporal grounding as an `evaluate` metric."""
 
 import datasets
+from evaluate.utils.file_utils import add_start_docstrings
 
 from longvale.metrics.answers import pair
 from longvale.metrics.base import TaskMetric
@@ -34,6 +35,7 @@ Example:
 _SECONDS = datasets.Value("float64")
 
 
+@add_start_docstrings(_DESCRIPTION, _INPUTS)
 class Grounding(TaskMetric):
     """The grounding metric; load it with `evaluate.load(longvale.metrics.path("grounding"))`."""
 

@@ -1,6 +1,7 @@
 """Segment captioning as an `evaluate` metric."""
 
 import datasets
+from evaluate.utils.file_utils import add_start_docstrings
 
 from longvale.metrics.answers import pair
 from longvale.metrics.base import TaskMetric
@@ -32,6 +33,7 @@ Example:
 _TEXT = datasets.Value("string")
 
 
+@add_start_docstrings(_DESCRIPTION, _INPUTS)
 class SegmentCaptioning(TaskMetric):
     """The segment captioning metric; load it with `evaluate.load(longvale.metrics.path("segment_captioning"))`."""
 

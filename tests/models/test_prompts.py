@@ -2,8 +2,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast, WhisperFeatureExtractor
 
-from longvale.models.control_tokens import break_up_control_tokens
 from longvale.models.processing_longvale import LongVALEProcessor
+from longvale.models.prompts import break_up_control_tokens
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "</s>", "<s>", "<unk>")
 
