@@ -3,7 +3,8 @@
 import os
 
 from longvale.app.limits import Limits
-from longvale.app.server import serve, wait_for_end
+from longvale.app.server import serve
+from longvale.system.interruption import wait_for_end
 
 if "LONGVALE_MODEL" not in os.environ:
     raise SystemExit("set the variable LONGVALE_MODEL in the settings of the Space to the Hub id of a model")

@@ -17,11 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from .chat_replies import (
     RESUME,
+    Completion,
     NoAnswer,
     Reply,
     ServerError,
@@ -29,7 +31,9 @@ from .chat_replies import (
     brief,
     read_completion,
     read_served_model,
+    read_text_completion,
     read_transcript,
+    read_upload,
 )
 from .events import Seconds
 
@@ -255,6 +259,32 @@ class ChatClient:
             if error.status is None:
                 raise
             return None  # a server without this address
+
+    def complete(self, **fields: Any) -> Completion:
+        """Let the model continue a prompt (`/v1/completions`): a text, or embeddings for servers of vLLM.
+
+        Args:
+            fields: of the request, such as `prompt_embeds` and `max_tokens`.
+
+        Raises:
+            ServerError: as a call does.
+        """
+        url = self._url.removesuffix("/chat/completions") + "/completions"
+        body = json.dumps({"model": self.model, **fields}).encode()
+        return self._send(url, body, "application/json", read_text_completion)
+
+    def upload(self, file: Path) -> str:
+        """Upload a file to the server's `/files`, and return its id.
+
+        Raises:
+            ServerError: as a call does.
+        """
+        import httpx2
+
+        url = self._url.removesuffix("/chat/completions") + "/files"
+        named = {"file": (file.name, file.read_bytes(), "application/octet-stream")}
+        form = httpx2.Request("POST", url, data={"purpose": "user_data"}, files=named)
+        return self._send(url, form.read(), form.headers["content-type"], read_upload)
 
     def _ask(self, body: Mapping[str, Any]) -> str:
         return self._send(self._url, json.dumps(body).encode(), "application/json", read_completion)

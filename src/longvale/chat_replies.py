@@ -57,6 +57,14 @@ class Reply(NamedTuple):
     body: bytes
 
 
+class Completion(NamedTuple):
+    """A continued prompt: its text, number of tokens, and `finish_reason`."""
+
+    text: str
+    tokens: int
+    finish: str
+
+
 def read_completion(reply: Reply) -> str:
     """Read the answer of a reply, without reasoning.
 
@@ -69,6 +77,25 @@ def read_completion(reply: Reply) -> str:
     """
     value = _object_of(reply, "a chat completion")
     return _answer_of(value)
+
+
+def read_text_completion(reply: Reply) -> Completion:
+    """Read a reply of `/completions`; the text may be empty, and keeps its reasoning.
+
+    Raises:
+        Trouble: if the reply contains no text; the message describes the reply.
+
+    Example:
+        >>> read_text_completion(Reply(200, {}, b'{"choices": [{"text": " A bell.", "finish_reason": "stop"}]}'))
+        Completion(text=' A bell.', tokens=0, finish='stop')
+    """
+    value = _object_of(reply, "a completion")
+    choices, usage = value.get("choices"), value.get("usage")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, Mapping) or not isinstance(choice.get("text"), str):
+        raise _malformed("a completion without text")
+    tokens = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    return Completion(choice["text"], tokens if isinstance(tokens, int) else 0, str(choice.get("finish_reason")))
 
 
 def read_transcript(reply: Reply) -> Mapping[str, Any]:
@@ -85,6 +112,22 @@ def read_transcript(reply: Reply) -> Mapping[str, Any]:
     if not isinstance(value.get("text"), str):
         raise _malformed("a transcript without text")
     return value
+
+
+def read_upload(reply: Reply) -> str:
+    """Read the id of an uploaded file.
+
+    Raises:
+        Trouble: if the reply contains none; the message describes the reply.
+
+    Example:
+        >>> read_upload(Reply(200, {}, b'{"id": "file-1", "object": "file"}'))
+        'file-1'
+    """
+    value = _object_of(reply, "a file")
+    if not isinstance(value.get("id"), str):
+        raise _malformed("a file without id")
+    return value["id"]
 
 
 def _object_of(reply: Reply, expected: str) -> Mapping[str, Any]:

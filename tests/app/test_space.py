@@ -36,7 +36,7 @@ def test_it_serves_the_model_that_it_is_told(tiny_model, monkeypatch, capsys):
         url = capsys.readouterr().out.split()[-1].replace("0.0.0.0", "127.0.0.1")
         assert "Up to 9 MB and 30 seconds." in httpx.get(f"{url}/config", trust_env=False).text
 
-    monkeypatch.setattr("longvale.app.server.wait_for_end", visit)
+    monkeypatch.setattr("longvale.system.interruption.wait_for_end", visit)
     monkeypatch.setenv("LONGVALE_MODEL", str(tiny_model))
     monkeypatch.setenv("LONGVALE_MAX_SIZE_MB", "9")
     monkeypatch.setenv("LONGVALE_MAX_LENGTH_S", "30")

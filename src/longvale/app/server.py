@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,20 +223,6 @@ def _some_captions(events: Iterable[Event]) -> list[str]:
         if len(event.caption) <= _LONGEST_OFFER:
             by_modalities.setdefault(event.modalities, event.caption)
     return [by_modalities[modalities] for modalities in sorted(by_modalities, key=len)][:3]
-
-
-def wait_for_end() -> None:
-    """Wait for Ctrl-C or SIGTERM, then return, so that files are deleted."""
-    import signal
-
-    ended = threading.Event()
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # the command line has its own handler
-        signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    try:
-        while not ended.wait(3600):
-            pass
-    except KeyboardInterrupt:
-        pass
 
 
 def _name(model: ModelLike) -> str:

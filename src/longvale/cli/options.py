@@ -112,7 +112,10 @@ class ThirdPartyOptions(Group, panel="Third-party models"):
     ] = "longvale"
     server: Annotated[
         str | None,
-        typer.Option(help="With server: URL, http://HOST/v1.", show_default="Hugging Face's inference providers"),
+        typer.Option(
+            help="With server: URL, http://HOST/v1. With longvale: where `longvale serve` serves MODEL by that name.",
+            show_default="Hugging Face's inference providers",
+        ),
     ] = None
     times: Annotated[
         str,
@@ -142,18 +145,22 @@ class ThirdPartyOptions(Group, panel="Third-party models"):
             show_default="none",
         ),
     ] = None
+    concurrency: Annotated[int, typer.Option(help="With server: number of questions in flight.")] = 8
     timeout: Timeout = 600.0
 
     def arguments(self) -> dict[str, Any]:
         """Return the argument of `generate`."""
-        if self.adapter == "longvale":
-            return {"adapter": None}
+        kind = self.adapter
+        if kind == "longvale":
+            if self.server is None:
+                return {"adapter": None}
+            kind = "served"  # a LongVALE checkpoint behind `longvale serve`
         from longvale.evaluation.adapters.options import AdapterOptions
 
         options = {"times": self.times, "frames": self.frames, "sound": not self.no_sound, "timeout_s": self.timeout}
         sent = {"video_as": self.video_as, "video_url": self.video_url}
         sent["processor_options"] = _object("--mm-processor-kwargs", self.mm_processor_kwargs)
-        return {"adapter": AdapterOptions(self.adapter, self.server, **options, **sent)}
+        return {"adapter": AdapterOptions(kind, self.server, concurrency=self.concurrency, **options, **sent)}
 
 
 def _object(option: str, text: str | None) -> dict[str, Any] | None:

@@ -48,7 +48,8 @@ def app(
 
     if find_spec("gradio") is None:
         raise ValueError('the page needs Gradio; install it with: pip install "longvale[app]"')
-    from longvale.app.server import serve, wait_for_end
+    from longvale.app.server import serve
+    from longvale.system.interruption import wait_for_end
 
     total = None if max_total is None else int(max_total * 2**20)
     limits = Limits(size=int(max_size * 2**20), length=max_length, total=total)

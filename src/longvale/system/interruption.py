@@ -204,6 +204,18 @@ def stoppable(model: Any, wanted: Callable[[], bool]) -> Iterator[None]:
             hook.remove()
 
 
+def wait_for_end() -> None:
+    """Wait for Ctrl-C or SIGTERM, then return, so that files are deleted."""
+    ended = threading.Event()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # the command line has its own handler
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        while not ended.wait(3600):
+            pass
+    except KeyboardInterrupt:
+        pass
+
+
 def _forget() -> None:
     """Reset the handlers in a forked process: signals to it are not signals to its parent."""
     signal.set_wakeup_fd(-1)

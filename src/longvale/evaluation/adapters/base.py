@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ...chat_replies import NoAnswer
-from ...events import Annotation
+from ...events import Annotation, Seconds
 from ...models.media import MediaError
 from ...registry import time_formats
 from ...run_log import fingerprint
 from ...tasks import TASKS, AnyTask, Prediction, Question
 from ..generation.answerer import Unanswered
+from ..generation.blocks import in_parallel, read_ahead
 from ..generation.inputs import UnusableVideo
 from .media import RawVideos
-from .prompts import parse_reply, word_question
+from .prompts import Reading, parse_reply, word_question
 
 if TYPE_CHECKING:
     from ...models.media import Media
@@ -34,9 +39,10 @@ class Adapter(ABC):
         limits: maximum answer length per task, in tokens.
         times: name of a registered format of the times in questions and replies, or `package.module:Name`.
         sound: pass the audio to models with audio input.
+        concurrency: number of questions that are asked at the same time; `reply` is then called in several threads.
 
     Raises:
-        ValueError: if the format of times is unknown.
+        ValueError: if the format of times is unknown, or `concurrency` is below 1.
 
     Example:
         >>> class FirstHalf(Adapter):
@@ -47,7 +53,7 @@ class Adapter(ABC):
         ...         return {"model": self.model}
     """
 
-    #: Videos are processed one after the other; there are no batches of several videos.
+    #: Of several processes, each answers the questions about every n-th video.
     videos_at_a_time = 1
 
     def __init__(
@@ -59,9 +65,12 @@ class Adapter(ABC):
         limits: Mapping[AnyTask, int],
         times: str = "seconds",
         sound: bool = True,
+        concurrency: int = 1,
     ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"--concurrency must be 1 or more, not {concurrency}")
         self.model, self.videos, self.annotations, self.limits = model, videos, annotations, limits
-        self.times, self.sound = times, sound
+        self.times, self.sound, self.concurrency = times, sound, concurrency
         self._times = time_formats.create(times)
 
     @classmethod
@@ -123,23 +132,44 @@ class Adapter(ABC):
         """Check that all videos exist."""
         self.videos.check(video_ids)
 
+    def word(self, question: Question) -> str:
+        """Return the text of a question."""
+        return word_question(question, self.annotations, self._times)
+
+    def read(self, question: Question, reply: str, duration: Seconds) -> Reading:
+        """Return what is read of a reply.
+
+        Args:
+            question: the question that was asked.
+            reply: of the model.
+            duration: of the video in seconds, to which times refer.
+        """
+        return parse_reply(question, reply, duration, self._times)
+
     def answer(self, questions: Sequence[Question], done: Container[tuple]) -> Iterator[list[Prediction | Unanswered]]:
-        """Answer questions one by one."""
-        for question in questions:
-            if question.key in done:
-                continue
-            text = word_question(question, self.annotations, self._times)
-            try:
-                media = self.watch(question.video_id)
-                reply = self.reply(media, text, self.limits[question.task])
-            except (MediaError, FileNotFoundError) as error:
-                raise UnusableVideo(question.video_id, error) from error
-            except NoAnswer as error:
-                yield [Unanswered(question.key, str(error))]
-                continue
-            # Times in the question and the answer refer to the duration that the question contains.
-            named = self.annotations.get(question.video_id)
-            reading = parse_reply(question, reply, named.duration if named else media.duration, self._times)
-            # `info` keeps the model's reply next to what was read.
-            info = {"reply": reply, **reading.info()}
-            yield [Prediction(question.video_id, question.task, reading.answer, question.sentence_id, info=info)]
+        """Answer questions, `concurrency` at a time; the next videos are read meanwhile."""
+        todo = [question for question in questions if question.key not in done]
+        with closing(read_ahead(dict.fromkeys(question.video_id for question in todo), self.watch)) as videos:
+            yield from in_parallel(self._tasks(todo, videos), self.concurrency)
+
+    def _tasks(
+        self, questions: Iterable[Question], videos: Iterator[tuple[str, Future]]
+    ) -> Iterator[Callable[[], list[Prediction | Unanswered]]]:
+        for _, group in groupby(questions, key=lambda question: question.video_id):
+            _, video = next(videos)
+            yield from (partial(self._answer, question, video) for question in group)
+
+    def _answer(self, question: Question, video: Future) -> list[Prediction | Unanswered]:
+        try:
+            media = video.result()
+            reply = self.reply(media, self.word(question), self.limits[question.task])
+        except (MediaError, FileNotFoundError) as error:
+            raise UnusableVideo(question.video_id, error) from error
+        except NoAnswer as error:
+            return [Unanswered(question.key, str(error))]
+        # Times in the question and the answer refer to the duration that the question contains.
+        named = self.annotations.get(question.video_id)
+        reading = self.read(question, reply, named.duration if named else media.duration)
+        # `info` keeps the model's reply next to what was read.
+        info = {"reply": reply, **reading.info()}
+        return [Prediction(question.video_id, question.task, reading.answer, question.sentence_id, info=info)]

@@ -27,6 +27,7 @@ class AdapterOptions:
         frame_size: length of a frame's shorter side in pixels.
         sound: pass the audio to models with audio input.
         timeout_s: timeout per complete server reply in seconds.
+        concurrency: number of questions in flight, of servers, and of adapters whose `reply` is safe in threads.
         video_as, video_url, processor_options: how videos are sent to a server, see
             [`longvale.evaluation.adapters.server.ServerAdapter`]; `video_as` is "timed-frames" by default.
 
@@ -42,6 +43,7 @@ class AdapterOptions:
     frame_size: int = 224
     sound: bool = True
     timeout_s: float = 600.0
+    concurrency: int = 8
     video_as: VideoAs | None = None
     video_url: str | None = None
     processor_options: Mapping[str, Any] | None = None

@@ -84,6 +84,7 @@ class ServerAdapter(Adapter):
         server = {
             "base_url": options.base_url,
             "timeout_s": options.timeout_s,
+            "concurrency": options.concurrency,
             "video_as": options.video_as or "timed-frames",
             "video_url": options.video_url,
             "processor_options": options.processor_options,
