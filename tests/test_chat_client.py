@@ -6,7 +6,7 @@ import pickle
 from datetime import UTC, datetime
 
 import pytest
-from serving import GOOD, Server, completion, cut_off, drip, drip_headers, endless, redirect, send, slow
+from chat_server import GOOD, Server, completion, cut_off, drip, drip_headers, endless, redirect, send, slow
 
 from longvale import chat_client
 from longvale.chat_client import ChatClient, NoAnswer, Patience, ServerError

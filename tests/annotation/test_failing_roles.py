@@ -6,8 +6,8 @@ from pathlib import Path
 
 import failing_roles
 import pytest
+from chat_server import GOOD, Server, slow
 from needs import needs_annotation
-from serving import GOOD, Server, slow
 
 from longvale.annotation.captions import ROLES
 from longvale.annotation.pipeline import annotate, stage_folder

@@ -10,8 +10,8 @@ import sys
 import time
 
 import pytest
+from chat_server import GOOD, Server
 from needs import needs_annotation
-from serving import GOOD, Server
 
 from longvale.annotation.captions import template_captioners
 from longvale.annotation.correlation import Concatenation, LanguageModelReasoner

@@ -7,9 +7,9 @@ import re
 import wave
 
 import pytest
+from chat_server import GOOD as GOOD_ANSWER
+from chat_server import Server
 from needs import needs_annotation
-from serving import GOOD as GOOD_ANSWER
-from serving import Server
 
 from longvale.annotation.presets.download import plan_downloads
 from longvale.annotation.presets.preset import PresetError, load_preset, preset_names

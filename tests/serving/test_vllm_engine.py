@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx2
 import pytest
 import torch
-from serving import send
+from chat_server import send
 from test_server import QUESTIONS, by_path, message
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from serving import Server, completion, cut_off, send
+from chat_server import Server, completion, cut_off, send
 
 from longvale import chat_client
 from longvale.chat_client import ServerError

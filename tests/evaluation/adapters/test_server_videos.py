@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 import media_files
 import numpy as np
 import pytest
+from chat_server import completion, send
 from PIL import Image
-from serving import completion, send
 
 from longvale.io import load_json
 from longvale.models.media import read_media

@@ -4,7 +4,7 @@ import wave
 
 import numpy as np
 import pytest
-from serving import Server, send
+from chat_server import Server, send
 
 from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.tracks.recognisers.server import ServerRecogniser, read_heard
