@@ -274,7 +274,7 @@ def test_the_answer_is_written_by_an_exporter(longvale, extensions, tiny_corpus,
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("adapters", "gpt", "unknown adapter 'gpt'; expected one of chat, server, or package.module:Name"),
+        ("adapters", "gpt", "unknown adapter 'gpt'; expected one of chat, served, server, or package.module:Name"),
         (
             "adapters",
             "nowhere.at_all:X",

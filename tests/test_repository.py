@@ -1,6 +1,7 @@
 """Files that other programs read: continuous integration, the citation."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -28,3 +29,9 @@ def test_citation_is_that_of_this_version():
     assert told["version"] == longvale.__version__
     assert told["preferred-citation"]["year"] == 2025 and len(told["preferred-citation"]["authors"]) == 6
     assert f'version = "{longvale.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_test_files_have_names_of_their_own():
+    """Files of the same name in different folders cannot be collected together."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, times in names.items() if times > 1] == []

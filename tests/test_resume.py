@@ -86,31 +86,34 @@ def test_features(longvale, kill, count_calls, contents, tiny_corpus, tiny_model
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-#: Called once a batch of questions.
-ANSWER = "longvale.evaluation.generation.video_qa.VideoQA._generate"
+#: Called once for the answers that end at the same time, and once for each question that is asked.
+ANSWER = "longvale.evaluation.generation.video_qa.decode_answers"
+ASK = "longvale.evaluation.generation.video_qa.VideoQA._begin"
 
 
 @pytest.mark.parametrize(
-    ("function", "call", "batches"),
+    ("function", "call", "left"),
     [
-        (ANSWER, 4, 3),
-        (ANSWER, 15, 14),  # in the middle of the ablation
-        ("longvale.evaluation.evaluate.write_report", 1, None),  # nothing is left to ask
+        (ANSWER, 4, True),
+        (ANSWER, 15, True),  # in the middle of the ablation
+        ("longvale.evaluation.evaluate.write_report", 1, False),  # nothing is left to ask
     ],
 )
-def test_evaluate(longvale, kill, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, batches):
+def test_evaluate(longvale, kill, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, left):
     options = ["--data", tiny_corpus, "--batch-size", 4, "--max-new-tokens", 4, "--ablation"]
     command = ["evaluate", tiny_model, *options, "--output"]
-    asked = count_calls(ANSWER)
+    asked = count_calls(ASK)
     assert longvale(*command, tmp_path / "whole").exit_code == 0
     total = len(asked)
     kill(function, call, *command, tmp_path / "killed")
     answered = {path: path.read_text().splitlines() for path in (tmp_path / "killed").rglob("*.jsonl")}
+    done = sum(map(len, answered.values()))
+    assert 0 < done <= total and (done < total) == left
 
     asked.clear()
     result = longvale(*command, tmp_path / "killed")
     assert result.exit_code == 0, result.stderr
-    assert len(asked) == (0 if batches is None else total - batches)
+    assert len(asked) == total - done
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     for path, lines in answered.items():
         assert set(lines) <= set(path.read_text().splitlines())
@@ -119,18 +122,19 @@ def test_evaluate(longvale, kill, count_calls, contents, tiny_corpus, tiny_model
 def test_generate_goes_on_after_a_line_that_was_cut_off(longvale, kill, count_calls, tiny_corpus, tiny_model, tmp_path):
     options = ["--data", tiny_corpus, "--tasks", "grounding", "--batch-size", 4, "--max-new-tokens", 4]
     command = ["generate", tiny_model, *options, "--output"]
-    asked = count_calls(ANSWER)
+    asked = count_calls(ASK)
     assert longvale(*command, tmp_path / "whole.jsonl").exit_code == 0
-    batches = len(asked)
+    total = len(asked)
     kill(ANSWER, 3, *command, tmp_path / "killed.jsonl")
     log = tmp_path / "killed.jsonl"
-    assert len(log.read_text().splitlines()) == 8
+    done = len(log.read_text().splitlines())
+    assert 1 < done < total
     log.write_text(log.read_text()[:-20])  # the kill came in the middle of a line
 
     asked.clear()
     assert longvale(*command, log).exit_code == 0
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert len(asked) == batches - 1  # the first batch is not asked again, the cut one is
+    assert len(asked) == total - (done - 1)  # what was answered is not asked again, the cut one is
     run = json.loads((tmp_path / "killed.jsonl.run.json").read_text())
     assert run == json.loads((tmp_path / "whole.jsonl.run.json").read_text())
 

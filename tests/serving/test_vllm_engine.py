@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import torch
 from chat_server import send
-from test_server import QUESTIONS, by_path, message
+from test_serve import QUESTIONS, by_path, message
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from longvale.chat_client import ChatClient

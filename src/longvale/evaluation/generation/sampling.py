@@ -71,10 +71,15 @@ class SeededNoise:
     """
 
     def __init__(self, decoding: Decoding, names: Sequence[str]) -> None:
+        self._temperature = decoding.temperature
+        self._seeds = [_seed(f"{decoding.seed}:{name}") for name in names]
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again with the noise of the first token."""
         import torch
 
-        self._temperature = decoding.temperature
-        self._generators = [torch.Generator().manual_seed(_seed(f"{decoding.seed}:{name}")) for name in names]
+        self._generators = [torch.Generator().manual_seed(seed) for seed in self._seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return scores [questions, vocabulary] whose argmax is a sample."""

@@ -8,7 +8,7 @@ computed before; they equal those of `generate`, apart from rounding.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from .sampling import SeededNoise
     from .slots import Slots
 
 #: Settings of generation that greedy decoding ignores, or that [`Stepper`] follows.
@@ -41,8 +42,8 @@ class Writing:
         prefix_mask: ones for the tokens of that row, zeros for padding on the left.
         suffix: the other tokens of the prompt, at least one.
         max_new_tokens: maximum number of tokens of the answer.
-        sample: function that changes the scores [1, vocabulary] of each next token, so that the highest is a sample;
-            None for greedy decoding.
+        sample: noise that is added to the scores of each next token, so that the highest is a sample; None for greedy
+            decoding.
 
     Attributes:
         tokens: of the answer so far, the end token included.
@@ -54,10 +55,16 @@ class Writing:
     prefix_mask: Sequence[int]
     suffix: Sequence[int]
     max_new_tokens: int
-    sample: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
+    sample: SeededNoise | None = None
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
     ended: bool = False
+
+    def restart(self) -> None:
+        """Begin again: the same tokens follow."""
+        self.tokens.clear()
+        if self.sample is not None:
+            self.sample.restart()
 
 
 def steps_alone(model: Any) -> bool:
@@ -206,7 +213,7 @@ class Stepper:
         used.sort(key=lambda row: len(self._written[row].tokens))
         again = used[: len(used) // 2]
         for row in reversed(again):
-            self._written[row].tokens.clear()
+            self._written[row].restart()
             self._waiting.appendleft(self._written[row])
         self._free(again)
         self._resize(len(used) - len(again))
