@@ -79,15 +79,15 @@ def score_turns(
     ours, theirs = _active(found, middles), _active(reference, middles)  # [speakers, stretches]
     rows, columns = linear_sum_assignment(-((theirs * lengths) @ ours.T))
     right = (theirs[rows] & ours[columns]).sum(axis=0)
-    there, told = theirs.sum(axis=0), ours.sum(axis=0)
+    spoken, named = theirs.sum(axis=0), ours.sum(axis=0)
     seconds = {
-        "total": there,
-        "missed": np.maximum(there - told, 0),
-        "false_alarm": np.maximum(told - there, 0),
-        "confused": np.minimum(there, told) - right,
-        "overlap": there > 1,
-        "overlap_found": told > 1,
-        "overlap_both": (there > 1) & (told > 1),
+        "total": spoken,
+        "missed": np.maximum(spoken - named, 0),
+        "false_alarm": np.maximum(named - spoken, 0),
+        "confused": np.minimum(spoken, named) - right,
+        "overlap": spoken > 1,
+        "overlap_found": named > 1,
+        "overlap_both": (spoken > 1) & (named > 1),
     }
     return DiarizationScore(**{name: float((values * lengths).sum()) for name, values in seconds.items()})
 
