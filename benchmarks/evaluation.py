@@ -292,7 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of `longvale demo` (default: demo)")
     parser.add_argument("--videos", type=int, default=200, help="how many (default: 200)")
-    parser.add_argument("--served-videos", type=int, default=10, help="how many for the servers (default: 10)")
+    parser.add_argument("--served-videos", type=int, default=16, help="how many for the servers (default: 16)")
     parser.add_argument("--rounds", type=int, default=4, help="how often two take turns (default: 4)")
     parser.add_argument("--batch-size", type=int, default=50, help="of the runner (default: 50)")
     parser.add_argument("--full", action="store_true", help="ask as many questions as the test split has, too")

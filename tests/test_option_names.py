@@ -83,10 +83,10 @@ def test_dtype_of_a_checkpoint(tiny_model):
 
 def test_what_four_bits_need_is_said_with_the_remedy(monkeypatch):
     cpu = torch.device("cpu")
-    monkeypatch.setattr("longvale.checkpoints.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("longvale.checkpoints.loading.is_installed", lambda *modules: False)
     with pytest.raises(ValueError, match="needs bitsandbytes; pip install bitsandbytes, or give --dtype bfloat16"):
         weight_options(cpu, load_in_4bit=True)
-    monkeypatch.setattr("longvale.checkpoints.loading.find_spec", lambda name: name)
+    monkeypatch.setattr("longvale.checkpoints.loading.is_installed", lambda *modules: True)
     with pytest.raises(ValueError, match="needs a GPU, and the device is cpu; give --dtype bfloat16 instead"):
         weight_options(cpu, load_in_4bit=True)
     options = weight_options(torch.device("cuda:1"), "float16", load_in_4bit=True)

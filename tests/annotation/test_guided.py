@@ -12,7 +12,7 @@ from longvale.annotation.boundaries.guided import (
 )
 from longvale.annotation.boundaries.options import VisualOptions
 from longvale.annotation.clip_reader import ClipReader
-from longvale.annotation.tracks import Span
+from longvale.annotation.tracks import Found, Span
 from longvale.annotation.video_stages import AnnotationModels, AnnotationOptions, find_boundaries
 
 MUSIC = Span(0.0, 20.0, "Music", 0.9)
@@ -28,6 +28,14 @@ def test_speech_turns_without_a_speech_label_are_dropped():
     assert confirmed_turns(turns, found) == [(10.0, 12.0)]
     assert confirmed_turns(turns, {}) == turns
     assert confirmed_turns(turns, {"sounds": []}) == turns  # a tagger that failed says nothing
+
+
+def test_a_tagger_without_a_label_of_speech_drops_no_turn():
+    barks = Found([Span(0.0, 9.0, "Bark")], tells_speech=False)
+    assert confirmed_turns([(2.0, 4.0)], {"sounds": barks}) == [(2.0, 4.0)]
+    assert confirmed_turns([(2.0, 4.0)], {"sounds": Found(barks)}) == []
+    assert Found.from_record(barks.to_record()).tells_speech is False
+    assert Found.from_record({"spans": []}).tells_speech is True  # of a log without the field
 
 
 def test_speaker_turns_replace_the_turns_in_which_they_are():

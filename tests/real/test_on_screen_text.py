@@ -1,6 +1,5 @@
 """RapidOCR on real films: a caption that is burnt in, a title card, and credits that scroll."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_big_buck_bunny import big_buck_bunny  # noqa: F401  a fixture
 from test_real_media import media_of  # noqa: F401  a fixture
-from weights import CACHE
+from weights import installed
 
 from longvale.annotation.clip_reader import open_video
 from longvale.annotation.language_models import ModelOptions
@@ -24,16 +23,8 @@ PACKAGES = ("rapidocr==3.10.0", "onnxruntime", "pyclipper", "shapely", "omegacon
 @pytest.fixture(scope="module")
 def rapidocr():
     """The extra `ocr`, from a folder of its own."""
-    folder = CACHE / "rapidocr-3.10.0"
-    if not (folder / "rapidocr").is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={folder}", *PACKAGES]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            pytest.skip(f"rapidocr cannot be had: {done.stderr.strip().splitlines()[-1:]}")
-    sys.path.append(str(folder))
-    importlib.invalidate_caches()
-    yield folder
-    sys.path.remove(str(folder))
+    with installed("rapidocr-3.10.0", *PACKAGES) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

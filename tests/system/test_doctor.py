@@ -24,8 +24,8 @@ def test_here_all_is_well(longvale):
 
 def test_packages_that_are_missing_or_old(monkeypatch, longvale):
     versions = {"trl": None, "datasets": "4.9.0", "gradio": None}
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: versions[name] if name in versions else real(name))
+    real = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: versions[name] if name in versions else real(name))
     found = {finding.name: finding for finding in doctor.examine()}
     assert (found["trl"].value, found["trl"].state) == ("-", "missing") and "pip install 'trl>=" in found["trl"].remedy
     assert (found["datasets"].value, found["datasets"].state) == ("4.9.0", "missing")

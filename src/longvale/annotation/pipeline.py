@@ -28,7 +28,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -39,6 +38,7 @@ from ..extraction.extract import Engine, find_videos
 from ..io import atomic_write
 from ..run_log import fingerprint, load_settings
 from ..system.checksums import identities
+from ..system.extras import version_of
 from ..system.locks import hold
 from ..system.names import LONGEST_NAME, printable
 from .captions import ROLES
@@ -432,10 +432,4 @@ def prompt_hashes() -> dict[str, str]:
 
 def versions() -> dict[str, str | None]:
     """Return the versions of the packages that affect the result; None for one that is not installed."""
-    found: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: version_of(name) for name in _PACKAGES}

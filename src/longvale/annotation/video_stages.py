@@ -33,7 +33,7 @@ from .filters import ALL, Facts, FilterOptions, Rejection, admit, agreement
 from .languages import LanguageIdentifier, spoken_language
 from .measurements import STILL_BELOW, measure
 from .stages import Stages
-from .tracks import TRACKS, Span, Track, Tracker, Tracks, within
+from .tracks import TRACKS, Found, Track, Tracker, Tracks, within
 from .tracks.finding import find_track
 from .tracks.speakers import voices_of, with_speakers
 
@@ -218,9 +218,9 @@ class VideoStages:
         self.stages.boundaries.add(record)
         return record
 
-    def _find_tracks(self, video_id: str, reader: _LazyReader, speech: Sequence[Interval]) -> dict[Track, list[Span]]:
+    def _find_tracks(self, video_id: str, reader: _LazyReader, speech: Sequence[Interval]) -> dict[Track, Found]:
         """Find the tracks of a video, each once: one that is on disk is read."""
-        tracks: dict[Track, list[Span]] = {}
+        tracks: dict[Track, Found] = {}
         for track in TRACKS:
             if track not in self.models.trackers:
                 continue
@@ -230,23 +230,23 @@ class VideoStages:
                 start = time.perf_counter()
                 turns = confirmed_turns(speech, tracks)
                 found, problem = find_track(self.models.trackers[track], reader.value, turns, tracks)
-                spans = with_speakers(found, tracks.get("speakers", ())) if track == "transcript" else found
+                if track == "transcript":
+                    found = Found(with_speakers(found, tracks.get("speakers", ())), found.dropped)
                 self._judge(track, video_id, problem)
                 record = {
                     "video_id": video_id,
                     "track": track,
-                    "spans": [span.to_record() for span in spans],
-                    **({"dropped": found.dropped} if found.dropped else {}),
+                    **found.to_record(),
                     **({"unanswered": problem} if problem else {}),
                     "seconds": _since(start),
                 }
                 self.stages.tracks.add(record)
-            tracks[track] = [Span.from_record(span) for span in record["spans"]]
+            tracks[track] = Found.from_record(record)
         return tracks
 
-    def _known_tracks(self, video_id: str) -> dict[Track, list[Span]]:
+    def _known_tracks(self, video_id: str) -> dict[Track, Found]:
         records = {track: self.stages.tracks.get(video_id, track) for track in TRACKS}
-        return {t: [Span.from_record(span) for span in r["spans"]] for t, r in records.items() if r is not None}
+        return {track: Found.from_record(record) for track, record in records.items() if record is not None}
 
     def _describe(
         self, video_id: str, event_id: int, start: float, end: float, found: Mapping[str, Any], reader: _LazyReader

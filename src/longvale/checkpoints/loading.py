@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..events import MODALITIES
 from ..io import load_json
+from ..system.extras import is_installed
 from .chat_templates import bound_templates
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def weight_options(
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     if not load_in_4bit:
         return options
-    if find_spec("bitsandbytes") is None:
+    if not is_installed("bitsandbytes"):
         raise ValueError(
             "--load-in-4bit needs bitsandbytes; pip install bitsandbytes, or give --dtype bfloat16 instead"
         )

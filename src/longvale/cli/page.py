@@ -42,12 +42,10 @@ def app(
     Answers are drawn on a timeline and can be saved. Uploads stay in a private folder and are deleted. Needs
     `pip install "longvale[app]"`.
     """
-    from importlib.util import find_spec
+    from longvale.system.extras import require
 
+    require("gradio")
     from longvale.app.limits import Limits
-
-    if find_spec("gradio") is None:
-        raise ValueError('the page needs Gradio; install it with: pip install "longvale[app]"')
     from longvale.app.server import serve
     from longvale.system.interruption import wait_for_end
 

@@ -70,10 +70,10 @@ def serve(
     Videos are uploaded to /v1/files, or given by URL. Answers to all requests are written together. Clients must send
     the token of LONGVALE_SERVE_TOKEN, if it is set. Needs `pip install "longvale[serve]"`.
     """
-    from importlib.util import find_spec
+    from longvale.system.extras import require
 
-    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
-        raise ValueError('the server needs FastAPI and uvicorn; install them with: pip install "longvale[serve]"')
+    require("fastapi")
+    require("uvicorn")
     from longvale.serving.server import serve as run
     from longvale.system.interruption import wait_for_end
 

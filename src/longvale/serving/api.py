@@ -8,7 +8,7 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +16,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..evaluation.generation.video_qa import VideoQuestion
 from ..io import parse_json
@@ -45,16 +47,7 @@ def build_api(
     created, numbers = int(time.time()), itertools.count()
     waiting: set[object] = set()
 
-    @api.middleware("http")
-    async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.url.path != "/health":
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
-                return _refused(RequestError("the token is missing or wrong", status=401))
-            size = request.headers.get("content-length", "0")
-            if not size.isdecimal() or int(size) > limits.size * 4 // 3 + _ENVELOPE_BYTES:
-                return _refused(RequestError(f"the request is larger than {limits.size / 2**20:g} MB", status=413))
-        return await call_next(request)
+    api.add_middleware(_Gate, token=token, size=limits.size)
 
     @api.exception_handler(RequestError)
     async def refuse(_: Request, error: RequestError) -> Response:
@@ -63,6 +56,10 @@ def build_api(
     @api.exception_handler(HTTPException)
     async def refuse_route(_: Request, error: HTTPException) -> Response:
         return _refused(RequestError(str(error.detail).lower(), status=error.status_code))
+
+    @api.exception_handler(ClientDisconnect)
+    async def forget(_: Request, error: ClientDisconnect) -> Response:
+        return _refused(RequestError("the client has left", status=499))
 
     @api.get("/health")
     async def health() -> dict[str, Any]:
@@ -121,6 +118,35 @@ def build_api(
                 waiting.discard(ticket)
 
     return api
+
+
+class _Gate:
+    """Refuses requests without the token, and those that are too large, before they are read.
+
+    Args:
+        app: what answers the other requests.
+        token: as for [`build_api`].
+        size: maximum size of a video in bytes.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, size: int) -> None:
+        self._app, self._token, self._size = app, token, size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
+        await (self._app if refusal is None else _refused(refusal))(scope, receive, send)
+
+    def _refusal(self, request: Request) -> RequestError | None:
+        if request.url.path == "/health":
+            return None
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self._token is not None and not hmac.compare_digest(given.encode(), self._token.encode()):
+            return RequestError("the token is missing or wrong", status=401)
+        size = request.headers.get("content-length", "0")
+        if not size.isdecimal() or int(size) > self._size * 4 // 3 + _ENVELOPE_BYTES:
+            return RequestError(f"the request is larger than {self._size / 2**20:g} MB", status=413)
+        return None
 
 
 class _Answer:

@@ -7,9 +7,11 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from .extras import version_of
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -90,7 +92,7 @@ def _packages(requirements: Iterable[str]) -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     yield Finding("packages", "python", platform.python_version())
-    yield Finding("packages", "longvale", _version("longvale") or "-")
+    yield Finding("packages", "longvale", version_of("longvale") or "-")
     for requirement in map(Requirement, requirements):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _package(requirement)
@@ -101,18 +103,11 @@ def _packages(requirements: Iterable[str]) -> Iterator[Finding]:
 
 
 def _package(requirement: Requirement, use: str | None = None) -> Finding:
-    found = _version(requirement.name)
+    found = version_of(requirement.name)
     if found is not None and requirement.specifier.contains(found, prereleases=True):
         return Finding("packages", requirement.name, found)
     remedy = use or f"pip install '{requirement.name}{requirement.specifier}'"
     return Finding("packages", requirement.name, found or "-", "optional" if use else "missing", remedy)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _devices() -> Iterator[Finding]:

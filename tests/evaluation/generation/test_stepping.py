@@ -144,3 +144,20 @@ def test_memory_is_not_kept_when_answers_end(pair, videos, asked):
     stepper.step()
     assert len(stepper._slots) == 1
     assert all(torch.isfinite(layer.keys).all() for layer in stepper._slots.layers)
+
+
+def test_prompts_of_unlike_length_begin_in_passes_of_their_own(pair, videos, monkeypatch):
+    texts = ["<video>\nWhen?", "<video>\n" + "What happens in it? " * 20, "<video>\nWhat?"]
+    asked = [VideoQuestion(0, text, str(place), 4) for place, text in enumerate(texts)]
+    qa = VideoQA(*pair, videos)
+    stepper = Stepper(pair[0], rows=8, row_tokens=10_000)
+    writings = [qa.begin(prompt, 4) for prompt in qa.split(asked)]
+    expected = [answer_plainly(*pair, text, videos[0], 4) for text in texts]
+    seen, forward = [], pair[0].forward
+    monkeypatch.setattr(pair[0], "forward", lambda **kw: seen.append(kw["input_ids"].shape) or forward(**kw))
+    stepper.add(*writings)
+    while stepper.busy:
+        stepper.step()
+    (two, short), (one, long) = [tuple(shape) for shape in seen if shape[1] > 1]
+    assert (two, one) == (2, 1) and 1 < short < long / 4  # the first and the third together
+    assert decode_answers(pair[1], [writing.tokens for writing in writings]) == expected

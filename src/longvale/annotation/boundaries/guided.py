@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from ...events import Seconds
-from ..tracks import Span, Tracks
+from ..tracks import Found, Span, Tracks
 from ..tracks.audioset import SoundKind, kind_of
 from .fusion import Interval, fuse, join_overlapping, share_in, split_background
 
@@ -31,7 +31,8 @@ def confirmed_turns(turns: Sequence[Interval], tracks: Tracks) -> list[Interval]
 
     Args:
         turns: start and end of each speech turn in seconds.
-        tracks: the tracks of the video; all turns are returned if there is no track of sounds, or it is empty.
+        tracks: the tracks of the video; all turns are returned if there is no track of sounds, it is empty, or its
+            tagger has no label of speech.
 
     Example:
         >>> sounds = [Span(0.0, 9.0, "Music"), Span(12.0, 20.0, "Conversation")]
@@ -39,7 +40,7 @@ def confirmed_turns(turns: Sequence[Interval], tracks: Tracks) -> list[Interval]
         [(13.0, 15.0)]
     """
     sounds = tracks.get("sounds", ())
-    if not sounds:
+    if not sounds or (isinstance(sounds, Found) and not sounds.tells_speech):
         return list(turns)
     spoken = _passages(sounds, {"speech"})
     return [turn for turn in turns if share_in(turn, spoken) > 0]

@@ -77,11 +77,39 @@ class Found(list[Span]):
     Args:
         spans: the spans.
         dropped: what a model gave and the tracker does not believe: start and end in seconds, text, reason.
+        tells_speech: in a track of sounds, whether the tagger has a label of speech; if not, its silence about speech
+            says nothing.
     """
 
-    def __init__(self, spans: Iterable[Span] = (), dropped: Sequence[tuple[Seconds, Seconds, str, str]] = ()) -> None:
+    def __init__(
+        self,
+        spans: Iterable[Span] = (),
+        dropped: Sequence[tuple[Seconds, Seconds, str, str]] = (),
+        *,
+        tells_speech: bool = True,
+    ) -> None:
         super().__init__(spans)
-        self.dropped = tuple(dropped)
+        self.dropped, self.tells_speech = tuple(dropped), tells_speech
+
+    def to_record(self) -> dict[str, Any]:
+        """Return JSON values; what has its default is left out, apart from the spans.
+
+        Example:
+            >>> Found([Span(0.0, 2.5, "Dog")], tells_speech=False).to_record()
+            {'spans': [{'start': 0.0, 'end': 2.5, 'text': 'Dog'}], 'tells_speech': False}
+        """
+        record: dict[str, Any] = {"spans": [span.to_record() for span in self]}
+        if self.dropped:
+            record["dropped"] = self.dropped
+        if not self.tells_speech:
+            record["tells_speech"] = False
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Found:
+        """Read what `to_record` returned."""
+        spans = [Span.from_record(span) for span in record["spans"]]
+        return cls(spans, record.get("dropped", ()), tells_speech=record.get("tells_speech", True))
 
 
 #: The tracks of a video.

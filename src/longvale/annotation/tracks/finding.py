@@ -36,7 +36,7 @@ def find_track(tracker: Tracker, reader: ClipReader, speech: Sequence[Interval],
         return Found(), " ".join(str(error).split())[:300] or type(error).__name__
     if not isinstance(found, Iterable):
         return Found(), f"{tracker.name}: returned {_kind(found)} instead of spans"
-    spans = Found(dropped=getattr(found, "dropped", ()))
+    spans = Found(dropped=getattr(found, "dropped", ()), tells_speech=getattr(found, "tells_speech", True))
     last = round(reader.duration, 3)
     for span in found:
         if fault := _fault(span, reader.duration):

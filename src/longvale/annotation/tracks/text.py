@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
-from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -26,7 +25,7 @@ from ...chat_client import NoAnswer
 from ...events import Seconds
 from ...models.media import probe
 from ...registry import text_readers
-from ...system.extras import require
+from ...system.extras import is_installed, require
 from ..boundaries.fusion import Interval
 from ..clip_reader import ClipReader
 from ..language_models import ModelOptions
@@ -208,7 +207,7 @@ def build_text_tracker(name: str | None, options: ModelOptions) -> TextTracker |
         True
     """
     if name is None:
-        name = "rapidocr" if find_spec("rapidocr") and find_spec("onnxruntime") else "none"
+        name = "rapidocr" if is_installed("rapidocr", "onnxruntime") else "none"
     if name == "none":
         return None
     reader, model = text_readers.split(name)

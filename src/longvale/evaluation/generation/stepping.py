@@ -31,6 +31,8 @@ _FOLLOWED = frozenset(
 
 #: One forward pass begins several answers: it waits until this share of the rows is free, for this many steps at most.
 _REFILL, _REFILL_STEPS = 0.25, 4
+#: The longest of the suffixes of one pass, as a multiple of the shortest.
+_PADDING = 2
 
 
 @dataclass(eq=False)
@@ -138,7 +140,7 @@ class Stepper:
         wanted = min(used + len(self._waiting), self._rows, self._fitting())
         free = len(self._written) - used
         if used and wanted <= used:
-            if 4 * used <= len(self._written):
+            if 2 * used <= len(self._written):
                 self._resize(used)
             return []
         if used and wanted <= len(self._written) and free < _REFILL * len(self._written):
@@ -146,7 +148,7 @@ class Stepper:
             if self._delayed < _REFILL_STEPS:
                 return []
         self._delayed = 0
-        if wanted > len(self._written) or 4 * wanted <= len(self._written):
+        if wanted > len(self._written) or 2 * wanted <= len(self._written):
             self._resize(wanted)
         return [row for row, writing in enumerate(self._written) if writing is None][: len(self._waiting)]
 
@@ -182,7 +184,8 @@ class Stepper:
         """Run the prompts of waiting answers, and write their first tokens."""
         import torch
 
-        begun = [self._waiting.popleft() for _ in rows]
+        begun = self._next_alike(len(rows))
+        rows = rows[: len(begun)]
         device, longest = self._model.device, max(len(writing.prefix_mask) for writing in begun)
         prefix_mask, _ = padded_left([writing.prefix_mask for writing in begun], 0)
         ids, mask = padded_left([writing.suffix for writing in begun], 0)
@@ -195,6 +198,17 @@ class Stepper:
             self._written[row] = writing
         self._alive[chosen] = 1
         return self._take(rows, scores)
+
+    def _next_alike(self, most: int) -> list[Writing]:
+        """Take the first answers that wait, without those whose prompts would be mostly padding beside the first one:
+        they stay first in line, for the next step."""
+        first, skipped, chosen = len(self._waiting[0].suffix), [], []
+        while self._waiting and len(chosen) < most:
+            writing = self._waiting.popleft()
+            alike = max(first, len(writing.suffix)) <= _PADDING * min(first, len(writing.suffix))
+            (chosen if alike else skipped).append(writing)
+        self._waiting.extendleft(reversed(skipped))
+        return chosen
 
     def _continue(self) -> list[Writing]:
         """Write the next token of all answers."""
