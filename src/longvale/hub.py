@@ -101,7 +101,8 @@ def plan_upload(
         folder: with a `README.md`, the card of the repository.
         repo_id: for example "me/longvale".
         repo_type: "dataset" or "model".
-        patterns: of the files directly in the folder to send, for example "*.json"; None for all files and subfolders.
+        patterns: of the files to send: "*.json" for those directly in the folder, ".eval_results/*.yaml" for those of a
+            subfolder, also a hidden one; None for all files and subfolders.
         left_out: names that are not sent even if they match.
 
     Raises:
@@ -123,14 +124,20 @@ def plan_upload(
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if any(part.startswith(".") for part in name.split("/")) or not path.is_file() or name in left_out:
-            continue
-        if patterns is not None and ("/" in name or not any(fnmatch(name, pattern) for pattern in patterns)):
+        if not path.is_file() or name in left_out or not _is_sent(name, patterns):
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{path}: leads out of the folder, to {path.resolve()}; copy the file instead")
         files[name] = path.stat().st_size
     return Upload(folder, repo_id, repo_type, files)
+
+
+def _is_sent(name: str, patterns: Sequence[str] | None) -> bool:
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    if patterns is None:
+        return not hidden
+    alike = [pattern for pattern in patterns if pattern.count("/") == name.count("/") and fnmatch(name, pattern)]
+    return any(not hidden or pattern.startswith(".") for pattern in alike)
 
 
 def format_upload(upload: Upload) -> str:

@@ -83,12 +83,16 @@ def test_evaluate_fills_in_the_card(longvale, tiny_model, tiny_corpus, checkpoin
 
 
 def test_a_dry_run_lists_what_would_go(longvale, checkpoint, tmp_path):
-    extra = checkpoint / "optimizer.pt"
-    extra.write_bytes(b"0")
+    scores, secret = ".eval_results/longvale.yaml", ".cache/token.yaml"
+    extra = [checkpoint / name for name in ("optimizer.pt", scores, ".eval_results/notes.txt", secret, ".hidden.json")]
+    for path in extra:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"0")
     try:
         result = longvale("push-model", checkpoint, "user/longvale-tiny", "--dry-run")
     finally:
-        extra.unlink()
+        for path in extra:
+            path.unlink()
     assert result.exit_code == 0, result.stderr
     *files, total, last = result.stdout.splitlines()
     listed = {line.split()[-1] for line in files}
@@ -100,7 +104,8 @@ def test_a_dry_run_lists_what_would_go(longvale, checkpoint, tmp_path):
         "modeling_longvale.py",
         "tokenizer.json",
     } <= listed
-    assert "optimizer.pt" not in listed and not any("/" in name for name in listed)
+    assert "optimizer.pt" not in listed and ".hidden.json" not in listed
+    assert [name for name in listed if "/" in name] == [scores]
     assert total.endswith("to https://hf.co/user/longvale-tiny") and last == "nothing sent: --dry-run"
 
 

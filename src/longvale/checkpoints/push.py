@@ -10,8 +10,12 @@ from .card import LICENCES_FILE
 from .loading import check_folder
 
 #: Files that `save_pretrained` and `longvale convert` write directly in the folder. Adapters are excluded because they
-#: refer to a base on this machine; trainer files, such as optimizer states, because others do not need them.
-PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.py", "*.model", "*.txt", CARD_FILE, LICENCES_FILE)
+#: refer to a base on this machine; trainer files, such as optimizer states, because others do not need them. The scores
+#: of `longvale evaluate --card` go with them.
+PATTERNS = (
+    *("*.safetensors", "*.json", "*.jinja", "*.py", "*.model", "*.txt"),
+    *(CARD_FILE, LICENCES_FILE, ".eval_results/*.yaml"),
+)
 _LEFT_OUT = ("trainer_state.json", "settings.json", "log_history.json")
 
 

@@ -159,7 +159,12 @@ def evaluate(
         bool, typer.Option("--ablation", help="Also answer with modalities left out (ablation).")
     ] = False,
     card: Annotated[
-        Path | None, typer.Option(help="Model card whose table of scores to fill in.", show_default="none")
+        Path | None,
+        typer.Option(
+            help="Model card whose table of scores to fill in; if all of LongVALE's test split was asked, also writes "
+            ".eval_results/longvale.yaml next to it, for the Hub.",
+            show_default="none",
+        ),
     ] = None,
     *,
     weights: WeightOptions,
@@ -187,10 +192,13 @@ def evaluate(
     echo(f"report: {output / 'report.html'}")
     if card is not None:
         from longvale.checkpoints.card import fill_evaluation
+        from longvale.evaluation.reporting.hub_results import save_hub_results
         from longvale.evaluation.scoring.score import table_columns
 
         fill_evaluation(card, scores, table_columns(scores), f"{data.name}, {questions.split} split")
         echo(f"card: {card}")
+        if results := save_hub_results(card.parent, scores):
+            echo(f"scores for the Hub: {results}")
 
 
 @app.command(
