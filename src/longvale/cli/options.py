@@ -178,12 +178,14 @@ def _object(option: str, text: str | None) -> dict[str, Any] | None:
 
 @dataclass(eq=False, repr=False)
 class JudgeOptions(Group, panel="Judge"):
-    """Which model judges zero-shot answers."""
+    """Which model judges dense captions and zero-shot answers."""
 
     judge: Annotated[
         str | None,
         typer.Option(
-            "--judge", help="Model that judges zero-shot answers, by its name on the server.", show_default="none"
+            "--judge",
+            help="Model that judges dense captions or zero-shot answers, by its name on the server.",
+            show_default="none",
         ),
     ] = None
     judge_url: Annotated[

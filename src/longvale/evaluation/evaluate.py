@@ -18,9 +18,10 @@ from .generation.model import ModelLike, load_model
 from .generation.prediction_log import run_path
 from .reporting.report import TITLE, write_report
 from .reporting.zero_shot import write_zero_shot_report
+from .scoring.checklist import add_checklist
 from .scoring.metrics import choose_metrics
 from .scoring.readings import asked_times
-from .scoring.score import ADDED, JUDGED, save_scores, score, score_predictions
+from .scoring.score import ADDED, save_scores, score, score_predictions
 from .scoring.validate import errors_named
 
 
@@ -79,8 +80,8 @@ def evaluate(
         references, _, _ = load_questions(data, tasks, split, prompt=options.get("prompt"))
         annotations = {}
     else:
-        if judge is not None:
-            raise ValueError(JUDGED)
+        if judge is not None and "dense_captioning" not in tasks:
+            raise ValueError(f"--judge judges dense captions and zero-shot answers; the tasks are {', '.join(tasks)}")
         choose_metrics(metrics, tasks)  # before the questions are answered
         references = annotations_path(data, split)
         # Validate the annotations before loading the model, which may take minutes.
@@ -109,6 +110,8 @@ def evaluate(
     with errors_named(log):
         options = {"protocol": protocol, "partial": partial, "metrics": metrics, "times": asked_times(log)}
         scores = score_predictions(predictions, annotations, **options)
+    if judge is not None:
+        scores = add_checklist(scores, log, predictions, annotations, judge, progress=progress)
     save_scores(scores, output / "scores.json")
     write_report(
         output / "report.html",

@@ -236,7 +236,7 @@ def test_a_file_lacks_answers_only_with_partial(annotations, tmp_path):
     with pytest.raises(ValueError, match=r"finish the run, or leave them out with --partial$"):
         score(tmp_path / "log", tmp_path / "a.json")
     assert score(tmp_path / "log", tmp_path / "a.json", partial=True)["counts"]["grounding"]["missing"] == 1
-    with pytest.raises(ValueError, match="a judge is for answers to zero-shot tasks; those of LongVALE have metrics"):
+    with pytest.raises(ValueError, match="--judge judges dense captions and zero-shot answers; the log holds neither"):
         score(tmp_path / "log", tmp_path / "a.json", partial=True, judge=object())
 
 

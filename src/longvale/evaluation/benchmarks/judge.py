@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +33,29 @@ _SCORE = re.compile(r"\bscore['\"]?\s{0,8}:\s{0,8}['\"]?([0-5])(?:\.0)?\b", re.I
 
 
 @dataclass(frozen=True)
+class Rubric:
+    """What a judge is asked, and how its replies are read.
+
+    Args:
+        prompt: name of the prompt template.
+        fields: returns the values of the template's fields for an answer.
+        read: parses a reply; returns None if it cannot be parsed.
+    """
+
+    prompt: str
+    fields: Callable[[Prediction], Mapping[str, str]]
+    read: Callable[[str], Any]
+
+
+@dataclass(frozen=True)
 class Judge:
     """Model, server and prompt of the judge.
 
     Args:
         model: name of the model on the server, or a Hub ID.
         base_url: URL of the server, such as "http://127.0.0.1:8000/v1"; None uses Hugging Face's inference providers.
-        prompt: path of a text file with `$question`, `$reference` and `$prediction`; None uses the built-in prompt.
+        prompt: path of a text file with `$reference` and `$prediction`, for zero-shot answers also `$question`; None
+            uses the built-in prompt.
         workers: number of concurrent requests.
         timeout_s: timeout per complete reply in seconds.
         max_tokens: maximum length of a reply in tokens. The verdict is a short object; the rest allows reasoning.
@@ -59,7 +75,7 @@ def judge_answers(
     judge: Judge,
     answers: Sequence[Prediction],
     asked: Mapping[tuple, Question],
-    references: Mapping[tuple, Sequence[str]],
+    rubric: Rubric,
     log_path: str | os.PathLike,
     *,
     progress: bool = True,
@@ -70,7 +86,7 @@ def judge_answers(
         judge: the judge.
         answers: answers to judge.
         asked: questions by key.
-        references: reference answers by key; the prompt contains the first.
+        rubric: what the judge is asked.
         log_path: log of the replies (JSONL), in the format of the prediction log.
         progress: show a progress bar.
 
@@ -84,7 +100,7 @@ def judge_answers(
     """
     from tqdm.auto import tqdm
 
-    template = load_prompt("judge", judge.prompt)
+    template = load_prompt(rubric.prompt, judge.prompt, needed="prediction")
     token = judge.token or os.environ.get("LONGVALE_JUDGE_TOKEN")
     client = ChatClient(judge.model, judge.base_url, token=token, timeout_s=judge.timeout_s)
     settings: dict[str, Any] = {
@@ -98,11 +114,8 @@ def judge_answers(
     given, patience = {answer.key: answer for answer in answers}, Patience()
 
     def ask(key: tuple) -> Prediction | NoAnswer:
-        text = template.substitute(
-            question=_bare(asked[key].question), reference=references[key][0], prediction=given[key].answer
-        )
         try:
-            reply = _reply(client, text, judge.max_tokens)
+            reply = _reply(client, template.substitute(rubric.fields(given[key])), judge.max_tokens, rubric.read)
         except NoAnswer as error:
             return error
         return Prediction(given[key].video_id, given[key].task, reply, given[key].sentence_id)
@@ -135,17 +148,42 @@ def judge_answers(
     return [log.done[answer.key] for answer in answers]
 
 
-def _bare(question: str) -> str:
-    return question.partition("\n")[2]
+def verdict_rubric(asked: Mapping[tuple, Question], references: Mapping[tuple, Sequence[str]]) -> Rubric:
+    """Return the rubric of free-form answers.
+
+    Args:
+        asked: questions by key.
+        references: reference answers by key; the prompt contains the first.
+    """
+
+    def fields(answer: Prediction) -> dict[str, str]:
+        question = asked[answer.key].question.partition("\n")[2]  # without the video
+        return {"question": question, "reference": references[answer.key][0], "prediction": answer.answer}
+
+    return Rubric("judge", fields, read_verdict)
 
 
-def _reply(client: ChatClient, text: str, max_tokens: int) -> str:
+def _reply(client: ChatClient, text: str, max_tokens: int, read: Callable[[str], Any]) -> str:
     """Return the judge's reply; retry once if it cannot be parsed."""
     for words in (text, f"{text}\n{_AGAIN}"):
         reply = client.ask(words, max_tokens)
-        if read_verdict(reply) is not None:
+        if read(reply) is not None:
             break
     return reply
+
+
+def read_objects(reply: str) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a reply that contain no other object.
+
+    Example:
+        >>> list(read_objects('As follows: {"named": [1], "true": []}.'))
+        [{'named': [1], 'true': []}]
+    """
+    for found in _OBJECT.findall(reply):
+        try:
+            yield parse_json(found)
+        except ValueError:
+            continue
 
 
 def read_verdict(reply: str) -> tuple[bool, int] | None:
@@ -157,11 +195,7 @@ def read_verdict(reply: str) -> tuple[bool, int] | None:
         >>> read_verdict("I think so.") is None
         True
     """
-    for found in _OBJECT.findall(reply):
-        try:
-            value = parse_json(found)
-        except ValueError:
-            continue
+    for value in read_objects(reply):
         pred, score = str(value.get("pred", "")).strip().lower(), value.get("score")
         if pred in ("yes", "no") and isinstance(score, int | float) and 0 <= score <= 5:
             return pred == "yes", round(score)

@@ -9,19 +9,20 @@ from string import Template
 from ...tasks import VIDEO_TOKEN
 
 
-def load_prompt(name: str, variant: str | None = None) -> Template:
+def load_prompt(name: str, variant: str | None = None, needed: str = "question") -> Template:
     """Load a prompt template of this package or from a file.
 
     Args:
         name: name of the prompt, such as "music_avqa".
         variant: name of a published evaluation, such as "crema", or path of a text file. None selects the default.
+        needed: field that the template must contain.
 
     Returns:
         A template with fields such as `$question`.
 
     Raises:
         FileNotFoundError: if the variant or file does not exist.
-        ValueError: if the file does not contain `$question`.
+        ValueError: if the file does not contain the needed field.
 
     Example:
         >>> load_prompt("music_avqa", "tdc_video").substitute(question="Is it loud?")
@@ -38,8 +39,8 @@ def load_prompt(name: str, variant: str | None = None) -> Template:
             f"{variant}: no such prompt of {name}; give {', '.join(known) or 'none of the published'}, or a text file"
         )
     template = Template(source.read_text(encoding="utf-8-sig").rstrip("\n"))
-    if "question" not in template.get_identifiers():
-        raise ValueError(f"{source}: does not contain $question; write it where the question belongs")
+    if needed not in template.get_identifiers():
+        raise ValueError(f"{source}: does not contain ${needed}; write it where the {needed} belongs")
     return template
 
 

@@ -12,7 +12,7 @@ from ...system.locks import hold
 from ...tasks import TASKS, Prediction, Question
 from ..scoring.validate import check_answers, errors_named, format_counts, means_by_video
 from .base import Benchmark
-from .judge import Judge, judge_answers, judge_log, score_verdicts
+from .judge import Judge, judge_answers, judge_log, score_verdicts, verdict_rubric
 
 
 def benchmark_of(tasks: Sequence[str]) -> type[Benchmark]:
@@ -93,7 +93,8 @@ def score_zero_shot(
         if judge is not None:
             log = judge_log(predictions_path, task)
             with hold(log.parent, log.name, work="judging answers"):
-                replies = judge_answers(judge, answers, asked, references, log, progress=progress)
+                rubric = verdict_rubric(asked, references)
+                replies = judge_answers(judge, answers, asked, rubric, log, progress=progress)
             scores[task]["judge"], verdicts = score_verdicts(replies, judge)
             rows = [row | verdict for row, verdict in zip(rows, verdicts, strict=True)]
         for video_id, means in means_by_video((answer.video_id for answer in answers), rows).items():

@@ -21,6 +21,7 @@ from ...text_table import align
 from ...timecodes import PROTOCOLS, Protocol
 from ..benchmarks.judge import Judge
 from ..benchmarks.scoring import format_zero_shot, score_zero_shot, zero_shot_scores
+from .checklist import add_checklist
 from .metrics import choose_metrics
 from .readings import asked_times, count_readings, format_readings, reader_warnings
 from .validate import check_answers, errors_named, format_counts, means_by_video
@@ -36,7 +37,6 @@ TABLE: dict[Task, tuple[str, ...]] = {
 }
 
 #: Error message.
-JUDGED = "a judge is for answers to zero-shot tasks; those of LongVALE have metrics"
 ADDED = "metrics are added to those of LongVALE's tasks; a zero-shot benchmark has its own"
 
 #: Scores of a task by name; and scores per answer, in the order of the answers.
@@ -65,7 +65,8 @@ def score(
         protocol: `official` reproduces the published scorers, see [`longvale.metrics.protocol_options`]; for MUSIC-AVQA
             one of [`longvale.evaluation.benchmarks.music_avqa.PROTOCOLS`].
         partial: allow questions without an answer. They are counted, but excluded from the scores.
-        judge: language model that also judges the answers to zero-shot tasks.
+        judge: language model that also judges dense captions, see [`longvale.evaluation.scoring.checklist`], or the
+            answers to zero-shot tasks.
         metrics: names of further metrics of LongVALE's tasks, see [`longvale.evaluation.scoring.metrics`].
         progress: show a progress bar while the judge works.
 
@@ -86,11 +87,9 @@ def score(
             raise ValueError(ADDED)
         options = {"protocol": protocol, "partial": partial, "judge": judge, "progress": progress}
         return score_zero_shot(predictions_path, predictions, references_path, zero_shot, **options)
-    if judge is not None:
-        raise ValueError(JUDGED)
     annotations = {annotation.video_id: annotation for annotation in load_videos(Path(references_path))}
     with errors_named(predictions_path):
-        return score_predictions(
+        scores = score_predictions(
             predictions,
             annotations,
             tasks=wanted,
@@ -99,6 +98,9 @@ def score(
             metrics=metrics,
             times=asked_times(predictions_path),
         )
+    if judge is None:
+        return scores
+    return add_checklist(scores, predictions_path, predictions, annotations, judge, progress=progress)
 
 
 def save_scores(scores: Mapping[str, Any], path: str | os.PathLike, *, by_video: bool = False) -> None:
@@ -286,6 +288,8 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         names = table_columns(scores)[task]
         rows = [(label, *(_percent(row.get(name)) for name in names)) for label, row in _rows(scores[task])]
         lines += align([(task, *names), *rows])
+        if judge := scores[task].get("judge"):
+            lines.append(f"  checked off by {judge['model']}: {judge['unread']} of {judge['count']} replies unread")
         lines += [
             f"  {line}" for line in (format_counts(scores["counts"][task]), *format_readings(scores["counts"][task]))
         ]
