@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tiny_chat import SPECIAL, TEMPLATE, TEXT, build_omni, build_tokenizer, enlarge
+from tiny_chat import SPECIAL, TEMPLATE, TEXT, build_omni, build_tokenizer, build_vision, enlarge
 from tiny_whisper import build_whisper
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -21,7 +21,7 @@ SMOL_TEMPLATE = (
 CHAT = "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>{% endfor %}<|im_start|>"
 
 
-def save_smolvlm(folder):
+def build_smolvlm():
     tokenizer = build_tokenizer(SMOL)
     size = {"longest_edge": 32}
     options = {"size": size, "max_image_size": size, "do_image_splitting": False}
@@ -30,11 +30,11 @@ def save_smolvlm(folder):
         vision_config={**SMALL, "image_size": 32, "patch_size": 8}, scale_factor=2, image_token_id=image,
         text_config={"model_type": "llama", **LLAMA, "vocab_size": len(tokenizer), "pad_token_id": 0},
     )  # fmt: skip
-    save(folder, enlarge(transformers.SmolVLMForConditionalGeneration(config)), transformers.SmolVLMProcessor(
+    return enlarge(transformers.SmolVLMForConditionalGeneration(config)), transformers.SmolVLMProcessor(
         transformers.SmolVLMImageProcessor(**options), tokenizer,
         transformers.SmolVLMVideoProcessor(**options, fps=1, num_frames=8),
         image_seq_len=4, chat_template=SMOL_TEMPLATE,
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def save_qwen3_vl(folder):
@@ -105,9 +105,17 @@ def save_clap(folder):
     save(folder, transformers.ClapModel(config), transformers.ClapFeatureExtractor(truncation="rand_trunc"))
 
 
+#: Video models with a chat template, for training and evaluation.
+CHAT_BUILDERS = {
+    "Qwen2.5-Omni": lambda: build_omni(2),
+    "Qwen3-Omni": lambda: build_omni(3),
+    "Qwen2.5-VL": build_vision,
+    "SmolVLM2": build_smolvlm,
+}
+
 #: By the architecture, as in config.json.
 SAVE = {
-    "smolvlm": save_smolvlm,
+    "smolvlm": lambda folder: save(folder, *build_smolvlm()),
     "qwen3_vl": save_qwen3_vl,
     "qwen2_5_omni": save_omni,
     "whisper": lambda folder: save(folder, *build_whisper()),

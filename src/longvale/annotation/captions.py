@@ -22,7 +22,8 @@ import numpy as np
 from ..chat_client import NoAnswer, limit_note
 from ..checkpoints.encoders import explain
 from ..checkpoints.loading import split_revision
-from ..evaluation.adapters.chat import OMNI_WRITERS, answer_of
+from ..evaluation.adapters.chat import answer_of
+from ..evaluation.adapters.chat_inputs import OMNI_WRITERS
 from ..evaluation.adapters.messages import wav
 from ..events import Seconds
 from ..images import jpeg_uri

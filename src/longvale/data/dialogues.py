@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..events import Annotation, Event, Seconds
 from ..io import atomic_write, is_number, load_json
@@ -38,6 +38,7 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 _MEDIA_TOKEN = re.compile(f"{VIDEO_TOKEN}|{IMAGE_TOKEN}")
 _TIME_TOKEN = re.compile(r"<[A-Za-z]\d+>")
 _SPAN_TOKEN = re.compile(r"<([se])(\d+)>")
+_SPAN_WORDS = re.compile(r"\b[Ff]rom <s(\d+)> to <e\1>")
 
 
 def load_dialogues(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -109,7 +110,17 @@ def check_dialogue(dialogue: object) -> None:
                 raise ValueError(f"turn {index} holds {match[0]}, which is not in meta.token; give its time in seconds")
 
 
-def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
+class TimeWriter(Protocol):
+    """How times are written in a dialogue, such as a [`longvale.evaluation.adapters.time_formats.TimeFormat`]."""
+
+    def write(self, time: Seconds, duration: Seconds) -> str:
+        """Format a time."""
+
+    def render(self, start: Seconds, end: Seconds, duration: Seconds) -> str:
+        """Format a span, as `From ... to ...`."""
+
+
+def fill_timecodes(dialogue: Mapping[str, Any], times: TimeWriter | None = None) -> list[dict[str, str]]:
     """Return the messages of a dialogue, with each time token replaced by its timecode.
 
     As in the published training code, a timecode is a percentage of `meta.duration`. Where `meta.split` is given, the
@@ -118,6 +129,7 @@ def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
 
     Args:
         dialogue: one that [`check_dialogue`] accepts.
+        times: how times are written instead.
 
     Returns:
         Messages `{"role": "user" | "assistant", "content": text}`; `<video>` keeps its position.
@@ -132,7 +144,10 @@ def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
         {'role': 'assistant', 'content': 'From 05 to 50.'}
     """
     meta = dialogue.get("meta") or {}
-    codes = {token: to_timecode(time, meta["duration"]) for token, time in meta.get("token", {}).items()}
+    seconds = meta.get("token", {})
+    duration: Seconds = meta["duration"] if seconds else 0.0
+    write = to_timecode if times is None else times.write
+    codes = {token: write(time, duration) for token, time in seconds.items()}
 
     def code(match: re.Match[str]) -> str:
         # Other short tags in angle brackets are text; a start or end token without a time is an error.
@@ -140,8 +155,14 @@ def fill_timecodes(dialogue: Mapping[str, Any]) -> list[dict[str, str]]:
             raise ValueError(f"dialogue {dialogue.get('id')!r} holds {match[0]}, which is not in meta.token")
         return codes.get(match[0], match[0])
 
+    def span(match: re.Match[str]) -> str:
+        start, end = (seconds.get(f"<{kind}{match[1]}>") for kind in "se")
+        if times is None or start is None or end is None:
+            return match[0]
+        return match[0][0] + times.render(start, end, duration)[1:]
+
     return [
-        {"role": _ROLES[turn["from"]], "content": _TIME_TOKEN.sub(code, turn["value"])}
+        {"role": _ROLES[turn["from"]], "content": _TIME_TOKEN.sub(code, _SPAN_WORDS.sub(span, turn["value"]))}
         for turn in dialogue["conversations"]
     ]
 

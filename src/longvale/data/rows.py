@@ -8,7 +8,7 @@ from typing import Any
 
 from ..events import Annotation, Event
 from ..tasks import TASKS, questions
-from .dialogues import fill_timecodes, load_dialogues
+from .dialogues import TimeWriter, fill_timecodes, load_dialogues
 from .sources import DIALOGUE_STEMS, load_videos
 
 
@@ -64,13 +64,13 @@ def _facts(event: Event) -> dict[str, Any]:
     return {"modalities": list(event.modalities) or None, "relation": event.relation}
 
 
-def dialogue_row(dialogue: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of a dialogue, with timecodes filled in."""
+def dialogue_row(dialogue: Mapping[str, Any], times: TimeWriter | None = None) -> dict[str, Any]:
+    """Return the row of a dialogue, with timecodes filled in, or times as `times` writes them."""
     meta = dialogue.get("meta") or {}
     return {
         "id": dialogue["id"],
         "source": dialogue.get("source"),
-        "messages": fill_timecodes(dialogue),
+        "messages": fill_timecodes(dialogue, times),
         "duration": meta.get("duration"),
         "split": meta.get("split"),
     }

@@ -21,7 +21,7 @@ from ..registry import time_formats
 from ..system.names import look_up
 from ..tasks import TASKS, VIDEO_TOKEN, Question, check_tasks, questions
 from .adapters.messages import text_part, video_part
-from .adapters.prompts import word_question
+from .adapters.prompts import word_answer, word_question
 from .adapters.time_formats import TimeFormat
 from .generation.generate import Split, annotations_path
 from .generation.model import token_limits
@@ -112,15 +112,8 @@ def _word(
     if annotation.events and path is None:
         raise FileNotFoundError(f"{root / annotation.video_id}.mp4: no such file; add it, or give --videos")
     for question in questions(annotation, tasks):
-        if question.task == "grounding":
-            event = annotation.events[question.sentence_id]
-            answer = form.render(event.start, event.end, annotation.duration)
-            answer += "." if answer[-1].isalnum() or answer[-1] in "%>" else ""
-        elif question.task == "dense_captioning":
-            answer = form.render_events(annotation.events, annotation.duration)
-        else:
-            answer = question.reference
         text = word_question(question, {annotation.video_id: annotation}, form)
+        answer = word_answer(question, annotation, form)
         yield AskedQuestion(question, text, answer, path.resolve())
 
 

@@ -46,12 +46,75 @@ def recipe_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 @dataclass
-class SFTStageConfig(SFTConfig):
+class RecipeConfig(SFTConfig):
+    """Options of `recipes/sft.py` for models of any kind; those of `trl.SFTConfig` are accepted too.
+
+    Defaults that differ from `trl.SFTConfig`: bfloat16 and TF32 where a GPU supports them and plain float32 elsewhere,
+    no gradient checkpointing unless requested, two checkpoints kept, logs that stay on this machine.
+
+    Raises:
+        ValueError: if an option has an invalid value, or two options conflict; the message names them.
+
+    Example:
+        >>> RecipeConfig(effective_batch_size=128).gradient_accumulation_steps
+        16
+    """
+
+    effective_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Dialogues a step over all processes; gradient_accumulation_steps follows from it."},
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Train from the beginning where output_dir holds an earlier run, whose checkpoints go."},
+    )
+    profile: bool = field(
+        default=False, metadata={"help": "Profile three steps by torch.profiler: a table, and profile.json, a trace."}
+    )
+
+    # Defaults that differ from the base classes.
+    gradient_checkpointing: bool | None = field(  # None, not False: any value causes a warning about its new name
+        default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
+    )
+    report_to: str | None = field(
+        default="trackio",
+        metadata={"help": "What gets the logs: trackio (on this machine), tensorboard, wandb, none."},
+    )
+    project: str = field(default="longvale", metadata={"help": "Under which the logs are kept (trackio, wandb)."})
+    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: the collator needs every column."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Not needed: every trained weight has a gradient in every step."}
+    )
+
+    #: Settings of the recipe's own options, which resuming compares too.
+    recipe_settings: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be false: the collator reads the columns that it would remove")
+        self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
+        self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
+        fit_to_machine(self)
+        super().__post_init__()
+        if self.effective_batch_size is not None:
+            steps = accumulation_steps(self.effective_batch_size, self.world_size, self.per_device_train_batch_size)
+            if self.gradient_accumulation_steps not in (1, steps):
+                raise ValueError(
+                    f"gradient_accumulation_steps is {self.gradient_accumulation_steps} but effective_batch_size "
+                    f"({self.effective_batch_size}) makes it {steps}; leave one of them out"
+                )
+            self.gradient_accumulation_steps = steps
+
+
+@dataclass
+class SFTStageConfig(RecipeConfig):
     """Options of `recipes/sft.py`: a YAML file (`--config FILE`), which the command line overrides.
 
-    All options of `trl.SFTConfig` and `transformers.TrainingArguments` are accepted too. Defaults that differ:
-    bfloat16 and TF32 where a GPU supports them and plain float32 elsewhere, no gradient checkpointing unless requested,
-    a length of 2,048, two checkpoints kept, logs that stay on this machine.
+    These are for LongVALE's own model; all options of [`RecipeConfig`] are accepted too.
 
     Raises:
         ValueError: if an option has an invalid value, or two options conflict; the message names them.
@@ -107,14 +170,6 @@ class SFTStageConfig(SFTConfig):
     dialogues_size: str | None = field(
         default=None, metadata={"help": "Which file where data_dir has several, such as 7k or 154k."}
     )
-    effective_batch_size: int | None = field(
-        default=None,
-        metadata={"help": "Dialogues a step over all processes; gradient_accumulation_steps follows from it."},
-    )
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Train from the beginning where output_dir holds an earlier run, whose checkpoints go."},
-    )
     lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
     lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout in front of the LoRA."})
@@ -131,52 +186,19 @@ class SFTStageConfig(SFTConfig):
     grounding_features_dir: str | None = field(
         default=None, metadata={"help": "Feature store of these videos; by default features_dir."}
     )
-    profile: bool = field(
-        default=False, metadata={"help": "Profile three steps by torch.profiler: a table, and profile.json, a trace."}
-    )
 
-    # Defaults that differ from the base classes.
+    # A default that differs from the base classes.
     max_length: int | None = field(
         default=2048, metadata={"help": "Tokens a dialogue at most, its video included; longer ones lose turns."}
     )
-    gradient_checkpointing: bool | None = field(  # None, not False: any value causes a warning about its new name
-        default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
-    )
-    report_to: str | None = field(
-        default="trackio",
-        metadata={"help": "What gets the logs: trackio (on this machine), tensorboard, wandb, none."},
-    )
-    project: str = field(default="longvale", metadata={"help": "Under which the logs are kept (trackio, wandb)."})
-    save_steps: float = field(default=200, metadata={"help": "Steps between checkpoints."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay off: the collator needs every column."}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Not needed: every trained weight has a gradient in every step."}
-    )
-
-    #: Settings of the recipe's own options, which resuming compares too.
-    recipe_settings: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._check()
         self.dialogues = self.dialogues or self.stage
-        self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
-        self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
-        fit_to_machine(self)
         if self.streaming:
             # Each process reads the rows itself: one process that sends them out would have to pad all to one length.
             self.accelerator_config = {**(self.accelerator_config or {}), "dispatch_batches": False}
         super().__post_init__()
-        if self.effective_batch_size is not None:
-            steps = accumulation_steps(self.effective_batch_size, self.world_size, self.per_device_train_batch_size)
-            if self.gradient_accumulation_steps not in (1, steps):
-                raise ValueError(
-                    f"gradient_accumulation_steps is {self.gradient_accumulation_steps} but effective_batch_size "
-                    f"({self.effective_batch_size}) makes it {steps}; leave one of them out"
-                )
-            self.gradient_accumulation_steps = steps
 
     @property
     def weights_dtype(self) -> str | None:
@@ -195,8 +217,6 @@ class SFTStageConfig(SFTConfig):
             parse_mixture(self.mixture)
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"max_missing must be a share, 0 to 1, not {self.max_missing}")
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must be false: the collator reads the columns that it would remove")
         for name, least in (("lora_r", 1), ("lora_alpha", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")

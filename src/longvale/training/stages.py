@@ -11,14 +11,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 from accelerate import PartialState
 from peft import LoraConfig, PeftModel
 from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import SFTTrainer
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from longvale.models.processing_longvale import LongVALEProcessor
+    from longvale.training.grpo import GRPOStageConfig
+
+#: Loads the model that an adapter was trained on, and its processor.
+LoadBase: TypeAlias = Callable[[], tuple[PreTrainedModel, ProcessorMixin]]
 
 #: Trained in full; the visual projector is already aligned in the base model.
 TRAINED_PROJECTORS = ("audio_projector", "speech_projector")
@@ -103,40 +109,22 @@ class AtomicCheckpointMixin:
         return os.path.join(folder, UNFINISHED) if self._saving else folder
 
 
-class StageTrainer(AtomicCheckpointMixin, SFTTrainer):
-    """TRL's trainer with the adapter of a stage, batches of similar length, and a stop when the loss is not finite.
+class SafeTrainer(AtomicCheckpointMixin, SFTTrainer):
+    """TRL's trainer with whole checkpoints, a stop when the loss is not finite, and throughput in its logs.
 
     Args:
-        model: to start from; it becomes the base of the adapter.
-        args: options of the stage.
-        processor: of the model.
-        train_dataset: rows as [`DialogueCollator`] takes them.
-        kwargs: for `SFTTrainer`.
+        collate: turns rows, which may have an `id`, into a batch.
+        trained: parts that are trained in full; their weights become float32.
+        kwargs: for `SFTTrainer`; with an adapter.
     """
 
     def __init__(
-        self,
-        model: LongVALEForConditionalGeneration,
-        args: SFTStageConfig,
-        processor: LongVALEProcessor,
-        train_dataset: Dataset,
-        **kwargs: Any,
+        self, *, collate: Callable[[Sequence[Mapping[str, Any]]], Batch], trained: Sequence[str], **kwargs: Any
     ) -> None:
         self._throughput = Throughput()
-        self._widths = model.config.feature_sizes
         self._last_ids: torch.Tensor | None = None
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=RowIdCollator(DialogueCollator(processor, args.max_length)),
-            train_dataset=train_dataset,
-            processing_class=processor,
-            peft_config=lora_config(model, args),
-            **kwargs,
-        )
-        if self.accelerator.device.type == "cpu":  # elsewhere TRL's own head does so
-            score_label_positions(self.model.get_base_model())
-        keep_trained_weights_in_float32(self.model)
+        super().__init__(data_collator=RowIdCollator(collate), **kwargs)
+        keep_trained_weights_in_float32(self.model, trained)
         # An absolute path, so that the adapter finds its base from any working directory.
         base = self.model.peft_config["default"].base_model_name_or_path
         if base and os.path.isdir(base):
@@ -148,12 +136,16 @@ class StageTrainer(AtomicCheckpointMixin, SFTTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor | int | None]:
-        """Return the batches of a step, with rows of similar length together."""
+        """Return the batches of a step."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = group_by_length(batches, self._widths, self.accelerator)
+        batches = self.regroup(batches)
         for batch in batches:
             self._throughput.add(batch)
         return batches, items
+
+    def regroup(self, batches: list[Batch]) -> list[Batch]:
+        """Return the batches of a step as they are computed; by default unchanged."""
+        return batches
 
     def compute_loss(self, model: nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute the loss of a batch.
@@ -188,61 +180,122 @@ class StageTrainer(AtomicCheckpointMixin, SFTTrainer):
         super().log(logs, start_time)
 
 
-def keep_trained_weights_in_float32(model: PeftModel) -> None:
+class StageTrainer(SafeTrainer):
+    """Trainer with the adapter of a stage, and batches of similar length.
+
+    Args:
+        model: to start from; it becomes the base of the adapter.
+        args: options of the stage.
+        processor: of the model.
+        train_dataset: rows as [`DialogueCollator`] takes them.
+        kwargs: for `SFTTrainer`.
+    """
+
+    def __init__(
+        self,
+        model: LongVALEForConditionalGeneration,
+        args: SFTStageConfig,
+        processor: LongVALEProcessor,
+        train_dataset: Dataset,
+        **kwargs: Any,
+    ) -> None:
+        self._widths = model.config.feature_sizes
+        super().__init__(
+            collate=DialogueCollator(processor, args.max_length),
+            trained=TRAINED_PROJECTORS,
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            processing_class=processor,
+            peft_config=lora_config(model, args),
+            **kwargs,
+        )
+        if self.accelerator.device.type == "cpu":  # elsewhere TRL's own head does so
+            score_label_positions(self.model.get_base_model())
+
+    def regroup(self, batches: list[Batch]) -> list[Batch]:
+        """Return the batches of a step with rows of similar length together."""
+        return group_by_length(batches, self._widths, self.accelerator)
+
+
+def keep_trained_weights_in_float32(model: PeftModel, trained: Sequence[str] = TRAINED_PROJECTORS) -> None:
     """Cast trained weights to float32: in bfloat16 most small steps round to zero.
 
-    LoRA weights are float32 already; PEFT copies the projectors in the base model's type.
+    LoRA weights are float32 already; PEFT copies other trained parts in the base model's type.
+
+    Args:
+        model: with an adapter.
+        trained: ends of the names of those parts.
     """
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] in TRAINED_PROJECTORS:
+        if any(f".{name}".endswith(f".{part}") for part in trained):
             module.float()  # the untrained original too: inputs are cast to its type
 
 
-def trained_adapter(trainer: StageTrainer) -> PeftModel:
-    """Return the trained adapter with its base, complete and unwrapped in the first process; call it in every process.
+def load_base(args: SFTStageConfig | GRPOStageConfig) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
+    """Load the model that a stage starts from, and its processor.
 
-    With ZeRO-3 and FSDP a process has only a part of each weight: there the adapter is gathered into
-    `output_dir/.unfinished`, and loaded onto a new copy of the base model.
+    Raises:
+        FileNotFoundError, ValueError: as in [`longvale.checkpoints.loading.load_checkpoint`].
     """
-    accelerator, args = trainer.accelerator, trainer.args
-    accelerator.wait_for_everyone()
-    deepspeed = accelerator.state.deepspeed_plugin
-    if not (trainer.is_fsdp_enabled or (deepspeed is not None and deepspeed.zero_stage == 3)):
-        return accelerator.unwrap_model(trainer.model)
-    folder = Path(args.output_dir) / UNFINISHED / "gathered"
-    trainer.save_model(str(folder), _internal_call=True)
-    accelerator.wait_for_everyone()
-    if not trainer.is_world_process_zero():
-        return trainer.model
-    return _with_adapter(args, folder)[0]
-
-
-def _with_adapter(args: SFTStageConfig, folder: str | os.PathLike) -> tuple[PeftModel, LongVALEProcessor]:
-    """Return the base model of a stage with a saved adapter, and its processor."""
-    unset_hf_deepspeed_config()  # while it is set, every loaded model is partitioned
-    base, processor = load_checkpoint(
+    return load_checkpoint(
         args.model,
         LongVALEForConditionalGeneration,
         device="cpu",
         dtype=args.weights_dtype,
         attn_implementation=args.attn_implementation,
     )
+
+
+def trained_adapter(trainer: Trainer, load: LoadBase | None = None) -> PeftModel:
+    """Return the trained adapter with its base, complete and unwrapped in the first process; call it in every process.
+
+    With ZeRO-3 and FSDP a process has only a part of each weight, and a base in 4 bits cannot be merged: there the
+    adapter is gathered into `output_dir/.unfinished`, and loaded onto a new copy of the base model.
+
+    Args:
+        trainer: after training.
+        load: loads the base model and its processor; by default [`load_base`].
+    """
+    accelerator, args = trainer.accelerator, trainer.args
+    accelerator.wait_for_everyone()
+    deepspeed = accelerator.state.deepspeed_plugin
+    sharded = trainer.is_fsdp_enabled or (deepspeed is not None and deepspeed.zero_stage == 3)
+    if not sharded and not getattr(trainer.model.get_base_model(), "is_loaded_in_4bit", False):
+        return accelerator.unwrap_model(trainer.model)
+    folder = Path(args.output_dir) / UNFINISHED / "gathered"
+    trainer.save_model(str(folder), _internal_call=True)
+    accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return trainer.model
+    return _with_adapter(load or partial(load_base, args), folder)[0]
+
+
+def _with_adapter(load: LoadBase, folder: str | os.PathLike) -> tuple[PeftModel, ProcessorMixin]:
+    """Return a base model with a saved adapter, and its processor."""
+    unset_hf_deepspeed_config()  # while it is set, every loaded model is partitioned
+    base, processor = load()
     return PeftModel.from_pretrained(base, folder), processor
 
 
-def merge_checkpoint(args: SFTStageConfig, checkpoint: str) -> None:
+def merge_checkpoint(args: TrainingArguments, checkpoint: str, load: LoadBase | None = None) -> None:
     """Merge the checkpoint of the last step if the run was killed before the merge; for one process.
 
     Args:
-        args: options of the stage.
+        args: options of the run.
         checkpoint: the trainer's checkpoint.
+        load: as in [`trained_adapter`].
     """
     save_history(load_json(Path(checkpoint, STATE_FILE))["log_history"], args.output_dir)
-    merge_and_save(*_with_adapter(args, checkpoint), args.output_dir)
+    merge_and_save(*_with_adapter(load or partial(load_base, args), checkpoint), args.output_dir)
 
 
-def finish(args: SFTStageConfig) -> bool:
+def finish(args: TrainingArguments, load: LoadBase | None = None) -> bool:
     """Do and report the remaining work of an earlier run if that is nothing or the merge; else return False.
+
+    Args:
+        args: options of the run.
+        load: as in [`trained_adapter`].
 
     Raises:
         FileNotFoundError, ValueError: as in [`longvale.training.checkpoints.work_left`].
@@ -253,7 +306,7 @@ def finish(args: SFTStageConfig) -> bool:
         return False
     if args.process_index == 0:
         if left == "merge":
-            merge_checkpoint(args, checkpoint)
+            merge_checkpoint(args, checkpoint, load)
             print(f"{args.output_dir}: all steps were trained already; merged {checkpoint}", flush=True)
         else:
             print(
@@ -270,9 +323,7 @@ def save_history(history: list[dict[str, float]], output_dir: str | os.PathLike)
         json.dump(history, file, indent=1)
 
 
-def merge_and_save(
-    model: PeftModel, processor: LongVALEProcessor, output_dir: str | os.PathLike
-) -> LongVALEForConditionalGeneration:
+def merge_and_save(model: PeftModel, processor: ProcessorMixin, output_dir: str | os.PathLike) -> PreTrainedModel:
     """Save the adapter and the merged model.
 
     Files get their names when all are written, the configuration last: a killed run leaves nothing that loads.

@@ -12,7 +12,8 @@ import transformers
 from PIL import Image
 from tiny_chat import TEMPLATE, build_omni, build_tokenizer, build_vision
 
-from longvale.evaluation.adapters.chat import ChatAdapter, load_chat_model, video_metadata
+from longvale.evaluation.adapters.chat import ChatAdapter, load_chat_model
+from longvale.evaluation.adapters.chat_inputs import video_metadata
 from longvale.evaluation.adapters.media import RawVideos
 from longvale.evaluation.adapters.options import AdapterOptions
 from longvale.evaluation.generation.generate import generate
@@ -84,7 +85,7 @@ def test_times_of_frames_reach_qwen_omni(tmp_path):
     model, processor = build_omni(2)
     adapter = adapter_of((model, processor), tmp_path)
     prompt = "<|vision_start|><|video_pad|><|vision_end|>"
-    inputs = processor(text=[prompt], return_tensors="pt", **adapter._video(draw_media(0)))
+    inputs = adapter.inputs.encode(prompt, draw_media(0))
     assert inputs["video_second_per_grid"].tolist() == [2.0]  # 8 frames in 8 s, two of them a step
 
 

@@ -12,7 +12,36 @@ from ...data.sources import index_videos
 from ...system.names import look_up
 
 if TYPE_CHECKING:
-    from ...models.media import Media
+    from ...models.media import Media, VideoSource
+
+
+class VideoReader:
+    """Reader of what a third-party model gets of a video: uniformly sampled frames, and the audio.
+
+    Args:
+        frames: number of frames.
+        size: length of a frame's shorter side in pixels.
+        sampling_rate: sampling rate of the audio in Hz.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+
+    def __init__(self, frames: int, size: int, sampling_rate: int = 16_000) -> None:
+        for name, number in (("frames", frames), ("size", size)):
+            if number < 1:
+                raise ValueError(f"{name} must be 1 or more, not {number}")
+        self.frames, self.size, self.sampling_rate = frames, size, sampling_rate
+
+    def __call__(self, video: VideoSource) -> Media:
+        """Decode the frames and the audio of a video in one pass.
+
+        Raises:
+            FileNotFoundError, MediaError: as in [`longvale.models.media.read_media`].
+        """
+        from ...models.media import read_media
+
+        return read_media(video, num_frames=self.frames, size=self.size, sampling_rate=self.sampling_rate)
 
 
 class RawVideos:
@@ -32,10 +61,8 @@ class RawVideos:
     def __init__(
         self, root: str | os.PathLike, *, frames: int = 64, size: int = 224, sampling_rate: int = 16_000
     ) -> None:
-        for name, number in (("frames", frames), ("size", size)):
-            if number < 1:
-                raise ValueError(f"{name} must be 1 or more, not {number}")
-        self.root, self.frames, self.size, self.sampling_rate = Path(root), frames, size, sampling_rate
+        self.root, self.frames, self.size = Path(root), frames, size
+        self._reader = VideoReader(frames, size, sampling_rate)
         self._paths = index_videos(root)
         # Questions about a video are consecutive, so each video is decoded once.
         self.read = lru_cache(maxsize=1)(self._read)
@@ -61,7 +88,4 @@ class RawVideos:
         return path
 
     def _read(self, video_id: str) -> Media:
-        """Decode the frames and the audio of a video."""
-        from ...models.media import read_media
-
-        return read_media(self.path(video_id), num_frames=self.frames, size=self.size, sampling_rate=self.sampling_rate)
+        return self._reader(self.path(video_id))

@@ -92,6 +92,30 @@ def word_question(question: Question, annotations: Mapping[str, Annotation], tim
         ) from None
 
 
+def word_answer(question: Question, annotation: Annotation, times: TimeFormat | str) -> str:
+    """Build the answer that the text of [`word_question`] asks for, from the annotation of the video.
+
+    Args:
+        question: a question of [`longvale.tasks.questions`].
+        annotation: of its video.
+        times: as in [`word_question`].
+
+    Example:
+        >>> from longvale.events import Event
+        >>> video = Annotation("v", 60.0, (Event(6, 30, "A bell rings."),))
+        >>> word_answer(Question("v", "grounding", 0, "", ""), video, "clock")
+        'From 0:06 to 0:30.'
+    """
+    times = _format_of(times)
+    if question.task == "dense_captioning":
+        return times.render_events(annotation.events, annotation.duration)
+    if question.task != "grounding" or question.sentence_id is None:
+        return question.reference
+    event = annotation.events[question.sentence_id]
+    answer = times.render(event.start, event.end, annotation.duration)
+    return answer + ("." if answer[-1].isalnum() or answer[-1] in "%>" else "")
+
+
 def read_reply(question: Question, reply: str, duration: Seconds, times: TimeFormat | str) -> str:
     """Convert a reply to the benchmark's format; the result is empty if a required time is missing.
 
