@@ -188,9 +188,9 @@ def test_the_recipe_measures_before_and_after_and_leaves_a_checkpoint(
     ("options", "message"),
     [
         ({"model": None}, "model is not given"),
-        ({"tasks": ["segment_captioning"]}, "no reward can check segment_captioning"),
+        ({"tasks": ["segment_captioning"]}, "answer_format cannot check segment_captioning; add caption_meteor"),
         ({"rewards": ["taste"]}, "unknown reward 'taste'; known are temporal_iou"),
-        ({"use_vllm": True}, "vLLM does not know this model's features"),
+        ({"use_vllm": True}, "TRL does not pass videos to vLLM"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

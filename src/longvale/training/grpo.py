@@ -7,27 +7,30 @@ are scored. [`VideoGRPOTrainer`] passes them to both.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from longvale.data.rows import event_rows, rows
 from longvale.data.sources import annotation_file, load_videos
 from longvale.evaluation.generation.model import build_prompt
 from longvale.features.store import FOLDERS, FeatureStore
-from longvale.tasks import check_tasks
+from longvale.tasks import TASKS, check_tasks
 from longvale.training.config import fit_to_machine, resume_choice
-from longvale.training.rewards import REWARDS
-from longvale.training.stages import AtomicCheckpointMixin, keep_trained_weights_in_float32, lora_config
-
-if TYPE_CHECKING:
-    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
-    from longvale.models.processing_longvale import LongVALEProcessor
+from longvale.training.rewards import REWARDS, check_rewards
+from longvale.training.stages import (
+    TRAINED_PROJECTORS,
+    AtomicCheckpointMixin,
+    keep_trained_weights_in_float32,
+    lora_config,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +38,48 @@ _VIDEO_INPUTS = (*FOLDERS.values(), *(f"{name}_mask" for name in FOLDERS.values(
 
 
 @dataclass
-class GRPOStageConfig(GRPOConfig):
-    """Options of `recipes/grpo.py`: a YAML file (`--config FILE`), which the command line overrides.
+class GRPORecipeConfig(GRPOConfig):
+    """Options of `recipes/grpo.py` for models of any kind: a YAML file (`--config FILE`), then the command line.
 
     All options of `trl.GRPOConfig` and `transformers.TrainingArguments` are accepted too.
+
+    Raises:
+        ValueError: if an option has an invalid value.
+    """
+
+    rewards: list[str] = field(
+        default_factory=lambda: ["temporal_iou", "answer_format"],
+        metadata={"help": f"Of {', '.join(REWARDS)}; reward_weights has a weight for each."},
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Train from the beginning where output_dir holds an earlier run, whose checkpoints go."},
+    )
+
+    # Defaults that differ from the base classes.
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
+    )
+    report_to: str | None = field(default="trackio", metadata={"help": "trackio, tensorboard, wandb, none."})
+    project: str = field(default="longvale", metadata={"help": "Under which the logs are kept (trackio, wandb)."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: rewards read columns."})
+
+    #: Settings of the recipe's own options, which resuming compares too.
+    recipe_settings: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        check_rewards(self.rewards, ())
+        if self.use_vllm:
+            raise ValueError("use_vllm: TRL does not pass videos to vLLM; leave it out")
+        self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
+        fit_to_machine(self)
+        super().__post_init__()
+
+
+@dataclass
+class GRPOStageConfig(GRPORecipeConfig):
+    """Options of `recipes/grpo.py` for LongVALE's own model; those of [`GRPORecipeConfig`] are accepted too.
 
     Raises:
         ValueError: if an option has an invalid value.
@@ -55,19 +96,12 @@ class GRPOStageConfig(GRPOConfig):
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the official annotations."})
     features_dir: str | None = field(default=None, metadata={"help": "Feature store of the training videos."})
     tasks: list[str] = field(
-        default_factory=lambda: ["grounding"], metadata={"help": "Asked about: grounding, dense_captioning."}
-    )
-    rewards: list[str] = field(
-        default_factory=lambda: ["temporal_iou", "answer_format"],
-        metadata={"help": f"Of {', '.join(REWARDS)}; reward_weights has a weight for each."},
+        default_factory=lambda: ["grounding"],
+        metadata={"help": f"Asked about: {', '.join(TASKS)}."},
     )
     max_missing: float = field(
         default=0.05,
         metadata={"help": "Share of videos that may lack features, 0 to 1; above it training does not start."},
-    )
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Train from the beginning where output_dir holds an earlier run, whose checkpoints go."},
     )
     lora_r: int = field(default=64, metadata={"help": "Rank of the LoRA on the language model."})
     lora_alpha: int = field(default=128, metadata={"help": "Scale of the LoRA, times 1 / rank."})
@@ -80,29 +114,12 @@ class GRPOStageConfig(GRPOConfig):
         default=None, metadata={"help": "Feature store of these videos; by default features_dir."}
     )
 
-    # Defaults that differ from the base classes.
-    gradient_checkpointing: bool | None = field(
-        default=None, metadata={"help": "Compute activations a second time in the backward pass to save memory."}
-    )
-    report_to: str | None = field(default="trackio", metadata={"help": "trackio, tensorboard, wandb, none."})
-    project: str = field(default="longvale", metadata={"help": "Under which the logs are kept (trackio, wandb)."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: rewards read columns."})
-
     def __post_init__(self) -> None:
         for name in ("model", "data_dir", "features_dir"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is not given; set --{name}")
         self.tasks = list(check_tasks(self.tasks))
-        if "segment_captioning" in self.tasks:
-            raise ValueError("tasks: no reward can check segment_captioning; leave it out")
-        for name in self.rewards:
-            if name not in REWARDS:
-                raise ValueError(f"rewards: unknown reward {name!r}; known are {', '.join(REWARDS)}")
-        if self.use_vllm:
-            raise ValueError("use_vllm: vLLM does not know this model's features; leave it out")
-        self.resume_from_checkpoint = resume_choice(self.resume_from_checkpoint)
-        fit_to_machine(self)
+        check_rewards(self.rewards, self.tasks)
         super().__post_init__()
 
     @property
@@ -137,6 +154,7 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
                         "start": span["start"],
                         "end": span["end"],
                         "events": events,
+                        "reference": row["reference"],
                     }
                 )
     if not asked:
@@ -168,23 +186,33 @@ class _ReadFeatures:
 class VideoGRPOTrainer(AtomicCheckpointMixin, GRPOTrainer):
     """TRL's GRPO trainer for a model that sees the video both in generation and when answers are scored.
 
+    Here are all methods of TRL that are private and replaced. Other kinds of models replace `encode_prompts`,
+    `row_inputs` and `video_names`.
+
     Args:
         model: to start from; it becomes the base of the adapter.
         args: options.
         processor: of the model.
         train_dataset: rows as [`load_questions`] makes them.
+        adapter: configuration of the adapter; by default that of a stage.
+        trained: parts that are trained in full; their weights become float32.
         kwargs: for `GRPOTrainer`.
     """
 
+    #: Names of the inputs of a batch that hold its videos, one item per row.
+    video_names: Sequence[str] = _VIDEO_INPUTS
+
     def __init__(
         self,
-        model: LongVALEForConditionalGeneration,
-        args: GRPOStageConfig,
-        processor: LongVALEProcessor,
+        model: PreTrainedModel,
+        args: GRPORecipeConfig,
+        processor: ProcessorMixin,
         train_dataset: Dataset,
+        adapter: LoraConfig | None = None,
+        trained: Sequence[str] = TRAINED_PROJECTORS,
         **kwargs: Any,
     ) -> None:
-        self._video_inputs: dict[str, torch.Tensor] = {}
+        self._video_inputs: dict[str, Any] = {}
         self._rows: Sequence[dict[str, Any]] = ()
         super().__init__(
             model=model,
@@ -192,54 +220,68 @@ class VideoGRPOTrainer(AtomicCheckpointMixin, GRPOTrainer):
             reward_funcs=[REWARDS[name] for name in args.rewards],
             train_dataset=train_dataset,
             processing_class=processor,
-            peft_config=lora_config(model, args),
+            peft_config=adapter or lora_config(model, args),
             **kwargs,
         )
-        keep_trained_weights_in_float32(self.model)
+        keep_trained_weights_in_float32(self.model, trained)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: TRL's card shows a text pipeline, which does not take videos."""
 
+    def encode_prompts(
+        self, prompts: Sequence[Any], rows: Sequence[dict[str, Any]]
+    ) -> tuple[list[list[int]], dict[str, Any], dict[str, Any]]:
+        """Return ids with placeholders, the inputs of each row's video by name, and the inputs of generation.
+
+        Args:
+            prompts: messages of each row.
+            rows: of the dataset.
+        """
+        processor = self.processing_class
+        columns = {name: [row[name] for row in rows] for name in FOLDERS.values()}
+        features, counts = processor.video_inputs(**columns)
+        inputs = {name: values.to(self.accelerator.device) for name, values in features.items()}
+        texts = [build_prompt(processor, prompt[-1]["content"]) for prompt in prompts]
+        ids = processor.tokenize_prompts(processor.expand_placeholders(texts, counts))["input_ids"]
+        return ids, inputs, inputs
+
+    def row_inputs(self, ids: torch.Tensor, rows: slice) -> dict[str, torch.Tensor]:
+        """Return the inputs of the videos of some rows, whose prompts and answers are `ids` [n, L]."""
+        return {name: values[rows] for name, values in self._video_inputs.items()}
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
-        # As part of the output, rows of features are shuffled and split into batches with the rest.
+        # As part of the output, the inputs of the videos are shuffled and split into batches with the rest.
         return output | self._video_inputs
 
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, torch.Tensor]]:
-        """Return ids with a placeholder for each feature, and the features for generation."""
-        processor = self.processing_class
-        columns = {name: [row[name] for row in self._rows] for name in FOLDERS.values()}
-        features, counts = processor.video_inputs(**columns)
-        self._video_inputs = {name: values.to(self.accelerator.device) for name, values in features.items()}
-        texts = [build_prompt(processor, prompt[-1]["content"]) for prompt in prompts]
-        ids = processor.tokenize_prompts(processor.expand_placeholders(texts, counts))["input_ids"]
-        return ids, None, self._video_inputs
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """Return ids with a placeholder for each feature, and the inputs of generation."""
+        ids, self._video_inputs, inputs = self.encode_prompts(prompts, self._rows)
+        return ids, None, inputs
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        self._video_inputs = {name: inputs[name] for name in _VIDEO_INPUTS if name in inputs}
+        self._video_inputs = {name: inputs[name] for name in self.video_names if name in inputs}
         return super()._compute_loss(model, inputs)
 
     def _get_per_token_logps_and_entropies(
         self, model: nn.Module, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        return super()._get_per_token_logps_and_entropies(_Seeing(model, self._video_inputs), *args, **kwargs)
+        return super()._get_per_token_logps_and_entropies(_Seeing(model, self.row_inputs), *args, **kwargs)
 
 
 class _Seeing:
-    """Model wrapper for calls on consecutive chunks of rows that adds the features of each chunk.
+    """Model wrapper for calls on consecutive chunks of rows that adds the inputs of the videos of each chunk.
 
     Args:
         model: to call.
-        video_inputs: of all rows.
+        row_inputs: see [`VideoGRPOTrainer.row_inputs`].
     """
 
-    def __init__(self, model: nn.Module, video_inputs: dict[str, torch.Tensor]) -> None:
-        self.model, self.video_inputs, self.first = model, video_inputs, 0
+    def __init__(self, model: nn.Module, row_inputs: Callable[[torch.Tensor, slice], dict[str, torch.Tensor]]) -> None:
+        self.model, self.row_inputs, self.first = model, row_inputs, 0
 
     def __call__(self, input_ids: torch.Tensor, **kwargs: Any) -> Any:
         rows = slice(self.first, self.first + len(input_ids))
         self.first = rows.stop
-        return self.model(
-            input_ids=input_ids, **kwargs, **{name: values[rows] for name, values in self.video_inputs.items()}
-        )
+        return self.model(input_ids=input_ids, **kwargs, **self.row_inputs(input_ids, rows))

@@ -1,24 +1,31 @@
 """Verifiable rewards: agreement of an answer with the annotation, and whether it has the requested format.
 
 Each function takes the input of TRL's GRPO trainer, `completions` and the columns of the dataset, one item per
-completion. It returns a number from 0 to 1 per completion, or None for questions of another task.
+completion. It returns a number from 0 to 1 per completion, or None for questions of another task. The column `times`
+names the format in which times were asked for; without it they are timecodes, as in the published questions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from longvale.events import Seconds
+from longvale.evaluation.adapters.prompts import parse_reply
+from longvale.events import Event, Seconds
 from longvale.metrics.answers import read_events, read_span
 from longvale.metrics.dense_captioning.compute_score import match
 from longvale.metrics.dense_captioning.soda import score_videos
 from longvale.metrics.grounding.compute_score import THRESHOLDS, iou
+from longvale.metrics.text import meteor
+from longvale.metrics.text.ptb import tokenize
 from longvale.reading.reasoning import strip_reasoning
-from longvale.tasks import Task
+from longvale.registry import time_formats
+from longvale.tasks import Question, Task
 
 Completion = Sequence[dict[str, str]]
+#: Start and end as shares of the video's duration, 0 to 1.
+Shares = tuple[float, float]
 
 #: Answer formats that the published questions request.
 _SPAN_FORMAT = re.compile(r"From \d\d to \d\d\.?")
@@ -31,6 +38,7 @@ def temporal_iou(
     start: Sequence[Seconds],
     end: Sequence[Seconds],
     duration: Sequence[Seconds],
+    times: Sequence[str] | None = None,
     **_: Any,
 ) -> list[float | None]:
     """Score grounding: IoU of the answer's interval and the event; 0 if the answer has no interval.
@@ -41,31 +49,88 @@ def temporal_iou(
         0.5
     """
 
-    def reward(text: str, of: Task, *event: Seconds) -> float | None:
-        *wanted, length = event
-        if of != "grounding":
-            return None
-        span = read_span(text, length)
-        return 0.0 if span is None else iou(span, (wanted[0] / length, wanted[1] / length))
-
-    return [reward(*row) for row in zip(_texts(completions), task, start, end, duration, strict=True)]
+    rows = zip(_answers(completions, task, "grounding", duration, times), start, end, duration, strict=True)
+    return [
+        None if answer is _OTHER else 0.0 if answer is None else iou(answer, (begin / length, stop / length))
+        for answer, begin, stop, length in rows
+    ]
 
 
-def answer_format(completions: Sequence[Completion], task: Sequence[Task], **_: Any) -> list[float | None]:
-    """Score 1 if the answer has exactly the format that the question requests, else 0.
+def temporal_distance(
+    completions: Sequence[Completion],
+    task: Sequence[Task],
+    start: Sequence[Seconds],
+    end: Sequence[Seconds],
+    duration: Sequence[Seconds],
+    times: Sequence[str] | None = None,
+    **_: Any,
+) -> list[float | None]:
+    """Score grounding: 1 minus the Wasserstein distance of the answer's interval and the event, by the duration.
+
+    Unlike the IoU, it says which of two intervals beside the event is the closer one. 0 without an interval.
+
+    Example:
+        >>> answers = [[{"content": "From 50 to 60."}], [{"content": "From 20 to 30."}]]
+        >>> found = temporal_distance(answers, ["grounding"] * 2, [0.0, 0.0], [6.0, 6.0], [60.0, 60.0])
+        >>> [round(reward, 3) for reward in found]
+        [0.5, 0.8]
+    """
+    rows = zip(_answers(completions, task, "grounding", duration, times), start, end, duration, strict=True)
+    return [
+        None if answer is _OTHER else 0.0 if answer is None else 1 - _distance(answer, (begin / length, stop / length))
+        for answer, begin, stop, length in rows
+    ]
+
+
+def _distance(first: Shares, second: Shares) -> float:
+    """Return the 1-Wasserstein distance of the uniform distributions on two intervals.
+
+    It is the mean of the difference of their quantiles, which is linear, from `first[0] - second[0]` to
+    `first[1] - second[1]`.
+    """
+    begin, stop = first[0] - second[0], first[1] - second[1]
+    if begin * stop >= 0:
+        return abs(begin + stop) / 2
+    return (begin * begin + stop * stop) / (2 * abs(stop - begin))
+
+
+def answer_format(
+    completions: Sequence[Completion],
+    task: Sequence[Task],
+    duration: Sequence[Seconds] | None = None,
+    times: Sequence[str] | None = None,
+    **_: Any,
+) -> list[float | None]:
+    """Score 1 if the answer has exactly the format that the question requests, else 0; None for segment captioning.
 
     Example:
         >>> answer_format([[{"content": "From 05 to 25."}], [{"content": "At 05 to 25"}]], ["grounding"] * 2)
         [1.0, 0.0]
+        >>> answer_format([[{"content": "From 3.0 to 9.5 seconds."}]], ["grounding"], [60.0], ["seconds"])
+        [1.0]
     """
+    lengths, forms = duration or [0.0] * len(task), times or [""] * len(task)
+    rows = zip(_texts(completions), task, lengths, forms, strict=True)
+    return [None if row[1] == "segment_captioning" else float(_is_formatted(*row)) for row in rows]
 
-    def right(text: str, of: Task) -> float | None:
-        if of == "grounding":
-            return float(_SPAN_FORMAT.fullmatch(text.strip()) is not None)
-        lines = text.strip().splitlines()
-        return float(bool(lines) and all(_EVENT_FORMAT.fullmatch(line.strip()) for line in lines))
 
-    return [right(*row) for row in zip(_texts(completions), task, strict=True)]
+def _is_formatted(text: str, task: Task, duration: Seconds, times: str) -> bool:
+    """Return whether an answer is what the format writes for the times and captions in it."""
+    text = text.strip()
+    if not times:
+        if task == "grounding":
+            return _SPAN_FORMAT.fullmatch(text) is not None
+        lines = text.splitlines()
+        return bool(lines) and all(_EVENT_FORMAT.fullmatch(line.strip()) for line in lines)
+    form = time_formats.create(times)
+    found = parse_reply(_question(task), text, duration, form).events
+    if not found:
+        return False
+    if task == "grounding":
+        return text.removesuffix(".") == form.render(*found[0][:2], duration).removesuffix(".")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    written = form.render_events([Event(*event) for event in found], duration)
+    return lines == written.splitlines() and all(caption.strip() for *_, caption in found)
 
 
 def boundary_f1(
@@ -73,6 +138,7 @@ def boundary_f1(
     task: Sequence[Task],
     events: Sequence[Sequence[dict[str, Any]]],
     duration: Sequence[Seconds],
+    times: Sequence[str] | None = None,
     **_: Any,
 ) -> list[float | None]:
     """Score dense captioning: F1 of the boundaries, the mean over IoU thresholds .3, .5 and .7.
@@ -83,14 +149,12 @@ def boundary_f1(
         [1.0]
     """
 
-    def reward(text: str, of: Task, wanted: Sequence[dict[str, Any]], length: Seconds) -> float | None:
-        if of != "dense_captioning":
-            return None
-        found, known = read_events(text, length), _intervals(wanted)
+    def reward(found: Any, known: Sequence[tuple[Seconds, Seconds, str]]) -> float:
         pairs = sum(len(match(found, known, threshold)) for threshold in THRESHOLDS) if found else 0
         return 2 * pairs / len(THRESHOLDS) / (len(found) + len(known))
 
-    return [reward(*row) for row in zip(_texts(completions), task, events, duration, strict=True)]
+    rows = zip(_answers(completions, task, "dense_captioning", duration, times), events, strict=True)
+    return [None if found is _OTHER else reward(found, _intervals(known)) for found, known in rows]
 
 
 def soda_c(
@@ -98,6 +162,7 @@ def soda_c(
     task: Sequence[Task],
     events: Sequence[Sequence[dict[str, Any]]],
     duration: Sequence[Seconds],
+    times: Sequence[str] | None = None,
     **_: Any,
 ) -> list[float | None]:
     """Score dense captioning: F1 of SODA_c with METEOR, boundaries and captions together.
@@ -106,16 +171,130 @@ def soda_c(
         >>> soda_c([[{"content": "From 05 to 25."}]], ["grounding"], [[]], [60.0])
         [None]
     """
-    rows = zip(_texts(completions), task, events, duration, strict=True)
-    asked = [(read_events(text, s), _intervals(known)) for text, of, known, s in rows if of == "dense_captioning"]
+    rows = zip(_answers(completions, task, "dense_captioning", duration, times), events, strict=True)
+    asked = [(found, _intervals(known)) for found, known in rows if found is not _OTHER]
     scores = iter(score_videos([found for found, _ in asked], [known for _, known in asked]) if asked else ())
     return [next(scores)["F1"] if of == "dense_captioning" else None for of in task]
 
 
+def caption_meteor(
+    completions: Sequence[Completion], task: Sequence[Task], reference: Sequence[str], **_: Any
+) -> list[float | None]:
+    """Score segment captioning: METEOR of the answer and the caption of the annotation.
+
+    Example:
+        >>> caption_meteor([[{"content": "A dog barks."}]], ["grounding"], ["From 05 to 25."])
+        [None]
+    """
+    rows = [
+        (text, caption)
+        for text, of, caption in zip(_texts(completions), task, reference, strict=True)
+        if of == "segment_captioning"
+    ]
+    words = tokenize([text for row in rows for text in row])
+    scores = iter(meteor.scores(words[::2], words[1::2]) if rows else ())
+    return [next(scores) if of == "segment_captioning" else None for of in task]
+
+
+def answer_length(
+    completions: Sequence[Completion], task: Sequence[Task], reference: Sequence[str], **_: Any
+) -> list[float | None]:
+    """Score captioning: the number of words of the answer and of the annotation's, the smaller over the larger.
+
+    Example:
+        >>> answer_length([[{"content": "A dog barks at a cat."}]], ["segment_captioning"], ["A dog barks."])
+        [0.5]
+    """
+
+    def reward(text: str, wanted: str) -> float:
+        counts = sorted((len(text.split()), len(wanted.split())))
+        return counts[0] / counts[1] if counts[1] else 1.0
+
+    rows = zip(_texts(completions), task, reference, strict=True)
+    return [None if of == "grounding" else reward(text, wanted) for text, of, wanted in rows]
+
+
 #: Rewards by name, for the option `rewards`.
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
-    function.__name__: function for function in (temporal_iou, answer_format, boundary_f1, soda_c)
+    function.__name__: function
+    for function in (
+        temporal_iou,
+        temporal_distance,
+        answer_format,
+        boundary_f1,
+        soda_c,
+        caption_meteor,
+        answer_length,
+    )
 }
+
+#: Tasks whose answers a reward scores.
+CHECKED: dict[str, tuple[Task, ...]] = {
+    "temporal_iou": ("grounding",),
+    "temporal_distance": ("grounding",),
+    "boundary_f1": ("dense_captioning",),
+    "soda_c": ("dense_captioning",),
+    "caption_meteor": ("segment_captioning",),
+    "answer_format": ("grounding", "dense_captioning"),
+    "answer_length": ("dense_captioning", "segment_captioning"),
+}
+
+
+def check_rewards(rewards: Iterable[str], tasks: Iterable[str]) -> None:
+    """Check that all rewards exist, and that the answers to each task get one.
+
+    Raises:
+        ValueError: naming the unknown reward; or the task, and the rewards that can check it.
+
+    Example:
+        >>> check_rewards(["temporal_iou"], ["segment_captioning"])
+        Traceback (most recent call last):
+            ...
+        ValueError: rewards: temporal_iou cannot check segment_captioning; add caption_meteor or answer_length
+    """
+    rewards = list(rewards)
+    for name in rewards:
+        if name not in REWARDS:
+            raise ValueError(f"rewards: unknown reward {name!r}; known are {', '.join(REWARDS)}")
+    for task in tasks:
+        if not any(task in CHECKED.get(name, ()) for name in rewards):
+            able = " or ".join(name for name, of in CHECKED.items() if task in of)
+            raise ValueError(f"rewards: {', '.join(rewards)} cannot check {task}; add {able}")
+
+
+#: In place of what was read of an answer to another task.
+_OTHER: Any = object()
+
+
+def _answers(
+    completions: Sequence[Completion],
+    task: Sequence[Task],
+    wanted: Task,
+    duration: Sequence[Seconds],
+    times: Sequence[str] | None,
+) -> list[Any]:
+    """Return what is read of the answers to a task, and [`_OTHER`] for other tasks.
+
+    Returns:
+        For grounding [`Shares`] or None, for dense captioning a list of start and end in seconds and caption.
+    """
+
+    def read(text: str, of: Task, length: Seconds, form: str) -> Any:
+        if of != wanted:
+            return _OTHER
+        if not form:
+            return read_span(text, length) if wanted == "grounding" else read_events(text, length)
+        events = parse_reply(_question(wanted), text, length, form).events or ()
+        if wanted == "grounding":
+            return next(((start / length, end / length) for start, end, _ in events), None)
+        return list(events)
+
+    rows = zip(_texts(completions), task, duration, times or [""] * len(task), strict=True)
+    return [read(*row) for row in rows]
+
+
+def _question(task: Task) -> Question:
+    return Question("", task, None, "", "")
 
 
 def _texts(completions: Sequence[Completion]) -> list[str]:

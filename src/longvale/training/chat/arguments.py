@@ -21,7 +21,9 @@ from longvale.training.config import AUTO, RecipeConfig
 logger = logging.getLogger(__name__)
 
 #: Names of LongVALE's own options, and those of TRL that are used here.
-_RENAMED = {"--model": "--model_name_or_path", "--stage": "--dataset_config", "--dialogues": "--dataset_config"}
+_RENAMED = {"--model": "--model_name_or_path"} | dict.fromkeys(
+    ("--stage", "--dialogues", "--tasks"), "--dataset_config"
+)
 
 
 @dataclass
@@ -172,26 +174,44 @@ def parse_chat_arguments(
         >>> script.dataset_config, args.output_dir, model.lora_r
         ('boundary_perception', 'out', 8)
     """
-    renamed = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name in ("--stage", "--dialogues"):
-            logger.warning("--%s is read as %s", name.strip("-"), _RENAMED[name])
-        renamed.append(_RENAMED.get(name, name) + equals + value)
-    for name in ("--features_dir", "--mixture"):
-        if name in (argument.partition("=")[0] for argument in renamed):
-            raise ValueError(
-                f"{name[2:]} is for LongVALE's own model; chat models read videos: set --videos_dir, and --dataset_name"
-            )
-    script, args, model = TrlParser((ChatScriptArguments, ChatConfig, ChatModelConfig)).parse_args_and_config(renamed)
-    args.recipe_settings = _settings(script, model)
+    parser = TrlParser((ChatScriptArguments, ChatConfig, ChatModelConfig))
+    script, args, model = parser.parse_args_and_config(rename_options(arguments))
+    args.recipe_settings = settings_of(script, model)
     return script, args, model
 
 
-def _settings(script: ChatScriptArguments, model: ChatModelConfig) -> dict[str, Any]:
+def rename_options(arguments: Sequence[str]) -> list[str]:
+    """Rename options of LongVALE's own model to those of TRL.
+
+    Raises:
+        ValueError: if one has no counterpart.
+
+    Example:
+        >>> rename_options(["--model=m", "--output_dir", "out"])
+        ['--model_name_or_path=m', '--output_dir', 'out']
+    """
+    renamed = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in ("--features_dir", "--mixture"):
+            raise ValueError(
+                f"{name[2:]} is for LongVALE's own model; chat models read videos: set --videos_dir, and --dataset_name"
+            )
+        if name in ("--stage", "--dialogues", "--tasks"):
+            logger.warning("--%s is read as %s", name.strip("-"), _RENAMED[name])
+        renamed.append(_RENAMED.get(name, name) + equals + value)
+    return renamed
+
+
+def settings_of(script: ChatScriptArguments, model: ChatModelConfig) -> dict[str, Any]:
     """Return the settings that change the result, which resuming compares."""
     settings = asdict(script) | asdict(model)
     for name in ("attn_implementation", "ignore_bias_buffers", "dataset_test_split"):
         del settings[name]
     paths = {name: absolute(settings[name]) for name in ("data_dir", "videos_dir") if settings[name]}
     return settings | paths
+
+
+def videos_folder(script: ChatScriptArguments) -> Path:
+    """Return the folder of LongVALE's videos."""
+    return Path(script.videos_dir or Path(script.data_dir, "videos"))

@@ -185,16 +185,12 @@ class ChatCollator:
         return labels
 
 
-def merge(rows: Sequence[Inputs], pad_token_id: int, side: str = "right") -> Inputs:
-    """Merge the inputs of single rows into a batch.
-
-    Inputs per token are padded to the longest row. All others are concatenated in their first dimension, which is a
-    video, a sound or a patch; their other dimensions are padded with zeros. An input that a row lacks is absent.
+def merge(rows: Sequence[Inputs], pad_token_id: int) -> Inputs:
+    """Merge the inputs of single rows into a batch: those per token are padded on the right to the longest row.
 
     Args:
         rows: inputs of one row each.
         pad_token_id: for `input_ids`.
-        side: where inputs per token are padded, "left" for generation.
 
     Example:
         >>> rows = [{"input_ids": torch.tensor([[1, 2]])}, {"input_ids": torch.tensor([[3]]), "x": torch.ones(4, 2)}]
@@ -205,22 +201,33 @@ def merge(rows: Sequence[Inputs], pad_token_id: int, side: str = "right") -> Inp
     fillers = {"input_ids": pad_token_id, "labels": IGNORE_INDEX}
     length = max(row["input_ids"].shape[1] for row in rows)
     batch: Inputs = {}
+    for name in PER_TOKEN:
+        if any(name in row for row in rows):
+            # A row without a video may have no types of its tokens: they are text, which is 0.
+            values = [row.get(name, torch.zeros_like(row["input_ids"])) for row in rows]
+            batch[name] = torch.cat([pad(v, (0, length - v.shape[1]), value=fillers.get(name, 0)) for v in values])
+    return batch | merge_media([{name: v for name, v in row.items() if name not in PER_TOKEN} for row in rows])
+
+
+def merge_media(rows: Sequence[Inputs]) -> Inputs:
+    """Merge the inputs of the videos of single rows: their first dimension is a video, a sound or a patch.
+
+    Their other dimensions are padded with zeros. What only some rows have, such as sound, is that of those rows.
+
+    Args:
+        rows: inputs of one video each; empty without a video.
+
+    Example:
+        >>> merge_media([{"x": torch.ones(1, 2)}, {}, {"x": torch.ones(2, 3)}])["x"].tolist()
+        [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    batch: Inputs = {}
     for name in dict.fromkeys(name for row in rows for name in row):
-        if name in PER_TOKEN:
-            parts = []
-            for row in rows:
-                values = row.get(name)
-                if values is None:  # a row without a video has no types of its tokens
-                    values = torch.zeros_like(row["input_ids"])
-                room = length - values.shape[1]
-                parts.append(pad(values, (0, room) if side == "right" else (room, 0), value=fillers.get(name, 0)))
-        else:
-            found = [row[name] for row in rows if name in row]
-            shape = [max(sizes) for sizes in zip(*(values.shape[1:] for values in found), strict=True)]
-            parts = [
-                pad(values, [room for size, had in zip(shape[::-1], values.shape[:0:-1], strict=True)
-                             for room in (0, size - had)])
-                for values in found
-            ]  # fmt: skip
+        found = [row[name] for row in rows if name in row]
+        shape = [max(sizes) for sizes in zip(*(values.shape[1:] for values in found), strict=True)]
+        parts = []
+        for values in found:
+            missing = [size - had for size, had in zip(shape, values.shape[1:], strict=True)]
+            parts.append(pad(values, [room for size in reversed(missing) for room in (0, size)]))
         batch[name] = torch.cat(parts)
     return batch

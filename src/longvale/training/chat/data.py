@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 from datasets import Dataset, IterableDataset
@@ -25,9 +25,7 @@ from longvale.models.media import MediaError, probe
 from longvale.registry import time_formats
 from longvale.system.names import look_up
 from longvale.tasks import TASKS, VIDEO_TOKEN, questions
-
-if TYPE_CHECKING:
-    from longvale.training.chat.arguments import ChatScriptArguments
+from longvale.training.chat.arguments import ChatScriptArguments, videos_folder
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ def load_conversations(script: ChatScriptArguments) -> Dataset | IterableDataset
         ValueError: if the dataset is not one of conversations, a row is invalid, or too many videos are missing.
     """
     if script.dataset_name == "longvale":
-        root = Path(script.videos_dir or Path(script.data_dir, "videos"))
+        root = videos_folder(script)
         return _with_videos(list(_longvale_rows(script)), script, index_videos(root), root)
     found = _load_dataset(script)
     for column in ("messages",):
@@ -67,7 +65,7 @@ def load_conversations(script: ChatScriptArguments) -> Dataset | IterableDataset
     texts = found.select_columns([name for name in ("id", "messages") if name in found.column_names])
     for row in texts:
         convert.messages(row)
-    kept = _usable(script, [convert.video(row) for row in found], [convert.name(row) for row in found])
+    kept = usable_rows(script, [convert.video(row) for row in found], [convert.name(row) for row in found])
     return found.select(kept).with_transform(convert)
 
 
@@ -110,7 +108,7 @@ def _with_videos(
     if any(IMAGE_TOKEN in row["messages"][0]["content"] for row in rows):
         raise ValueError(f"{script.data_dir}: contains dialogues about images; chat models are trained on videos only")
     paths = [look_up(videos, row["id"]) or root / f"{row['id']}.mp4" for row in rows]
-    kept = _usable(script, paths, [row["id"] for row in rows])
+    kept = usable_rows(script, paths, [row["id"] for row in rows])
     return Dataset.from_list([rows[index] | {"video": str(paths[index])} for index in kept])
 
 
@@ -132,8 +130,13 @@ def _load_dataset(script: ChatScriptArguments) -> Dataset | IterableDataset:
         raise ValueError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:200]}") from error
 
 
-def _usable(script: ChatScriptArguments, videos: Sequence[Any], names: Sequence[str]) -> list[int]:
+def usable_rows(script: ChatScriptArguments, videos: Sequence[Any], names: Sequence[str]) -> list[int]:
     """Return the indices of rows whose video exists and has a readable header, or that have no video.
+
+    Args:
+        script: `max_missing`.
+        videos: source of the video of each row, or None.
+        names: of the rows, for messages.
 
     Raises:
         ValueError: if more than `max_missing` of the rows have to be left out.

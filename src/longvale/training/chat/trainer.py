@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig
@@ -84,14 +84,14 @@ def chat_lora_config(model: PreTrainedModel, options: ChatModelConfig) -> LoraCo
     )
 
 
-class ChatRun:
-    """One training of a chat model, with the options of the recipe.
+class ChatLoader:
+    """The model that a run of a recipe starts from.
 
     Args:
         script, args, options: as [`longvale.training.chat.arguments.parse_chat_arguments`] returns them.
     """
 
-    def __init__(self, script: ChatScriptArguments, args: ChatConfig, options: ChatModelConfig) -> None:
+    def __init__(self, script: ChatScriptArguments, args: Any, options: ChatModelConfig) -> None:
         self.script, self.args, self.options = script, args, options
         self.processor: ProcessorMixin | None = None
 
@@ -120,6 +120,25 @@ class ChatRun:
         model.config.time_format = self.script.times
         return model, processor
 
+    def adapter(self, model: PreTrainedModel) -> LoraConfig:
+        """Return the configuration of the adapter, after options that depend on it are set.
+
+        Raises:
+            ValueError: as in [`chat_lora_config`]; or if trained projectors would get inputs of another type.
+        """
+        config = chat_lora_config(model, self.options)
+        if config.modules_to_save:
+            self.args.ddp_find_unused_parameters = True  # a batch may contain no audio
+            if model.dtype != torch.float32 and not self.args.bf16:
+                raise ValueError(f"train_projector needs --bf16 true with weights of {model.dtype}")
+        return config
+
+
+class ChatRun(ChatLoader):
+    """One training of a chat model by `recipes/sft.py`."""
+
+    args: ChatConfig
+
     def set_up(self) -> SafeTrainer:
         """Load the data and the model, and return their trainer."""
         script, args, options = self.script, self.args, self.options
@@ -127,11 +146,7 @@ class ChatRun:
         if script.dataset_streaming and args.max_steps <= 0:
             raise ValueError("max_steps is not given; a stream has no length: set --max_steps")
         model, self.processor = self.load(options.load_in_4bit)
-        config = chat_lora_config(model, options)
-        if config.modules_to_save:
-            args.ddp_find_unused_parameters = True  # a batch may contain no audio
-            if model.dtype != torch.float32 and not args.bf16:
-                raise ValueError(f"train_projector needs --bf16 true with weights of {model.dtype}")
+        config = self.adapter(model)
         inputs = ChatInputs(model, self.processor, script.sound)
         reader = VideoReader(script.frames, script.frame_size)
         trainer = SafeTrainer(
