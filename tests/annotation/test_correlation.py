@@ -113,11 +113,18 @@ def test_a_caption_that_invents_is_asked_for_again_with_the_reason():
 
 
 def test_one_that_always_invents_is_replaced_by_the_plain_sentences():
-    chat = Answers(*['{"caption": "A siren is visible.", "facts": [1]}'] * 3, MAKERS, RELATION)
+    captions = ["A siren is visible.", "There is a siren.", "A siren."]
+    chat = Answers(*(json.dumps({"caption": caption, "facts": [1]}) for caption in captions), MAKERS, RELATION)
     found = LanguageModelReasoner(chat)(EVIDENCE)
     assert found.caption == "A dog jumps. A bark is heard." and found.replaced and found.refused is None
     assert found.attempts == 3 and found.unsupported == ("no fact has: siren",) * 3
     assert found.answers["source_visible"] == "yes" and found.relations == ("causality",)
+
+
+def test_one_that_repeats_itself_is_not_asked_a_third_time():
+    chat = Answers(*['{"caption": "A siren is visible.", "facts": [1]}'] * 2, MAKERS, RELATION)
+    found = LanguageModelReasoner(chat)(EVIDENCE)
+    assert found.attempts == 2 and found.replaced and found.caption == "A dog jumps. A bark is heard."
 
 
 @pytest.mark.parametrize(
@@ -162,7 +169,7 @@ def test_a_bad_answer_is_asked_for_again_with_the_reason():
 
 
 def test_an_event_that_gets_no_answer_is_concatenated_and_says_why():
-    found = LanguageModelReasoner(Answers(*["no"] * 3), attempts=3)(EVIDENCE)
+    found = LanguageModelReasoner(Answers("no", "No.", "never"), attempts=3)(EVIDENCE)
     assert found.caption == "A dog jumps. A bark is heard." and found.relations == ()
     assert found.refused == "it holds no JSON object" and found.attempts == 3
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from longvale.demo.checkpoint import build_checkpoint
 from longvale.evaluation.generation.generate import load_questions
 from longvale.evaluation.scoring.score import TABLE, score
+from longvale.serving.server import serve
 from longvale.synthetic.corpus import SyntheticOptions, synthesize
 from longvale.tasks import TASKS, Prediction
 
@@ -48,14 +50,18 @@ def lmms_eval(tmp_path_factory):
     return call
 
 
-def test_tasks_are_listed_and_give_our_scores(lmms_eval, tmp_path):
-    corpus, tasks = tmp_path / "corpus", tmp_path / "tasks"
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
     options = SyntheticOptions(size=32, fps=4, min_length_s=5, max_length_s=8)
-    synthesize(corpus, videos=1, test_videos=5, options=options, workers=1, progress=False)
-    listed = lmms_eval("--tasks", "list", "--include_path", FOLDER)
-    for name in ("longvale", *(f"longvale_{task}" for task in TASKS)):
-        assert name in listed.stdout + listed.stderr
+    synthesize(folder, videos=1, test_videos=5, options=options, workers=1, progress=False)
+    return folder
 
+
+@pytest.fixture
+def tasks(corpus, tmp_path):
+    """The tasks, of the corpus."""
+    tasks = tmp_path / "tasks"
     tasks.mkdir()
     for path in (FOLDER / "longvale").iterdir():
         if path.is_file():
@@ -63,6 +69,14 @@ def test_tasks_are_listed_and_give_our_scores(lmms_eval, tmp_path):
     for task in TASKS:
         lines = (f"include: longvale_{task}.yaml", f"task: own_{task}", f"dataset_kwargs: {{data_dir: {corpus}}}")
         (tasks / f"own_{task}.yaml").write_text("\n".join(lines) + "\n")
+    return tasks
+
+
+def test_tasks_are_listed_and_give_our_scores(lmms_eval, corpus, tasks, tmp_path):
+    listed = lmms_eval("--tasks", "list", "--include_path", FOLDER)
+    for name in ("longvale", *(f"longvale_{task}" for task in TASKS)):
+        assert name in listed.stdout + listed.stderr
+
     ran = lmms_eval(
         "--model", "dummy", "--model_args", f"response={ANSWER}", "--include_path", tasks,
         "--tasks", ",".join(f"own_{task}" for task in TASKS), "--output_path", tmp_path / "results",
@@ -86,3 +100,18 @@ def test_tasks_are_listed_and_give_our_scores(lmms_eval, tmp_path):
         and ours["grounding"]["mIoU"] > 0
         and ours["segment_captioning"]["METEOR"] > 0
     )
+
+
+def test_its_client_is_answered_by_longvale_serve(lmms_eval, corpus, tasks, tmp_path):
+    """It sends frames without sound, so that the answers are not those about the whole video."""
+    with serve(build_checkpoint(seed=0, vocab_videos=20), name="tiny", port=0, device="cpu") as url:
+        ran = lmms_eval(
+            "--model", "openai", "--model_args", f"model=tiny,base_url={url},timeout=120,max_frames_num=4",
+            "--include_path", tasks, "--tasks", "own_grounding", "--output_path", tmp_path / "results", "--log_samples",
+            LONGVALE_VIDEOS=str(corpus / "videos"), HF_HOME=str(tmp_path / "hf"), OPENAI_API_KEY="none",
+        )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (path,) = (tmp_path / "results").rglob("*_samples_*.jsonl")
+    answers = [json.loads(line)["filtered_resps"] for line in path.read_text().splitlines()]
+    asked = [question for question in load_questions(corpus)[1] if question.task == "grounding"]
+    assert len(answers) == len(asked) and all("".join(answer).strip() for answer in answers)

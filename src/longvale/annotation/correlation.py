@@ -244,7 +244,8 @@ class LanguageModelReasoner:
         self._makers: dict[str, tuple[str, ...]] = {}  # what makes a sound, by its name
 
     def __call__(self, evidence: Evidence) -> Correlation:
-        """Ask until a caption is supported; after `attempts` requests, concatenate and record the reason."""
+        """Ask until a caption is supported; after `attempts` requests, or if an answer is repeated, concatenate and
+        record the reason."""
         if alone := of_one_modality(evidence):
             return Correlation(self._named(concatenate(alone), evidence), _relations_of(evidence))
         facts = known_facts(evidence)
@@ -281,9 +282,11 @@ class LanguageModelReasoner:
                     return Correlation(caption, (), {"facts": used}, attempt, tuple(repairs), **extra)
                 problem, prompt = "; ".join(problems), "unsupported"
                 invented.append(problem)
-            again = read_prompt(prompt).format(problem=problem)
+            before = messages
             messages = [*messages[:1], {"role": "assistant", "content": answer[:2000]}]
-            messages.append({"role": "user", "content": again})
+            messages.append({"role": "user", "content": read_prompt(prompt).format(problem=problem)})
+            if messages == before:  # the same request would give the same answer
+                break
         caption = self._named(concatenate(evidence), evidence)
         if invented:
             return Correlation(caption, (), {}, attempt, unsupported=tuple(invented), replaced=True, first=first)

@@ -86,3 +86,17 @@ def test_without_facts_nothing_is_supported():
 @given(st.text(max_size=200), st.text(max_size=50))
 def test_any_text_is_checked(caption, text):
     unsupported(caption, [fact("visual", "text", text)])
+
+
+@pytest.mark.parametrize(("caption", "problems"), [
+    ("Music plays throughout the video.", ["not throughout: music, plays"]),
+    ("A man waves, and music is heard the whole time.", ["not throughout: music"]),
+    ("Music plays while rain is heard throughout.", []),
+    ("Rain from beginning to end, and music.", []),
+    ("Music is heard, then silence.", []),
+])  # fmt: skip
+def test_only_facts_of_the_whole_event_are_throughout(caption, problems):
+    spans = {"Music": (10.0, 22.0), "Rain": (10.0, 30.0)}
+    facts = [Fact("audio", "sounds", label, *span) for label, span in spans.items()]
+    facts += [Fact("audio", "silence", "silence", 23.0, 25.0), Fact("visual", "video", "A man waves.", 10.0, 30.0)]
+    assert unsupported(caption, facts) == problems

@@ -2,7 +2,7 @@
 
 What it finds: words of content that no fact contains, neither by their stem nor by a short list of words that imply
 them; numbers, times and speakers that no fact has; quotations of what nobody said or wrote; sight claimed for what was
-only heard, and the reverse; a fact that is denied.
+only heard, and the reverse; a fact that is denied; "throughout" of what is a part of the event.
 
 What it cannot find: a wrong relation between words that the facts contain, such as who does what, which of two things
 comes first, or a supported word in another sense; claims made with the words of grammar alone; a fact that is wrong
@@ -17,7 +17,7 @@ from functools import cache
 
 from ...events import Modality
 from ...metrics.text.porter2 import stem
-from .fact import Fact, clock, phrase
+from .fact import Fact, clock, is_whole, phrase
 from .vocabulary import AUDIBLE, FRAMING, FUNCTION_WORDS, HEARING, IMPLIED, NEGATIONS, NUMBERS, OF_SOURCE, SEEING
 
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”|(?<!\w)\'([^\']+)\'(?!\w)')
@@ -26,6 +26,9 @@ _TIME = re.compile(r"\b\d{1,2}(?::\d{2}){1,2}\b")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)?")
 #: Things of which "one" is a count, not an article.
 _COUNTED = ("voice", "speaker", "shot", "person", "people", "scene", "cut")
+_WHOLE = re.compile(
+    r"\b(?:throughout|(?:all|whole|entire) (?:the )?time|(?:beginning|start) to (?:end|finish))\b", re.IGNORECASE
+)
 #: Clauses: each claims sight, sound or neither of its nouns.
 _SENTENCE = re.compile(r"[.!?]\s+")
 _CLAUSE = re.compile(
@@ -54,7 +57,7 @@ def unsupported(caption: str, facts: Sequence[Fact]) -> list[str]:
     missing += _counts(bare, known)
     if missing:
         problems.append(f"no fact has: {', '.join(dict.fromkeys(missing))}")
-    return problems + _senses(bare, known) + _denials(bare, known)
+    return problems + _senses(bare, known) + _denials(bare, known) + _extents(bare, facts)
 
 
 def _quotations(caption: str, facts: Sequence[Fact]) -> list[str]:
@@ -164,3 +167,17 @@ def _denials(text: str, known: Mapping[str, set[Modality]]) -> list[str]:
                 after = [w for w in words[index + 1 : index + 3] if w in list(_words(w))]
                 denied += [w for w in after if _stem(w) in known and _stem(w) not in SEEING | HEARING]
     return [f"denied, although a fact: {', '.join(dict.fromkeys(denied))}"] if denied else []
+
+
+def _extents(text: str, facts: Sequence[Fact]) -> list[str]:
+    """Return what is said to be throughout, although no fact about it is of the whole event."""
+    start, end = min((f.start for f in facts), default=0.0), max((f.end for f in facts), default=0.0)
+    partial: list[str] = []
+    for clause in (part for sentence in _SENTENCE.split(text) for part in _CLAUSE.split(sentence)):
+        if _WHOLE.search(clause):
+            words = [word for word in _words(clause) if _stem(word) not in SEEING | HEARING]
+            found = {word: [fact for fact in facts if _supports(word, _known([fact]))] for word in words}
+            named = [fact for some in found.values() for fact in some]
+            if named and not any(is_whole(fact, start, end) for fact in named):
+                partial += [word for word, some in found.items() if some]
+    return [f"not throughout: {', '.join(dict.fromkeys(partial))}"] if partial else []

@@ -113,9 +113,18 @@ def numbered(facts: Sequence[Fact], start: Seconds, end: Seconds) -> str:
     return "\n".join(lines)
 
 
+def is_whole(fact: Fact, start: Seconds, end: Seconds) -> bool:
+    """Return whether a fact is about the whole event, apart from a tenth of it at each end.
+
+    Example:
+        >>> [is_whole(Fact("audio", "sounds", "Dog", start, 20), 10, 20) for start in (10.5, 15)]
+        [True, False]
+    """
+    return fact.start <= start + 0.1 * (end - start) and fact.end >= end - 0.1 * (end - start)
+
+
 def _notes(fact: Fact, start: Seconds, end: Seconds) -> str:
-    whole = fact.start <= start + 0.1 * (end - start) and fact.end >= end - 0.1 * (end - start)
-    notes = [] if whole else [f"{clock(fact.start)} to {clock(fact.end)}"]
+    notes = [] if is_whole(fact, start, end) else [f"{clock(fact.start)} to {clock(fact.end)}"]
     if fact.confidence is not None and fact.confidence < _PROBABLE:
         notes.append("not sure")
     return f" ({', '.join(notes)})" if notes else ""
