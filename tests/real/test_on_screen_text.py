@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from packages import installed
 from test_big_buck_bunny import big_buck_bunny  # noqa: F401  a fixture
 from test_real_media import media_of  # noqa: F401  a fixture
-from weights import installed
 
 from longvale.annotation.clip_reader import open_video
 from longvale.annotation.language_models import ModelOptions

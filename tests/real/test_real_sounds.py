@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from packages import installed
 from test_big_buck_bunny import big_buck_bunny  # noqa: F401  a fixture
 from test_real_media import media_of  # noqa: F401  a fixture
-from weights import installed, read_package
+from weights import read_package
 
 from longvale.annotation.language_models import ModelOptions
 from longvale.annotation.tracks.audioset import generalizations, kind_of

