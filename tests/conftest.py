@@ -1,10 +1,12 @@
 """What all tests share: no network, threads that do not spin, and a tiny corpus and checkpoint, once per worker."""
 
+import functools
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+import typer.main
 from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
@@ -98,7 +100,7 @@ def preloaded():
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def longvale():
     """Call the command line in this process: `longvale("score", path, ...)` -> result."""
 
@@ -107,7 +109,10 @@ def longvale():
 
         return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="longvale")
 
-    return call
+    with pytest.MonkeyPatch.context() as patch:
+        # typer would make the commands of our functions again for each call.
+        patch.setattr("typer.main.get_group", functools.cache(typer.main.get_group))
+        yield call
 
 
 @pytest.fixture

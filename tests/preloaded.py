@@ -4,7 +4,9 @@ For tests that stop or kill a process. How an interpreter starts, and what it im
 interpreters of their own.
 """
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -19,9 +21,12 @@ import types
 
 #: What the commands and recipes of these tests import; a test that needs more takes longer, and passes.
 MODULES = (
-    "longvale.annotation.pipeline", "longvale.evaluation.evaluate", "longvale.extraction.extract",
-    "longvale.models.processing_longvale", "longvale.training.stages",
+    "longvale.annotation.pipeline", "longvale.annotation.review.figures", "longvale.cli", "longvale.demo.tuning",
+    "longvale.evaluation.evaluate", "longvale.extraction.extract", "longvale.models.processing_longvale",
+    "longvale.training.stages",
 )  # fmt: skip
+#: What they import from packages of extras and while they run.
+PACKAGES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "scenedetect", "silero_vad")
 
 
 class Process:
@@ -69,17 +74,20 @@ class Server:
         self._socket.close()
         self._process.communicate()
 
-    def start(self, *arguments, stdout=None, stderr=None, env=None, new_session=False):
+    def start(self, *arguments, stdout=None, stderr=None, env=None, new_session=False, teardown=True):
         """Start a process -> [`Process`].
 
         Without the file `stdout`, its output is read from `process.stdout`; without `stderr`, errors go there too.
         Variables that a library reads when it is imported, such as HF_HUB_OFFLINE, are those of this process.
+        Without `teardown` the process ends after its exit handlers, before Python takes all modules apart, which
+        copies what the fork shares with the server: seconds.
         """
         job = {
             "arguments": list(map(str, arguments)),
             "environment": dict(os.environ if env is None else env),
             "folder": os.getcwd(),
             "new_session": new_session,
+            "teardown": teardown,
         }
         status, report = os.pipe()
         output, written = (None, os.dup(stdout.fileno())) if stdout else os.pipe()
@@ -92,7 +100,7 @@ class Server:
     def run(self, *arguments, env=None):
         """Run a process to its end -> `subprocess.CompletedProcess` with its output as text."""
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-            code = self.start(*arguments, stdout=stdout, stderr=stderr, env=env).wait()
+            code = self.start(*arguments, stdout=stdout, stderr=stderr, env=env, teardown=False).wait()
             for file in (stdout, stderr):
                 file.seek(0)
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
@@ -157,7 +165,32 @@ def _become(job, files):
     exec(compile(code, kind, "exec"), main.__dict__)  # noqa: S102  the tests' own
 
 
+def _end_with_status():
+    """End the process, as the last of its exit handlers, if a status was set: it has ended without an error."""
+    if _status is not None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError, BrokenPipeError):  # closed by the job
+                stream.flush()
+        os._exit(_status & 0xFF)
+
+
 if __name__ == "__main__":
+    _status = None
+    atexit.register(_end_with_status)  # the first that is registered is called last
     for _name in MODULES:
         __import__(_name)
-    _become(*_serve(int(sys.argv[1])))
+    for _name in PACKAGES:
+        with contextlib.suppress(ImportError):
+            __import__(_name)
+    gc.freeze()  # else the collector of each fork copies all of it
+    _job, _files = _serve(int(sys.argv[1]))
+    try:
+        _become(_job, _files)
+        _code = 0
+    except SystemExit as _stopped:
+        _code = _stopped.code or 0
+        if not isinstance(_code, int):
+            raise
+    if not _job["teardown"]:
+        _status = _code
+    sys.exit(_code)

@@ -7,6 +7,8 @@ import signal
 
 import pytest
 
+from longvale.evaluation.generation.video_qa import VideoQA
+
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 #: The command line in a process of its own, which kills itself when a function is called for the n-th time.
@@ -55,6 +57,35 @@ def count_calls(monkeypatch):
     return count
 
 
+@pytest.fixture(scope="module")
+def corpus(_corpus):
+    """The corpus of `tiny_corpus`, which no test of this file changes."""
+    return _corpus
+
+
+@pytest.fixture(scope="module")
+def whole_features(longvale, corpus, tiny_model, tmp_path_factory):
+    """Features of the corpus by a command that was not killed."""
+    folder = tmp_path_factory.mktemp("features") / "whole"
+    assert longvale("features", corpus / "videos", "--model", tiny_model, "--output", folder).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_evaluation(longvale, corpus, tiny_model, tmp_path_factory):
+    """An evaluation that was not killed, and the number of questions that it asked."""
+    folder = tmp_path_factory.mktemp("evaluation") / "whole"
+    original, asked = VideoQA._begin, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VideoQA, "_begin", lambda *a, **k: asked.append(a) or original(*a, **k))
+        assert longvale("evaluate", tiny_model, *options(corpus), "--output", folder).exit_code == 0
+    return folder, len(asked)
+
+
+def options(corpus):
+    return ["--data", corpus, "--batch-size", 4, "--max-new-tokens", 4, "--ablation"]
+
+
 def finished(folder):
     """Files by path with what tells a file that was written again: its inode and the time of its last change."""
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.npy")}
@@ -70,11 +101,12 @@ def finished(folder):
         ("os.replace", 1 + 3 * 4 + 1, 4),
     ],
 )
-def test_features(longvale, kill, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, done):
-    command = ["features", tiny_corpus / "videos", "--model", tiny_model, "--output"]
-    assert longvale(*command, tmp_path / "whole").exit_code == 0
+def test_features(
+    longvale, kill, count_calls, contents, corpus, tiny_model, whole_features, tmp_path, function, call, done
+):
+    command = ["features", corpus / "videos", "--model", tiny_model, "--output"]
     kill(function, call, *command, tmp_path / "killed")
-    videos = sorted(path.stem for path in (tiny_corpus / "videos").iterdir())
+    videos = sorted(path.stem for path in (corpus / "videos").iterdir())
     kept = {path: mark for path, mark in finished(tmp_path / "killed").items() if path.stem in videos[:done]}
     assert len(kept) == 3 * done
 
@@ -83,7 +115,7 @@ def test_features(longvale, kill, count_calls, contents, tiny_corpus, tiny_model
     assert result.stdout == f"{tmp_path / 'killed'}: {4 - done} done, {done} there already, 0 failed\n", result.stderr
     assert len(read) == 4 - done
     assert kept.items() <= finished(tmp_path / "killed").items()
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(whole_features)
 
 
 #: Called once for the answers that end at the same time, and once for each question that is asked.
@@ -99,22 +131,21 @@ ASK = "longvale.evaluation.generation.video_qa.VideoQA._begin"
         ("longvale.evaluation.evaluate.write_report", 1, False),  # nothing is left to ask
     ],
 )
-def test_evaluate(longvale, kill, count_calls, contents, tiny_corpus, tiny_model, tmp_path, function, call, left):
-    options = ["--data", tiny_corpus, "--batch-size", 4, "--max-new-tokens", 4, "--ablation"]
-    command = ["evaluate", tiny_model, *options, "--output"]
-    asked = count_calls(ASK)
-    assert longvale(*command, tmp_path / "whole").exit_code == 0
-    total = len(asked)
+def test_evaluate(
+    longvale, kill, count_calls, contents, corpus, tiny_model, whole_evaluation, tmp_path, function, call, left
+):
+    command = ["evaluate", tiny_model, *options(corpus), "--output"]
+    whole, total = whole_evaluation
     kill(function, call, *command, tmp_path / "killed")
     answered = {path: path.read_text().splitlines() for path in (tmp_path / "killed").rglob("*.jsonl")}
     done = sum(map(len, answered.values()))
     assert 0 < done <= total and (done < total) == left
 
-    asked.clear()
+    asked = count_calls(ASK)
     result = longvale(*command, tmp_path / "killed")
     assert result.exit_code == 0, result.stderr
     assert len(asked) == total - done
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(whole)
     for path, lines in answered.items():
         assert set(lines) <= set(path.read_text().splitlines())
 

@@ -76,7 +76,8 @@ def test_faults_are_named_a_line_each(tmp_path):
     (("Names sounds.", "&a [*a]"), "line 7: uses an alias; write the value out"),
     (("Names sounds.", "!!python/object/apply:os.system [ls]"), "is not YAML: could not determine a constructor"),
     (("about: Names", "model: other/one\n    about: Names"), "line 5: field 'model' is there twice; keep one"),
-    (("Names sounds.", "[" * 9000), "is not YAML"),
+    (("Names sounds.", "[" * 60_000), "line 7: has more than 8 nested levels; remove some"),
+    (("Names sounds.", "{a: " * 9), "line 7: has more than 8 nested levels; remove some"),
     (("Names sounds.", "x" * 70_000), "has more than 65536 bytes"),
     (("about: Names sounds.", f"about: a\n    size_mb: 0x{'f' * 20_000}"), "field 'roles.tagger.size_mb' must be a"),
     (("about: Names", "name: nothing\n    about: Names"), "field 'roles.tagger.name': 'nothing' is not a registered"),
@@ -193,6 +194,11 @@ def test_all_that_is_behind_a_server_is_asked_of_it(longvale, film, tmp_path, on
 def test_the_license_is_that_of_the_card(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# A model\n")
     assert describe_model(str(tmp_path)) == {"model": str(tmp_path), "revision": None, "license": "cc-by-4.0"}
+    (tmp_path / "README.md").write_text("---\ntags: [a]\nlicense: 'mit'  # as of 2024\n---\nlicense: other\n")
+    assert describe_model(str(tmp_path))["license"] == "mit"
+    for metadata in ("license: [1", "base:\n  license: mit", f"a: {'[' * 60_000}", "a: b\n---\nlicense: mit"):
+        (tmp_path / "README.md").write_text(f"---\n{metadata}\n---\n")
+        assert describe_model(str(tmp_path))["license"] is None
     (tmp_path / "README.md").write_text("---\nlicense: [1\n---\n")
     assert describe_model(str(tmp_path), "mit")["license"] == "mit" and describe_model(str(tmp_path))["license"] is None
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from http.client import HTTPConnection
 from pathlib import Path
@@ -220,22 +218,23 @@ def test_examples(clips, tmp_path):
             example_videos(missing)
 
 
-def test_the_command_serves_and_leaves_nothing(tiny_model, clips, tmp_path, longvale):
+def test_the_command_serves_and_leaves_nothing(tiny_model, clips, tmp_path, preloaded):
     folder = tmp_path / "examples"
     folder.mkdir()
     os.link(clips / "clip.mp4", folder / "clip.mp4")
-    command = [sys.executable, "-m", "longvale", "app", tiny_model, "--examples", folder, "--max-length", "60"]
+    command = ["-m", "longvale", "app", tiny_model, "--examples", folder, "--max-length", "60"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True)
+    with open(tmp_path / "errors", "wb") as errors:
+        process = preloaded.start(*command, env=environment, stderr=errors)
     try:
-        line = process.stdout.readline()
+        line = process.stdout.readline().decode()
         assert line.startswith("open http://127.0.0.1:")
         url = line.split()[1]
         assert httpx.get(url, trust_env=False).status_code == 200
         assert httpx.get(f"{url}/gradio_api/file={folder / 'clip.mp4'}", trust_env=False).status_code == 200
         assert list(tmp_path.glob("longvale-app-*"))
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         process.wait(30)
     for _ in range(50):
         if not list(tmp_path.glob("longvale-app-*")):

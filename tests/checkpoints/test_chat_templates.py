@@ -42,7 +42,7 @@ HOSTILE = {
 def small():
     """Limits that are soon reached; the process that rendered before is ended."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat_templates, "RENDER_S", 3.0)
+        patch.setattr(chat_templates, "RENDER_S", 1.0)
         patch.setattr(chat_templates, "RENDER_BYTES", 256 << 20)
         chat_templates._worker.stop()
         yield
@@ -93,7 +93,7 @@ def test_a_checkpoint_with_a_hostile_template_is_refused_when_it_is_asked(tiny_m
     _, processor = load_checkpoint(tiny_model, LongVALEForConditionalGeneration, device="cpu")
     assert "When?" in build_prompt(processor, "<video>\nWhen?")
     processor.chat_template = HOSTILE["nested loops"]
-    with pytest.raises(ValueError, match="cannot be rendered: it takes more than 3 s"):
+    with pytest.raises(ValueError, match="cannot be rendered: it takes more than 1 s"):
         build_prompt(processor, "<video>\nWhen?")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = HOSTILE["multiplied text"]

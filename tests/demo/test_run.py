@@ -1,6 +1,7 @@
 """The demo with as little of everything as can be: what it writes, and that it goes on where it was stopped."""
 
 import json
+import sys
 
 import pytest
 
@@ -55,6 +56,8 @@ def test_a_folder_keeps_its_settings(tmp_path):
         run_demo(tmp_path, progress=False)
 
 
-def test_a_stage_that_fails_says_so(tmp_path):
-    with pytest.raises(RuntimeError, match="boundary_perception ended with exit code"):
+@pytest.mark.parametrize("python", ["false", pytest.param(sys.executable, marks=pytest.mark.slow, id="python")])
+def test_a_stage_that_fails_says_so(tmp_path, monkeypatch, python):
+    monkeypatch.setattr(sys, "executable", python)  # starting the launcher and the recipe takes many seconds
+    with pytest.raises(RuntimeError, match="boundary_perception ended with exit code 1: "):
         run.tune("boundary_perception", tmp_path / "none", tmp_path, tmp_path / "out", 1, 0)

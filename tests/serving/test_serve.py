@@ -68,7 +68,7 @@ def test_the_same_video_however_it_is_given(client, url, video, expected):
     assert upload.id in [file.id for file in client.files.list()] and upload.bytes == video.stat().st_size
     data = base64.b64encode(video.read_bytes()).decode()
     files = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _quiet(video.parent))
-    threading.Thread(target=files.serve_forever, daemon=True).start()
+    threading.Thread(target=files.serve_forever, args=(0.01,), daemon=True).start()
     parts = [
         {"type": "file", "file": {"file_id": upload.id}},
         {"type": "file", "file": {"file_data": data}},

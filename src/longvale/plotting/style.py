@@ -116,16 +116,20 @@ def strip_times(duration: Seconds) -> list[Seconds]:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """Return a figure as PNG; without photographs its few colours are stored as a palette: a third of the size."""
+    """Return a figure as PNG; without photographs its few colours are stored as a palette: a third of the size.
+
+    Photographs are compressed as usual: the last 4% would take four times as long.
+    """
     from PIL import Image
 
     buffer, packed = io.BytesIO(), io.BytesIO()
     with _fonts_for(figure):
-        figure.savefig(buffer, format="png", dpi=DPI)
+        figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})  # it is packed again
     image = Image.open(buffer).convert("RGB")
-    if not any(axes.images for axes in figure.axes):
+    photographs = any(axes.images for axes in figure.axes)
+    if not photographs:
         image = image.quantize(_COLOURS, dither=Image.Dither.NONE)
-    image.save(packed, "png", optimize=True)
+    image.save(packed, "png", optimize=not photographs)
     return packed.getvalue()
 
 

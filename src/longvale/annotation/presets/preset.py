@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -49,6 +50,9 @@ ROLES: dict[str, str | None] = {
 
 #: Largest preset file in bytes: the presets of the package have less than a tenth of it.
 _MAX_BYTES = 65_536
+#: Deepest nesting of a preset file: the fields of a role are at level 3, its lists at level 4. The parser's time grows
+#: with the square of the depth.
+_MAX_DEPTH = 8
 
 _TEXT_FIELDS = ("summary", "hardware")
 _ROLE_FIELDS = ("name", "model", "revision", "license", "size_mb", "model_type", "extra", "about", "unverified")
@@ -218,21 +222,26 @@ def _parse(where: str, content: bytes) -> Any:
 
     if len(content) > _MAX_BYTES:
         raise PresetError([f"{where}: has more than {_MAX_BYTES} bytes; a preset names one model per role"])
+    depth = 0
     try:
         for event in yaml.parse(content, yaml.SafeLoader):
+            line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                raise PresetError([f"{where}: line {event.start_mark.line + 1}: uses an alias; write the value out"])
+                raise PresetError([f"{where}: line {line}: uses an alias; write the value out"])
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise PresetError([f"{where}: line {line}: has more than {_MAX_DEPTH} nested levels; remove some"])
         node = yaml.compose(content, yaml.SafeLoader)
         for mapping in _mappings(node):
-            names = [key.value for key, _ in mapping.value]
+            count = Counter(str(key.value) for key, _ in mapping.value)
             for key, _ in mapping.value:
-                if names.count(key.value) > 1:
+                if count[str(key.value)] > 1:
                     line = key.start_mark.line + 1
                     raise PresetError([f"{where}: line {line}: field {key.value!r} is there twice; keep one"])
         return yaml.safe_load(content)
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, PresetError):
-            raise
+    except PresetError:
+        raise
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise PresetError([f"{where}: is not YAML: {' '.join(str(error).split())[:200]}"]) from None
 
 

@@ -11,6 +11,10 @@ from ...registry import REGISTRIES
 from .preset import ROLES, Preset
 
 _COMMIT_FOLDER = re.compile(r"[0-9a-f]{40}")
+#: The YAML at the beginning of a model card, and its `license`. It is not parsed: the time of a YAML parser grows with
+#: the square of the nesting, and a card may come from anyone.
+_METADATA = re.compile(r"---[ \t]*\n(.*?\n)---[ \t]*(?:\n|$)", re.DOTALL)
+_LICENSE = re.compile(r"^license:[ \t]*([\"']?)([\w.+-]+)\1[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
 def describe_roles(options: Mapping[str, str | None], preset: Preset | None = None) -> dict[str, dict[str, str | None]]:
@@ -73,11 +77,10 @@ def _cached(name: str, revision: str | None) -> Path | None:
 
 
 def _license_of(card: Path) -> str | None:
-    import yaml
-    from huggingface_hub import ModelCard
-
+    """Return the license of a model card's metadata; a card that cannot be read states none."""
     try:
-        found = ModelCard(card.read_text(encoding="utf-8")).data.get("license")
-    except (OSError, ValueError, yaml.YAMLError):  # a card that cannot be read states no license
+        metadata = _METADATA.match(card.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
         return None
-    return found if isinstance(found, str) else None
+    found = metadata and _LICENSE.search(metadata[1])
+    return found[2] if found else None

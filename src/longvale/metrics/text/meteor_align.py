@@ -92,7 +92,7 @@ def batch(
     counts = np.empty((len(pairs), STATISTICS), np.int64)
     for pair in range(len(pairs)):
         hyp, ref = pairs[pair, 0], pairs[pair, 1]
-        counts[pair] = statistics(
+        found = statistics(
             words[starts[hyp, 0] : starts[hyp + 1, 0]],
             synsets[starts[hyp, 1] : starts[hyp + 1, 1]],
             phrases[starts[hyp, 0] : starts[hyp + 1, 0]],
@@ -102,6 +102,8 @@ def batch(
             row_starts,
             rows,
         )
+        for n in range(STATISTICS):  # loops compile in a fraction of the seconds that assigning slices takes
+            counts[pair, n] = found[n]
     return counts
 
 
@@ -189,7 +191,9 @@ def _room(found, count):
     if count < len(found):
         return found
     longer = np.empty((2 * len(found), 5), np.int32)
-    longer[:count] = found
+    for c in range(count):
+        for column in range(5):
+            longer[c, column] = found[c, column]
     return longer
 
 
@@ -277,11 +281,14 @@ def _by_reference_word(found, ref_length):
         starts[found[c, _REF] + 1] += 1
     for j in range(ref_length):
         starts[j + 1] += starts[j]
-    place = starts.copy()
-    grouped = np.empty_like(found)
+    place = np.empty(ref_length, np.int32)
+    for j in range(ref_length):
+        place[j] = starts[j]
+    grouped = np.empty((len(found), 5), np.int32)
     for c in range(len(found)):
         j = found[c, _REF]
-        grouped[place[j]] = found[c]
+        for column in range(5):
+            grouped[place[j], column] = found[c, column]
         place[j] += 1
     return grouped, starts
 
@@ -373,39 +380,44 @@ def _search(candidates, starts, hyp_length, ref_length):
 
 @_inlined
 def _expand(children, order, count, paths, p, j, fixed, candidates, starts, used):
-    """Add the extensions of path p at reference word j: one per free candidate, and one without a candidate."""
-    gain, chunks, distance = paths[p, _GAIN], paths[p, _CHUNKS], paths[p, _DISTANCE]
-    following, end = paths[p, _NEXT], paths[p, _END]
-    if j < following:
-        return _insert(children, order, count, gain, chunks, distance, following, end, p, -1)
-    if fixed >= 0:
-        return _take(children, order, count, gain, chunks, distance, end, p, fixed, candidates)
-    for c in range(starts[j], starts[j + 1]):
-        i = candidates[c, _HYP]
-        free = True
-        for word in range(i, i + candidates[c, _HYP_LENGTH]):
-            free = free and not used[p, word // _BITS] >> word % _BITS & 1
-        if free:
-            count = _take(children, order, count, gain, chunks, distance, end, p, c, candidates)
-            # The published scorer adds the distance to the parent, so that later siblings inherit it.
-            distance += abs(j - i)
-    if end != -1:
-        chunks += 1
-    return _insert(children, order, count, gain, chunks, distance, following + 1, -1, p, -1)
+    """Add the extensions of path p at reference word j: one per free candidate, and one without a candidate.
 
-
-@_inlined
-def _take(children, order, count, gain, chunks, distance, end, p, c, candidates):
-    """Add path p with candidate c; words of an inexact match count half, rounded down per side."""
-    i, ref_length, hyp_length = candidates[c, _HYP], candidates[c, _REF_LENGTH], candidates[c, _HYP_LENGTH]
-    if candidates[c, _MODULE] == _EXACT:
-        gain += ref_length + hyp_length
-    else:
-        gain += ref_length // 2 + hyp_length // 2
-    if end != -1 and end != i:
-        chunks += 1
-    following = candidates[c, _REF] + ref_length
-    return _insert(children, order, count, gain, chunks, distance, following, i + hyp_length, p, c)
+    A fixed candidate is the only extension. Words of an inexact match count half, rounded down per side. The only call
+    of `_insert` is in the loop, since each copy of the inlined function takes seconds to compile.
+    """
+    distance = paths[p, _DISTANCE]
+    inside = j < paths[p, _NEXT]  # a phrase that the path has taken
+    begin, stop = starts[j], starts[j + 1]
+    if inside:
+        begin = stop
+    for c in range(begin, stop if fixed >= 0 and not inside else stop + 1):
+        gain, chunks, following, end = paths[p, _GAIN], paths[p, _CHUNKS], paths[p, _NEXT], paths[p, _END]
+        skipped = 0
+        taken = -1
+        if c < stop:
+            taken, i, hyp_length = c, candidates[c, _HYP], candidates[c, _HYP_LENGTH]
+            free = True
+            for word in range(i, i + hyp_length):
+                free = free and not used[p, word // _BITS] >> word % _BITS & 1
+            if not free:
+                continue
+            ref_length = candidates[c, _REF_LENGTH]
+            if candidates[c, _MODULE] == _EXACT:
+                gain += ref_length + hyp_length
+            else:
+                gain += ref_length // 2 + hyp_length // 2
+            if end != -1 and end != i:
+                chunks += 1
+            following, end = candidates[c, _REF] + ref_length, i + hyp_length
+            skipped = abs(j - i)
+        elif not inside:
+            if end != -1:
+                chunks += 1
+            following, end = following + 1, -1
+        count = _insert(children, order, count, gain, chunks, distance, following, end, p, taken)
+        # The published scorer adds the distance to the parent, so that later siblings inherit it.
+        distance += skipped
+    return count
 
 
 @_inlined
