@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 
-import longvale  # noqa: F401 (registers the builder)
+import longvale
 from longvale.data.sources import HUB_REPO, HUB_REVISION
 from longvale.features.store import feature_path, save_features
 
@@ -281,6 +281,51 @@ def test_media_are_columns_and_missing_ones_are_kept_as_none_and_reported(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+def test_videos_may_be_a_column_of_the_platforms_type(load, data_dir, videos_dir, streaming):
+    options = {"data_dir": data_dir, "videos_dir": videos_dir, "streaming": streaming, "split": "train"}
+    rows = load(**options, video_column="encoded")
+    assert rows.features["video"] == datasets.Video(decode=False)
+    encoded = {"bytes": None, "path": str(videos_dir / "aaa.mp4")}
+    assert [row["video"] for row in rows] == [encoded, encoded, None]
+    assert load(**options).features["video"] == datasets.Value("string")  # the cache of one is not that of the other
+
+
+def test_a_decoded_column_needs_torchcodec(load, data_dir, videos_dir, monkeypatch):
+    options = {"data_dir": data_dir, "videos_dir": videos_dir, "split": "train", "video_column": "decoded"}
+    monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", False)
+    with pytest.raises(ValueError, match="'decoded' needs torchcodec; pip install torchcodec, or use 'encoded'"):
+        load(**options)
+    monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", True)
+    assert load(**options, streaming=True).features["video"] == datasets.Video()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_function_of_the_package_gives_the_rows_of_the_name(load, data_dir, videos_dir, tmp_path, streaming):
+    options = {"data_dir": data_dir, "videos_dir": str(videos_dir), "streaming": streaming}
+    ours = longvale.load_dataset("grounding", cache_dir=tmp_path / "cache", **options)
+    named = load("grounding", **options)
+    assert {split: list(rows) for split, rows in ours.items()} == {split: list(rows) for split, rows in named.items()}
+    if not streaming:
+        assert ours["train"].cache_files == named["train"].cache_files
+    assert len(list(longvale.load_dataset(data_dir=data_dir, cache_dir=tmp_path / "c", split="train[:2]"))) == 2
+
+
+def test_the_function_of_the_package_needs_no_registered_name(data_dir, tmp_path, monkeypatch):
+    monkeypatch.delitem(datasets.load._PACKAGED_DATASETS_MODULES, "longvale")
+    with pytest.raises(ConnectionError):  # it is looked for on the Hub
+        datasets.load_dataset("longvale", data_dir=str(data_dir), cache_dir=str(tmp_path / "cache"))
+    rows = longvale.load_dataset("videos", data_dir=data_dir, cache_dir=tmp_path / "cache", split="test")
+    assert rows["video_id"] == ["ccc"]
+
+
+def test_bad_options_of_the_function_are_refused(data_dir):
+    with pytest.raises(ValueError, match=r"configuration must be one of events, videos, .*, not 'sounds'"):
+        longvale.load_dataset("sounds", data_dir=data_dir)
+    with pytest.raises(ValueError, match="num_proc=2 is for the cache"):
+        longvale.load_dataset(data_dir=data_dir, streaming=True, num_proc=2)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_missing_media_drop_rows_when_asked_and_never_others(load, data_dir, videos_dir, caplog, streaming):
     options = {"data_dir": data_dir, "videos_dir": videos_dir, "missing_media": "drop", "streaming": streaming}
     rows = list(load(split="train", **options))
@@ -308,6 +353,10 @@ def test_a_store_without_a_modality_says_so(load, data_dir, tmp_path, caplog):
 def test_bad_options_are_refused(load, data_dir, videos_dir):
     with pytest.raises(ValueError, match="missing_media must be 'keep' or 'drop', not 'replace'"):
         load(data_dir=data_dir, missing_media="replace")
+    with pytest.raises(ValueError, match="video_column must be one of path, encoded, decoded, not 'bytes'"):
+        load(data_dir=data_dir, videos_dir=videos_dir, video_column="bytes")
+    with pytest.raises(ValueError, match="video_column='encoded' is the type of a column of videos; give videos_dir"):
+        load(data_dir=data_dir, video_column="encoded")
     with pytest.raises(FileNotFoundError, match="holds no folder visual_features"):
         load(data_dir=data_dir, features_dir=videos_dir)
     (videos_dir / "aaa.mkv").write_bytes(b"")
@@ -392,7 +441,7 @@ def hub(data_dir):
         write_json(data_dir / f"longvale-sft-bp-{size}.json", DIALOGUES)
     handler = type("Handler", (StandInForTheHub,), {"root": data_dir, "asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 

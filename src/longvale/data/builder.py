@@ -18,6 +18,8 @@ Options of `load_dataset`:
   They are copied into the cache with each row: for many videos use `streaming=True` or the configuration `videos`.
   They cover the whole video: `split` of a dialogue is not cut out of them.
 - `videos_dir`: a directory of `<video_id>.mp4`; adds video, the path of the file or None.
+- `video_column`: type of that column: "path" (default), "encoded" for `datasets.Video(decode=False)`, a mapping that
+  our processor reads, or "decoded" for `datasets.Video()`, which gives a decoder of torchcodec when a row is read.
 - `missing_media`: "keep" (default) or "drop" rows that lack one of these files. Both are counted, and a warning
   lists how many and which. The same text is the description in the dataset's info.
 - `size`: which dialogue file to read, for example "7k", if there are several.
@@ -89,6 +91,11 @@ _FEATURES = List(List(Value("float32")))
 
 _DIRECTORIES = ("data_dir", "features_dir", "videos_dir")
 _MISSING_MEDIA = ("keep", "drop")
+_VIDEO_COLUMNS = {
+    "path": Value("string"),
+    "encoded": datasets.Video(decode=False),
+    "decoded": datasets.Video(),
+}
 
 #: Videos (or dialogues) per shard, the unit that one process reads with `num_proc` or several DataLoader workers.
 _VIDEOS_A_SHARD = 256
@@ -105,6 +112,7 @@ class LongVALEConfig(datasets.BuilderConfig):
 
     features_dir: str | None = None
     videos_dir: str | None = None
+    video_column: str = "path"
     missing_media: str = "keep"
     size: str | None = None
 
@@ -117,6 +125,12 @@ class LongVALEConfig(datasets.BuilderConfig):
         """
         if self.missing_media not in _MISSING_MEDIA:
             raise ValueError(f"missing_media must be 'keep' or 'drop', not {self.missing_media!r}")
+        if self.video_column not in _VIDEO_COLUMNS:
+            raise ValueError(f"video_column must be one of {', '.join(_VIDEO_COLUMNS)}, not {self.video_column!r}")
+        if self.video_column != "path" and self.videos_dir is None:
+            raise ValueError(f"video_column={self.video_column!r} is the type of a column of videos; give videos_dir")
+        if self.video_column == "decoded" and not datasets.config.TORCHCODEC_AVAILABLE:
+            raise ValueError("video_column='decoded' needs torchcodec; pip install torchcodec, or use 'encoded'")
         if self.name in DIALOGUE_STEMS:
             return {"train": dialogue_file(self.data_dir, self.name, self.size)}
         if self.size is not None:
@@ -187,7 +201,7 @@ class LongVALE(datasets.GeneratorBasedBuilder):
         if self.config.features_dir is not None:
             columns |= dict.fromkeys(FOLDERS.values(), _FEATURES)
         if self.config.videos_dir is not None:
-            columns["video"] = Value("string")
+            columns["video"] = _VIDEO_COLUMNS[self.config.video_column]
         return datasets.DatasetInfo(features=datasets.Features(columns), homepage=f"https://hf.co/datasets/{HUB_REPO}")
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:

@@ -80,11 +80,12 @@ def _register_available() -> None:
             # An empty data_files means "none needed"; None would be refused. data_dir is passed to the builder as is.
             return module_type(*modules[NAME], {"data_files": {}, "dataset_name": NAME})
 
-    modules[NAME] = (BUILDER_MODULE, _hash_sources())
+    modules[NAME] = (BUILDER_MODULE, source_hash())
     loader.PackagedDatasetModuleFactory = ModuleFactory
 
 
-def _hash_sources() -> str:
+def source_hash() -> str:
+    """Return a hash of the modules that make rows: the cache of rows depends on it."""
     digest = hashlib.sha256()
     package = resources.files(NAME)
     for name in _SOURCES:
