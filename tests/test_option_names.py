@@ -11,6 +11,7 @@ import torch
 # Imported before any test replaces `generate`, whose name it takes over when it is first imported.
 import longvale.evaluation.evaluate  # noqa: F401
 from longvale.checkpoints.loading import load_checkpoint, weight_options
+from longvale.evaluation.generation.model import load_model
 from longvale.training.config import recipe_arguments
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -45,12 +46,16 @@ def test_a_command_takes_the_names_of_the_recipes(called, words):
     assert positional == ["m", "d", "p"] and str(options["features"]) == "f" and options["batch_size"] == 3
 
 
+WEIGHTS = ["--dtype", "bfloat16", "--load-in-4bit", "--attn-implementation", "eager", "--device_map", "auto"]
+LOADED = {"dtype": "bfloat16", "load_in_4bit": True, "attn_implementation": "eager", "device_map": "auto"}
+
+
 def test_precision_reaches_the_models(called, tmp_path):
-    words = ["--data", "d", "--output", "o", "--dtype", "bfloat16", "--load-in-4bit"]
+    words = ["--data", "d", "--output", "o", *WEIGHTS]
     for module in ("generation.generate", "evaluate"):
         command = module.rpartition(".")[2]
         _, options = called(f"longvale.evaluation.{module}.{command}", command, "m", *words)
-        assert (options["dtype"], options["load_in_4bit"]) == ("bfloat16", True)
+        assert {name: options[name] for name in LOADED} == LOADED
     positional, _ = called("longvale.synthetic.corpus.synthesize", "synthesize", "--output", tmp_path, "--videos", 1)
     assert positional == [str(tmp_path)]
 
@@ -63,13 +68,28 @@ def test_ask_and_app_take_model_and_precision(longvale, tiny_model, tiny_corpus,
         raise ValueError("seen")
 
     video = tiny_corpus / "videos" / "test_0000.mp4"
-    precision = {"dtype": "bfloat16", "load_in_4bit": True}
     monkeypatch.setattr("longvale.evaluation.ask.load_model", load)
-    longvale("ask", "--model", tiny_model, video, "What?", "--dtype", "bfloat16", "--load_in_4bit")
+    longvale("ask", "--model", tiny_model, video, "What?", *WEIGHTS)
     pytest.importorskip("gradio")
     monkeypatch.setattr("longvale.app.server.load_model", load)
-    longvale("app", "--model", tiny_model, "--dtype", "bfloat16", "--load-in-4bit")
-    assert given == [(str(tiny_model), precision)] * 2
+    longvale("app", "--model", tiny_model, *WEIGHTS)
+    monkeypatch.setattr("longvale.serving.server.load_model", load)
+    longvale("serve", tiny_model, *WEIGHTS)
+    assert given == [(str(tiny_model), LOADED)] * 3
+
+
+def test_a_device_map_instead_of_a_device(tiny_model, monkeypatch):
+    from longvale.models.modeling_longvale import LongVALEForConditionalGeneration as Model
+
+    load, given = Model.from_pretrained, {}
+    monkeypatch.setattr(Model, "from_pretrained", lambda *a, **options: given.update(options) or load(*a, **options))
+    model, _ = load_checkpoint(tiny_model, Model, device_map="auto", attn_implementation="eager")
+    assert given["device_map"] == "auto" and not model.training
+    assert model.config.get_text_config()._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="--device cpu and --device-map auto: give one of them"):
+        load_checkpoint(tiny_model, Model, device="cpu", device_map="auto")
+    with pytest.raises(ValueError, match="loaded already; give dtype and device_map where it is loaded"):
+        load_model((model, None), dtype="bfloat16", device_map="auto")
 
 
 def test_dtype_of_a_checkpoint(tiny_model):
@@ -89,7 +109,7 @@ def test_what_four_bits_need_is_said_with_the_remedy(monkeypatch):
     monkeypatch.setattr("longvale.checkpoints.loading.is_installed", lambda *modules: True)
     with pytest.raises(ValueError, match="needs a GPU, and the device is cpu; give --dtype bfloat16 instead"):
         weight_options(cpu, load_in_4bit=True)
-    options = weight_options(torch.device("cuda:1"), "float16", load_in_4bit=True)
+    options = weight_options(torch.device("cuda:1"), dtype="float16", load_in_4bit=True)
     quantization = options["quantization_config"]
     assert quantization.bnb_4bit_compute_dtype == torch.float16 and quantization.load_in_4bit
     assert {"lm_head", "visual_tower", "speech_projector"} <= set(quantization.llm_int8_skip_modules)

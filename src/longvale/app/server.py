@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ..annotation.review.results import AnnotatedVideo, load_annotated
+from ..checkpoints.loading import Weights
 from ..data.sources import index_videos
 from ..evaluation.generation.model import ModelLike, load_model
 from ..events import Event, Modality
@@ -39,8 +40,7 @@ def serve(
     port: int | None = None,
     limits: Limits | None = None,
     device: str | None = None,
-    dtype: str | None = None,
-    load_in_4bit: bool = False,
+    **weights: Unpack[Weights],
 ) -> Iterator[str]:
     """Serve the page while the block runs.
 
@@ -53,7 +53,7 @@ def serve(
         port: port to listen on; by default the first free one from 7860.
         limits: limits of uploads.
         device: torch device, such as "cpu"; by default an accelerator if there is one.
-        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        weights: see [`longvale.checkpoints.loading.Weights`].
 
     Yields:
         The page's address. On exit all uploads of visitors are deleted.
@@ -69,7 +69,7 @@ def serve(
         http://127.0.0.1:7860
     """
     found, annotated = choose_examples(examples, annotations)
-    loaded = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
+    loaded = load_model(model, device, **weights)
     limits = limits or Limits()
     with private_folder() as folder:
         known = {path: _some_captions(annotated[path.stem].annotation.events) for path in found if annotated}

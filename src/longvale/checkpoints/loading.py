@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from ..events import MODALITIES
 from ..io import load_json
@@ -28,6 +29,25 @@ DTYPES = ("float32", "bfloat16", "float16")
 #: Modules that keep their precision when a language model is quantized.
 _NOT_QUANTIZED = ["lm_head", *(f"{name}_{part}" for name in MODALITIES for part in ("tower", "projector"))]
 
+
+class Weights(TypedDict, total=False):
+    """How weights are loaded: keyword arguments of what loads a model, and options of the command line.
+
+    Args:
+        dtype: one of [`DTYPES`], or a `torch.dtype`; by default that of the checkpoint.
+        load_in_4bit: quantize the language model to 4 bits (NF4, by bitsandbytes on a GPU); other parts keep their
+            precision.
+        attn_implementation: attention of the language model, such as "sdpa" or "flash_attention_2"; towers that do not
+            support it use another one.
+        device_map: how accelerate spreads the weights over devices, such as "auto", instead of one device.
+    """
+
+    dtype: str | torch.dtype | None
+    load_in_4bit: bool
+    attn_implementation: str | None
+    device_map: str | None
+
+
 #: Maximum length of error messages of other libraries, which may list every supported model.
 _REASON_LENGTH = 200
 
@@ -37,10 +57,8 @@ def load_checkpoint(
     model_class: type,
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
     only_towers: bool = False,
-    load_in_4bit: bool = False,
-    attn_implementation: str | None = None,
+    **weights: Unpack[Weights],
 ) -> tuple[Any, Any]:
     """Load the model of a checkpoint for inference, and its processor.
 
@@ -49,12 +67,8 @@ def load_checkpoint(
             are read.
         model_class: `LongVALEForConditionalGeneration` or `LongVALEModel`.
         device: see [`choose_device`].
-        dtype: one of [`DTYPES`]; by default that of the checkpoint.
-        load_in_4bit: quantize the language model to 4 bits (NF4, by bitsandbytes on a GPU); towers and projectors keep
-            their precision.
-        attn_implementation: attention of the language model, as in `from_pretrained`; towers that do not support it
-            use another one.
         only_towers: skip the layers of the language model, most of a checkpoint, which the towers do not need.
+        weights: see [`Weights`].
 
     Returns:
         (model, processor).
@@ -70,10 +84,8 @@ def load_checkpoint(
     from ..models.configuration_longvale import LongVALEConfig
     from ..models.processing_longvale import LongVALEProcessor
 
-    device = choose_device(device)
-    options = weight_options(device, dtype, load_in_4bit)
-    if attn_implementation is not None:
-        options["attn_implementation"] = attn_implementation
+    chosen = choose_place(device, weights.get("device_map"))
+    options = weight_options(chosen, **weights)
     check_folder(path)
     check_weights_recorded(path)
     bound_templates()
@@ -107,37 +119,61 @@ def load_checkpoint(
         raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
     except (ValueError, ImportError, StrictDataclassError) as error:  # ImportError: an attention that is not installed
         raise ValueError(f"{path}: cannot be loaded: {_reason(error)}") from error
-    return (model if load_in_4bit else model.to(device)).eval(), processor  # a quantized model is already there
+    return placed(model, chosen), processor
+
+
+def choose_place(device: str | torch.device | None, device_map: str | None) -> torch.device | None:
+    """Return the device of [`choose_device`]; None if accelerate spreads the weights.
+
+    Raises:
+        ValueError: if both are given, or the device cannot be used.
+    """
+    if device_map is None:
+        return choose_device(device)
+    if device is not None:
+        raise ValueError(f"--device {device} and --device-map {device_map}: give one of them")
+    return None
+
+
+def placed(model: Any, device: torch.device | None) -> Any:
+    """Return a loaded model in evaluation mode, on the device of [`choose_place`]."""
+    there = device is None or getattr(model, "is_loaded_in_4bit", False)  # a quantized model cannot be moved
+    return (model if there else model.to(device)).eval()
 
 
 def weight_options(
-    device: torch.device, dtype: str | torch.dtype | None = None, load_in_4bit: bool = False
+    device: torch.device | None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    load_in_4bit: bool = False,
+    attn_implementation: str | None = None,
+    device_map: str | None = None,
 ) -> dict[str, Any]:
-    """Return the arguments of `from_pretrained` of transformers that load weights in a given precision.
+    """Return the arguments of `from_pretrained` of transformers for [`Weights`].
 
     Args:
-        device: device of the weights.
-        dtype: one of [`DTYPES`], a `torch.dtype`, or None for the stored precision.
-        load_in_4bit: quantize to 4 bits, and compute in `dtype`, by default bfloat16.
+        device: device of the weights; None with a device map.
+        dtype, load_in_4bit, attn_implementation, device_map: see [`Weights`]; 4 bits compute in `dtype`, by default
+            bfloat16.
 
     Raises:
         ValueError: if the dtype is unknown, or 4 bits lack bitsandbytes or a GPU; the message contains the remedy.
 
     Example:
-        >>> import torch
-        >>> weight_options(torch.device("cpu"), "bfloat16"), weight_options(torch.device("cpu"))
-        ({'dtype': 'bfloat16'}, {})
+        >>> weight_options(choose_device("cpu"), dtype="bfloat16"), weight_options(None, device_map="auto")
+        ({'dtype': 'bfloat16'}, {'device_map': 'auto'})
     """
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    given = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+    options = {name: value for name, value in given.items() if value is not None}
     if not load_in_4bit:
         return options
     if not is_installed("bitsandbytes"):
         raise ValueError(
             "--load-in-4bit needs bitsandbytes; pip install bitsandbytes, or give --dtype bfloat16 instead"
         )
-    if device.type == "cpu":
+    if device is not None and device.type == "cpu":
         raise ValueError("--load-in-4bit needs a GPU, and the device is cpu; give --dtype bfloat16 instead")
     from transformers import BitsAndBytesConfig
 
@@ -147,7 +183,18 @@ def weight_options(
         bnb_4bit_compute_dtype=dtype or "bfloat16",
         llm_int8_skip_modules=_NOT_QUANTIZED,
     )
-    return {"dtype": dtype or "bfloat16", "quantization_config": quantization, "device_map": {"": device}}
+    return {"dtype": "bfloat16", "device_map": {"": device}, **options, "quantization_config": quantization}
+
+
+def split_weights(options: Mapping[str, Any]) -> tuple[Weights, dict[str, Any]]:
+    """Separate the options of [`Weights`] from others.
+
+    Example:
+        >>> split_weights({"dtype": "bfloat16", "limit": 3})
+        ({'dtype': 'bfloat16'}, {'limit': 3})
+    """
+    weights = {name: value for name, value in options.items() if name in Weights.__annotations__}
+    return cast(Weights, weights), {name: value for name, value in options.items() if name not in weights}
 
 
 def split_revision(model: str) -> tuple[str, str | None]:

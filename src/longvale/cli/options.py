@@ -221,6 +221,14 @@ class WeightOptions(Group, panel="Weights"):
             "--load-in-4bit", help="Language model in 4 bits (NF4); needs a GPU and: pip install bitsandbytes."
         ),
     ] = False
+    attn_implementation: Annotated[
+        str | None,
+        typer.Option(help="Attention, such as sdpa, eager or flash_attention_2.", show_default="that of transformers"),
+    ] = None
+    device_map: Annotated[
+        str | None,
+        typer.Option(help="Instead of --device: spread the weights over devices, such as auto.", show_default="none"),
+    ] = None
 
 
 @dataclass(eq=False, repr=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from ..checkpoints.loading import Weights
 from ..events import DURATION_TOLERANCE_S, Event, Seconds
 from ..io import is_number
 from ..tasks import (
@@ -55,8 +56,7 @@ def ask(
     span: tuple[Seconds, Seconds] | None = None,
     max_new_tokens: int | None = None,
     device: str | None = None,
-    dtype: str | None = None,
-    load_in_4bit: bool = False,
+    **weights: Unpack[Weights],
 ) -> Answer:
     """Ask a model one question about a video file.
 
@@ -71,7 +71,7 @@ def ask(
         span: start and end in seconds, for `segment_captioning`.
         max_new_tokens: maximum answer length in tokens; default: the task's limit, or the largest limit of all tasks.
         device: device such as "cpu"; by default an accelerator if available.
-        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        weights: see [`longvale.checkpoints.loading.Weights`].
 
     Raises:
         FileNotFoundError: if the model or the video is missing.
@@ -90,7 +90,7 @@ def ask(
         raise ValueError(f"max_new_tokens must be 1 or more, not {max_new_tokens}")
     _check_media(video)  # before loading the model, which takes longer
     limit = max_new_tokens or (MAX_NEW_TOKENS[task] if task else max(MAX_NEW_TOKENS.values()))
-    model, processor = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
+    model, processor = load_model(model, device, **weights)
     media = _read_media(video, processor)
     words = _in_words(question, task, span, media.duration)
     tuned = tuple(getattr(model.config, "tuned_tasks", TASKS))

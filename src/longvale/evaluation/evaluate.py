@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.loading import split_weights
 from ..data.sources import load_videos
 from ..io import load_json
 from ..tasks import TASKS, check_tasks, load_predictions
@@ -32,8 +33,6 @@ def evaluate(
     *,
     split: Split = "test",
     device: str | None = None,
-    dtype: str | None = None,
-    load_in_4bit: bool = False,
     protocol: str = "strict",
     judge: Judge | None = None,
     metrics: Sequence[str] = (),
@@ -54,14 +53,14 @@ def evaluate(
         output: output folder, created if needed.
         split: "test" or "train"; for zero-shot benchmarks also "validation".
         device: device such as "cpu"; by default an accelerator if available.
-        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
         protocol, judge, metrics: scoring options, see [`score`].
         with_ablation: also run the modality ablation, see [`ablation`]; writes `ablation.json`.
         training_curves: curves to show in the report, each with `name`, `steps` and `loss`.
         report_videos: number of videos to show in the report.
         title: title of the report.
-        options: options of [`generate`], such as `tasks`, `features`, `batch_size`, `limit`, `overwrite`, `progress`.
-            With `limit` or `skip_missing`, only answered questions are scored; the others are counted as missing.
+        options: options of [`generate`], such as `tasks`, `features`, `batch_size`, `limit`, `overwrite`, `progress`,
+            and those of [`longvale.checkpoints.loading.Weights`]. With `limit` or `skip_missing`, only answered
+            questions are scored; the others are counted as missing.
 
     Returns:
         The scores as in `scores.json` and, under `videos`, the scores per video. With several processes, the first
@@ -89,9 +88,10 @@ def evaluate(
     if with_ablation and options.get("adapter"):
         raise ValueError("the ablation is of LongVALE's own model; leave it out with an adapter")
     if options.get("adapter"):
-        pair, options = model, {**options, "dtype": dtype, "load_in_4bit": load_in_4bit}
+        pair = model
     else:
-        pair = load_model(model, device or processes.device, dtype=dtype, load_in_4bit=load_in_4bit)
+        weights, options = split_weights(options)
+        pair = load_model(model, device or processes.device, **weights)
     log = generate(pair, data, output / "predictions.jsonl", split=split, device=device, **options)
     ablated = None
     if with_ablation:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
-from ..checkpoints.loading import weights_digest
+from ..checkpoints.loading import Weights, weights_digest
 from ..evaluation.generation.model import ModelLike, load_model
 from ..events import Seconds
 from .api import build_api
@@ -48,8 +48,7 @@ def serve(
     engine: EngineName = "longvale",
     engine_url: str | None = None,
     device: str | None = None,
-    dtype: str | None = None,
-    load_in_4bit: bool = False,
+    **weights: Unpack[Weights],
 ) -> Iterator[str]:
     """Serve a LongVALE checkpoint by the OpenAI API while the block runs.
 
@@ -68,7 +67,7 @@ def serve(
             which this process sends the embeddings of prompts.
         engine_url: of that server; None starts `vllm serve`.
         device: device such as "cpu"; by default an accelerator if available.
-        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
+        weights: see [`longvale.checkpoints.loading.Weights`].
 
     Yields:
         The URL of the API, such as "http://127.0.0.1:8000/v1".
@@ -95,11 +94,11 @@ def serve(
     with ExitStack() as stack:
         if engine == "vllm":
             if engine_url is None:
-                engine_url = stack.enter_context(closing(VLLMServer(str(model), dtype=dtype))).url
-            pair = load_towers(model, device, dtype=dtype)
+                engine_url = stack.enter_context(closing(VLLMServer(str(model), dtype=weights.get("dtype")))).url
+            pair = load_towers(model, device, **weights)
             writer: Engine = VLLMEngine(*pair, engine_url)
         else:
-            pair = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
+            pair = load_model(model, device, **weights)
             writer = LocalEngine(*pair, rows=rows, row_tokens=row_tokens)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="longvale-serve-"))
         media = {"hosts": media_hosts, "folders": media_folders}

@@ -16,10 +16,10 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..chat_client import ChatClient, ServerError
-from ..checkpoints.loading import load_checkpoint
+from ..checkpoints.loading import Weights, load_checkpoint
 from ..events import Seconds
 from ..reading.reasoning import strip_reasoning
 from .chat_requests import RequestError
@@ -40,17 +40,13 @@ _IN_FLIGHT = 64
 _START_S, _LOOK_S = 1800.0, 1.0
 
 
-def load_towers(
-    model: ModelLike, device: str | None = None, *, dtype: str | None = None, load_in_4bit: bool = False
-) -> tuple[Any, Any]:
+def load_towers(model: ModelLike, device: str | None = None, **weights: Unpack[Weights]) -> tuple[Any, Any]:
     """Load a checkpoint without the layers of its language model, and its processor; arguments as of `load_model`."""
     from ..models.modeling_longvale import LongVALEModel
 
     if isinstance(model, tuple):
         return model
-    return load_checkpoint(
-        model, LongVALEModel, device=device, dtype=dtype, load_in_4bit=load_in_4bit, only_towers=True
-    )
+    return load_checkpoint(model, LongVALEModel, device=device, only_towers=True, **weights)
 
 
 class VLLMEngine:

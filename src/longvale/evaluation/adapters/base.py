@@ -80,16 +80,15 @@ class Adapter(ABC):
         Args:
             model: model as given.
             options: all options of adapters.
-            weights: `device`, `dtype` and `load_in_4bit`.
+            weights: `device`, and those of [`longvale.checkpoints.loading.Weights`].
             shared: arguments of [`Adapter`].
 
         Raises:
-            ValueError: if `dtype` or `load_in_4bit` is given, since this method cannot pass them on.
+            ValueError: if `weights` has more than a device, since this method cannot pass them on.
         """
-        if weights["dtype"] is not None or weights["load_in_4bit"]:
-            raise ValueError(
-                f"{options.kind}: this adapter does not load weights; leave out --dtype and --load-in-4bit"
-            )
+        given = [f"--{name.replace('_', '-')}" for name, value in weights.items() if value and name != "device"]
+        if given:
+            raise ValueError(f"{options.kind}: this adapter does not load weights; leave out {' and '.join(given)}")
         return cls(model, **shared)
 
     def watch(self, video_id: str) -> Any:

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
-from ...checkpoints.loading import choose_device, distrust, not_found, weight_options, weights_digest
+from ...checkpoints.loading import (
+    Weights,
+    choose_place,
+    distrust,
+    not_found,
+    placed,
+    split_weights,
+    weight_options,
+    weights_digest,
+)
 from ...reading.reasoning import strip_reasoning
 from ...registry import adapters
 from .base import Adapter
@@ -31,8 +40,8 @@ class ChatAdapter(Adapter):
     Args:
         model: folder, Hub ID, or a (model, processor) pair.
         device: device such as "cpu"; by default an accelerator if available.
-        dtype, load_in_4bit: see [`load_chat_model`].
-        options: arguments of [`Adapter`]. A model without audio input never receives the audio.
+        options: see [`longvale.checkpoints.loading.Weights`], and arguments of [`Adapter`]. A model without audio input
+            never receives the audio.
 
     Raises:
         FileNotFoundError, ValueError: if the model cannot be loaded, or its processor has no chat template.
@@ -43,11 +52,10 @@ class ChatAdapter(Adapter):
         model: str | os.PathLike | tuple[Any, Any],
         *,
         device: str | None = None,
-        dtype: str | None = None,
-        load_in_4bit: bool = False,
         **options: Any,
     ) -> None:
-        loaded = model if isinstance(model, tuple) else load_chat_model(model, device, dtype, load_in_4bit)
+        weights, options = split_weights(options)
+        loaded = model if isinstance(model, tuple) else load_chat_model(model, device, **weights)
         super().__init__(loaded[0], **options)
         self.inputs = ChatInputs(*loaded, sound=self.sound)
         self.processor, self.sound = self.inputs.processor, self.inputs.sound
@@ -106,19 +114,17 @@ def answer_of(text: str, tokenizer: Any, name: str) -> str:
 def load_chat_model(
     model: str | os.PathLike,
     device: str | torch.device | None = None,
-    dtype: str | None = None,
-    load_in_4bit: bool = False,
-    **options: Any,
+    *,
+    revision: str | None = None,
+    **weights: Unpack[Weights],
 ) -> tuple[Any, Any]:
     """Load a model with its processor.
 
     Args:
         model: folder or Hub ID.
         device: device such as "cpu"; by default an accelerator if available.
-        dtype: dtype of the weights, such as "bfloat16"; default: the stored dtype.
-        load_in_4bit: quantize the weights to 4 bits.
-        options: other arguments of `from_pretrained`, such as `attn_implementation`; `revision` is that of the
-            processor, too.
+        revision: of the model and its processor.
+        weights: see [`longvale.checkpoints.loading.Weights`].
 
     Raises:
         FileNotFoundError: if the model is not available.
@@ -128,18 +134,17 @@ def load_chat_model(
 
     from ...models.layers import guard_convolutions
 
-    place = choose_device(device)
-    precision = weight_options(place, dtype, load_in_4bit)
+    chosen = choose_place(device, weights.get("device_map"))
+    options = weight_options(chosen, **weights)
     distrust(model)
-    version = {name: options[name] for name in ("revision",) if name in options}
+    version = {} if revision is None else {"revision": revision}
     try:
         kind = transformers.AutoConfig.from_pretrained(model, **version).model_type
         loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForImageTextToText"))
-        loaded = loader.from_pretrained(model, **{"dtype": "auto", **precision, **options})
+        loaded = loader.from_pretrained(model, **{"dtype": "auto", **options, **version})
         processor = transformers.AutoProcessor.from_pretrained(model, **version)
     except OSError as error:
-        raise not_found(model, error, options.get("revision")) from error
+        raise not_found(model, error, revision) from error
     except ImportError as error:  # an attention that is not installed
         raise ValueError(f"{model}: cannot be loaded: {error}") from error
-    guarded = guard_convolutions(loaded)
-    return (guarded if load_in_4bit else guarded.to(place)).eval(), processor
+    return placed(guard_convolutions(loaded), chosen), processor

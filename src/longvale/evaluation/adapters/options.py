@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+from ...checkpoints.loading import Weights
 from ...events import Annotation
 from ...registry import adapters, time_formats
 from ...tasks import AnyTask
@@ -66,18 +67,17 @@ class AdapterOptions:
         annotations: Mapping[str, Annotation],
         limits: Mapping[AnyTask, int],
         device: str | None = None,
-        dtype: str | None = None,
-        load_in_4bit: bool = False,
+        **weights: Unpack[Weights],
     ) -> Adapter:
         """Build the adapter for a model: a folder, Hub ID or name; for `chat` also a (model, processor) pair.
 
         Raises:
-            ValueError: if `dtype` or `load_in_4bit` is given for an adapter that does not load the weights itself.
+            ValueError: if weights are given for an adapter that does not load them itself.
         """
         return adapters.get(self.kind).build(
             model,
             self,
-            {"device": device, "dtype": dtype, "load_in_4bit": load_in_4bit},
+            {"device": device, **weights},
             videos=RawVideos(videos, frames=self.frames, size=self.frame_size),
             annotations=annotations,
             limits=limits,

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, Unpack
 
 from ...chat_client import NoAnswer, Patience
+from ...checkpoints.loading import Weights
 from ...data.publish.validate import other_length
 from ...data.sources import ANNOTATION_FILES, annotation_file, load_videos
 from ...events import MODALITIES, Annotation, Modality
@@ -77,9 +78,8 @@ def generate(
     skip_missing: bool = False,
     overwrite: bool = False,
     device: str | None = None,
-    dtype: str | None = None,
-    load_in_4bit: bool = False,
     progress: bool = True,
+    **weights: Unpack[Weights],
 ) -> Path:
     """Answer the questions of a benchmark split with a model.
 
@@ -106,8 +106,8 @@ def generate(
             questions that the model does not answer; list them in a warning and in the manifest.
         overwrite: start over if the log exists.
         device: device such as "cpu"; by default an accelerator if available.
-        dtype, load_in_4bit: precision of the weights, see [`longvale.evaluation.generation.model.load_model`].
         progress: show a progress bar.
+        weights: see [`longvale.checkpoints.loading.Weights`].
 
     Returns:
         The path of the log, with the answers in the order of the annotations.
@@ -134,10 +134,10 @@ def generate(
     processes = join_processes()
     device = device or processes.device
     if adapter is None:
-        pair = load_model(model, device, dtype=dtype, load_in_4bit=load_in_4bit)
+        pair = load_model(model, device, **weights)
         answerer: Answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding)
     else:
-        answerer = adapter.build(model, inputs.root, annotations, limits, device, dtype, load_in_4bit)
+        answerer = adapter.build(model, inputs.root, annotations, limits, device, **weights)
     return answer_all(
         answerer,
         asked,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from ...checkpoints.loading import choose_device, load_checkpoint
+from ...checkpoints.loading import Weights, choose_device, load_checkpoint
 from ...events import MODALITIES, Modality
 from ...reading.reasoning import strip_reasoning
 from ...registry import benchmarks
@@ -28,30 +28,25 @@ Conversation: TypeAlias = Sequence[Mapping[str, str]]
 MAX_NEW_TOKENS: dict[Task, int] = {"grounding": 32, "dense_captioning": 1024, "segment_captioning": 256}
 
 
-def load_model(
-    model: ModelLike, device: str | None = None, *, dtype: str | None = None, load_in_4bit: bool = False
-) -> tuple[Any, Any]:
+def load_model(model: ModelLike, device: str | None = None, **weights: Unpack[Weights]) -> tuple[Any, Any]:
     """Load a model for inference together with its processor.
 
     Args:
         model: folder written by `save_pretrained`, Hub ID, or a (model, processor) pair, which is not reloaded.
         device: device such as "cpu" or "cuda:1"; by default an accelerator if available; a pair stays on its device.
-        dtype: dtype of the weights, such as "bfloat16"; default: the checkpoint's. Not for a pair.
-        load_in_4bit: quantize the language model to 4 bits, see [`load_checkpoint`]. Not for a pair.
+        weights: see [`longvale.checkpoints.loading.Weights`]. Not for a pair.
 
     Raises:
         FileNotFoundError, ValueError: as in [`load_checkpoint`].
     """
     if isinstance(model, tuple):
-        if dtype is not None or load_in_4bit:
-            raise ValueError("the model is loaded already; give dtype and load_in_4bit where it is loaded")
+        if given := [name for name, value in weights.items() if value]:
+            raise ValueError(f"the model is loaded already; give {' and '.join(given)} where it is loaded")
         model, processor = model
         return (model if device is None else model.to(choose_device(device))).eval(), processor
     from ...models.modeling_longvale import LongVALEForConditionalGeneration
 
-    return load_checkpoint(
-        model, LongVALEForConditionalGeneration, device=device, dtype=dtype, load_in_4bit=load_in_4bit
-    )
+    return load_checkpoint(model, LongVALEForConditionalGeneration, device=device, **weights)
 
 
 def token_limits(

@@ -108,14 +108,13 @@ class ChatLoader:
         """
         options = self.options
         dtype = options.dtype if options.dtype != "auto" else None
-        attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
         model, processor = load_chat_model(
             self.start,
             self.args.device if load_in_4bit else "cpu",
-            dtype or ("bfloat16" if self.args.bf16 else None),
-            load_in_4bit,
             revision=options.model_revision,
-            **attention,
+            dtype=dtype or ("bfloat16" if self.args.bf16 else None),
+            load_in_4bit=load_in_4bit,
+            attn_implementation=options.attn_implementation,
         )
         model.config.time_format = self.script.times
         return model, processor
