@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from trl import TrlParser
 
+from longvale.evaluation.adapters.time_formats import own_times
 from longvale.system.locks import hold
 from longvale.system.names import printable
 from longvale.training.chat.arguments import is_chat_model
@@ -88,7 +89,8 @@ class GRPORun:
         """Load the model and the questions, and return their trainer."""
         args = self.args
         model, self.processor = self.load()
-        trainer = VideoGRPOTrainer(model, args, self.processor, load_questions(args, model.config.feature_sizes))
+        questions = load_questions(args, model.config.feature_sizes, own_times(model.config))
+        trainer = VideoGRPOTrainer(model, args, self.processor, questions)
         if args.grounding_videos:
             features = args.grounding_features_dir or args.features_dir
             asked = load_grounding_set(args.data_dir, features, args.grounding_videos, model, self.processor)

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 from ..annotation.review.results import AnnotatedVideo, load_annotated
 from ..checkpoints.loading import Weights
 from ..data.sources import index_videos
+from ..evaluation.adapters.time_formats import require_timecodes
 from ..evaluation.generation.model import ModelLike, load_model
 from ..events import Event, Modality
 from .guard import Guard
@@ -70,6 +71,7 @@ def serve(
     """
     found, annotated = choose_examples(examples, annotations)
     loaded = load_model(model, device, **weights)
+    require_timecodes(loaded[0].config, "longvale app")
     limits = limits or Limits()
     with private_folder() as folder:
         known = {path: _some_captions(annotated[path.stem].annotation.events) for path in found if annotated}

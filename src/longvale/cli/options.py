@@ -118,13 +118,14 @@ class ThirdPartyOptions(Group, panel="Third-party models"):
         ),
     ] = None
     times: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--times",
             "--time-format",
             help="With chat and server: format of times, see longvale list time_formats, or package.module:Name.",
+            show_default="that of the checkpoint, else seconds",
         ),
-    ] = "seconds"
+    ] = None
     frames: Annotated[int, typer.Option(help="With chat and server: number of frames per video.")] = 64
     no_sound: Annotated[bool, typer.Option("--no-sound", help="With chat and server: frames without audio.")] = False
     video_as: Annotated[

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from longvale.demo.optimizer import muon_for
+from longvale.evaluation.adapters.time_formats import require_timecodes
 from longvale.synthetic.compositing import load_composites
 from longvale.training.config import SFTStageConfig
 from longvale.training.data import load_training_set
@@ -80,6 +81,7 @@ class DemoOptions:
         """
         if not self.mosaic:
             return load_training_set(args, config)
+        require_timecodes(config, "mosaic")
         composites = load_composites(
             args.data_dir, args.features_dir, config, args.dialogues, args.seed, self.turns, self.modality_dropout
         )

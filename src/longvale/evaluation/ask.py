@@ -13,6 +13,7 @@ from ..io import is_number
 from ..tasks import (
     TASKS,
     VIDEO_TOKEN,
+    Question,
     Task,
     dense_captioning_question,
     grounding_question,
@@ -20,6 +21,8 @@ from ..tasks import (
     task_of_question,
 )
 from ..timecodes import parse_events, parse_span
+from .adapters.prompts import parse_reply, segment_question
+from .adapters.time_formats import TimeFormat, own_format
 from .generation.model import MAX_NEW_TOKENS, ModelLike, load_model
 from .generation.video_qa import answer_batch
 
@@ -92,7 +95,8 @@ def ask(
     limit = max_new_tokens or (MAX_NEW_TOKENS[task] if task else max(MAX_NEW_TOKENS.values()))
     model, processor = load_model(model, device, **weights)
     media = _read_media(video, processor)
-    words = _in_words(question, task, span, media.duration)
+    times = own_format(model.config)
+    words = _in_words(question, task, span, media.duration, times)
     tuned = tuple(getattr(model.config, "tuned_tasks", TASKS))
     if task_of_question(words) not in tuned and "free" not in tuned:
         logger.warning(
@@ -100,7 +104,7 @@ def ask(
             ", ".join(tuned) or "no task",
         )
     (text,) = answer_batch(model, processor, [words], [media], limit)
-    return Answer(text, media.duration, read_answer(text, media.duration, task))
+    return Answer(text, media.duration, read_answer(text, media.duration, task, times))
 
 
 def _check_question(question: str | None, task: Task | None, span: tuple[Seconds, Seconds] | None) -> None:
@@ -121,14 +125,22 @@ def _check_question(question: str | None, task: Task | None, span: tuple[Seconds
         raise ValueError("give FROM and TO in seconds: segment_captioning asks about one stretch, such as 6 30")
 
 
-def _in_words(question: str | None, task: Task | None, span: tuple[Seconds, Seconds] | None, duration: Seconds) -> str:
+def _in_words(
+    question: str | None,
+    task: Task | None,
+    span: tuple[Seconds, Seconds] | None,
+    duration: Seconds,
+    times: TimeFormat | None,
+) -> str:
     """Build the model's question: a task's published question, unless `question` already has this form."""
     if task == "dense_captioning" and question is None:
         return dense_captioning_question()
     if span is not None:
         if span[1] > duration + DURATION_TOLERANCE_S:
             raise ValueError(f"TO ({span[1]} s) lies after the end of the video, {duration:.1f} s")
-        return segment_captioning_question(*span, duration)
+        return (
+            segment_captioning_question(*span, duration) if times is None else segment_question(*span, duration, times)
+        )
     if task == "grounding" and task_of_question(question or "") is None:
         return grounding_question(question or "")
     return question if VIDEO_TOKEN in (question or "") else f"{VIDEO_TOKEN}\n{question}"
@@ -147,7 +159,9 @@ def _read_media(video: str | os.PathLike | Media, processor: Any) -> Media:
     return video if isinstance(video, Media) else read_media(video, **processor.media_kwargs())
 
 
-def read_answer(text: str, duration: Seconds, task: Task | None = None) -> tuple[Event, ...]:
+def read_answer(
+    text: str, duration: Seconds, task: Task | None = None, times: TimeFormat | None = None
+) -> tuple[Event, ...]:
     """Parse the events of an answer, in seconds.
 
     Args:
@@ -155,11 +169,16 @@ def read_answer(text: str, duration: Seconds, task: Task | None = None) -> tuple
         duration: duration of the video in seconds.
         task: `dense_captioning` parses a list of events, `grounding` one interval, `segment_captioning` nothing; None
             parses a list, or one interval if the answer contains no list.
+        times: format of the times; None for timecodes.
 
     Example:
         >>> read_answer("From 05 to 25.", 120.0)
         (Event(start=6.0, end=30.0, caption='', modalities=(), relation=None),)
     """
+    if times is not None:
+        tasks: list[Task] = ["dense_captioning", "grounding"] if task is None else [task]
+        readings = [parse_reply(Question("", of, None, "", ""), text, duration, times).events for of in tasks]
+        return tuple(Event(*event) for event in next((found for found in readings if found), ()))
     spans = parse_events(text) if task in (None, "dense_captioning") else []
     if not spans and task in (None, "grounding"):
         spans = [span for span in [parse_span(text)] if span]

@@ -46,6 +46,8 @@ class LongVALEConfig(PreTrainedConfig):
         tuned_tasks (`list[str]`): tasks that the model was tuned on, in the published wording: `"grounding"`,
             `"dense_captioning"`, `"segment_captioning"`; `"free"` for questions in any wording. `longvale ask` warns
             about other questions.
+        time_format (`str`): how the model writes times: `"percent"` as published, two-digit percentages of a duration,
+            or another format of `longvale list time_formats`, in which evaluation then asks.
         preprocessing (`str`): how the processor reads media, see [`LongVALEProcessor`]. Recorded here for information:
             the model itself relies on the masks.
 
@@ -89,6 +91,7 @@ class LongVALEConfig(PreTrainedConfig):
     time_embedding: Literal["none", "fourier"] = "none"
     time_embedding_scale: float = 0.02
     tuned_tasks: list[str] | tuple[str, ...] = ("grounding", "dense_captioning", "segment_captioning")
+    time_format: str = "percent"
     preprocessing: Literal["strict", "official"] = "strict"
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False

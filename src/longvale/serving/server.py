@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 from ..checkpoints.loading import Weights, weights_digest
+from ..evaluation.adapters.time_formats import require_timecodes
 from ..evaluation.generation.model import ModelLike, load_model
 from ..events import Seconds
 from .api import build_api
@@ -100,6 +101,7 @@ def serve(
         else:
             pair = load_model(model, device, **weights)
             writer = LocalEngine(*pair, rows=rows, row_tokens=row_tokens)
+        require_timecodes(pair[0].config, "longvale serve")
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="longvale-serve-"))
         media = {"hosts": media_hosts, "folders": media_folders}
         videos = Videos(Path(folder), limits, pair[1].media_kwargs(), **media)

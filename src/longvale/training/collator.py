@@ -30,7 +30,7 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "labels")
 Message: TypeAlias = Mapping[str, str]
 
 #: A line of a dense-captioning answer.
-_EVENT_LINE = re.compile(r"From \d+ to \d+")
+_EVENT_LINE = re.compile(r"From \S.{,20} to \S")
 
 
 class DialogueCollator:

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 from trl import SFTConfig
 
+from longvale.evaluation.adapters.time_formats import check_sentences
 from longvale.training.mixture import parse_mixture
 
 #: Value of `resume_from_checkpoint` that selects the newest complete checkpoint.
@@ -154,6 +155,13 @@ class SFTStageConfig(RecipeConfig):
     streaming: bool = field(
         default=False, metadata={"help": "Read the dialogues while training, shuffled 10,000 at a time."}
     )
+    times: str | None = field(
+        default=None,
+        metadata={
+            "help": "Format of times in dialogues, see `longvale list time_formats`; by default that of the model, "
+            "which is percent, as published, at first. The checkpoint records it, and evaluation asks in it."
+        },
+    )
     max_missing: float = field(
         default=0.05,
         metadata={"help": "Share of dialogues that may lack media, 0 to 1; above it training does not start."},
@@ -215,6 +223,8 @@ class SFTStageConfig(RecipeConfig):
             if self.dialogues_size is not None:
                 raise ValueError("dialogues_size chooses a file of data_dir; with a mixture, name the file in it")
             parse_mixture(self.mixture)
+        if self.times is not None:
+            check_sentences(self.times)
         if not 0 <= self.max_missing <= 1:
             raise ValueError(f"max_missing must be a share, 0 to 1, not {self.max_missing}")
         for name, least in (("lora_r", 1), ("lora_alpha", 1)):

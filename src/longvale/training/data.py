@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvale.data.sources import dialogue_file
+from longvale.evaluation.adapters.time_formats import TimeFormat, own_format
 from longvale.training.config import SFTStageConfig
 from longvale.training.mixture import LoadMedia, Source, SourceMedia, is_image, parse_mixture, read_rows, repeats
 
@@ -35,25 +36,25 @@ def load_training_set(args: SFTStageConfig, config: LongVALEConfig) -> Dataset |
 
     Args:
         args: options of the stage; a stream has no length, so `max_steps` is set from `num_train_epochs` for it.
-        config: of the model.
+        config: of the model; its `time_format` is how times are written.
 
     Raises:
         FileNotFoundError: if a file or folder is missing; the message names it.
         ValueError: if a file is invalid (the message names it), or too much is missing.
     """
-    sources = mixture_of(args)
+    sources, times = mixture_of(args), own_format(config)
     media = [SourceMedia(source, args.features_dir, args.videos_dir, config.feature_sizes) for source in sources]
     paths = [Path(args.data_dir, source.dialogues) for source in sources]
     tables, kept, report = [], [], _MissingMedia()
     for path, source, found in zip(paths, sources, media, strict=True):
-        rows = read_rows(path, source)
+        rows = read_rows(path, source, times)
         if not args.streaming:
             rows = list(rows)
             tables.append(rows)
         kept.append(report.count(rows, found, drop=args.missing_media == "drop"))
     report.check(args)
     if args.streaming:
-        return _stream(args, sources, paths, media, kept)
+        return _stream(args, sources, paths, media, kept, times)
     return _table(args, sources, tables, media, kept)
 
 
@@ -93,6 +94,7 @@ def _stream(
     paths: Sequence[Path],
     media: Sequence[SourceMedia],
     kept: Sequence[Sequence[int]],
+    times: TimeFormat | None,
 ) -> IterableDataset:
     """Build a stream of rows, with sources mixed by their weight times their size."""
     from datasets import IterableDataset, interleave_datasets
@@ -100,7 +102,7 @@ def _stream(
     parts, sizes = [], []
     for number, (path, source, numbers) in enumerate(zip(paths, sources, kept, strict=True)):
         if numbers:
-            arguments = {"path": path, "source": source, "number": number, "kept": frozenset(numbers)}
+            arguments = {"path": path, "source": source, "number": number, "kept": frozenset(numbers), "times": times}
             parts.append(IterableDataset.from_generator(_generate, gen_kwargs=arguments))
             sizes.append(len(numbers) * source.weight)
     if args.max_steps <= 0:
@@ -112,8 +114,10 @@ def _stream(
     return mixed.shuffle(seed=args.seed, buffer_size=_SHUFFLE_BUFFER).map(LoadMedia(media), batched=True, batch_size=1)
 
 
-def _generate(path: Path, source: Source, number: int, kept: frozenset[int]) -> Iterator[dict[str, Any]]:
-    for index, row in enumerate(read_rows(path, source)):
+def _generate(
+    path: Path, source: Source, number: int, kept: frozenset[int], times: TimeFormat | None
+) -> Iterator[dict[str, Any]]:
+    for index, row in enumerate(read_rows(path, source, times)):
         if index in kept:
             yield {**row, "source": number}
 

@@ -13,13 +13,14 @@ from trl.models.utils import unwrap_model_for_generation
 
 from longvale.data.rows import rows
 from longvale.data.sources import load_videos
+from longvale.evaluation.adapters.time_formats import own_times
 from longvale.evaluation.generation.generate import annotations_path
 from longvale.evaluation.generation.inputs import VideoInputs
 from longvale.evaluation.generation.model import MAX_NEW_TOKENS, Features
 from longvale.evaluation.generation.stepping import takes_padding
 from longvale.evaluation.generation.video_qa import answer_batch
-from longvale.metrics.answers import read_span
 from longvale.metrics.grounding.compute_score import Interval, iou
+from longvale.training.rewards import read_shares
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -36,12 +37,14 @@ class GroundingSet:
         spans: of the events, as fractions of the duration.
         durations: of the videos in seconds.
         features: of the videos.
+        times: format of the times of answers; empty for timecodes.
     """
 
     questions: Sequence[str]
     spans: Sequence[Interval]
     durations: Sequence[float]
     features: Sequence[Features]
+    times: str = ""
 
 
 def load_grounding_set(
@@ -71,7 +74,7 @@ def load_grounding_set(
             features.append(found)
     if not texts:
         raise ValueError(f"{path}: the first {videos} videos have no events to ask about")
-    return GroundingSet(texts, spans, durations, features)
+    return GroundingSet(texts, spans, durations, features, own_times(model.config))
 
 
 def answer_share(model: Any, processor: Any, asked: GroundingSet, rank: int = 0, processes: int = 1) -> torch.Tensor:
@@ -96,7 +99,7 @@ def answer_share(model: Any, processor: Any, asked: GroundingSet, rank: int = 0,
             MAX_NEW_TOKENS["grounding"],
         )
         for row, answer in zip(rows, answers[: len(rows)], strict=True):
-            span = read_span(answer, asked.durations[row])
+            span = read_shares(answer, asked.durations[row], asked.times)
             found += torch.tensor([iou(span, asked.spans[row]) if span else 0.0, span is not None, 1.0])
     return found
 

@@ -18,11 +18,13 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
-from longvale.data.rows import event_rows, rows
+from longvale.data.rows import event_rows
 from longvale.data.sources import annotation_file, load_videos
+from longvale.evaluation.adapters.prompts import reword_question, word_answer
 from longvale.evaluation.generation.model import build_prompt
 from longvale.features.store import FOLDERS, FeatureStore
-from longvale.tasks import TASKS, check_tasks
+from longvale.registry import time_formats
+from longvale.tasks import TASKS, check_tasks, questions
 from longvale.training.config import fit_to_machine, resume_choice
 from longvale.training.rewards import REWARDS, check_rewards
 from longvale.training.stages import (
@@ -128,35 +130,41 @@ class GRPOStageConfig(GRPORecipeConfig):
         return self.dtype or ("bfloat16" if self.bf16 else None)
 
 
-def load_questions(args: GRPOStageConfig, widths: dict[str, int]) -> Dataset:
+def load_questions(args: GRPOStageConfig, widths: dict[str, int], times: str = "") -> Dataset:
     """Load the questions about the training videos, with the rewards' columns; features are read on access.
+
+    Args:
+        args: options of the stage.
+        widths: of the features by modality.
+        times: format of the times of the model; empty for timecodes.
 
     Raises:
         FileNotFoundError: if annotations or features are missing.
         ValueError: if a file is invalid, no video has features, or too many lack them.
     """
     path, store = annotation_file(args.data_dir, "train"), FeatureStore(args.features_dir, widths=widths)
-    asked, without = [], 0
+    asked, without, form = [], 0, time_formats.create(times) if times else None
     for video in load_videos(path):
         if not store.has(video.video_id):
             without += 1
             continue
         events = [{name: event[name] for name in ("start", "end", "caption")} for event in event_rows(video)]
-        for task in args.tasks:
-            for row in rows(task, video):
-                span = row if task == "grounding" else events[0]
-                asked.append(
-                    {
-                        "prompt": [{"role": "user", "content": row["question"]}],
-                        "id": row["video_id"],
-                        "task": task,
-                        "duration": row["duration"],
-                        "start": span["start"],
-                        "end": span["end"],
-                        "events": events,
-                        "reference": row["reference"],
-                    }
-                )
+        for question in questions(video, args.tasks):
+            span = events[question.sentence_id or 0]
+            text = reword_question(question, video, form) if form else question.question
+            asked.append(
+                {
+                    "prompt": [{"role": "user", "content": text}],
+                    "id": video.video_id,
+                    "task": question.task,
+                    "times": times,
+                    "duration": video.duration,
+                    "start": span["start"],
+                    "end": span["end"],
+                    "events": events,
+                    "reference": word_answer(question, video, form) if form else question.reference,
+                }
+            )
     if not asked:
         raise ValueError(f"{store.root}: none of the {without} videos of {path} has its features; make them first")
     share = without / (without + len({row["id"] for row in asked}))

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from longvale.data.dialogues import IMAGE_TOKEN, load_dialogues
+from longvale.data.dialogues import IMAGE_TOKEN, TimeWriter, load_dialogues
 from longvale.data.media import Media
 from longvale.data.rows import dialogue_row
 from longvale.data.sources import index_videos
@@ -159,8 +159,8 @@ class SourceMedia(Media):
         return super().load(video_id)
 
 
-def read_rows(path: Path, source: Source) -> Iterator[dict[str, Any]]:
-    """Yield the dialogues of a source: `id` and `messages` with timecodes filled in.
+def read_rows(path: Path, source: Source, times: TimeWriter | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the dialogues of a source: `id` and `messages` with timecodes filled in, or times as `times` writes them.
 
     Raises:
         FileNotFoundError, ValueError: as in [`load_dialogues`]; or if no dialogue has the requested source.
@@ -171,7 +171,7 @@ def read_rows(path: Path, source: Source) -> Iterator[dict[str, Any]]:
         found = sorted({str(dialogue.get("source")) for dialogue in dialogues})
         raise ValueError(f"{path}: no dialogue has the source {source.source!r}; there are {', '.join(found[:10])}")
     for dialogue in wanted:
-        row = dialogue_row(dialogue)
+        row = dialogue_row(dialogue, times)
         yield {"id": row["id"], "messages": row["messages"]}
 
 

@@ -282,15 +282,35 @@ def _answers(
     def read(text: str, of: Task, length: Seconds, form: str) -> Any:
         if of != wanted:
             return _OTHER
-        if not form:
-            return read_span(text, length) if wanted == "grounding" else read_events(text, length)
-        events = parse_reply(_question(wanted), text, length, form).events or ()
         if wanted == "grounding":
-            return next(((start / length, end / length) for start, end, _ in events), None)
-        return list(events)
+            return read_shares(text, length, form)
+        if not form:
+            return read_events(text, length)
+        return list(parse_reply(_question(wanted), text, length, form).events or ())
 
     rows = zip(_texts(completions), task, duration, times or [""] * len(task), strict=True)
     return [read(*row) for row in rows]
+
+
+def read_shares(text: str, duration: Seconds, times: str) -> Shares | None:
+    """Read an answer to grounding.
+
+    Args:
+        text: the answer.
+        duration: of the video in seconds.
+        times: format of the times; empty for the timecodes of the published questions.
+
+    Returns:
+        Start and end as shares of the duration, or None if the answer has no interval.
+
+    Example:
+        >>> read_shares("From 05 to 25.", 60.0, ""), read_shares("From 3.0 to 15.0 seconds.", 60.0, "seconds")
+        ((0.05, 0.25), (0.05, 0.25))
+    """
+    if not times:
+        return read_span(text, duration)
+    events = parse_reply(_question("grounding"), text, duration, times).events or ()
+    return next(((start / duration, end / duration) for start, end, _ in events), None)
 
 
 def _question(task: Task) -> Question:

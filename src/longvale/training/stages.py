@@ -27,6 +27,7 @@ from trl import SFTTrainer
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.checkpoints.writing import saving
+from longvale.evaluation.adapters.time_formats import recorded_format
 from longvale.io import atomic_write, load_json
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.batching import ROW_IDS, Batch, RowIdCollator, decode_row_ids, group_by_length
@@ -233,18 +234,20 @@ def keep_trained_weights_in_float32(model: PeftModel, trained: Sequence[str] = T
 
 
 def load_base(args: SFTStageConfig | GRPOStageConfig) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
-    """Load the model that a stage starts from, and its processor.
+    """Load the model that a stage starts from, and its processor; the checkpoint will record the format of times.
 
     Raises:
         FileNotFoundError, ValueError: as in [`longvale.checkpoints.loading.load_checkpoint`].
     """
-    return load_checkpoint(
+    model, processor = load_checkpoint(
         args.model,
         LongVALEForConditionalGeneration,
         device="cpu",
         dtype=args.weights_dtype,
         attn_implementation=args.attn_implementation,
     )
+    model.config.time_format = getattr(args, "times", None) or recorded_format(model.config, "percent")
+    return model, processor
 
 
 def trained_adapter(trainer: Trainer, load: LoadBase | None = None) -> PeftModel:

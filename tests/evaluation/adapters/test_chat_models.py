@@ -18,6 +18,7 @@ from longvale.evaluation.adapters.media import RawVideos
 from longvale.evaluation.adapters.options import AdapterOptions
 from longvale.evaluation.generation.generate import generate
 from longvale.evaluation.scoring.score import score
+from longvale.events import Annotation, Event
 from longvale.models.media import Media
 from longvale.tasks import Question, load_predictions
 
@@ -116,6 +117,21 @@ def test_checkpoints_are_loaded_as_what_writes(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: cannot be loaded"):
         load_chat_model(tmp_path / "nowhere", "cpu")
     assert isinstance(model, transformers.Qwen2_5_VLForConditionalGeneration)
+
+
+def test_a_checkpoint_is_asked_in_the_format_it_was_trained_in(pair, tmp_path):
+    model, _ = pair
+    asked = Question("v", "grounding", 0, "", "")
+    annotation = Annotation("v", 60.0, (Event(6, 30, "A bell rings."),))
+    for recorded, given, form in ((None, None, "seconds"), ("clock", None, "m:ss"), ("clock", "percent", "percent")):
+        model.config.time_format = recorded
+        adapter = adapter_of(pair, tmp_path, **({"times": given} if given else {}))
+        adapter.annotations = {"v": annotation}
+        assert form in adapter.word(asked) and adapter.settings()["times"] == (given or recorded or "seconds")
+    model.config.time_format = "no_such_module:Format"
+    with pytest.raises(ValueError, match=r"time_format of the checkpoint's config\.json: unknown"):
+        adapter_of(pair, tmp_path)
+    del model.config.time_format
 
 
 def test_a_model_without_a_template_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from ..generation.blocks import in_parallel, read_ahead
 from ..generation.inputs import UnusableVideo
 from .media import RawVideos
 from .prompts import Reading, parse_reply, word_question
+from .time_formats import recorded_format
 
 if TYPE_CHECKING:
     from ...models.media import Media
@@ -37,7 +38,8 @@ class Adapter(ABC):
         videos: the media files.
         annotations: annotations of the benchmark by video ID; empty for zero-shot tasks.
         limits: maximum answer length per task, in tokens.
-        times: name of a registered format of the times in questions and replies, or `package.module:Name`.
+        times: name of a registered format of the times in questions and replies, or `package.module:Name`; None for
+            that of the model's configuration, if it is a checkpoint that records one, else seconds.
         sound: pass the audio to models with audio input.
         concurrency: number of questions that are asked at the same time; `reply` is then called in several threads.
 
@@ -63,15 +65,16 @@ class Adapter(ABC):
         videos: RawVideos,
         annotations: Mapping[str, Annotation],
         limits: Mapping[AnyTask, int],
-        times: str = "seconds",
+        times: str | None = None,
         sound: bool = True,
         concurrency: int = 1,
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"--concurrency must be 1 or more, not {concurrency}")
         self.model, self.videos, self.annotations, self.limits = model, videos, annotations, limits
-        self.times, self.sound, self.concurrency = times, sound, concurrency
-        self._times = time_formats.create(times)
+        self.times = times or recorded_format(getattr(model, "config", None), "seconds")
+        self.sound, self.concurrency = sound, concurrency
+        self._times = time_formats.create(self.times)
 
     @classmethod
     def build(cls, model: Any, options: AdapterOptions, weights: Mapping[str, Any], **shared: Any) -> Adapter:

@@ -23,7 +23,8 @@ class AdapterOptions:
     Args:
         kind: name of a registered adapter, such as "chat" or "server", or `package.module:Name`.
         base_url: URL of the server, such as "http://127.0.0.1:8000/v1".
-        times: name of a registered format of the times in questions and replies, or `package.module:Name`.
+        times: name of a registered format of the times in questions and replies, or `package.module:Name`; None for
+            that of the checkpoint, if it records one, else seconds.
         frames: number of frames that the model receives.
         frame_size: length of a frame's shorter side in pixels.
         sound: pass the audio to models with audio input.
@@ -39,7 +40,7 @@ class AdapterOptions:
 
     kind: str
     base_url: str | None = None
-    times: str = "seconds"
+    times: str | None = None
     frames: int = 64
     frame_size: int = 224
     sound: bool = True
@@ -50,7 +51,8 @@ class AdapterOptions:
     processor_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        time_formats.get(self.times)
+        if self.times is not None:
+            time_formats.get(self.times)
         if self.kind == "chat":
             for option in ("video_as", "video_url", "processor_options"):
                 if getattr(self, option) is not None:

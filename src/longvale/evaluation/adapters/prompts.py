@@ -17,8 +17,8 @@ from ...events import DURATION_TOLERANCE_S, Annotation, Seconds
 from ...reading.reasoning import strip_reasoning
 from ...reading.spans import TimeSpan, Unit
 from ...registry import time_formats
-from ...tasks import VIDEO_TOKEN, Question
-from ...timecodes import MAX_TIMECODE, timecode_cell
+from ...tasks import VIDEO_TOKEN, Question, segment_captioning_question
+from ...timecodes import MAX_TIMECODE, timecode_cell, to_timecode
 from .time_formats import TimeFormat
 
 #: Two equal times mean the times that are rounded to them: half a unit of the last digit before and after.
@@ -90,6 +90,35 @@ def word_question(question: Question, annotations: Mapping[str, Annotation], tim
         raise ValueError(
             f"{name}: the prompt of {question.task} names ${error.args[0]}; it has {', '.join(fields)}"
         ) from None
+
+
+def reword_question(question: Question, annotation: Annotation, times: TimeFormat) -> str:
+    """Return the published question with its times in another format, for a LongVALE model that was trained on it.
+
+    Args:
+        question: a question of [`longvale.tasks.questions`].
+        annotation: of its video.
+        times: the format.
+
+    Example:
+        >>> from longvale.events import Event
+        >>> from longvale.tasks import questions
+        >>> video = Annotation("v", 60.0, (Event(6, 30, "A bell rings."),))
+        >>> (asked,) = questions(video, ["segment_captioning"])
+        >>> reword_question(asked, video, time_formats.create("seconds"))[9:65]
+        'Can you describe what occurred from 6.0 to 30.0 seconds '
+    """
+    if question.task != "segment_captioning" or question.sentence_id is None:
+        return question.question
+    event = annotation.events[question.sentence_id]
+    return segment_question(event.start, event.end, annotation.duration, times)
+
+
+def segment_question(start: Seconds, end: Seconds, duration: Seconds, times: TimeFormat) -> str:
+    """Return the published question about a stretch of a video with its times in another format."""
+    codes = f"from {to_timecode(start, duration)} to {to_timecode(end, duration)}"
+    span = times.render(start, end, duration)
+    return segment_captioning_question(start, end, duration).replace(codes, span[0].lower() + span[1:], 1)
 
 
 def word_answer(question: Question, annotation: Annotation, times: TimeFormat | str) -> str:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
+from typing import Any
 
 from ...events import Event, Seconds
 from ...reading.lists import find_any_spans, find_events
@@ -100,6 +101,82 @@ class TimeFormat:
     def unit_of(self, reply: str) -> Unit:
         """Return the unit of bare numbers in a reply; by default `unit`."""
         return self.unit
+
+
+def recorded_format(config: Any, default: str) -> str:
+    """Return the name of the format in which a checkpoint was trained to write times.
+
+    Args:
+        config: configuration of a model; its `time_format` comes from a file, so only registered names are looked up.
+        default: for a checkpoint that records none.
+
+    Raises:
+        ValueError: if the name is not registered.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> recorded_format(SimpleNamespace(time_format="clock"), "seconds"), recorded_format(None, "seconds")
+        ('clock', 'seconds')
+    """
+    name = getattr(config, "time_format", None)
+    if name is None:
+        return default
+    try:
+        time_formats.registered(str(name))
+    except ValueError as error:
+        raise ValueError(f"time_format of the checkpoint's config.json: {error}") from None
+    return str(name)
+
+
+def own_times(config: Any) -> str:
+    """Return the name of the format in which a LongVALE checkpoint writes times; empty for timecodes, as published.
+
+    Raises:
+        ValueError: as [`recorded_format`].
+    """
+    name = recorded_format(config, "percent")
+    return "" if name == "percent" else name
+
+
+def own_format(config: Any) -> TimeFormat | None:
+    """Return the format of [`own_times`]; None for timecodes.
+
+    Raises:
+        ValueError: as [`recorded_format`].
+    """
+    name = own_times(config)
+    return time_formats.create(name) if name else None
+
+
+def check_sentences(name: str) -> None:
+    """Check that a format writes spans that fit into sentences, as dialogues contain them.
+
+    Raises:
+        ValueError: if it does not, or is not known.
+
+    Example:
+        >>> check_sentences("json")
+        Traceback (most recent call last):
+            ...
+        ValueError: times: dialogues have times within sentences, which 'json' does not write; give another format
+    """
+    if not time_formats.create(name).render(0.0, 1.0, 2.0).startswith("From "):
+        raise ValueError(
+            f"times: dialogues have times within sentences, which {name!r} does not write; give another format"
+        )
+
+
+def require_timecodes(config: Any, command: str) -> None:
+    """Refuse a LongVALE checkpoint that writes times in another format than timecodes.
+
+    Raises:
+        ValueError: naming the command that does not read the format.
+    """
+    if own_format(config) is not None:
+        raise ValueError(
+            f"{command} supports timecodes (percent), and this model writes times as {config.time_format}; use "
+            "`longvale ask` or `longvale evaluate`, or train with --times percent"
+        )
 
 
 @time_formats.register("seconds")

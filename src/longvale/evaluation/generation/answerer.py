@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from ...chat_replies import ONLY_REASONING
 from ...checkpoints.loading import weights_digest
+from ...events import Annotation
 from ...reading.reasoning import strip_reasoning
 from ...tasks import AnyTask, Prediction, Question
+from ..adapters.prompts import parse_reply, reword_question
+from ..adapters.time_formats import own_format
 from .blocks import read_ahead, video_blocks
 from .inputs import UnusableVideo, VideoInputs
 from .model import Features
@@ -68,6 +71,8 @@ class LongVALEAnswerer:
         batch_size: maximum number of questions per batch; also the number of videos kept in memory.
         batch_tokens: maximum number of tokens per batch, including the tokens to generate.
         decoding: greedy, or sampled with one seed per question.
+        annotations: annotations of the benchmark by video ID; empty for zero-shot tasks. A checkpoint with another
+            format of times than timecodes is asked and read in its format.
     """
 
     model: Any
@@ -77,6 +82,10 @@ class LongVALEAnswerer:
     batch_size: int
     batch_tokens: int = BATCH_TOKENS
     decoding: Decoding = GREEDY
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._times = own_format(self.model.config)
 
     @property
     def videos_at_a_time(self) -> int:
@@ -94,6 +103,7 @@ class LongVALEAnswerer:
             "modalities": self.inputs.modalities,
             "zero_features": self.inputs.zero_features,
             "decoding": self.decoding.settings(),
+            **({} if self._times is None else {"times": config.time_format}),
         }
 
     def check(self, video_ids: Iterable[str]) -> None:
@@ -115,7 +125,7 @@ class LongVALEAnswerer:
         place_of = {video_id: place for place, video_id in enumerate(dict.fromkeys(q.video_id for q in questions))}
         qa = VideoQA(self.model, self.processor, [self._load(*next(read)) for _ in place_of])
         asked = [
-            VideoQuestion(place_of[q.video_id], q.question, "/".join(map(str, q.key)), self.limits[q.task])
+            VideoQuestion(place_of[q.video_id], self._word(q), "/".join(map(str, q.key)), self.limits[q.task])
             for q in questions
         ]
         batches = qa.answer(
@@ -127,18 +137,27 @@ class LongVALEAnswerer:
             done={place for place, question in enumerate(questions) if question.key in done},
         )
         for places, answers in batches:
-            yield [_read(questions[place], answer) for place, answer in zip(places, answers, strict=True)]
+            yield [self._read(questions[place], answer) for place, answer in zip(places, answers, strict=True)]
+
+    def _word(self, question: Question) -> str:
+        annotation = self.annotations.get(question.video_id)
+        if self._times is None or annotation is None:
+            return question.question
+        return reword_question(question, annotation, self._times)
+
+    def _read(self, question: Question, written: str) -> Prediction | Unanswered:
+        """Strip the reasoning from the output; empty output is an answer, output with only reasoning is not."""
+        answer = strip_reasoning(written)
+        if written.strip() and not answer:
+            return Unanswered(question.key, ONLY_REASONING)
+        info, annotation = None, self.annotations.get(question.video_id)
+        if self._times is not None and annotation is not None:
+            reading = parse_reply(question, answer, annotation.duration, self._times)
+            answer, info = reading.answer, {"reply": answer, **reading.info()}
+        return Prediction(question.video_id, question.task, answer, question.sentence_id, info=info)
 
     def _load(self, video_id: str, read: Future) -> Features:
         try:
             return self.inputs.load(video_id, self.model, self.processor, read.result())
         except (ValueError, OSError) as error:
             raise UnusableVideo(video_id, error) from error
-
-
-def _read(question: Question, written: str) -> Prediction | Unanswered:
-    """Strip the reasoning from a model's output; empty output is an answer, output with only reasoning is not."""
-    answer = strip_reasoning(written)
-    if written.strip() and not answer:
-        return Unanswered(question.key, ONLY_REASONING)
-    return Prediction(question.video_id, question.task, answer, question.sentence_id)

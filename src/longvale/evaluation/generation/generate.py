@@ -135,7 +135,7 @@ def generate(
     device = device or processes.device
     if adapter is None:
         pair = load_model(model, device, **weights)
-        answerer: Answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding)
+        answerer: Answerer = LongVALEAnswerer(*pair, inputs, limits, batch_size, batch_tokens, decoding, annotations)
     else:
         answerer = adapter.build(model, inputs.root, annotations, limits, device, **weights)
     return answer_all(

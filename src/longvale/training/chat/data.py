@@ -21,6 +21,7 @@ from longvale.data.sources import (
     load_videos,
 )
 from longvale.evaluation.adapters.prompts import word_answer, word_question
+from longvale.evaluation.adapters.time_formats import check_sentences
 from longvale.models.media import MediaError, probe
 from longvale.registry import time_formats
 from longvale.system.names import look_up
@@ -80,11 +81,10 @@ def _longvale_rows(script: ChatScriptArguments) -> Iterator[dict[str, Any]]:
         )
     for name in names:
         if name in DIALOGUE_STEMS:
-            if not form.render(0.0, 1.0, 2.0).startswith("From "):
-                raise ValueError(
-                    f"times: dialogues have times within sentences, which {script.times!r} does not write; give "
-                    f"another format, or set dataset_config to {','.join(TASKS)}"
-                )
+            try:
+                check_sentences(script.times)
+            except ValueError as error:
+                raise ValueError(f"{error}, or set dataset_config to {','.join(TASKS)}") from None
             file = dialogue_file(script.data_dir, name, script.dialogues_size)
             for dialogue in load_dialogues(fetch(script.data_dir, file)):
                 row = dialogue_row(dialogue, form)
