@@ -198,6 +198,20 @@ def test_options_that_cannot_be_are_refused(options, message):
         GRPOStageConfig(**{"model": "m", "data_dir": "d", "features_dir": "f", **options})
 
 
+def test_only_questions_that_were_selected_are_asked(corpus, base, tmp_path):
+    kept = tmp_path / "kept.json"
+    options = {"model": str(base), "data_dir": str(corpus), "features_dir": str(corpus / "features")}
+    every = load_questions(GRPOStageConfig(**options), {}).with_format(None)
+    chosen = {"questions": [[every[0]["id"], "grounding", 0]]}
+    kept.write_text(json.dumps(chosen))
+    args = GRPOStageConfig(**options, questions=str(kept))
+    (row,) = load_questions(args, {}).with_format(None)
+    assert row["prompt"] == every[0]["prompt"]
+    kept.write_text(json.dumps({"questions": [["other", "grounding", 0]]}))
+    with pytest.raises(ValueError, match=r"kept.json: names no question of .* whose video has features"):
+        load_questions(args, {})
+
+
 def test_videos_without_features_are_counted(corpus, base, tmp_path):
     (tmp_path / "features" / "visual_features").mkdir(parents=True)
     args = GRPOStageConfig(model=str(base), data_dir=str(corpus), features_dir=str(tmp_path / "features"))

@@ -57,6 +57,36 @@ def ceiling(
 
 
 @data.command(
+    epilog="Example: longvale data select sampled-0.jsonl sampled-1.jsonl --data demo/corpus --output kept.json"
+)
+def select(
+    logs: Annotated[
+        list[Path], typer.Argument(metavar="LOG...", help="Answers to the same questions, of several seeds.")
+    ],
+    data: Annotated[Path, typer.Option("--data", "--data-dir", help="Folder of the annotations.")],
+    output: Annotated[Path, typer.Option("--output", help="File to write.")],
+    split: Annotated[str, typer.Option(help="Split that was asked about: train or test.")] = "train",
+    min_iou: Annotated[
+        float, typer.Option(help="Smallest mean IoU of a question that is kept; below: too hard.")
+    ] = 0.1,
+    max_iou: Annotated[float, typer.Option(help="Largest mean IoU of a question that is kept; above: too easy.")] = 0.9,
+) -> None:
+    """Select grounding questions for GRPO by several sampled answers.
+
+    The logs are those of longvale generate --split train --temperature 1 --seed N. recipes/grpo.py --questions FILE
+    trains on the questions that are kept.
+    """
+    from longvale.evaluation.analysis.selection import save_selection, select_questions
+
+    found = select_questions(logs, data, split=split, least=min_iou, most=max_iou)
+    save_selection(found, output)
+    echo(
+        f"{output}: {len(found.kept)} questions kept, {found.too_hard} too hard, {found.too_easy} too easy, by "
+        f"{found.rollouts} answers to each"
+    )
+
+
+@data.command(
     epilog="Example: longvale data export demo/corpus --to swift --times seconds --split train --output swift"
 )
 def export(

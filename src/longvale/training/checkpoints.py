@@ -34,7 +34,7 @@ _SHAPING = (
     "stage", "model", "dtype", "data_dir", "features_dir", "videos_dir", "mixture", "streaming", "missing_media",
     "dialogues", "dialogues_size", "times", "lora_r", "lora_alpha", "lora_dropout", "max_length", "learning_rate",
     "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "num_train_epochs", "max_steps", "seed", "tasks",
-    "rewards", "reward_weights", "num_generations", "temperature", "beta", "effective_batch_size",
+    "questions", "rewards", "reward_weights", "num_generations", "temperature", "beta", "effective_batch_size",
     "max_completion_length",
 )  # fmt: skip
 

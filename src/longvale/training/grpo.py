@@ -7,7 +7,7 @@ are scored. [`VideoGRPOTrainer`] passes them to both.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,10 +21,12 @@ from trl import GRPOConfig, GRPOTrainer
 from longvale.data.rows import event_rows
 from longvale.data.sources import annotation_file, load_videos
 from longvale.evaluation.adapters.prompts import reword_question, word_answer
+from longvale.evaluation.analysis.selection import Key, load_selection
 from longvale.evaluation.generation.model import build_prompt
+from longvale.events import Annotation
 from longvale.features.store import FOLDERS, FeatureStore
 from longvale.registry import time_formats
-from longvale.tasks import TASKS, check_tasks, questions
+from longvale.tasks import TASKS, Question, Task, check_tasks, questions
 from longvale.training.config import fit_to_machine, resume_choice
 from longvale.training.rewards import REWARDS, check_rewards
 from longvale.training.stages import (
@@ -56,6 +58,10 @@ class GRPORecipeConfig(GRPOConfig):
     overwrite: bool = field(
         default=False,
         metadata={"help": "Train from the beginning where output_dir holds an earlier run, whose checkpoints go."},
+    )
+
+    questions: str | None = field(
+        default=None, metadata={"help": "File of `longvale data select`: train on these questions only."}
     )
 
     # Defaults that differ from the base classes.
@@ -144,12 +150,13 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int], times: str = "
     """
     path, store = annotation_file(args.data_dir, "train"), FeatureStore(args.features_dir, widths=widths)
     asked, without, form = [], 0, time_formats.create(times) if times else None
+    kept = load_selection(args.questions) if args.questions else None
     for video in load_videos(path):
         if not store.has(video.video_id):
             without += 1
             continue
         events = [{name: event[name] for name in ("start", "end", "caption")} for event in event_rows(video)]
-        for question in questions(video, args.tasks):
+        for question in choose_questions(video, args.tasks, kept):
             span = events[question.sentence_id or 0]
             text = reword_question(question, video, form) if form else question.question
             asked.append(
@@ -165,6 +172,8 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int], times: str = "
                     "reference": word_answer(question, video, form) if form else question.reference,
                 }
             )
+    if not asked and kept is not None:
+        raise ValueError(f"{args.questions}: names no question of {path} whose video has features")
     if not asked:
         raise ValueError(f"{store.root}: none of the {without} videos of {path} has its features; make them first")
     share = without / (without + len({row["id"] for row in asked}))
@@ -176,6 +185,19 @@ def load_questions(args: GRPOStageConfig, widths: dict[str, int], times: str = "
     if without:
         logger.warning("%s: %d videos of %s have no features and are left out", store.root, without, path)
     return Dataset.from_list(asked).with_transform(_ReadFeatures(store))
+
+
+def choose_questions(video: Annotation, tasks: Sequence[Task], kept: Container[Key] | None) -> Iterator[Question]:
+    """Yield the questions about a video; with `kept`, those that are named there.
+
+    Args:
+        video: with its events.
+        tasks: asked about.
+        kept: keys, as [`longvale.evaluation.analysis.selection.load_selection`] returns them; None for all questions.
+    """
+    for question in questions(video, tasks):
+        if kept is None or question.key in kept:
+            yield question
 
 
 class _ReadFeatures:

@@ -104,6 +104,17 @@ def test_questions_have_the_columns_of_rewards(chat_corpus):
     assert rows[1]["prompt"][0]["content"].startswith("<video>\n") and rows[1]["video"].endswith("v0.mp4")
 
 
+def test_only_questions_that_were_selected_are_asked(chat_corpus, tmp_path):
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps({"questions": [["v1", "grounding", 1], ["v3", "grounding", 0]]}))
+    script, args, _ = parse_chat_grpo_arguments(words("m", chat_corpus, "out", questions=kept))
+    rows = load_chat_questions(script, args.questions)
+    assert [(row["id"], row["start"]) for row in rows] == [("v1", 3.0), ("v3", 1.0)]
+    kept.write_text(json.dumps({"questions": [["other", "grounding", 1]]}))
+    with pytest.raises(ValueError, match=r"kept.json: names no question of"):
+        load_chat_questions(script, args.questions)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

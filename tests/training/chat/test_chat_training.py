@@ -156,6 +156,22 @@ def test_what_is_wrong_is_told_in_one_line(chat_folder, chat_corpus, tmp_path, r
 
 
 @pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_accumulation(chat_folder, chat_corpus, tmp_path, recipe):
+    """Batches of a process may have no sound; without dropout, whose random states differ."""
+    folder, shared = chat_folder("Qwen2.5-Omni"), {"max_steps": 2, "save_strategy": "no", "lora_dropout": 0.0}
+    one = recipe(folder, chat_corpus, tmp_path / "one", **shared)
+    assert "4 a step (processes: 1, batch: 2, accumulated: 2)" in one.out
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    script = [str(recipes_dir() / "accelerate" / "cpu_two_processes.yaml"), str(recipes_dir() / "sft.py")]
+    given = words(folder, chat_corpus, tmp_path / "two", **shared, gradient_accumulation_steps=1)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    subprocess.run([*launch, *script, *given], env=environment, check=True)
+    first, second = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert second[1] == pytest.approx(first[1], abs=1e-5)
+    assert second[2] == pytest.approx(first[2], abs=1e-4)  # after a step whose gradients were summed in another order
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAT_BUILDERS)
 def test_a_killed_run_resumes_and_loads_in_a_new_interpreter(name, chat_folder, chat_corpus, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -17,9 +17,10 @@ from longvale.data.sources import annotation_file, index_videos, load_videos
 from longvale.evaluation.adapters.chat_inputs import ChatInputs, cast_inputs
 from longvale.evaluation.adapters.media import VideoReader
 from longvale.evaluation.adapters.prompts import word_answer, word_question
+from longvale.evaluation.analysis.selection import load_selection
 from longvale.registry import time_formats
 from longvale.system.names import look_up
-from longvale.tasks import TASKS, VIDEO_TOKEN, questions
+from longvale.tasks import TASKS, VIDEO_TOKEN
 from longvale.training.chat.arguments import (
     ChatModelConfig,
     ChatScriptArguments,
@@ -31,7 +32,7 @@ from longvale.training.chat.collator import PER_TOKEN, merge_media
 from longvale.training.chat.data import usable_rows
 from longvale.training.chat.trainer import ChatLoader
 from longvale.training.config import AUTO
-from longvale.training.grpo import GRPORecipeConfig, VideoGRPOTrainer
+from longvale.training.grpo import GRPORecipeConfig, VideoGRPOTrainer, choose_questions
 from longvale.training.rewards import check_rewards
 
 if TYPE_CHECKING:
@@ -79,11 +80,12 @@ def parse_chat_grpo_arguments(
     return script, args, model
 
 
-def load_chat_questions(script: ChatScriptArguments) -> Dataset:
+def load_chat_questions(script: ChatScriptArguments, kept: str | None = None) -> Dataset:
     """Load the questions of a training, with the rewards' columns; videos are read when they are asked about.
 
     Args:
         script: `dataset_config` names the tasks, with commas between.
+        kept: file of `longvale data select`; None for all questions.
 
     Raises:
         FileNotFoundError: if annotations or the folder of the videos are missing.
@@ -94,9 +96,10 @@ def load_chat_questions(script: ChatScriptArguments) -> Dataset:
         raise ValueError(f"dataset_config: no reward can check {unknown[0]!r}; give some of {', '.join(TASKS)}")
     root = videos_folder(script)
     videos, asked = index_videos(root), []
+    chosen = load_selection(kept) if kept else None
     for video in load_videos(annotation_file(script.data_dir, script.dataset_train_split)):
         events = [{name: event[name] for name in ("start", "end", "caption")} for event in event_rows(video)]
-        for question in questions(video, tasks):
+        for question in choose_questions(video, tasks, chosen):
             event = events[question.sentence_id or 0]
             text = word_question(question, {video.video_id: video}, form)
             asked.append(
@@ -113,8 +116,10 @@ def load_chat_questions(script: ChatScriptArguments) -> Dataset:
                     "reference": word_answer(question, video, form),
                 }
             )
-    kept = usable_rows(script, [row["video"] for row in asked], [row["id"] for row in asked])
-    return Dataset.from_list([asked[index] for index in kept])
+    if not asked and kept:
+        raise ValueError(f"{kept}: names no question of {script.data_dir}")
+    usable = usable_rows(script, [row["video"] for row in asked], [row["id"] for row in asked])
+    return Dataset.from_list([asked[index] for index in usable])
 
 
 class ChatGRPOTrainer(VideoGRPOTrainer):
@@ -215,6 +220,6 @@ class ChatGRPORun(ChatLoader):
 
     def set_up(self) -> ChatGRPOTrainer:
         """Load the data and the model, and return their trainer."""
-        dataset = load_chat_questions(self.script)
+        dataset = load_chat_questions(self.script, self.args.questions)
         model, self.processor = self.load(self.options.load_in_4bit)
         return ChatGRPOTrainer(model, self.args, self.processor, dataset, self.script, self.adapter(model))
