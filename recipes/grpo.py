@@ -28,7 +28,7 @@ from longvale.training.checkpoints import checkpoint_to_resume
 from longvale.training.config import recipe_arguments
 from longvale.training.grounding_callback import GroundingCallback, load_grounding_set
 from longvale.training.grpo import GRPOStageConfig, VideoGRPOTrainer, load_questions
-from longvale.training.stages import finish, load_base, merge_and_save, save_history, trained_adapter
+from longvale.training.stages import finish, load_base, merge_and_save, push_result, save_history, trained_adapter
 
 if TYPE_CHECKING:
     from longvale.models.processing_longvale import LongVALEProcessor
@@ -53,6 +53,7 @@ def train(held: ExitStack) -> None:
             output = Path(args.output_dir).absolute()  # the lock is next to it: a refused run creates no folder
             held.enter_context(hold(output.parent, output.name, work=sys.argv[0], option="output_dir"))
         if finish(args, run.load):
+            push_result(args)
             return
         trainer = run.set_up()
         checkpoint = checkpoint_to_resume(args)
@@ -71,10 +72,11 @@ def train(held: ExitStack) -> None:
     if trainer.is_world_process_zero():
         history = [*before, *trainer.state.log_history]
         save_history(history, args.output_dir)
-        merge_and_save(model, run.processor, args.output_dir)  # the last step: a run that has merged is finished
+        merge_and_save(model, run.processor, args.output_dir, args)  # last: a run that has merged is finished
         if measured := [entry for entry in history if "grounding_miou" in entry]:
             print(f"after step {measured[-1]['step']}: {describe(measured[-1])}", flush=True)
         print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
+    push_result(args)
 
 
 class GRPORun:

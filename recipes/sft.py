@@ -42,6 +42,7 @@ from longvale.training.stages import (
     finish,
     load_base,
     merge_and_save,
+    push_result,
     save_history,
     trained_adapter,
 )
@@ -65,6 +66,7 @@ def train(held: ExitStack) -> None:
             output = Path(args.output_dir).absolute()  # the lock is next to it: a refused run creates no folder
             held.enter_context(hold(output.parent, output.name, work=sys.argv[0], option="output_dir"))
         if finish(args, run.load):
+            push_result(args)
             return
         trainer = run.set_up()
         checkpoint = checkpoint_to_resume(args)
@@ -82,8 +84,9 @@ def train(held: ExitStack) -> None:
     model = trained_adapter(trainer, run.load)
     if trainer.is_world_process_zero():
         save_history(trainer.state.log_history, args.output_dir)
-        merge_and_save(model, run.processor, args.output_dir)  # the last step: a run that has merged is finished
+        merge_and_save(model, run.processor, args.output_dir, args)  # last: a run that has merged is finished
         print(f"{args.output_dir}: the merged checkpoint, its adapter and log_history.json", flush=True)
+    push_result(args)
 
 
 def read_run(arguments: list[str]) -> "StageRun | ChatRun":

@@ -154,12 +154,13 @@ def format_upload(upload: Upload) -> str:
     return "\n".join([*lines, f"{len(upload.files)} files, {total:,.2f} MB, to {place}"])
 
 
-def push(upload: Upload, *, private: bool = False) -> str:
+def push(upload: Upload, *, private: bool = False, token: str | None = None) -> str:
     """Send the files as one commit; files that are already in the repository are not sent again.
 
     Args:
         upload: from [`plan_upload`].
         private: if the repository is created, make it private.
+        token: token of the Hub; default that of `hf auth login`.
 
     Returns:
         The URL of the commit.
@@ -170,7 +171,7 @@ def push(upload: Upload, *, private: bool = False) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # of the HTTP client that huggingface_hub uses
 
-    api = HfApi()
+    api = HfApi(token=token)
     try:
         api.create_repo(upload.repo_id, repo_type=upload.repo_type, private=private, exist_ok=True)
         commit = api.upload_folder(

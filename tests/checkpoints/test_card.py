@@ -60,12 +60,35 @@ def test_an_evaluation_fills_in_the_table_and_replaces_an_earlier_one(checkpoint
     assert "| grounding | mIoU | 12.35 | 75.0% of 8 |" in text or "| grounding | mIoU | 12.34 | 75.0% of 8 |" in text
     assert "90.00" not in text and "unshown" not in text and "Not evaluated" not in text
     assert "On corpus, protocol `strict`" in text
-    outside = re.compile(r"<!-- evaluation -->.*<!-- /evaluation -->", re.DOTALL)
+    outside = re.compile(r"\A---\n.*?\n---\n|<!-- evaluation -->.*<!-- /evaluation -->", re.DOTALL)
     assert outside.sub("", text) == outside.sub("", before)
+    head, old = (yaml.safe_load(part.split("---")[1]) for part in (text, before))
+    assert {key: value for key, value in head.items() if key != "model-index"} == old
+    (model,) = head["model-index"]
+    assert model["name"] == "longvale-tiny"
+    (result,) = model["results"]
+    assert result["task"] == {"type": "video-text-to-text", "name": "grounding"}
+    assert result["dataset"] == {"name": "corpus", "type": "corpus", "config": "grounding"}
+    found = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert found == {"mIoU": pytest.approx(12.345, abs=0.006), "R@0.5": 50.0}
+    assert result["metrics"][0]["name"] == "mIoU, protocol strict"
+
+
+def test_results_on_other_data_stay_in_the_metadata(checkpoint, tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text((checkpoint / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    for data in ("first, test split", "second, test split", "first, test split"):
+        fill_evaluation(card, SCORES, COLUMNS, data)
+    (model,) = yaml.safe_load(card.read_text(encoding="utf-8").split("---")[1])["model-index"]
+    names = [result["dataset"]["name"] for result in model["results"]]
+    assert sorted(names) == ["first, test split", "second, test split"]
 
 
 def test_a_card_without_a_place_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="give a model card"):
+        fill_evaluation(tmp_path / "README.md", SCORES, COLUMNS, "corpus")
+    (tmp_path / "README.md").write_text("---\na: [1\n---\n<!-- evaluation -->\n<!-- /evaluation -->")
+    with pytest.raises(ValueError, match=r"README\.md: its YAML cannot be read \("):
         fill_evaluation(tmp_path / "README.md", SCORES, COLUMNS, "corpus")
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(ValueError, match="has no place for scores"):

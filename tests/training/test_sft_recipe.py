@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from longvale.checkpoints.loading import load_checkpoint
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
@@ -91,12 +92,15 @@ def unbroken(corpus, base, run, tmp_path_factory):
     return output, run(corpus, base, output)
 
 
-def test_the_recipe_leaves_a_checkpoint_and_its_losses(unbroken):
+def test_the_recipe_leaves_a_checkpoint_its_losses_and_a_card(corpus, base, unbroken):
     output, done = unbroken
     assert "4 a step (processes: 1, batch: 2, accumulated: 2)" in done.stdout
     assert sorted(losses(output)) == [1, 2, 3, 4, 5, 6]
     assert (output / "adapter" / "adapter_model.safetensors").is_file()
     load_checkpoint(output, LongVALEForConditionalGeneration, device="cpu")
+    card = (output / "README.md").read_text()
+    assert "# unbroken\n" in card and f"Tuned from `{base.name}` on `{corpus.name}` by the stage `" in card
+    assert "Not evaluated." in card and str(base.parent) not in card and (output / "LICENSE.md").is_file()
 
 
 @pytest.fixture
@@ -164,10 +168,29 @@ def test_a_run_killed_before_it_merged_is_merged(corpus, base, run, unbroken, co
     expected, found = contents(unbroken[0]), contents(copy)
     assert losses(copy) == losses(unbroken[0])
     assert set(found) == set(expected)
-    # A trainer adds its duration to the history, its name to the adapter's tags, and that it needed no cache.
-    noted = {"log_history.json", "adapter/README.md", "config.json"}
+    # A trainer adds its duration to the history, its name to the adapter's tags, and that it needed no cache. The card
+    # has the name of the folder.
+    noted = {"log_history.json", "adapter/README.md", "config.json", "README.md"}
     assert {name for name in found if found[name] != expected[name]} <= noted
     load_checkpoint(copy, LongVALEForConditionalGeneration, device="cpu")
+
+
+def test_the_result_is_pushed_on_request(corpus, base, copy, contents, here, monkeypatch):
+    """A finished run pushes too. The trainer itself pushes nothing: it would need the Hub before training."""
+    sent, before = [], contents(copy)
+    options = {"push_to_hub": True, "hub_model_id": "me/tuned", "hub_private_repo": True, "hub_token": "secret"}
+    with monkeypatch.context() as patch:
+        patch.setattr("longvale.training.stages.push", lambda upload, **given: sent.append((upload, given)) or "URL")
+        printed = here(command(corpus, base, copy, **options))
+    assert "pushed: URL" in printed.out
+    ((upload, given),) = sent
+    assert upload.repo_id == "me/tuned" and given == {"private": True, "token": "secret"}
+    assert {"README.md", "LICENSE.md", "config.json", "model.safetensors"} <= set(upload.files)
+    assert not any("/" in name or name.endswith((".pt", ".bin")) for name in upload.files)
+    refused = here(command(corpus, base, copy, **options), code=1).err.splitlines()[-1]
+    assert refused.startswith("error: ") and "offline" in refused
+    assert refused.endswith(f"the checkpoint is complete, send it with: longvale push-model {copy} me/tuned")
+    assert contents(copy) == before
 
 
 def test_more_steps_than_before_are_asked_for_by_the_checkpoints_name(corpus, base, copy, contents, here):
@@ -258,6 +281,10 @@ def test_logs_stay_on_this_machine_and_grounding_is_measured(corpus, base, tmp_p
     assert [entry["step"] for entry in measured] == [1, 2]
     assert all(0 <= entry["grounding_miou"] <= 1 and 0 <= entry["grounding_parsed"] <= 1 for entry in measured)
     assert list((tmp_path / "board").rglob("events.out.tfevents*"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    (result,) = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]
+    assert result["dataset"]["name"] == f"{corpus.name}, first 2 videos of the test split"
+    assert result["metrics"][0]["value"] == round(100 * measured[-1]["grounding_miou"], 2)
     assert "Self CPU" in printed.out and (tmp_path / "out" / "profile.json").is_file()
 
 
@@ -284,11 +311,13 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_ids(corpus, base, tmp_pa
     ("changed", "message"),
     [
         ("--effective_batch_size=5", "error: per_device_train_batch_size (2) does not divide the 5 dialogues"),
+        ("--push_to_hub=true", "error: push_to_hub needs the name of a repository; set --hub_model_id, such as"),
+        ("--push_to_hub=true --hub_model_id=a/b/c", "error: hub_model_id: Repo id must be in the form"),
         ("--model=nowhere", "error: nowhere: no such model folder"),
         ("--data_dir=nowhere", "error: nowhere/synthetic.json: no such file; compositing needs a corpus"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(corpus, base, tmp_path, here, changed, message):
-    printed = here([*command(corpus, base, tmp_path / "out"), changed], code=2)
+    printed = here([*command(corpus, base, tmp_path / "out"), *changed.split()], code=2)
     assert printed.err.splitlines()[-1].startswith(message)
     assert not (tmp_path / "out").exists()

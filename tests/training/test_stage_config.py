@@ -7,7 +7,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from trl import TrlParser
 
 from longvale.demo.tuning import DemoOptions
-from longvale.training.config import SFTStageConfig, accumulation_steps
+from longvale.training.config import RecipeConfig, SFTStageConfig, accumulation_steps
 from longvale.training.data import mixture_of
 from longvale.training.grpo import GRPOStageConfig
 from longvale.training.recipes import recipes_dir
@@ -145,3 +145,9 @@ def test_the_recipes_are_found_in_a_wheel_too(monkeypatch, tmp_path):
         recipes_dir()
     (package / "recipes" / "sft.py").touch()
     assert recipes_dir() == (package / "recipes").resolve()
+
+
+def test_models_of_others_are_not_pushed():
+    """They get no card; the trainer would push its own checkpoints."""
+    with pytest.raises(ValueError, match="push_to_hub is for LongVALE's own model, which has a card; use hf upload"):
+        RecipeConfig(push_to_hub=True, hub_model_id="me/name")

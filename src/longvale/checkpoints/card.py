@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _TABLE = re.compile(r"(<!-- evaluation -->\n).*?(<!-- /evaluation -->)", re.DOTALL)
 
+#: The Hub's name for what the model does.
+_TASK_TYPE = "video-text-to-text"
+
 #: File of a checkpoint to which the card's `license_link` points.
 LICENCES_FILE = "LICENSE.md"
 
@@ -63,6 +66,12 @@ def save_model_card(folder: str | os.PathLike, model: nn.Module, *, title: str, 
         file.write(f"# Licences of the parts\n\n{values['licences']}\n\nThe code is under the Apache License 2.0.\n")
 
 
+def names_published_model(folder: str | os.PathLike) -> bool:
+    """Return whether the licences of a checkpoint are those of the published model, also of one tuned from it."""
+    path = Path(folder) / LICENCES_FILE
+    return path.is_file() and _PUBLISHED_LANGUAGE_MODEL in path.read_text(encoding="utf-8", errors="replace")
+
+
 _INPUT_OF_FILES = "A video may also be frames and a waveform, or stored features."
 _INPUT_OF_FEATURES = (
     "Not all towers are in the checkpoint: where one is missing, the model takes features as they are stored in the "
@@ -80,7 +89,9 @@ def _row(part: str, kind: str | None, module: nn.Module | None, licences: Mappin
 def fill_evaluation(
     card: str | os.PathLike, scores: Mapping[str, Any], columns: Mapping[str, Sequence[str]], data: str
 ) -> None:
-    """Write scores into the table of a model card, replacing those of an earlier evaluation.
+    """Write scores into the table of a model card and into its YAML (`model-index`), which the Hub shows.
+
+    Scores of an earlier evaluation are replaced: all of the table, those on the same data in the YAML.
 
     Args:
         card: path of the card, such as `README.md` of a checkpoint.
@@ -90,8 +101,11 @@ def fill_evaluation(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the card has no markers for the table.
+        ValueError: if the card has no markers for the table, or its YAML cannot be read.
     """
+    import yaml
+    from huggingface_hub import EvalResult, ModelCard
+
     card = Path(card)
     if not card.is_file():
         raise FileNotFoundError(f"{card}: no such file; give a model card")
@@ -100,11 +114,34 @@ def fill_evaluation(
         raise ValueError(f"{card}: has no place for scores; put <!-- evaluation --> and <!-- /evaluation --> into it")
     lines = [f"On {data}, protocol `{scores['protocol']}`; scores times 100.", ""]
     lines += ["| task | score | value | answers parsed |", "| --- | --- | --- | --- |"]
+    identity, results = re.sub(r"[^\w.-]+", "-", data), []
     for task, names in columns.items():
         if task in scores:
             counts = scores["counts"][task]
             parsed = f"{counts['parsed_share']:.1%} of {counts['answers']}"
             values = [(name, scores[task][name]) for name in names if name in scores[task]]
             lines += [f"| {task} | {name} | {100 * value:.2f} | {parsed} |" for name, value in values]
+            results += [
+                EvalResult(
+                    task_type=_TASK_TYPE,
+                    task_name=task,
+                    dataset_type=identity,
+                    dataset_name=data,
+                    dataset_config=task,
+                    metric_type=name,
+                    metric_name=f"{name}, protocol {scores['protocol']}",
+                    metric_value=round(100 * value, 2),
+                )
+                for name, value in values
+            ]
+    table = _TABLE.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text, count=1)
+    try:
+        filled = ModelCard(table)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{card}: its YAML cannot be read ({' '.join(str(error).split())[:200]})") from None
+    others = [result for result in filled.data.eval_results or [] if result.dataset_type != identity]
+    title = re.search(r"^# (.+)$", filled.text, re.MULTILINE)
+    filled.data.model_name = filled.data.model_name or (title[1].strip() if title else card.absolute().parent.name)
+    filled.data.eval_results = [*others, *results]
     with atomic_write(card) as file:
-        file.write(_TABLE.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text, count=1))
+        file.write(str(filled))

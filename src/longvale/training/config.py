@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -94,7 +94,12 @@ class RecipeConfig(SFTConfig):
     #: Settings of the recipe's own options, which resuming compares too.
     recipe_settings: dict[str, Any] = field(default_factory=dict, init=False)
 
+    #: Whether the merged checkpoint is pushed to the Hub, set by `push_to_hub`; whether it gets a model card.
+    push_result: bool = field(default=False, init=False)
+    has_card: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
+        self.push_result = claim_push(self)
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be false: the collator reads the columns that it would remove")
         self.dataset_kwargs = {"skip_prepare_dataset": True, **(self.dataset_kwargs or {})}
@@ -125,6 +130,8 @@ class SFTStageConfig(RecipeConfig):
         >>> args.gradient_accumulation_steps, args.dialogues, args.lora_r
         (16, 'boundary_perception', 64)
     """
+
+    has_card: ClassVar[bool] = True
 
     stage: Literal["boundary_perception", "instruction"] = field(
         default="boundary_perception", metadata={"help": "Which stage this is; the dialogues are named like it."}
@@ -273,6 +280,30 @@ def accumulation_steps(effective: int, processes: int, per_device: int) -> int:
             f"(effective_batch_size {effective}, {processes} processes); make it one of {divisors}"
         )
     return share // per_device
+
+
+def claim_push(args: Any) -> bool:
+    """Return whether the result is to be pushed to the Hub, and keep the trainer from pushing its own checkpoints.
+
+    Those contain optimizer states and paths of this machine, and need the Hub before training.
+
+    Raises:
+        ValueError: if `hub_model_id` is missing or not a valid name of a repository, or the model gets no card.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    wanted, args.push_to_hub = bool(args.push_to_hub), False
+    if wanted:
+        if not args.has_card:
+            raise ValueError("push_to_hub is for LongVALE's own model, which has a card; use hf upload NAME OUTPUT_DIR")
+        if not args.hub_model_id:
+            raise ValueError("push_to_hub needs the name of a repository; set --hub_model_id, such as me/longvale-7b")
+        try:
+            validate_repo_id(args.hub_model_id)
+        except HFValidationError as error:
+            raise ValueError(f"hub_model_id: {error}") from None
+    return wanted
 
 
 def fit_to_machine(args: TrainingArguments) -> None:

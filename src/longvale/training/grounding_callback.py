@@ -108,7 +108,7 @@ class GroundingCallback(TrainerCallback):
     """Callback that logs the grounding mIoU (strict protocol, a fraction) and the share of answers that parsed.
 
     Args:
-        trainer: whose model answers, and whose log gets `grounding_miou` and `grounding_parsed`.
+        trainer: whose model answers, and whose log gets `grounding_miou`, `grounding_parsed` and `grounding_answers`.
         processor: of the model.
         asked: the questions; the same each time.
         steps: steps between two evaluations; there is one at the end of training too.
@@ -133,4 +133,4 @@ class GroundingCallback(TrainerCallback):
             ).to(accelerator.device, torch.float32)
         model.train(training)
         total, parsed, count = accelerator.reduce(found).tolist()
-        return {"grounding_miou": total / count, "grounding_parsed": parsed / count}
+        return {"grounding_miou": total / count, "grounding_parsed": parsed / count, "grounding_answers": count}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from datasets import Dataset
@@ -27,7 +27,7 @@ from longvale.events import Annotation
 from longvale.features.store import FOLDERS, FeatureStore
 from longvale.registry import time_formats
 from longvale.tasks import TASKS, Question, Task, check_tasks, questions
-from longvale.training.config import fit_to_machine, resume_choice
+from longvale.training.config import claim_push, fit_to_machine, resume_choice
 from longvale.training.rewards import REWARDS, check_rewards
 from longvale.training.stages import (
     TRAINED_PROJECTORS,
@@ -76,7 +76,12 @@ class GRPORecipeConfig(GRPOConfig):
     #: Settings of the recipe's own options, which resuming compares too.
     recipe_settings: dict[str, Any] = field(default_factory=dict, init=False)
 
+    #: As in [`longvale.training.config.RecipeConfig`].
+    push_result: bool = field(default=False, init=False)
+    has_card: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
+        self.push_result = claim_push(self)
         check_rewards(self.rewards, ())
         if self.use_vllm:
             raise ValueError("use_vllm: TRL does not pass videos to vLLM; leave it out")
@@ -92,6 +97,8 @@ class GRPOStageConfig(GRPORecipeConfig):
     Raises:
         ValueError: if an option has an invalid value.
     """
+
+    has_card: ClassVar[bool] = True
 
     model: str | None = field(default=None, metadata={"help": "Checkpoint to start from, tuned by recipes/sft.py."})
     dtype: Literal["float32", "bfloat16", "float16"] | None = field(

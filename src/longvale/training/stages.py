@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import SFTTrainer
 
+from longvale.checkpoints.card import fill_evaluation, names_published_model, save_model_card
 from longvale.checkpoints.loading import load_checkpoint
+from longvale.checkpoints.push import plan_model
 from longvale.checkpoints.writing import saving
 from longvale.evaluation.adapters.time_formats import recorded_format
+from longvale.hub import CARD_FILE, push
 from longvale.io import atomic_write, load_json
 from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.training.batching import ROW_IDS, Batch, RowIdCollator, decode_row_ids, group_by_length
@@ -290,7 +294,7 @@ def merge_checkpoint(args: TrainingArguments, checkpoint: str, load: LoadBase | 
         load: as in [`trained_adapter`].
     """
     save_history(load_json(Path(checkpoint, STATE_FILE))["log_history"], args.output_dir)
-    merge_and_save(*_with_adapter(load or partial(load_base, args), checkpoint), args.output_dir)
+    merge_and_save(*_with_adapter(load or partial(load_base, args), checkpoint), args.output_dir, args)
 
 
 def finish(args: TrainingArguments, load: LoadBase | None = None) -> bool:
@@ -326,7 +330,9 @@ def save_history(history: list[dict[str, float]], output_dir: str | os.PathLike)
         json.dump(history, file, indent=1)
 
 
-def merge_and_save(model: PeftModel, processor: ProcessorMixin, output_dir: str | os.PathLike) -> PreTrainedModel:
+def merge_and_save(
+    model: PeftModel, processor: ProcessorMixin, output_dir: str | os.PathLike, args: Any = None
+) -> PreTrainedModel:
     """Save the adapter and the merged model.
 
     Files get their names when all are written, the configuration last: a killed run leaves nothing that loads.
@@ -336,6 +342,8 @@ def merge_and_save(model: PeftModel, processor: ProcessorMixin, output_dir: str 
         processor: saved with the merged model.
         output_dir: gets the merged checkpoint, which `from_pretrained` loads, remote code included, and in
             `adapter/` the adapter for `PeftModel.from_pretrained(base, ...)`.
+        args: options of the run, for the card of LongVALE's own model, with the scores of `log_history.json`; default
+            no card.
 
     Returns:
         The merged model.
@@ -353,8 +361,52 @@ def merge_and_save(model: PeftModel, processor: ProcessorMixin, output_dir: str 
     with saving(unfinished):
         merged.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
+    if args is not None and args.has_card:
+        _write_card(unfinished, merged, args)
     _publish(unfinished, output)
     return merged
+
+
+def _write_card(folder: Path, model: LongVALEForConditionalGeneration, args: SFTStageConfig | GRPOStageConfig) -> None:
+    """Write the model card, with the last grounding that was measured while training."""
+    base = Path(args.model).name if Path(args.model).is_dir() else args.model  # no folder of this machine
+    title, data = Path(args.output_dir).absolute().name, Path(args.data_dir).absolute().name
+    way = f"the stage `{args.stage}` of `recipes/sft.py`" if isinstance(args, SFTStageConfig) else "`recipes/grpo.py`"
+    origin = f"Tuned from `{base}` on `{data}` by {way} of longvale."
+    save_model_card(folder, model, title=title, origin=origin, published=names_published_model(args.model))
+    history = Path(args.output_dir, "log_history.json")
+    measured = [entry for entry in load_json(history) if "grounding_answers" in entry] if history.is_file() else []
+    if measured:
+        counts = {"parsed_share": measured[-1]["grounding_parsed"], "answers": round(measured[-1]["grounding_answers"])}
+        scores = {"mIoU": measured[-1]["grounding_miou"]}
+        fill_evaluation(
+            folder / CARD_FILE,
+            {"protocol": "strict", "grounding": scores, "counts": {"grounding": counts}},
+            {"grounding": ("mIoU",)},
+            f"{data}, first {args.grounding_videos} videos of the test split",
+        )
+
+
+def push_result(args: Any) -> None:
+    """Upload the merged checkpoint of a finished run if `push_to_hub` asks for it, and print where it is.
+
+    Only the files of the checkpoint are sent, by the first process: no optimizer states, logs or adapters.
+
+    Args:
+        args: options of the run.
+
+    Raises:
+        SystemExit: with code 1 and one line on stderr if the Hub refuses; the checkpoint is kept.
+    """
+    if not args.push_result or args.process_index != 0:
+        return
+    try:
+        upload = plan_model(args.output_dir, args.hub_model_id)
+        print(f"pushed: {push(upload, private=bool(args.hub_private_repo), token=args.hub_token)}", flush=True)
+    except (ConnectionError, FileNotFoundError, ValueError) as error:
+        reason, remedy = " ".join(str(error).split()), f"longvale push-model {args.output_dir} {args.hub_model_id}"
+        print(f"error: {reason}; the checkpoint is complete, send it with: {remedy}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _publish(source: Path, target: Path) -> None:
