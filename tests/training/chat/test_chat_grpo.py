@@ -39,6 +39,8 @@ def test_scores_are_those_of_what_was_sampled_and_two_steps_move_what_is_trained
 ):
     trainer = make_trainer(chat_folder(name), chat_corpus, tmp_path)
     model, generate, seen = trainer.model, trainer.model.generate, {}
+    forbidden = media_tokens(model.get_base_model(), trainer.processing_class)
+    assert trainer.generation_config.suppress_tokens == forbidden
 
     def keep_scores(**inputs):
         found = generate(**inputs, return_dict_in_generate=True, output_logits=True)
