@@ -11,7 +11,10 @@ class FakeApi:
     """Records what it is asked; `error` is raised instead where given."""
 
     calls: tuple = ()
-    error = None
+    error = token = None
+
+    def __init__(self, token=None):
+        FakeApi.token = token
 
     def create_repo(self, repo_id, **options):
         if self.error:
@@ -53,7 +56,12 @@ def test_push(longvale, prepared, api):
     (create, repo, options), (upload, sent) = api.calls
     assert (create, repo, options["repo_type"], options["private"]) == ("create", "me/longvale", "dataset", True)
     assert upload == "upload" and sent["folder_path"] == prepared and "SHA256SUMS" in sent["allow_patterns"]
-    assert not any("secret" in name for name in sent["allow_patterns"])
+    assert not any("secret" in name for name in sent["allow_patterns"]) and api.token is None
+
+
+def test_the_token_of_a_run_is_used(prepared, api):
+    push(plan_upload(prepared, "me/longvale", "dataset"), token="hf_mine")
+    assert api.token == "hf_mine" and len(api.calls) == 2
 
 
 def test_bad_input_is_refused(longvale, prepared, api, tmp_path, monkeypatch):
