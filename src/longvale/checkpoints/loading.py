@@ -119,7 +119,7 @@ def load_checkpoint(
         raise ValueError(f"{path}: the weights are damaged ({error}); copy or download them again") from error
     except (ValueError, ImportError, StrictDataclassError) as error:  # ImportError: an attention that is not installed
         raise ValueError(f"{path}: cannot be loaded: {_reason(error)}") from error
-    return placed(model, chosen), processor
+    return placed(model, chosen, weights), processor
 
 
 def choose_place(device: str | torch.device | None, device_map: str | None) -> torch.device | None:
@@ -135,9 +135,9 @@ def choose_place(device: str | torch.device | None, device_map: str | None) -> t
     return None
 
 
-def placed(model: Any, device: torch.device | None) -> Any:
+def placed(model: Any, device: torch.device | None, weights: Weights) -> Any:
     """Return a loaded model in evaluation mode, on the device of [`choose_place`]."""
-    there = device is None or getattr(model, "is_loaded_in_4bit", False)  # a quantized model cannot be moved
+    there = device is None or weights.get("load_in_4bit")  # a quantized model is already there
     return (model if there else model.to(device)).eval()
 
 

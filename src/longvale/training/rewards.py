@@ -48,12 +48,7 @@ def temporal_iou(
         >>> round(reward, 9)
         0.5
     """
-
-    rows = zip(_answers(completions, task, "grounding", duration, times), start, end, duration, strict=True)
-    return [
-        None if answer is _OTHER else 0.0 if answer is None else iou(answer, (begin / length, stop / length))
-        for answer, begin, stop, length in rows
-    ]
+    return _compare_spans(iou, completions, task, start, end, duration, times)
 
 
 def temporal_distance(
@@ -75,9 +70,22 @@ def temporal_distance(
         >>> [round(reward, 3) for reward in found]
         [0.5, 0.8]
     """
+    return _compare_spans(lambda *spans: 1 - _distance(*spans), completions, task, start, end, duration, times)
+
+
+def _compare_spans(
+    score: Callable[[Shares, Shares], float],
+    completions: Sequence[Completion],
+    task: Sequence[Task],
+    start: Sequence[Seconds],
+    end: Sequence[Seconds],
+    duration: Sequence[Seconds],
+    times: Sequence[str] | None,
+) -> list[float | None]:
+    """Score the interval of each answer against the event; 0 without an interval, None for another task."""
     rows = zip(_answers(completions, task, "grounding", duration, times), start, end, duration, strict=True)
     return [
-        None if answer is _OTHER else 0.0 if answer is None else 1 - _distance(answer, (begin / length, stop / length))
+        None if answer is _OTHER else 0.0 if answer is None else score(answer, (begin / length, stop / length))
         for answer, begin, stop, length in rows
     ]
 

@@ -31,8 +31,8 @@ def confirmed_turns(turns: Sequence[Interval], tracks: Tracks) -> list[Interval]
 
     Args:
         turns: start and end of each speech turn in seconds.
-        tracks: the tracks of the video; all turns are returned if there is no track of sounds, it is empty, or its
-            tagger has no label of speech.
+        tracks: the tracks of the video. Without sounds, or if their tagger has no label of speech, all turns are
+            returned.
 
     Example:
         >>> sounds = [Span(0.0, 9.0, "Music"), Span(12.0, 20.0, "Conversation")]

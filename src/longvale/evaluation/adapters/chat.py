@@ -147,4 +147,4 @@ def load_chat_model(
         raise not_found(model, error, revision) from error
     except ImportError as error:  # an attention that is not installed
         raise ValueError(f"{model}: cannot be loaded: {error}") from error
-    return placed(guard_convolutions(loaded), chosen), processor
+    return placed(guard_convolutions(loaded), chosen, weights), processor

@@ -50,7 +50,7 @@ def add_checklist(
         The scores, with `checklist_recall`, `checklist_precision`, `checklist_F1` and `judge` in `dense_captioning`.
 
     Raises:
-        ValueError: if there is no answer of dense captioning.
+        ValueError: if the log has no dense captions.
         ConnectionError: if the server fails; earlier replies are kept.
     """
     task, protocol = "dense_captioning", scores["protocol"]
