@@ -69,16 +69,26 @@ def test_the_log_does_not_depend_on_how_many_are_in_flight(tiny_corpus, tmp_path
 def test_temporary_failures_lose_nothing(tiny_corpus, tmp_path):
     expected = run(tiny_corpus, tmp_path / "p.jsonl", Asked(), concurrency=4).read_bytes()
 
+    troubles = itertools.cycle(
+        [lambda handler: send(handler, 429, b"{}", Retry_After="0"), lambda handler: send(handler, 503, b"{}"), cut_off,
+         lambda handler: handler.connection.close()]
+    )  # fmt: skip
+    refused, lock = set(), threading.Lock()
+
     def trouble(number, handler):
-        if number % 3 == 1:
-            [lambda: send(handler, 429, b"{}", Retry_After="0"), lambda: send(handler, 503, b"{}"),
-             lambda: cut_off(handler), handler.connection.close][number // 3 % 4]()  # fmt: skip
-        return number % 3 == 1
+        question = json.dumps(server.asked[number])
+        with lock:  # each question is refused once: repeated requests could otherwise be refused without end
+            if question in refused:
+                return False
+            refused.add(question)
+            respond = next(troubles)
+        respond(handler)
+        return True
 
     server = Asked(trouble)
     log = run(tiny_corpus, tmp_path / "q.jsonl", server, concurrency=4)
     assert log.read_bytes() == expected
-    assert len(server.answered) == count(tiny_corpus) < len(server.asked)
+    assert len(server.answered) == len(refused) == count(tiny_corpus) and len(server.asked) == 2 * count(tiny_corpus)
 
 
 def test_a_server_that_dies_ends_the_run_and_the_next_one_asks_the_rest(tiny_corpus, tmp_path):
