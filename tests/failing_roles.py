@@ -14,7 +14,8 @@ from longvale.annotation.pipeline import AnnotationModels, annotate
 from longvale.annotation.tracks import TRACKS, Span
 
 EMBEDDERS = {"frame_embedder": ColourEmbedder, "audio_embedder": TimbreEmbedder}
-ALL = (*ROLES, *TRACKS, "reasoner", *EMBEDDERS)
+#: As a run calls them first.
+IN_ORDER = (*TRACKS, *EMBEDDERS, *ROLES, "reasoner")
 
 #: How a span looks that a tracker must not return.
 WRONG_SPANS = {
@@ -55,7 +56,7 @@ class Role:
 
 def build(first=None, role=""):
     """Models whose roles all are stubs; `first` is what `role` does first."""
-    made = {name: Role(name, first if name == role else None) for name in ALL}
+    made = {name: Role(name, first if name == role else None) for name in IN_ORDER}
     return AnnotationModels(
         {name: made[name] for name in ROLES}, made["reasoner"], made["frame_embedder"], made["audio_embedder"],
         {name: made[name] for name in TRACKS},
@@ -68,7 +69,7 @@ def wrong_embedding():
 
 def main(role, video, output):
     """Annotate a video; the first time, the role kills the process."""
-    marker = Path(output).with_suffix(".killed")
+    marker = Path(output).with_suffix(f".{role}.killed")
 
     def kill():
         if not marker.exists():

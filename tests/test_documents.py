@@ -5,6 +5,7 @@ A block below `<!-- test: offline -->` runs; the blocks of a page run one after 
 network or files that are not ours: its commands and their options must exist.
 """
 
+import functools
 import os
 import re
 import shlex
@@ -155,6 +156,14 @@ COMMANDS = [
 ]
 
 
+@functools.cache
+def options_of(program, *names):
+    """Options that the help of a command names."""
+    told = subprocess.run([program, *names, "--help"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, f"{program} {names}: {told.stderr}"
+    return set(re.findall(r"--[a-z][a-z-]+", told.stdout))
+
+
 @pytest.mark.parametrize(("where", "command"), COMMANDS)
 def test_commands_that_need_the_network_parse(where, command):
     words = shlex.split(command)
@@ -165,10 +174,7 @@ def test_commands_that_need_the_network_parse(where, command):
     names = [word for word in words[1:3] if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")][:1]
     if words[0] == "longvale" and words[2] in getattr(get_command(app).commands.get(words[1]), "commands", ()):
         names = words[1:3]  # such as `longvale annotate export`
-    told = subprocess.run([program, *names, "--help"], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, f"{where}: {told.stderr}"
-    options = set(re.findall(r"--[a-z][a-z-]+", told.stdout))
-    assert {word for word in words if word.startswith("--")} <= options, where
+    assert {word for word in words if word.startswith("--")} <= options_of(program, *names), where
 
 
 def test_commands_named_in_the_text_exist():

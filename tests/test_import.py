@@ -102,7 +102,7 @@ def beats(tmp_path_factory):
     ("first", "second"),
     [
         ("import longvale", "import transformers"),
-        (IMPORT_AUTO, "import longvale"),
+        pytest.param(IMPORT_AUTO, "import longvale", marks=pytest.mark.slow),
         pytest.param(
             "import longvale.models.modeling_longvale, longvale.models.processing_longvale",
             "import transformers",
@@ -158,6 +158,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_registering_leaves_other_imports_alone(tmp_path):
     """Also when threads import at once. Our models are not imported until somebody uses one."""
     told = json.loads(run(OTHERS, home=tmp_path).stdout)

@@ -127,8 +127,9 @@ ASK = "longvale.evaluation.generation.video_qa.VideoQA._begin"
     ("function", "call", "left"),
     [
         (ANSWER, 4, True),
-        (ANSWER, 15, True),  # in the middle of the ablation
-        ("longvale.evaluation.evaluate.write_report", 1, False),  # nothing is left to ask
+        pytest.param(ANSWER, 15, True, marks=pytest.mark.slow),  # in the middle of the ablation
+        # Nothing is left to ask.
+        pytest.param("longvale.evaluation.evaluate.write_report", 1, False, marks=pytest.mark.slow),
     ],
 )
 def test_evaluate(

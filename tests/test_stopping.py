@@ -107,13 +107,11 @@ def lines(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "times"),
-    [
-        pytest.param(signal.SIGTERM, 1, id="term"),
-        pytest.param(signal.SIGINT, 1, id="int", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 2, id="twice", marks=pytest.mark.slow),
-    ],
+    [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)],
+    ids=["term", "int", "twice"],
 )
 def test_annotate(start, longvale, long_videos, tmp_path, number, times):
     output, events = tmp_path / "annotations.json", tmp_path / "annotations.stages" / "events.jsonl"
@@ -165,6 +163,7 @@ def test_features_with_workers(start, longvale, long_videos, tiny_model, tmp_pat
     assert all(path.stat().st_mtime_ns == time for path, time in done.items())
 
 
+@pytest.mark.slow
 def test_workers_that_are_only_starting(start, long_videos, tiny_model, tmp_path):
     command = start("features", long_videos, "--model", tiny_model, "--output", tmp_path / "f", "--workers", 2)
     # Python's tracker of shared memory, and the server of workers, which imports for seconds before it takes care.
@@ -185,7 +184,7 @@ def test_synthesize_with_workers(start, longvale, tmp_path, number):
 
 @pytest.mark.parametrize("number", BOTH)
 def test_generate(start, longvale, tiny_corpus, tiny_model, tmp_path, number):
-    options = ["--data", tiny_corpus, "--batch-size", 1, "--max-new-tokens", 60, "--output", tmp_path / "p.jsonl"]
+    options = ["--data", tiny_corpus, "--batch-size", 1, "--max-new-tokens", 30, "--output", tmp_path / "p.jsonl"]
     command = start("generate", tiny_model, *options)
     command.wait_for(lambda: lines(tmp_path / "p.jsonl"))
     command.stop(number)
@@ -194,6 +193,7 @@ def test_generate(start, longvale, tiny_corpus, tiny_model, tmp_path, number):
     assert len(kept) < len(lines(tmp_path / "p.jsonl")) and set(kept[:-1]) <= set(lines(tmp_path / "p.jsonl"))
 
 
+@pytest.mark.slow
 def test_prepare_leaves_nothing_behind(start, longvale, tiny_corpus, tmp_path):
     path = tiny_corpus / "longvale-annotations-training.json"
     (value,) = json.loads(path.read_text()).values()

@@ -1,7 +1,40 @@
-"""What the tests of annotation share: a connection that works offline, and a few videos."""
+"""What the tests of annotation share: a connection that works offline, a few videos, and what was found in them."""
+
+import functools
+import json
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _once():
+    """Detect the speech of a sound once, and draw the figure of the same boundaries once, in all tests of a worker."""
+    from longvale.annotation import video_stages
+    from longvale.annotation.review import figures
+
+    find, draw, encode, turns, pictures = video_stages.find_speech, figures.boundaries_figure, figures.png_bytes, {}, {}
+
+    def find_speech(waveform, options=None):
+        key = (None if waveform is None else waveform.tobytes(), options)
+        if key not in turns:
+            turns[key] = find(waveform, options)
+        return list(turns[key])
+
+    def png_bytes(figure):
+        if not isinstance(figure, tuple):
+            return encode(figure)
+        found, frames = figure
+        key = json.dumps(found | {"seconds": None}, sort_keys=True), None if frames is None else frames.tobytes()
+        if key not in pictures:
+            pictures[key] = encode(draw(found, frames))
+        return pictures[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video_stages, "find_speech", find_speech)
+        patch.setattr(figures, "boundaries_figure", lambda found, frames: (found, frames))
+        patch.setattr(figures, "png_bytes", png_bytes)
+        yield
 
 
 @pytest.fixture
@@ -18,7 +51,8 @@ def film(tmp_path_factory):
     """Write a video: `film(name, seconds, picture=True, sound=True)` -> path. Colours and tones change halfway."""
     folder = tmp_path_factory.mktemp("films")
 
-    def write(name, seconds, picture=True, sound=True, folder=folder):
+    @functools.cache
+    def write(name, seconds, picture=True, sound=True):
         from fractions import Fraction
 
         import av

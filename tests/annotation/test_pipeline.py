@@ -330,6 +330,7 @@ def test_several_videos_at_a_time_give_the_same(videos, tmp_path):
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
+@pytest.mark.slow
 @needs_annotation
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process")
 def test_killed_in_the_middle_it_goes_on(videos, tmp_path, online):

@@ -251,6 +251,7 @@ print(model.generate(**inputs, max_new_tokens=6)[0].tolist())
 """
 
 
+@pytest.mark.slow
 def test_it_loads_with_its_own_code(converted, tmp_path):
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
     command = [sys.executable, "-c", ANSWER, str(converted)]

@@ -463,6 +463,7 @@ json.dump(out, sys.stdout)
 """
 
 
+@pytest.mark.slow
 def test_without_a_directory_the_official_files_come_from_the_pinned_revision_of_the_hub(hub, tmp_path):
     (tmp_path / "empty").mkdir()
     # huggingface_hub reads its environment once, at import: hence another interpreter.

@@ -113,6 +113,7 @@ def test_other_packaged_builders_work_as_before(tmp_path):
     assert rows[0] == {"a": 1, "b": 2}
 
 
+@pytest.mark.slow
 def test_a_stream_reaches_a_process_that_has_not_imported_longvale(data_dir, tmp_path):
     stream = datasets.load_dataset(
         "longvale", data_dir=data_dir, split="test", streaming=True, cache_dir=str(tmp_path / "cache")

@@ -55,12 +55,18 @@ def test_answers_are_those_of_one_call_a_question(told_model, tiny_corpus, tmp_p
     assert len(set(expected)) > len(expected) / 2
 
 
-@pytest.mark.parametrize("decoding", [Decoding(), Decoding(temperature=1.5, seed=4)], ids=["greedy", "sampled"])
+@pytest.fixture(scope="module", params=[Decoding(), Decoding(temperature=1.5, seed=4)], ids=["greedy", "sampled"])
+def answered(request, told_model, _corpus, tmp_path_factory):
+    """A way of decoding, and the log of answers in batches of the usual size."""
+    output = tmp_path_factory.mktemp("answered") / "p.jsonl"
+    return request.param, run(told_model, _corpus, output, decoding=request.param)
+
+
 @pytest.mark.parametrize("sizes", [{"batch_size": 1}, {"batch_size": 3}, {"batch_tokens": 400}, {"batch_tokens": 1}])
-def test_batches_change_no_answer(told_model, tiny_corpus, tmp_path, decoding, sizes):
-    one = run(told_model, tiny_corpus, tmp_path / "one.jsonl", decoding=decoding)
-    other = run(told_model, tiny_corpus, tmp_path / "other.jsonl", decoding=decoding, **sizes)
-    assert one.read_bytes() == other.read_bytes()
+def test_batches_change_no_answer(told_model, _corpus, tmp_path, answered, sizes):
+    decoding, log = answered
+    other = run(told_model, _corpus, tmp_path / "other.jsonl", decoding=decoding, **sizes)
+    assert log.read_bytes() == other.read_bytes()
 
 
 def test_seeds_give_other_draws_and_are_told(told_model, tiny_corpus, tmp_path):

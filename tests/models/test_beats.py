@@ -581,6 +581,7 @@ def test_labels_must_number_the_classes():
         BeatsConfig.from_original(CFG | {"finetuned_model": True, "predictor_class": 5}, {0: "/m/a", 7: "/m/b"})
 
 
+@pytest.mark.slow
 def test_loads_as_remote_code_without_longvale(tiny, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     tiny.save_pretrained(checkpoint)

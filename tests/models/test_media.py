@@ -524,6 +524,7 @@ print(samples, heard, len(stream.media.frames), round(stream.media.duration), pe
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_three_hours_take_less_than_500_mb(tmp_path):
     # A minute, 180 times; its click lies in the first of two windows.

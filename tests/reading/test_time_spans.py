@@ -425,7 +425,7 @@ def test_no_text_raises_and_what_is_read_can_be_used(text):
     assert all(record.caption and "\n" not in record.caption for record in find_events(text))
 
 
-SIZE = 10_000
+SIZE = 4_000
 
 
 @pytest.mark.timeout(60)  # linear time is some tenths of a second; a search that backtracks takes hours

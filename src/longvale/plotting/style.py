@@ -124,8 +124,9 @@ def png_bytes(figure: Figure) -> bytes:
 
     buffer, packed = io.BytesIO(), io.BytesIO()
     with _fonts_for(figure):
-        figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})  # it is packed again
-    image = Image.open(buffer).convert("RGB")
+        figure.savefig(buffer, format="raw", dpi=DPI)  # RGBA, rows of whole pixels as savefig rounds them
+    size = tuple(int(inches * DPI) for inches in figure.get_size_inches())
+    image = Image.frombuffer("RGBA", size, buffer.getvalue()).convert("RGB")
     photographs = any(axes.images for axes in figure.axes)
     if not photographs:
         image = image.quantize(_COLOURS, dither=Image.Dither.NONE)

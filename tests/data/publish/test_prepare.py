@@ -40,6 +40,7 @@ def run_plain(program, cwd, home):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_plain_datasets_reads_it_and_gives_the_rows_of_the_builder(tiny_corpus, tmp_path, monkeypatch):
     prepare(tiny_corpus, tmp_path / "longvale", progress=False)
     program = """
