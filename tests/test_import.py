@@ -98,20 +98,16 @@ def beats(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [
         ("import longvale", "import transformers"),
-        pytest.param(IMPORT_AUTO, "import longvale", marks=pytest.mark.slow),
-        pytest.param(
-            "import longvale.models.modeling_longvale, longvale.models.processing_longvale",
-            "import transformers",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
+        (IMPORT_AUTO, "import longvale"),
+        ("import longvale.models.modeling_longvale, longvale.models.processing_longvale", "import transformers"),
+        (
             "import longvale, importlib; importlib.reload(longvale)",
             "import transformers.modeling_layers, transformers",
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["longvale first", "auto classes first", "own modules first", "twice, and in the middle of an import"],

@@ -150,6 +150,7 @@ def test_a_call_into_c_that_does_not_return(start, long_videos, tiny_model, tmp_
     assert "longvale: stopped; what is finished is kept" in command.stop(number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_features_with_workers(start, longvale, long_videos, tiny_model, tmp_path, number):
     options = ["--model", tiny_model, "--output", tmp_path / "f"]
@@ -171,6 +172,7 @@ def test_workers_that_are_only_starting(start, long_videos, tiny_model, tmp_path
     command.stop(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_synthesize_with_workers(start, longvale, tmp_path, number):
     options = ["--videos", 14, "--test-videos", 2, "--size", 32, "--fps", 5, "--min-length", 40, "--max-length", 41]

@@ -218,6 +218,7 @@ def test_examples(clips, tmp_path):
             example_videos(missing)
 
 
+@pytest.mark.slow
 def test_the_command_serves_and_leaves_nothing(tiny_model, clips, tmp_path, preloaded):
     folder = tmp_path / "examples"
     folder.mkdir()

@@ -34,7 +34,9 @@ def lines(path):
 
 
 def test_swift(data, tmp_path):
-    (path,) = export_questions(data, tmp_path / "o", "swift", times="clock", split="train")
+    path, settings_path = export_questions(data, tmp_path / "o", "swift", times="clock", split="train")
+    settings = yaml.safe_load(settings_path.read_text())
+    assert settings["dataset"] == [str(path.resolve())] and settings["output_dir"] == str(path.parent / "tuned")
     rows = lines(path)
     assert len(rows) == 5 and all(row.keys() == {"id", "messages", "videos"} for row in rows)
     first = rows[0]
@@ -56,6 +58,16 @@ def test_llamafactory(data, tmp_path):
         assert [message[tags["role_tag"]] for message in messages] == [tags["user_tag"], tags["assistant_tag"]]
         assert Path(row[entry["columns"]["videos"]][0]).is_file()
     assert rows[0]["messages"][1]["content"] == "From 6.0 to 30.0 seconds."
+
+
+def test_settings_come_with_what_is_trained_on(data, tmp_path):
+    paths = export_questions(data, tmp_path / 'a "b": c', "llamafactory", split="train")
+    settings = yaml.safe_load(paths[-1].read_text())
+    assert (settings["dataset"], settings["dataset_dir"]) == ("longvale_train", str(paths[0].parent.resolve()))
+    assert [path.name for path in paths] == ["longvale_train.json", "dataset_info.json", "train.yaml"]
+    for to in QUESTION_FORMATS:
+        model = "m" if to == "openai-batch" else None
+        assert "train.yaml" not in {path.name for path in export_questions(data, tmp_path / to, to, model=model)}
 
 
 def test_lmms_eval(data, tmp_path):
@@ -133,7 +145,11 @@ def loaded(code, *arguments, packages):
 SWIFT = """
 import json, sys
 from swift.dataset import load_dataset
+import dataclasses, yaml
+from swift.arguments import SftArguments
 rows, _ = load_dataset(sys.argv[1], num_proc=1, load_from_cache_file=False, strict=True)
+settings = yaml.safe_load(open(sys.argv[2])).keys() - {"ENV"}
+assert settings <= {field.name for field in dataclasses.fields(SftArguments)}, settings
 print()
 print(json.dumps([{"messages": row["messages"], "videos": row["videos"]} for row in rows]))
 """
@@ -143,6 +159,9 @@ from types import SimpleNamespace
 from llamafactory.data.loader import _load_single_dataset
 from llamafactory.data.parser import get_dataset_list
 from llamafactory.hparams import DataArguments
+from llamafactory.hparams.parser import _parse_train_args
+settings = __import__("yaml").safe_load(open(sys.argv[3]))
+_parse_train_args(settings | {"bf16": False})  # unknown names are errors, as is bf16 without a GPU
 (attributes,) = get_dataset_list([sys.argv[2]], sys.argv[1])
 model = SimpleNamespace(cache_dir=None, hf_hub_token=None)
 training = SimpleNamespace(seed=0, local_process_index=0, should_log=False, do_train=True)
@@ -158,8 +177,8 @@ print(json.dumps([{"messages": row["_prompt"] + row["_response"], "videos": row[
 def test_the_loader_of_ms_swift_reads_the_rows(data, tmp_path):
     needed = ("modelscope", "modelscope_hub", "cryptography", "cffi", "pycparser", "json_repair")
     packages = install("ms-swift-4.6.0", "ms-swift==4.6.0", *needed)
-    (path,) = export_questions(data, tmp_path / "o", "swift", times="clock")
-    found = loaded(SWIFT, path, packages=packages)
+    path, settings = export_questions(data, tmp_path / "o", "swift", times="clock", split="train")
+    found = loaded(SWIFT, path, settings, packages=packages)
     assert found == [{"messages": row["messages"], "videos": row["videos"]} for row in lines(path)] and len(found) == 5
 
 
@@ -167,8 +186,8 @@ def test_the_loader_of_ms_swift_reads_the_rows(data, tmp_path):
 @pytest.mark.timeout(900)
 def test_the_loader_of_llama_factory_reads_the_rows(data, tmp_path):
     packages = install("llamafactory-0.9.5", "llamafactory==0.9.5", "omegaconf", "antlr4-python3-runtime==4.9.3")
-    rows_path, info_path = export_questions(data, tmp_path / "o", "llamafactory")
+    rows_path, info_path, settings = export_questions(data, tmp_path / "o", "llamafactory", split="train")
     ((name, _),) = load_json(info_path).items()
-    found = loaded(LLAMAFACTORY, rows_path.parent, name, packages=packages)
+    found = loaded(LLAMAFACTORY, rows_path.parent, name, settings, packages=packages)
     rows = load_json(rows_path)
     assert found == [{"messages": row["messages"], "videos": row["videos"]} for row in rows] and len(found) == 5

@@ -62,7 +62,15 @@ def answered(request, told_model, _corpus, tmp_path_factory):
     return request.param, run(told_model, _corpus, output, decoding=request.param)
 
 
-@pytest.mark.parametrize("sizes", [{"batch_size": 1}, {"batch_size": 3}, {"batch_tokens": 400}, {"batch_tokens": 1}])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"batch_size": 1},
+        {"batch_size": 3},
+        {"batch_tokens": 400},
+        pytest.param({"batch_tokens": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_batches_change_no_answer(told_model, _corpus, tmp_path, answered, sizes):
     decoding, log = answered
     other = run(told_model, _corpus, tmp_path / "other.jsonl", decoding=decoding, **sizes)

@@ -140,7 +140,10 @@ def encoded_plainly(loaded):
     return encode
 
 
-@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2}, {"batch_size": 1}, {"batch_size": 7}])
+@pytest.mark.parametrize(
+    "options",
+    [{"workers": 0}, pytest.param({"workers": 2}, marks=pytest.mark.slow), {"batch_size": 1}, {"batch_size": 7}],
+)
 def test_features_are_those_of_the_towers(videos, tmp_path, run, loaded, encoded_plainly, options):
     """However videos are read and windows of different videos are put together."""
     output = tmp_path / "features"
@@ -428,6 +431,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_run_goes_on_and_leaves_no_process(videos, tmp_path, run, preloaded, tiny_model):
     run(videos, tmp_path / "whole", batch_size=1)

@@ -108,6 +108,7 @@ def test_the_code_is_saved_with_the_weights(checkpoint):
     assert len(json.loads((checkpoint / "config.json").read_text())["auto_map"]) == 6
 
 
+@pytest.mark.slow
 def test_a_process_without_longvale_gives_the_same_answer(checkpoint, shared, clip, tmp_path):
     told = run(ANSWER, checkpoint, clip, PROMPT, home=tmp_path)
     for name, where in told["classes"].items():

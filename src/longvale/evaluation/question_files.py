@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -63,6 +64,8 @@ def export_questions(
 ) -> list[Path]:
     """Write the questions of a split, with the answers of the annotations, in the format of another project.
 
+    With the training split of a project that trains, `train.yaml` is written, too: settings that its command takes.
+
     Args:
         data: folder of official files or of `longvale annotate`.
         output: folder to write.
@@ -97,7 +100,11 @@ def export_questions(
     if not asked:
         raise ValueError(f"{data}: {split}: asks no {' or '.join(chosen)} question")
     folder = Path(output).resolve()
-    written = QUESTION_FORMATS[to](asked, folder / f"longvale_{split}", model)
+    base = folder / f"longvale_{split}"
+    written = QUESTION_FORMATS[to](asked, base, model)
+    if split == "train" and to in TRAINERS:
+        words = {"DATASET": f"{base}.jsonl", "FOLDER": str(folder), "NAME": base.name, "OUTPUT": str(folder / "tuned")}
+        written["train.yaml"] = _template(f"{to}/train.yaml", **words)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
         with atomic_write(folder / name) as file:
@@ -147,10 +154,8 @@ def _llamafactory(asked: Iterable[AskedQuestion], base: Path, model: str | None)
 def _lmms_eval(asked: Iterable[AskedQuestion], base: Path, model: str | None) -> dict[str, str]:
     """Return the rows and a task of lmms-eval, `--include_path DIR --tasks NAME --log_samples`."""
     rows = ({"id": row.id, "video": str(row.video), "question": row.text, "answer": row.answer} for row in asked)
-    folder = files(__package__) / "templates" / "lmms_eval"
-    task = (folder / "task.yaml").read_text(encoding="utf-8").replace("NAME", base.name)
-    task = task.replace("FILE", json.dumps(f"{base}.jsonl"))
-    utils = (folder / "utils.py.txt").read_text(encoding="utf-8")
+    task = _template("lmms_eval/task.yaml", NAME=base.name, FILE=f"{base}.jsonl")
+    utils = _template("lmms_eval/utils.py.txt")
     return {f"{base.name}.jsonl": _lines(rows), f"{base.name}.yaml": task, "utils.py": utils}
 
 
@@ -179,6 +184,14 @@ def _link(path: Path) -> dict[str, Any]:
     return {name: part[name] for name in ("type", "video_url")}
 
 
+def _template(name: str, **values: str) -> str:
+    """Return a file of the package with its words in capitals replaced: quoted as YAML takes them."""
+    text = (files(__package__) / "templates" / name).read_text(encoding="utf-8")
+    for word, value in values.items():
+        text = re.sub(rf"\b{word}\b", json.dumps(value).replace("\\", r"\\"), text)
+    return text
+
+
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -194,3 +207,6 @@ QUESTION_FORMATS: dict[str, Callable[[Iterable[AskedQuestion], Path, str | None]
     "lmms-eval": _lmms_eval,
     "openai-batch": _openai_batch,
 }
+
+#: Projects that train, with settings in `templates/PROJECT/train.yaml`.
+TRAINERS = ("swift", "llamafactory")

@@ -81,6 +81,7 @@ def test_published_scores(hypothesis, reference, expected):
     assert scores([hypothesis], [reference]) == pytest.approx([expected], **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.java
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java runtime")
 def test_fresh_pairs_as_the_jar_scores_them():
