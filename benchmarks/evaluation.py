@@ -16,8 +16,8 @@ operators of torch (linear layers and attention) in the time of the library's ru
 **A server** that takes 200 ms for an answer gets the same questions with `--concurrency 1` and 16. Prints the ratio of
 the times, and whether the sorted logs are the same.
 
-**`longvale serve`**, in a process of its own, gets questions one after the other and by 16 clients at once, in turn.
-Prints the ratio, and whether the answers are those of `longvale evaluate`.
+**`longvale serve`**, in a process of its own, gets questions one after the other and by 16 clients at once, in turn,
+each three times. Prints the ratio, and whether the answers are those of `longvale evaluate`.
 """
 
 import argparse
@@ -60,6 +60,9 @@ SHARE = 5
 
 #: Requests in flight, and seconds that the server takes for an answer.
 CLIENTS, DELAY_S = 16, 0.2
+
+#: How often each question is asked in a run of `longvale serve`: at the end of a run few clients still wait.
+REPEATED = 3
 
 #: Operators of torch that are matrix products, attention included.
 PRODUCTS = ("addmm", "mm", "bmm", "linear", "matmul", "baddbmm", "scaled_dot_product", "mkldnn")
@@ -256,7 +259,7 @@ def served(model: Path) -> Iterator[str]:
 
 
 def measure_serving(options: argparse.Namespace, videos: Sequence[Annotation], corpus: Path) -> None:
-    asked = [question for video in videos for question in questions(video)]
+    asked = [question for video in videos for question in questions(video)] * REPEATED
     with served(options.demo / "model") as url:
         client = ChatClient("demo", url, timeout_s=600)
         ids = {video.video_id: client.upload(corpus / "videos" / f"{video.video_id}.mp4") for video in videos}

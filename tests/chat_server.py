@@ -11,19 +11,22 @@ GOOD = json.dumps({"caption": "Something is seen and heard.", "facts": [1, 2], "
 
 
 class Server:
-    """Answers each question by the next of `script`, then by the last of it: a text, a status, or a callable."""
+    """Answers each question by the next of `script`, then by the last of it: a text, a status, or a callable, which
+    finds what was asked in `handler.asked`: of several questions at a time, another may be the last of `asked`."""
 
     def __init__(self, *script):
         self.script, self.asked, self.tokens, self.paths = list(script), [], [], []
-        outer = self
+        outer, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.asked.append(fields_of(body, self.headers["Content-Type"]))
-                outer.paths.append(self.path)
-                outer.tokens.append(self.headers["Authorization"])
-                action = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
+                self.asked = fields_of(body, self.headers["Content-Type"])
+                with lock:
+                    outer.asked.append(self.asked)
+                    outer.paths.append(self.path)
+                    outer.tokens.append(self.headers["Authorization"])
+                    action = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
                 action(self) if callable(action) else outer.answer(self, action)
 
             def log_message(self, *arguments):

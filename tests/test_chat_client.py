@@ -3,7 +3,10 @@
 import asyncio
 import json
 import pickle
+import threading
+import time
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from chat_server import GOOD, Server, completion, cut_off, drip, drip_headers, endless, redirect, send, slow
@@ -360,3 +363,42 @@ def test_patience_ends_with_refusals_in_a_row():
 def test_lone_surrogates_pass(serve):
     server = serve(lambda handler: send(handler, 200, completion(json.loads('"\\ud800 a"'))))
     assert ChatClient("m", server.url)([{"role": "user", "content": "\ud800"}]) == "\ud800 a"
+
+
+def test_a_connection_serves_several_requests_and_no_cookies_are_kept():
+    connections, cookies = set(), []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            connections.add(self.client_address)
+            cookies.append(self.headers["Cookie"])
+            send(self, 200, completion(GOOD), Set_Cookie="session=1; Path=/")
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    chat = ChatClient("m", f"http://127.0.0.1:{server.server_port}/v1")
+    assert [chat(QUESTION) for _ in range(4)] == [GOOD] * 4
+    assert len(connections) == 1 and cookies == [None] * 4
+    server.shutdown()
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again(serve):
+    """The server answers one request per connection, and says nothing of it."""
+
+    def once(handler):
+        handler.protocol_version = "HTTP/1.1"
+        send(handler, 200, completion(GOOD))
+        handler.close_connection = True
+
+    server, waited = serve(once), []
+    chat = ChatClient("m", server.url, sleep=waited.append)
+    for _ in range(3):
+        assert chat(QUESTION) == GOOD
+        time.sleep(0.1)  # for the end of the connection to arrive
+    assert waited == [] and len(server.asked) == 3

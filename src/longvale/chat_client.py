@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -52,6 +53,8 @@ _NO_SCHEMA = frozenset({400, 404, 415, 422, 501})
 _MAX_BACKOFF_S, _MAX_RETRY_AFTER_S = 60.0, 300.0
 #: Connection timeout.
 _CONNECT_S = 30.0
+#: Seconds for which an unused connection is kept: less than the 5 after which servers of uvicorn close it.
+_KEEP_S = 2.0
 #: A reply is a text of some thousand tokens; a longer body is not a valid reply.
 _MAX_REPLY_BYTES = 8 * 2**20
 _MAX_REDIRECTS = 5
@@ -394,8 +397,24 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-if hasattr(os, "register_at_fork"):  # the thread does not exist in the child
-    os.register_at_fork(after_in_child=_loop.cache_clear)
+@functools.cache
+def _connections() -> Any:
+    """Return the client of all requests, which keeps connections open between them, and no cookies."""
+    import httpx2
+
+    jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    limits = httpx2.Limits(max_connections=None, keepalive_expiry=_KEEP_S)
+    return httpx2.AsyncClient(timeout=None, verify=_certificates(), limits=limits, cookies=jar)
+
+
+def _forget_connections() -> None:
+    """Begin with a new thread and new connections: in a child process these do not exist."""
+    _loop.cache_clear()
+    _connections.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_connections)
 
 
 async def _exchange(url: str, content: bytes | None, headers: Mapping[str, str], timeout_s: Seconds) -> Reply:
@@ -405,10 +424,10 @@ async def _exchange(url: str, content: bytes | None, headers: Mapping[str, str],
     timeout = httpx2.Timeout(None, connect=min(_CONNECT_S, timeout_s))
     replied, headers = False, dict(headers)
     try:
-        async with asyncio.timeout(timeout_s), httpx2.AsyncClient(timeout=timeout, verify=_certificates()) as client:
+        async with asyncio.timeout(timeout_s):
             for _ in range(_MAX_REDIRECTS + 1):
-                async with client.stream(
-                    "GET" if content is None else "POST", url, content=content, headers=headers
+                async with _connections().stream(
+                    "GET" if content is None else "POST", url, content=content, headers=headers, timeout=timeout
                 ) as response:
                     replied = True
                     if not response.has_redirect_location:

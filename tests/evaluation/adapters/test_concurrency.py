@@ -33,15 +33,13 @@ class Asked(Server):
     """A server that counts what is in flight, and lets `trouble(number, handler)` answer some requests."""
 
     def __init__(self, trouble=lambda number, handler: False, together=1):
-        self._numbers, self._trouble, self._lock = itertools.count(), trouble, threading.Lock()
+        self._numbers, self._trouble = itertools.count(), trouble
         self._barrier = threading.Barrier(together)
         self.answered = []
         super().__init__(self._act)
 
     def _act(self, handler):
-        body, number = self.asked[-1], next(self._numbers)
-        with self._lock:
-            body = self.asked[number]
+        body, number = handler.asked, next(self._numbers)
         if self._barrier.parties > 1 and number < self._barrier.parties:
             self._barrier.wait(timeout=30)  # passes when that many are in flight
         if not self._trouble(number, handler):
@@ -76,7 +74,7 @@ def test_temporary_failures_lose_nothing(tiny_corpus, tmp_path):
     refused, lock = set(), threading.Lock()
 
     def trouble(number, handler):
-        question = json.dumps(server.asked[number])
+        question = json.dumps(handler.asked)
         with lock:  # each question is refused once: repeated requests could otherwise be refused without end
             if question in refused:
                 return False

@@ -161,3 +161,20 @@ def test_prompts_of_unlike_length_begin_in_passes_of_their_own(pair, videos, mon
     (two, short), (one, long) = [tuple(shape) for shape in seen if shape[1] > 1]
     assert (two, one) == (2, 1) and 1 < short < long / 4  # the first and the third together
     assert decode_answers(pair[1], [writing.tokens for writing in writings]) == expected
+
+
+def test_questions_that_arrive_one_by_one_begin_together(pair, videos, asked, monkeypatch):
+    """Rows are free: it is the number of questions that a forward pass waits for, for some steps."""
+    qa = VideoQA(*pair, videos[:1])
+    (prompt,) = qa.split(asked[:1])
+    stepper = Stepper(pair[0], rows=32, row_tokens=10_000)
+    stepper.add(*(qa.begin(prompt, 50) for _ in range(12)))
+    stepper.step()
+    seen, forward = [], pair[0].forward
+    monkeypatch.setattr(pair[0], "forward", lambda **kw: seen.append(tuple(kw["input_ids"].shape)) or forward(**kw))
+    for _ in range(3):
+        stepper.add(qa.begin(prompt, 50))
+        stepper.step()
+    assert [shape[0] for shape in seen if shape[1] == 1] == [12, 12, 12]
+    stepper.step()
+    assert seen[-1][0] == 3 and seen[-1][1] > 1

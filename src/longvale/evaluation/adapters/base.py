@@ -159,19 +159,37 @@ class Adapter(ABC):
     ) -> Iterator[Callable[[], list[Prediction | Unanswered]]]:
         for _, group in groupby(questions, key=lambda question: question.video_id):
             _, video = next(videos)
-            yield from (partial(self._answer, question, video) for question in group)
+            yield from (partial(self._answer, some, video) for some in self.together(list(group)))
 
-    def _answer(self, question: Question, video: Future) -> list[Prediction | Unanswered]:
+    def together(self, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+        """Yield the questions about a video in groups that `replies` answers together; by default each alone."""
+        yield from ([question] for question in questions)
+
+    def replies(self, media: Media, texts: Sequence[str], max_new_tokens: int) -> list[str | NoAnswer]:
+        """Return the replies to texts about a video, see `reply`; an error in place of an answer that was not given."""
+        replies: list[str | NoAnswer] = []
+        for text in texts:
+            try:
+                replies.append(self.reply(media, text, max_new_tokens))
+            except NoAnswer as error:
+                replies.append(error)
+        return replies
+
+    def _answer(self, questions: Sequence[Question], video: Future) -> list[Prediction | Unanswered]:
         try:
             media = video.result()
-            reply = self.reply(media, self.word(question), self.limits[question.task])
+            texts = [self.word(question) for question in questions]
+            replies = self.replies(media, texts, self.limits[questions[0].task])
         except (MediaError, FileNotFoundError) as error:
-            raise UnusableVideo(question.video_id, error) from error
-        except NoAnswer as error:
-            return [Unanswered(question.key, str(error))]
+            raise UnusableVideo(questions[0].video_id, error) from error
+        return [self._log(question, reply, media) for question, reply in zip(questions, replies, strict=True)]
+
+    def _log(self, question: Question, reply: str | NoAnswer, media: Media) -> Prediction | Unanswered:
+        if isinstance(reply, NoAnswer):
+            return Unanswered(question.key, str(reply))
         # Times in the question and the answer refer to the duration that the question contains.
         named = self.annotations.get(question.video_id)
         reading = self.read(question, reply, named.duration if named else media.duration)
         # `info` keeps the model's reply next to what was read.
         info = {"reply": reply, **reading.info()}
-        return [Prediction(question.video_id, question.task, reading.answer, question.sentence_id, info=info)]
+        return Prediction(question.video_id, question.task, reading.answer, question.sentence_id, info=info)

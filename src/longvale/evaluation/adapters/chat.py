@@ -7,7 +7,7 @@ reader (torchcodec, decord).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ...chat_replies import ONLY_REASONING, NoAnswer
@@ -24,13 +24,18 @@ from ...checkpoints.loading import (
 from ...reading.reasoning import strip_reasoning
 from ...registry import adapters
 from .base import Adapter
-from .chat_inputs import OMNI_WRITERS, ChatInputs, cast_inputs, without_tokens
+from .chat_inputs import OMNI_WRITERS, ChatInputs, without_tokens
+from .chat_prefix import SharedPrefix
 
 if TYPE_CHECKING:
     import torch
 
     from ...models.media import Media
+    from ...tasks import Question
     from .options import AdapterOptions
+
+#: Questions about a video that are answered in one batch by a model that cannot share the video's prefix.
+TOGETHER = 8
 
 
 @adapters.register("chat")
@@ -59,6 +64,7 @@ class ChatAdapter(Adapter):
         super().__init__(loaded[0], **options)
         self.inputs = ChatInputs(*loaded, sound=self.sound)
         self.processor, self.sound = self.inputs.processor, self.inputs.sound
+        self.prefix = SharedPrefix(loaded[0], self.inputs)
 
     @classmethod
     def build(cls, model: Any, options: AdapterOptions, weights: Mapping[str, Any], **shared: Any) -> Adapter:
@@ -75,6 +81,16 @@ class ChatAdapter(Adapter):
             "decoding": {"greedy": True},
         }
 
+    def together(self, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+        """Yield questions with the same limit together if their prefix cannot be shared, else each alone."""
+        waiting = list(questions)
+        while waiting:
+            limit = self.limits[waiting[0].task]
+            most = TOGETHER if self.prefix.shares is False and self.prefix.stacks else 1
+            some = [question for question in waiting if self.limits[question.task] == limit][:most]
+            yield some
+            waiting = [question for question in waiting if question not in some]
+
     def reply(self, media: Media, text: str, max_new_tokens: int) -> str:
         """Generate a reply greedily.
 
@@ -82,15 +98,27 @@ class ChatAdapter(Adapter):
             NoAnswer: if the model wrote only reasoning.
             MediaError: if the file has no video stream.
         """
+        (reply,) = self.replies(media, [text], max_new_tokens)
+        if isinstance(reply, NoAnswer):
+            raise reply
+        return reply
+
+    def replies(self, media: Media, texts: Sequence[str], max_new_tokens: int) -> list[str | NoAnswer]:
+        """Generate replies to texts about a video greedily, together."""
         import torch
 
-        prompt = self.inputs.render(self.inputs.question(text), generate=True)
-        inputs = cast_inputs(self.inputs.encode(prompt, media).to(self.model.device), self.model.dtype)
+        prompts = [self.inputs.render(self.inputs.question(text), generate=True) for text in texts]
+        inputs = self.prefix.prepare(prompts, media)
         with torch.inference_mode():
             output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
-        (text,) = self.processor.batch_decode(new_tokens, skip_special_tokens=False)
-        return answer_of(text, self.processor.tokenizer, str(self.model.name_or_path))
+        replies: list[str | NoAnswer] = []
+        for text in self.processor.batch_decode(new_tokens, skip_special_tokens=False):
+            try:
+                replies.append(answer_of(text, self.processor.tokenizer, str(self.model.name_or_path)))
+            except NoAnswer as error:
+                replies.append(error)
+        return replies
 
 
 def answer_of(text: str, tokenizer: Any, name: str) -> str:

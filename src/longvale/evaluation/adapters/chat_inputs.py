@@ -73,12 +73,13 @@ class ChatInputs:
         bos = self.processor.tokenizer.bos_token
         return {"add_special_tokens": False} if bos is not None and prompt.startswith(bos) else {}
 
-    def encode(self, prompt: str, media: Media | None) -> Any:
+    def encode(self, prompt: str, media: Media | None, **options: Any) -> Any:
         """Return the model's inputs for one prompt.
 
         Args:
             prompt: rendered, with the placeholder of a video if there is one.
             media: the video; None for a text alone.
+            options: other arguments of the processor.
 
         Returns:
             A `BatchFeature` of tensors with one row.
@@ -87,7 +88,8 @@ class ChatInputs:
             MediaError: if the file has no video stream.
         """
         video = {} if media is None else self._video(media)
-        return self.processor(text=[prompt], return_tensors="pt", **video, **self.tokenizer_options(prompt))
+        options |= self.tokenizer_options(prompt)
+        return self.processor(text=[prompt], return_tensors="pt", **video, **options)
 
     def _video(self, media: Media) -> dict[str, Any]:
         """Return the processor's arguments: frames with their times and, for models with audio input, the audio."""

@@ -29,7 +29,7 @@ _FOLLOWED = frozenset(
     }
 )
 
-#: One forward pass begins several answers: it waits until this share of the rows is free, for this many steps at most.
+#: One forward pass begins several answers: it waits until they are this share of the rows, for this many steps at most.
 _REFILL, _REFILL_STEPS = 0.25, 4
 #: The longest of the suffixes of one pass, as a multiple of the shortest.
 _PADDING = 2
@@ -138,12 +138,11 @@ class Stepper:
         """Return the rows that begin now."""
         used = sum(writing is not None for writing in self._written)
         wanted = min(used + len(self._waiting), self._rows, self._fitting())
-        free = len(self._written) - used
         if used and wanted <= used:
             if 2 * used <= len(self._written):
                 self._resize(used)
             return []
-        if used and wanted <= len(self._written) and free < _REFILL * len(self._written):
+        if used and wanted - used < _REFILL * wanted:
             self._delayed += 1
             if self._delayed < _REFILL_STEPS:
                 return []
