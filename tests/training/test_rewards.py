@@ -7,6 +7,7 @@ from longvale.training.rewards import (
     boundary_f1,
     caption_meteor,
     check_rewards,
+    several_spans,
     soda_c,
     temporal_distance,
     temporal_iou,
@@ -125,6 +126,24 @@ def test_the_distance_tells_near_from_far_where_the_iou_does_not():
     assert inside == pytest.approx(1 - sum(quantiles) / 1001, abs=1e-3)
 
 
+def test_all_occurrences_count():
+    bells = [
+        {"start": s, "end": s + 6.0, "caption": c} for s, c in ((0.0, "A bell."), (30.0, "a bell"), (48.0, "A dog."))
+    ]
+    answers = [
+        "From 00 to 10, and from 50 to 60.",
+        "From 50 to 60.",
+        "From 00 to 10, from 50 to 60, from 80 to 90.",
+        "no",
+    ]
+    found = rewards(several_spans, *answers, task="grounding", start=0.0, end=6.0, events=bells)
+    assert found == pytest.approx([1.0, 0.5, 2 / 3, 0.0])
+    seconds = ["From 0.0 to 6.0 seconds and from 30.0 to 36.0 seconds."]
+    assert rewards(several_spans, *seconds, task="grounding", start=0.0, end=6.0, events=bells, times="seconds") == [
+        1.0
+    ]
+
+
 def test_captions_are_compared_with_the_annotation():
     answers = ["A dog barks loudly.", "<think>A cat.</think>A dog barks loudly.", "Nobody sings", ""]
     found = rewards(caption_meteor, *answers, task="segment_captioning", reference="A dog barks loudly.")
@@ -143,5 +162,7 @@ def test_other_tasks_have_no_reward():
 
 def test_a_task_without_a_reward_is_refused():
     check_rewards(["temporal_iou", "answer_length"], ["grounding", "segment_captioning", "dense_captioning"])
-    with pytest.raises(ValueError, match="boundary_f1 cannot check grounding; add temporal_iou or temporal_distance"):
+    with pytest.raises(
+        ValueError, match="boundary_f1 cannot check grounding; add temporal_iou or temporal_distance or several_spans"
+    ):
         check_rewards(["boundary_f1"], ["dense_captioning", "grounding"])

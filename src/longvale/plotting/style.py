@@ -125,8 +125,8 @@ def png_bytes(figure: Figure) -> bytes:
     buffer, packed = io.BytesIO(), io.BytesIO()
     with _fonts_for(figure):
         figure.savefig(buffer, format="raw", dpi=DPI)  # RGBA, rows of whole pixels as savefig rounds them
-    size = tuple(int(inches * DPI) for inches in figure.get_size_inches())
-    image = Image.frombuffer("RGBA", size, buffer.getvalue()).convert("RGB")
+    width, height = (int(inches * DPI) for inches in figure.get_size_inches())
+    image = Image.frombuffer("RGBA", (width, height), buffer.getvalue()).convert("RGB")
     photographs = any(axes.images for axes in figure.axes)
     if not photographs:
         image = image.quantize(_COLOURS, dither=Image.Dither.NONE)

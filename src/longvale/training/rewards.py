@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from longvale.evaluation.adapters.prompts import parse_reply
+from longvale.evaluation.adapters.prompts import parse_reply, read_spans
+from longvale.evaluation.scoring.several_spans import occurrences, union_iou
 from longvale.events import Event, Seconds
 from longvale.metrics.answers import read_events, read_span
 from longvale.metrics.dense_captioning.compute_score import match
 from longvale.metrics.dense_captioning.soda import score_videos
-from longvale.metrics.grounding.compute_score import THRESHOLDS, iou
+from longvale.metrics.grounding.compute_score import THRESHOLDS, Interval, iou
 from longvale.metrics.text import meteor
 from longvale.metrics.text.ptb import tokenize
 from longvale.reading.reasoning import strip_reasoning
@@ -71,6 +72,39 @@ def temporal_distance(
         [0.5, 0.8]
     """
     return _compare_spans(lambda *spans: 1 - _distance(*spans), completions, task, start, end, duration, times)
+
+
+def several_spans(
+    completions: Sequence[Completion],
+    task: Sequence[Task],
+    start: Sequence[Seconds],
+    end: Sequence[Seconds],
+    events: Sequence[Sequence[dict[str, Any]]],
+    duration: Sequence[Seconds],
+    times: Sequence[str] | None = None,
+    **_: Any,
+) -> list[float | None]:
+    """Score grounding of what happens several times: IoU of all intervals of the answer and all events of its caption.
+
+    Example:
+        >>> events = [{"start": s, "end": s + 6, "caption": "A bell rings."} for s in (0.0, 30.0)]
+        >>> answers = [[{"content": "From 00 to 10 and from 50 to 60."}], [{"content": "From 00 to 10."}]]
+        >>> several_spans(answers, ["grounding"] * 2, [0.0] * 2, [6.0] * 2, [events] * 2, [60.0] * 2)
+        [1.0, 0.5]
+    """
+
+    def reward(
+        text: str, span: Interval, known: Sequence[tuple[Seconds, Seconds, str]], length: Seconds, form: str
+    ) -> float:
+        caption = next((caption for *times, caption in known if tuple(times) == span), None)
+        wanted = [span] if caption is None else occurrences(caption, known)
+        return union_iou(read_spans(text, length, form or "percent"), wanted)
+
+    rows = zip(_texts(completions), task, start, end, events, duration, times or [""] * len(task), strict=True)
+    return [
+        reward(text, (begin, stop), _intervals(known), length, form) if of == "grounding" else None
+        for text, of, begin, stop, known, length, form in rows
+    ]
 
 
 def _compare_spans(
@@ -228,6 +262,7 @@ REWARDS: dict[str, Callable[..., list[float | None]]] = {
     for function in (
         temporal_iou,
         temporal_distance,
+        several_spans,
         answer_format,
         boundary_f1,
         soda_c,
@@ -240,6 +275,7 @@ REWARDS: dict[str, Callable[..., list[float | None]]] = {
 CHECKED: dict[str, tuple[Task, ...]] = {
     "temporal_iou": ("grounding",),
     "temporal_distance": ("grounding",),
+    "several_spans": ("grounding",),
     "boundary_f1": ("dense_captioning",),
     "soda_c": ("dense_captioning",),
     "caption_meteor": ("segment_captioning",),

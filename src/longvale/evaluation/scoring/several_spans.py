@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from ...events import Annotation
+from ...events import Annotation, Seconds
 from ...metrics.grounding.compute_score import Interval, iou_matrix
 from ...registry import metrics, time_formats
 from ...tasks import Prediction
@@ -51,18 +51,36 @@ def _spans_of(answer: Prediction, annotations: Mapping[str, Annotation]) -> list
 
 def _occurrences(answer: Prediction, annotations: Mapping[str, Annotation]) -> list[Interval]:
     events = annotations[answer.video_id].events
-    wanted = _plain(events[answer.sentence_id].caption)
-    return [(event.start, event.end) for event in events if _plain(event.caption) == wanted]
+    return occurrences(events[answer.sentence_id].caption, [(e.start, e.end, e.caption) for e in events])
+
+
+def occurrences(caption: str, events: Iterable[tuple[Seconds, Seconds, str]]) -> list[Interval]:
+    """Return start and end of the events with a caption; case, spaces and punctuation do not count.
+
+    Example:
+        >>> occurrences("A bell.", [(0.0, 5.0, "A bell"), (9.0, 12.0, "A dog."), (20.0, 25.0, "a bell.")])
+        [(0.0, 5.0), (20.0, 25.0)]
+    """
+    return [(start, end) for start, end, other in events if _plain(other) == _plain(caption)]
 
 
 def _row(found: Sequence[Interval], wanted: Sequence[Interval]) -> dict[str, float]:
-    both = _length([*found, *wanted])
-    shared = _length(found) + _length(wanted) - both
     return {
-        "union_IoU": shared / both if both else 0.0,
+        "union_IoU": union_iou(found, wanted),
         "span_F1": 2 * _matched(found, wanted) / (len(found) + len(wanted)),
         "count_accuracy": float(len(found) == len(wanted)),
     }
+
+
+def union_iou(found: Sequence[Interval], wanted: Sequence[Interval]) -> float:
+    """Return the time that two sets of intervals share, over the time of both.
+
+    Example:
+        >>> union_iou([(0.0, 10.0), (20.0, 30.0)], [(0.0, 10.0)])
+        0.5
+    """
+    both = _length([*found, *wanted])
+    return (_length(found) + _length(wanted) - both) / both if both else 0.0
 
 
 def _length(spans: Sequence[Interval]) -> float:
