@@ -43,6 +43,7 @@ EXPECTED = {
         r"ProcessorTest::test_processor_from_and_save_pretrained(_as_nested_dict)?": "a saved processor names its code",
         r"ProcessorTest::test_subprocessor_defaults_3_audio": "a sound is given as chunks: one more dimension",
     },
+    "feature_extraction_beats": {},
 }
 
 
@@ -73,7 +74,7 @@ def root(tmp_path_factory):
     return tests.parent
 
 
-@pytest.mark.parametrize("name", ["modeling_longvale", "modeling_beats", "processing_longvale"])
+@pytest.mark.parametrize("name", EXPECTED)
 def test_the_tests_of_transformers(root, name):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfEp", "-q", "--tb=line"]
     done = subprocess.run(
@@ -84,8 +85,9 @@ def test_the_tests_of_transformers(root, name):
         text=True,
         check=False,
     )
-    outcomes = re.findall(r"^(PASSED|FAILED|ERROR) \S+?::(\S+)", done.stdout, re.MULTILINE)
-    assert sum(outcome == "PASSED" for outcome, _ in outcomes) > 30, done.stdout[-3000:] + done.stderr[-3000:]
+    # A test with a failed subtest is listed as passed, too.
+    outcomes = re.findall(r"^(PASSED|FAILED|ERROR|SUBFAILED)\S* \S+?::(\S+)", done.stdout, re.MULTILINE)
+    assert sum(outcome == "PASSED" for outcome, _ in outcomes) > 10, done.stdout[-3000:] + done.stderr[-3000:]
     failed = {test for outcome, test in outcomes if outcome != "PASSED"}
     expected = {pattern: [t for _, t in outcomes if re.fullmatch(pattern, t)] for pattern in EXPECTED[name]}
     assert all(expected.values()), "no such test: remove it from EXPECTED"

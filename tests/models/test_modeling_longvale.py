@@ -657,7 +657,7 @@ def test_towers_are_frozen_until_they_are_released(tmp_path):
     assert trained_parts(model) - {"weight"} == parts
     assert not any(tower.training or any(p.requires_grad for p in tower.parameters()) for tower in model.towers)
     model.model.visual_tower.requires_grad_(True)
-    model.train().gradient_checkpointing_enable()
+    model.gradient_checkpointing_enable()
     calls = []
     layer = model.model.visual_tower.vision_model.encoder.layers[0]
     layer.self_attn.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -687,11 +687,12 @@ def test_the_head_is_sharded_like_that_of_a_language_model():
 
 
 @torch.no_grad()
-def test_the_whole_forward_compiles(monkeypatch):
-    monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")  # the check of placeholders reads their values
+def test_the_whole_forward_compiles():
     model, inputs = small_model(time_embedding="fourier"), small_inputs()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert_close(compiled(**inputs, use_cache=False).logits, model(**inputs, use_cache=False).logits)
+    with pytest.raises(RuntimeError, match="a row has different numbers of video placeholders and features"):
+        compiled(**inputs | {"input_ids": inputs["input_ids"].flip(1).clamp(max=7)}, use_cache=False)
 
 
 # Saving
@@ -840,6 +841,23 @@ def test_generation_stops_at_a_string(model, processor, features):
     assert processor.decode(output[0]).rstrip().endswith(stop) and output.shape[1] < 12
 
 
+def test_token_healing_keeps_the_video(model, processor, features):
+    """The last token is replaced by one that begins with it; the base class would remove the placeholders."""
+    prompts = [f"{QUESTIONS[0]} A", f"{QUESTIONS[1]} The b", "USER: Hello ASSISTANT: The re"]
+    inputs = processor(text=prompts, **{name: [*rows, None] for name, rows in features.items()})
+    ids, options = inputs["input_ids"], {"tokenizer": processor.tokenizer, "max_new_tokens": 3, "do_sample": False}
+    output = model.generate(**inputs, token_healing=True, **options)
+    assert torch.equal(output[:, : ids.shape[1] - 1], ids[:, :-1])
+    before, after = (
+        processor.tokenizer.convert_ids_to_tokens(row[:, ids.shape[1] - 1].tolist()) for row in (ids, output)
+    )
+    assert all(new.startswith(old) for old, new in zip(before, after, strict=True)) and before != after
+    healed = inputs | {"input_ids": output[:, : ids.shape[1]]}
+    assert torch.equal(model.generate(**healed, **options), output)
+    with pytest.raises(ValueError, match="token_healing needs the vocabulary: give generate the argument tokenizer"):
+        model.generate(**inputs, token_healing=True)
+
+
 @torch.no_grad()
 def test_padding_on_either_side(model, processor, features):
     """Training pads on the right, generation on the left."""
@@ -854,11 +872,10 @@ def test_padding_on_either_side(model, processor, features):
 
 
 @torch.no_grad()
-def test_decoding_compiles_once_for_all_lengths(monkeypatch):
+def test_decoding_compiles_once_for_all_lengths():
     """No break in the graph of a decoding step, and no new graph for each step: lengths are symbols."""
     from torch._dynamo.testing import CompileCounter
 
-    monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
     torch._dynamo.reset()
     model, inputs, counter = small_model(), small_inputs(), CompileCounter()
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)

@@ -3,10 +3,11 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+import torch
 from torch.nn import CrossEntropyLoss
 
 from longvale.evaluation.generation.model import build_prompt, decode_answers
-from longvale.training.collator import IGNORE_INDEX, DialogueCollator
+from longvale.training.collator import IGNORE_INDEX, DialogueCollator, PreferenceCollator
 
 FEATURES = {"visual_features": np.ones((3, 64)), "audio_features": np.ones((2, 64)), "speech_features": None}
 
@@ -270,3 +271,36 @@ def test_answers_come_without_thoughts(processor):
     texts = ["<think>\n\n</think>\n\nFrom 05 to 20.", "<think>From 01 to 02? Hm", " From 05 to 20. "]
     tokens = [processor.tokenizer(text)["input_ids"] for text in texts]
     assert decode_answers(processor, tokens) == ["From 05 to 20.", "", "From 05 to 20."]
+
+
+def preference(chosen="A ring.", rejected="From 00 to 99, a blue star."):
+    prompt = row("<video>\nWhen is the bell heard?", "From 05 to 20.", "What is shown?")
+    answers = {"chosen": chosen, "rejected": rejected}
+    answers = {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
+    return {"prompt": prompt.pop("messages"), **prompt, **answers}
+
+
+def test_preferences_are_batches_of_better_and_worse_answers(processor):
+    rows = [preference(), preference("Two rings.", "None.")]
+    batch = PreferenceCollator(processor)(rows)
+    ids, kept = batch["input_ids"], batch["completion_mask"].bool()
+    answers = [processor.tokenizer.decode(row[mask]).replace(" ", "") for row, mask in zip(ids, kept, strict=True)]
+    assert answers == ["Aring.</s>", "Tworings.</s>", "From00to99,abluestar.</s>", "None.</s>"]
+    assert ((ids == processor.video_token_id).sum(dim=1) == 5).all() and batch["visual_features"].shape == (4, 3, 64)
+    dialogue = {**rows[1], "messages": [*rows[1]["prompt"], *rows[1]["rejected"]]}
+    alone = DialogueCollator(processor)([dialogue])
+    assert torch.equal(ids[3][batch["attention_mask"][3].bool()], alone["input_ids"][0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"chosen": None}, "preference about 'abc': chosen must be a list of messages"),
+        ({"prompt": "What is shown?"}, "preference about 'abc': prompt must be a list of messages"),
+        ({"rejected": [{"role": "assistant", "content": "A bell. " * 90}]}, "its rejected answer have .* max_length"),
+        ({"rejected": [{"role": "user", "content": "And now?"}]}, "the last turn must be the assistant's"),
+    ],
+)
+def test_preferences_that_are_refused(processor, changed, message):
+    with pytest.raises(ValueError, match=message):
+        PreferenceCollator(processor, max_length=150)([preference() | changed])

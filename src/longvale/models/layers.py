@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import torch_compilable_check
 
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -237,6 +238,26 @@ def pool_states(states: torch.Tensor, mask: torch.Tensor, window: int) -> tuple[
     counts = mask.sum(dim=2)
     sums = states.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=2)
     return sums / counts.clamp(min=1).unsqueeze(-1), (counts > 0).long()
+
+
+def check_all(condition: torch.Tensor, message: Callable[[], str], short_message: str) -> None:
+    """Raise an error unless a condition holds everywhere; a compiled or exported graph contains the check, too.
+
+    Args:
+        condition: bool [...].
+        message: function that returns the message of a `ValueError`, which may read values.
+        short_message: message of the `RuntimeError` of a graph, which cannot read values.
+
+    Example:
+        >>> check_all(torch.tensor([True, False]), lambda: "item 1 is false", "an item is false")
+        Traceback (most recent call last):
+            ...
+        ValueError: item 1 is false
+    """
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition.all(), short_message)
+    else:
+        torch_compilable_check(condition, message)
 
 
 def merge_embeddings(

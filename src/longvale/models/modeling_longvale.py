@@ -6,21 +6,27 @@ speech) and replace the video placeholders of the prompt. Architecture: arXiv 24
 
 import inspect
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModel
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers.generation import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple, torch_compilable_check
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_longvale import MODALITIES, LongVALEConfig
-from .layers import fourier_times, guard_convolutions, mark_placeholders, merge_embeddings
-from .modeling_towers import TowersMixin, build_towers, ones_mask
+from .layers import check_all, fourier_times, guard_convolutions, mark_placeholders, merge_embeddings
+from .modeling_towers import TowersMixin, build_towers, is_released, ones_mask
 
 # Inputs of the video: used in the prefill, dropped in later decoding steps.
 VIDEO_INPUTS = (
@@ -94,7 +100,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
         """Set the training mode, except for frozen towers: they must match stored features."""
         super().train(mode)
         for tower in self.towers:
-            if not any(parameter.requires_grad for parameter in tower.parameters()):
+            if not is_released(tower):
                 tower.eval()
         return self
 
@@ -154,7 +160,7 @@ class LongVALEModel(LongVALEPreTrainedModel):
                 "build both with the processor"
             )
 
-        torch_compilable_check(wanted == given, message)
+        check_all(wanted == given, message, "a row has different numbers of video placeholders and features")
         return placeholders
 
     @can_return_tuple
@@ -246,10 +252,10 @@ class LongVALEModel(LongVALEPreTrainedModel):
         """Return the text embeddings [B, L, hidden] with the video merged in, and the video embeddings alone."""
         rows, length = (inputs_embeds if input_ids is None else input_ids).shape[:2]
         for modality, (values, _) in features.items():
-            if len(values) != rows:
+            if values.shape[0] != rows:
+                videos = values.shape[0]
                 raise ValueError(
-                    f"{modality} features are of {len(values)} videos but the prompt has {rows} rows; give one video a "
-                    "row"
+                    f"{modality} features are of {videos} videos but the prompt has {rows} rows; give one video a row"
                 )
         placeholders = self.find_placeholders(input_ids, inputs_embeds)
         if inputs_embeds is None:
@@ -260,9 +266,10 @@ class LongVALEModel(LongVALEPreTrainedModel):
             placeholders = self.get_placeholder_mask(placeholders, video_mask)
             return merge_embeddings(inputs_embeds, placeholders, video_embeddings, video_mask), video_embeddings
         if length > 1:  # skip decoding steps of one token: the check would synchronise with the device
-            torch_compilable_check(
+            check_all(
                 ~placeholders,
                 lambda: f"the prompt has {int(placeholders.sum())} video placeholders but no features were given",
+                "the prompt has video placeholders but no features were given",
             )
         return inputs_embeds, None
 
@@ -308,6 +315,35 @@ class PlaceholderGenerationMixin(GenerationMixin):
             suppress = SuppressTokensLogitsProcessor([place], device=self.device)
             generator.logits_processor = LogitsProcessorList([*(generator.logits_processor or ()), suppress])
         return generator
+
+    def heal_tokens(self, input_ids: torch.LongTensor, tokenizer: Any = None) -> torch.LongTensor:
+        """Replace the last token of each prompt by a token that begins with it and continues the text better.
+
+        The base class tokenizes the prompts again, without special tokens, and so would lose the video. The text after
+        the video decides.
+
+        Args:
+            input_ids: [B, L], padded on the left.
+            tokenizer: of the language model.
+
+        Raises:
+            ValueError: if no tokenizer is given.
+        """
+        if tokenizer is None:
+            raise ValueError("token_healing needs the vocabulary: give generate the argument tokenizer")
+        words = {token: i for token, i in tokenizer.get_vocab().items() if i not in tokenizer.all_special_ids}
+        healed = input_ids.clone()
+        for row, ids in enumerate(input_ids):
+            begun = tokenizer.convert_ids_to_tokens(ids[-1].item())
+            longer = [index for token, index in words.items() if token.startswith(begun)]
+            outside = ((ids == self.config.video_token_id) | (ids == tokenizer.pad_token_id)).nonzero()
+            text = ids[outside[-1, 0] + 1 if len(outside) else 0 : -1]
+            if len(longer) > 1 and len(text):
+                # As in the base class: tokens that begin with the last one, and the latter a little more.
+                bias = {(index,): 10.0 for index in longer} | {(ids[-1].item(),): 11.0}
+                options = GenerationConfig(max_new_tokens=1, do_sample=False, sequence_bias=bias)
+                healed[row, -1] = self.generate(text[None], generation_config=options)[0, -1]
+        return healed
 
 
 class LongVALEForConditionalGeneration(LongVALEPreTrainedModel, PlaceholderGenerationMixin):

@@ -1,5 +1,6 @@
 """Frozen towers of the LongVALE model: media to features, one sequence per modality."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -107,12 +108,11 @@ class TowersMixin:
         """Return one embedding per window of filterbanks: [B, A, T, mels] and mask [B, A, T] -> [B, A, width]."""
         tower = self._tower("audio", "input_values")
         mask = input_values_mask.bool()
-        used = mask.any(dim=-1)  # [B, A], false for windows that pad the batch
-        padding = ~mask[used]
-        pooled = pool_windows(tower(input_values[used], padding_mask=padding).last_hidden_state, padding)
-        features = pooled.new_zeros(*used.shape, pooled.shape[-1])
-        features[used] = pooled
-        return features
+
+        def encode(windows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return pool_windows(tower(windows, padding_mask=~mask).last_hidden_state, ~mask)
+
+        return encode_used(encode, mask.any(dim=-1), input_values, mask)
 
     def get_speech_states(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor
@@ -127,10 +127,11 @@ class TowersMixin:
             States [B, C, states, width] and their mask [B, C, states].
         """
         tower = self._tower("speech", "input_features")
-        used = input_features_mask.any(dim=-1)  # [B, C], false for chunks that pad the batch
-        encoded = tower(input_features[used].to(tower.dtype)).last_hidden_state
-        states = encoded.new_zeros(*used.shape, *encoded.shape[1:])
-        states[used] = encoded
+
+        def encode(chunks: torch.Tensor) -> torch.Tensor:
+            return tower(chunks.to(tower.dtype)).last_hidden_state
+
+        states = encode_used(encode, input_features_mask.any(dim=-1), input_features)
         # Two mel frames give one state; a single last frame still counts.
         return states, input_features_mask[..., ::2]
 
@@ -185,7 +186,40 @@ class TowersMixin:
                 f"{name} was given but this model has no {modality} tower; give {modality}_features, or load a "
                 "checkpoint with towers"
             )
+        if self.training and not tower.training and not torch.compiler.is_compiling() and is_released(tower):
+            tower.train()  # it was released after the model was set to training
         return tower
+
+
+def is_released(tower: nn.Module) -> bool:
+    """Return whether a tower is trained: whether any of its parameters requires gradients."""
+    return any(parameter.requires_grad for parameter in tower.parameters())
+
+
+def encode_used(encode: Callable[..., torch.Tensor], used: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+    """Encode parts of the media of a batch, without those that only pad the batch.
+
+    A compiled or exported graph encodes all of them, since shapes may not depend on values; the result is the same.
+
+    Args:
+        encode: function of `inputs` with one leading dimension, [N, ...] -> [N, *size].
+        used: bool [B, n], false for parts that pad the batch.
+        inputs: [B, n, ...].
+
+    Returns:
+        [B, n, *size], zeros for parts that pad the batch.
+
+    Example:
+        >>> encode_used(lambda values: values + 1, torch.tensor([[True, False]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[4., 0.]])
+    """
+    if torch.compiler.is_compiling():
+        encoded = encode(*(values.flatten(0, 1) for values in inputs)).unflatten(0, used.shape)
+        return encoded.masked_fill(~used.view(*used.shape, *[1] * (encoded.dim() - 2)), 0.0)
+    encoded = encode(*(values[used] for values in inputs))
+    result = encoded.new_zeros(*used.shape, *encoded.shape[1:])
+    result[used] = encoded
+    return result
 
 
 def ones_mask(features: torch.Tensor) -> torch.Tensor:

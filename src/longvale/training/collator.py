@@ -73,8 +73,10 @@ class DialogueCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `input_ids`, `attention_mask`, `labels` [B, L], padded on the right, and the video inputs of rows."""
         video_inputs, counts = self._video_inputs(rows)
-        encoded = [self._encode_row(row, count) for row, count in zip(rows, counts, strict=True)]
-        shape = len(rows), max(len(ids) for ids, _ in encoded)
+        return self._pad([self._encode_row(row, count) for row, count in zip(rows, counts, strict=True)]) | video_inputs
+
+    def _pad(self, encoded: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, torch.Tensor]:
+        shape = len(encoded), max(len(ids) for ids, _ in encoded)
         input_ids = np.full(shape, self.processor.tokenizer.pad_token_id or 0)
         labels = np.full(shape, IGNORE_INDEX)
         attention_mask = np.zeros(shape, dtype=np.int64)
@@ -83,7 +85,7 @@ class DialogueCollator:
             labels[i, : len(ids)] = targets
             attention_mask[i, : len(ids)] = 1
         text = zip(TEXT_INPUTS, (input_ids, attention_mask, labels), strict=True)
-        return {name: torch.from_numpy(values) for name, values in text} | video_inputs
+        return {name: torch.from_numpy(values) for name, values in text}
 
     def encode(self, messages: Sequence[Message], count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids and labels of one dialogue whose video has `count` features.
@@ -92,14 +94,19 @@ class DialogueCollator:
             ids [L] and labels [L], which are the ids at trained positions and -100 elsewhere.
         """
         kept = messages = list(messages)
-        official = self.processor.preprocessing == "official"
-        limit = self.max_length + (count - 1) * official if self.max_length is not None else math.inf
+        official, limit = self.processor.preprocessing == "official", self._limit(count)
         while True:
             ids, labels, answers = self._tokenize(messages, count)
             if len(ids) <= limit:
                 return ids, labels
             kept = self._shorten(kept, answers, len(ids), limit)
             messages = _word_as_published(kept) if official else kept
+
+    def _limit(self, count: int) -> float:
+        """Return the maximum number of tokens of a dialogue whose video has `count` features."""
+        if self.max_length is None:
+            return math.inf
+        return self.max_length + (count - 1) * (self.processor.preprocessing == "official")
 
     def _encode_row(self, row: Mapping[str, Any], count: int) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -160,6 +167,64 @@ class DialogueCollator:
         if absent:
             raise ValueError(f"dialogue about {absent[0]!r}: has neither stored features nor a video file")
         return self.processor.video_inputs(videos=[row["video"] for row in rows])
+
+
+class PreferenceCollator(DialogueCollator):
+    """Collator of preferences into the batches of TRL's `DPOTrainer`.
+
+    A row has messages (`[{"role", "content"}, ...]`) in `prompt`, which is as the `messages` of [`DialogueCollator`]
+    and ends with a question, and in `chosen` and `rejected`, the better and the worse answer. Its video is given as
+    there. Both answers get the video; only their words and end token are compared.
+
+    `DPOTrainer` tokenizes rows itself, without their video, unless they have a column `images`, which may be empty.
+
+    Args:
+        processor: of the model.
+        max_length: maximum number of tokens of a question with its answer, video included; None for no limit. No answer
+            is shortened.
+
+    Raises:
+        ValueError: when called, if a field is missing, a row has no video or no placeholder for it, or is too long.
+
+    Example:
+        >>> collator = PreferenceCollator(processor)  # doctest: +SKIP
+        >>> collator(list(preferences.take(2)))["completion_mask"].shape  # chosen, then rejected  # doctest: +SKIP
+        torch.Size([4, 181])
+    """
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return `input_ids`, `attention_mask`, `completion_mask` [2 B, L], padded on the right, and the video inputs:
+        first with the chosen answers, then with the rejected ones."""
+        video_inputs, counts = self._video_inputs(rows)
+        batch = self._pad(
+            [
+                self._encode_answer(row, kind, count)
+                for kind in ("chosen", "rejected")
+                for row, count in zip(rows, counts, strict=True)
+            ]
+        )
+        batch["completion_mask"] = (batch.pop("labels") != IGNORE_INDEX).long()
+        return batch | {name: torch.cat([values, values]) for name, values in video_inputs.items()}
+
+    def _encode_answer(self, row: Mapping[str, Any], kind: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids [L] and labels [L] of a question with its chosen or rejected answer."""
+        name = f"preference about {row.get('id', 'a video')!r}"
+        for field in ("prompt", kind):
+            if not isinstance(row.get(field), list) or not row[field]:
+                raise ValueError(f"{name}: {field} must be a list of messages [{{'role', 'content'}}]")
+        try:
+            ids, labels, answers = self._tokenize([*row["prompt"], *row[kind]], count)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if len(ids) > self._limit(count):
+            raise ValueError(
+                f"{name}: the question and its {kind} answer have {len(ids)} tokens with the video, more than "
+                f"max_length ({self.max_length}); raise max_length or leave the row out"
+            )
+        earlier = sum(message["role"] == "assistant" for message in row["prompt"])
+        if earlier:
+            labels[: answers[earlier - 1]] = IGNORE_INDEX
+        return ids, labels
 
 
 def _render(processor: LongVALEProcessor, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
