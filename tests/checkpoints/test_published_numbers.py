@@ -39,6 +39,13 @@ def draw_features(rng, dtype, **counts):
     return drawn
 
 
+#: The published prompt before the question.
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
 def prompt_features():
     return draw_features(np.random.RandomState(42), np.float32, visual=100, audio=37, speech=41)
 
@@ -89,10 +96,13 @@ def expand(ids, count, video):
 def test_prompts_logits_and_greedy_answers(pair, name):
     model, processor = pair
     features = prompt_features()
-    question = [{"role": "user", "content": REFERENCE["prompts"][name]["query"]}]
-    prompt = processor.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
-    inputs = processor(text=prompt, **features)
-    assert inputs["input_ids"][0].tolist() == expand(ARRAYS[f"{name}_input_ids"], 178, processor.video_token_id)
+    query = REFERENCE["prompts"][name]["query"]
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": query}], add_generation_prompt=True, tokenize=False
+    )
+    for text in (prompt, f"{SYSTEM} USER: {query} ASSISTANT:"):
+        inputs = processor(text=text, **features)
+        assert inputs["input_ids"][0].tolist() == expand(ARRAYS[f"{name}_input_ids"], 178, processor.video_token_id)
     with torch.no_grad():
         logits = model(**inputs).logits[0].numpy()
     np.testing.assert_allclose(logits[::8, ::16], ARRAYS[f"{name}_logits"], atol=1e-4, rtol=0)
