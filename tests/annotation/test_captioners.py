@@ -98,6 +98,15 @@ def test_models_stored_in_half_precision(tmp_path, monkeypatch):
         )
 
 
+def test_weights_are_loaded_as_asked(folders):
+    captioner = TransformersCaptioner("audio", folders["omni"], "cpu", dtype="bfloat16", attn_implementation="eager")
+    assert captioner._model.dtype == torch.bfloat16 and captioner._model.config._attn_implementation == "eager"
+    assert captioner.name == f"{folders['omni']} (bfloat16) (audio)"
+    assert TransformersCaptioner("audio", folders["omni"], "cpu")._model.dtype == torch.float32
+    with pytest.raises(ValueError, match="--dtype must be one of"):
+        TransformersCaptioner("audio", folders["omni"], "cpu", dtype="float8")
+
+
 def test_of_a_whole_omni_model_the_part_that_writes_is_loaded(folders, tmp_path):
     """As it is published: a thinker that writes, a talker that speaks. Its own `generate` gives text and sound."""
     model, processor = build_omni(2)

@@ -8,6 +8,7 @@ from tokenizers import decoders
 
 from longvale.annotation.language_models import TransformersChat
 from longvale.chat_client import NoAnswer
+from longvale.cli.annotation_options import ModelGroup
 
 QUESTION = [{"role": "user", "content": "Why?"}]
 SCHEMA = {"type": "object", "properties": {"cause": {"type": "string"}, "caption": {"type": "string"}}}
@@ -87,6 +88,28 @@ def test_reasoning_is_dropped_and_nothing_else_is_no_answer(write, marks):
 def test_what_it_is_asked_for_it_writes(folder):
     """The whole way, without a script: an untrained model writes as many tokens as it may."""
     assert isinstance(TransformersChat(str(folder), device="cpu")(QUESTION, schema=SCHEMA, max_tokens=3), str)
+
+
+def test_weights_are_loaded_as_asked_and_their_precision_is_a_part_of_the_name(folder):
+    chat = TransformersChat(str(folder), device="cpu", dtype="bfloat16", attn_implementation="eager")
+    model = chat._pipeline.model
+    assert (model.dtype, model.config._attn_implementation) == (torch.bfloat16, "eager")
+    assert chat.name == f"{folder} (bfloat16)"
+    assert TransformersChat(str(folder), device_map="cpu").name == str(folder)
+    for wrong, message in (
+        ({"dtype": "float8"}, "--dtype must be one of"),
+        ({"load_in_4bit": True}, "--load-in-4bit needs"),
+        ({"device_map": "auto"}, "--device cpu and --device-map auto: give one of them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TransformersChat(str(folder), device="cpu", **wrong)
+
+
+def test_the_options_of_the_command_reach_the_models():
+    group = ModelGroup()
+    assert group.options().weights == {}
+    group.dtype, group.device_map = "bfloat16", "auto"
+    assert group.options("m").weights == {"dtype": "bfloat16", "device_map": "auto"}
 
 
 def test_what_is_no_language_model_is_refused(folder, tmp_path):

@@ -14,14 +14,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, Unpack, get_args
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from ..chat_client import NoAnswer, limit_note
 from ..checkpoints.encoders import explain
-from ..checkpoints.loading import split_revision
+from ..checkpoints.loading import Weights, choose_place, split_revision, weight_options, weights_note
 from ..evaluation.adapters.chat import answer_of
 from ..evaluation.adapters.chat_inputs import OMNI_WRITERS
 from ..evaluation.adapters.messages import wav
@@ -175,6 +175,7 @@ class TransformersCaptioner:
         model: Hub id, ID@REVISION, or folder.
         device: torch device, such as "cuda:0"; default an accelerator if there is one.
         max_tokens: maximum length of a caption; default [`CAPTION_TOKENS`].
+        weights: see [`longvale.checkpoints.loading.Weights`]; the default dtype is the stored one.
 
     Raises:
         FileNotFoundError: if the model does not exist.
@@ -183,11 +184,20 @@ class TransformersCaptioner:
 
     size = 336
 
-    def __init__(self, role: Role, model: str, device: str | None = None, *, max_tokens: int | None = None) -> None:
-        self.name, self._role = f"{model}{limit_note(max_tokens)} ({role})", role
+    def __init__(
+        self,
+        role: Role,
+        model: str,
+        device: str | None = None,
+        *,
+        max_tokens: int | None = None,
+        **weights: Unpack[Weights],
+    ) -> None:
+        self.name, self._role = f"{model}{weights_note(weights)}{limit_note(max_tokens)} ({role})", role
         self._max_tokens = max_tokens or CAPTION_TOKENS
         path, revision = split_revision(model)
-        self._loaded = explain(lambda path: load_captioner(path, revision, device), path, revision)
+        options = weight_options(choose_place(device, weights.get("device_map")), **weights)
+        self._loaded = explain(lambda path: load_captioner(path, revision, device, **options), path, revision)
         self._processor, self._model = self._loaded.processor, self._loaded.model
         senses = ("feature_extractor", "audio_processor") if role == "audio" else ("image_processor",)
         if not any(hasattr(self._processor, sense) for sense in senses):
@@ -236,28 +246,31 @@ class LoadedCaptioner:
 
 
 #: Loaded models by path, revision and device, as long as a captioner uses them.
-_LOADED: WeakValueDictionary[tuple[str, str | None, str | None], LoadedCaptioner] = WeakValueDictionary()
+_LOADED: WeakValueDictionary[tuple[str, str | None, str | None, str], LoadedCaptioner] = WeakValueDictionary()
 
 
-def load_captioner(path: str, revision: str | None, device: str | None) -> LoadedCaptioner:
+def load_captioner(path: str, revision: str | None, device: str | None, **options: Any) -> LoadedCaptioner:
     """Load a processor and its model once for all roles that name the same: memory is that of one.
 
     Args:
         path: Hub id or folder.
         revision: revision of the Hub; None for the default branch.
         device: torch device; None for an accelerator if there is one.
+        options: arguments of `from_pretrained`, as [`longvale.checkpoints.loading.weight_options`] returns them.
     """
     import transformers
 
     from ..models.layers import guard_convolutions
 
-    loaded = _LOADED.get((path, revision, device))
+    key = (path, revision, device, str(options))
+    loaded = _LOADED.get(key)
     if loaded is None:
         processor = transformers.AutoProcessor.from_pretrained(path, revision=revision)
         kind = transformers.AutoConfig.from_pretrained(path, revision=revision).model_type
         loader = getattr(transformers, OMNI_WRITERS.get(kind, "AutoModelForMultimodalLM"))
-        model = loader.from_pretrained(path, revision=revision, device_map=device or "auto", dtype="auto")
-        loaded = _LOADED[path, revision, device] = LoadedCaptioner(processor, guard_convolutions(model))
+        options = {"device_map": device or "auto", "dtype": "auto", **options}
+        model = loader.from_pretrained(path, revision=revision, **options)
+        loaded = _LOADED[key] = LoadedCaptioner(processor, guard_convolutions(model))
     return loaded
 
 
@@ -310,7 +323,8 @@ def _build_transformers(role: Role, options: ModelOptions) -> Captioner:
     """A model of transformers: an image-, video- or audio-text model; for speech, a recogniser."""
     if role == "speech":
         raise ValueError(f"transformers:{options.need_model()}: what is said comes from --speech-recogniser")
-    return TransformersCaptioner(role, options.need_model(), options.device, max_tokens=options.max_tokens)
+    limits = {"max_tokens": options.max_tokens}
+    return TransformersCaptioner(role, options.need_model(), options.device, **limits, **options.weights)
 
 
 @captioners.register("server")

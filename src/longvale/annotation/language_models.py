@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Unpack
 
 from ..chat_client import MAX_TOKENS, Chat, ChatClient, Message, limit_note
-from ..checkpoints.loading import distrust, not_found, split_revision
+from ..checkpoints.loading import (
+    Weights,
+    choose_place,
+    distrust,
+    not_found,
+    split_revision,
+    weight_options,
+    weights_note,
+)
 from ..evaluation.adapters.chat import answer_of
 from ..reading.reasoning import strip_reasoning
 
@@ -26,6 +34,7 @@ class ModelOptions:
         max_tokens: maximum length of an answer in tokens; None for the limit of each task.
         device: torch device, such as "cuda:0"; default an accelerator if there is one.
         remove_names: for reasoners, replace the names of people.
+        weights: how captioners and language models are loaded here, see [`longvale.checkpoints.loading.Weights`].
 
     Raises:
         ValueError: if `max_tokens` is below 1.
@@ -37,6 +46,7 @@ class ModelOptions:
     max_tokens: int | None = None
     device: str | None = None
     remove_names: bool = True
+    weights: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -60,7 +70,7 @@ class ModelOptions:
         The token of the server is that of the environment variable LONGVALE_SERVER_TOKEN, if set.
         """
         if self.server is None:
-            return TransformersChat(self.need_model(), device=self.device, max_tokens=self.max_tokens)
+            return TransformersChat(self.need_model(), device=self.device, max_tokens=self.max_tokens, **self.weights)
         return self.client()
 
     def client(self) -> ChatClient:
@@ -80,20 +90,26 @@ class TransformersChat:
         model: Hub id, ID@REVISION, or folder of a model with a chat template.
         device: torch device, such as "cuda:0"; default an accelerator if there is one.
         max_tokens: maximum length of an answer; None for the limit of each call, or 512 if the call gives none.
+        weights: see [`longvale.checkpoints.loading.Weights`]; the default dtype is the stored one.
 
     Raises:
         FileNotFoundError: if the model does not exist.
         ValueError: if the model cannot be loaded or has no chat template.
     """
 
-    def __init__(self, model: str, *, device: str | None = None, max_tokens: int | None = None) -> None:
+    def __init__(
+        self, model: str, *, device: str | None = None, max_tokens: int | None = None, **weights: Unpack[Weights]
+    ) -> None:
         from transformers import pipeline
 
         path, revision = split_revision(model)
         distrust(path)
-        self.name, self._max_tokens = f"{model}{limit_note(max_tokens)}", max_tokens
+        self.name, self._max_tokens = f"{model}{weights_note(weights)}{limit_note(max_tokens)}", max_tokens
+        options = weight_options(choose_place(device, weights.get("device_map")), **weights)
+        given = {name: options.pop(name) for name in ("dtype", "device_map") if name in options}
+        given |= {} if "device_map" in given else {"device": device}
         try:
-            self._pipeline = pipeline("text-generation", model=path, revision=revision, device=device)
+            self._pipeline = pipeline("text-generation", model=path, revision=revision, model_kwargs=options, **given)
         except OSError as error:
             raise not_found(path, error, revision) from error
         except (KeyError, ValueError) as error:

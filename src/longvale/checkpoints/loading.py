@@ -186,6 +186,18 @@ def weight_options(
     return {"dtype": "bfloat16", "device_map": {"": device}, **options, "quantization_config": quantization}
 
 
+def weights_note(weights: Weights) -> str:
+    """Return the precision that was asked for as a part of a model's name: names identify finished work.
+
+    Example:
+        >>> weights_note({"dtype": "bfloat16", "load_in_4bit": True}), weights_note({"device_map": "auto"})
+        (' (bfloat16, 4 bits)', '')
+    """
+    dtype, quantized = weights.get("dtype"), weights.get("load_in_4bit")
+    parts = [str(dtype).removeprefix("torch.")] * bool(dtype) + ["4 bits"] * bool(quantized)
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def split_weights(options: Mapping[str, Any]) -> tuple[Weights, dict[str, Any]]:
     """Separate the options of [`Weights`] from others.
 

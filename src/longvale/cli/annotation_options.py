@@ -9,7 +9,7 @@ import typer
 
 from .base import echo
 from .groups import Group
-from .options import Device, Timeout
+from .options import Timeout, WeightOptions
 
 if TYPE_CHECKING:
     from longvale.annotation.language_models import ModelOptions
@@ -284,8 +284,8 @@ class CorrelationOptions(Group, panel="Correlation"):
 
 
 @dataclass(eq=False, repr=False)
-class ModelGroup(Group, panel="Models"):
-    """How models are asked."""
+class ModelGroup(WeightOptions, panel="Models"):
+    """How models are asked; captioners and language models that are loaded here also have the options of weights."""
 
     server: Annotated[
         str | None,
@@ -302,10 +302,11 @@ class ModelGroup(Group, panel="Models"):
             show_default="by task: captions 128, correlation 512, dialogues 1024",
         ),
     ] = None
-    device: Device = None
 
     def options(self, model: str | None = None) -> ModelOptions:
         """Return the options with which models are created."""
         from longvale.annotation.language_models import ModelOptions
 
-        return ModelOptions(model, self.server, self.timeout, self.max_tokens, self.device)
+        given = {name: getattr(self, name) for name in ("dtype", "load_in_4bit", "attn_implementation", "device_map")}
+        weights: Any = {name: value for name, value in given.items() if value}
+        return ModelOptions(model, self.server, self.timeout, self.max_tokens, self.device, weights=weights)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from .base import OutputCommand, app, echo
-from .options import Device, Overwrite, Quiet
+from .options import AttnImplementation, Device, DeviceMap, Overwrite, Quiet
 
 
 @app.command(cls=OutputCommand, epilog="Example: longvale synthesize corpus --videos 100 --seed 1")
@@ -94,6 +94,8 @@ def make(
     dtype: Annotated[
         str | None, typer.Option(help="Data type of the towers, such as bfloat16.", show_default="the checkpoint's")
     ] = None,
+    attn_implementation: AttnImplementation = None,
+    device_map: DeviceMap = None,
     quiet: Quiet = False,
 ) -> None:
     """Store what the towers see and hear of videos.
@@ -115,7 +117,8 @@ def make(
         towers, processor = build_checkpoint(vocab_videos=50)  # features do not depend on the tokenizer
         summary = extract(video_dir, output, processor, towers, **options)
     else:
-        summary = extract_features(video_dir, output, model=model, device=device, dtype=dtype, **options)
+        options |= {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+        summary = extract_features(video_dir, output, model=model, device=device, **options)
     if summary.failed:
         raise ValueError(str(summary))
     echo(f"{output}: {summary}")

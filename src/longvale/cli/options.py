@@ -20,6 +20,14 @@ Model = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Device, such as cpu or cuda:1.", show_default="an accelerator if there is one")
 ]
+AttnImplementation = Annotated[
+    str | None,
+    typer.Option(help="Attention, such as sdpa, eager or flash_attention_2.", show_default="that of transformers"),
+]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(help="Instead of --device: spread the weights over devices, such as auto.", show_default="none"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again instead of resuming.")]
 Data = Annotated[
@@ -222,14 +230,8 @@ class WeightOptions(Group, panel="Weights"):
             "--load-in-4bit", help="Language model in 4 bits (NF4); needs a GPU and: pip install bitsandbytes."
         ),
     ] = False
-    attn_implementation: Annotated[
-        str | None,
-        typer.Option(help="Attention, such as sdpa, eager or flash_attention_2.", show_default="that of transformers"),
-    ] = None
-    device_map: Annotated[
-        str | None,
-        typer.Option(help="Instead of --device: spread the weights over devices, such as auto.", show_default="none"),
-    ] = None
+    attn_implementation: AttnImplementation = None
+    device_map: DeviceMap = None
 
 
 @dataclass(eq=False, repr=False)

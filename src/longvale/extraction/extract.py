@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ..checkpoints.loading import load_checkpoint, weights_digest
+from ..checkpoints.loading import Weights, load_checkpoint, weights_digest
 from ..data.sources import index_videos
 from ..events import MODALITIES, check_video_id
 from ..features.manifest import MANIFEST_FILE, Manifest, load_records, manifest_path
@@ -118,6 +118,8 @@ def extract_features(
     model: str | os.PathLike,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+    device_map: str | None = None,
     **options: Any,
 ) -> ExtractionSummary:
     """Extract features of videos with the towers of a checkpoint and store them.
@@ -130,6 +132,9 @@ def extract_features(
         device: device such as "cpu" or "cuda:1"; by default an accelerator if available.
         dtype: dtype of the towers, such as "bfloat16"; by default that of the checkpoint. Features are stored as
             float32.
+        attn_implementation: attention of the towers, such as "flash_attention_2"; those that do not support it use
+            another one.
+        device_map: how accelerate spreads the weights over devices, such as "auto", instead of one device.
         options: see [`extract`].
 
     Returns:
@@ -148,7 +153,8 @@ def extract_features(
     find_videos(videos)  # before the model, which takes longer
     from ..models.modeling_longvale import LongVALEModel
 
-    towers, processor = load_checkpoint(model, LongVALEModel, device=device, dtype=dtype, only_towers=True)
+    weights: Weights = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+    towers, processor = load_checkpoint(model, LongVALEModel, device=device, only_towers=True, **weights)
     return extract(videos, output, processor, towers, **options)
 
 
