@@ -87,7 +87,7 @@ def test_videos_that_are_missing_or_damaged_are_left_out_up_to_a_share(chat_corp
 
 
 def test_an_export_for_another_trainer_is_read(chat_corpus, tmp_path):
-    (path,) = export_questions(chat_corpus, tmp_path, "swift", split="train", tasks=["grounding"])
+    path, _ = export_questions(chat_corpus, tmp_path, "swift", split="train", tasks=["grounding"])
     dataset = load(dataset_name=str(path))
     ours = load(data_dir=str(chat_corpus), dataset_config="grounding")
     assert [row["video"] for row in dataset] == [row["video"] for row in ours]
