@@ -127,6 +127,7 @@ def rename_video(corpus, old, new):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", BLOCKS)
 def test_blocks(page, clone, tmp_path):
     environment = {

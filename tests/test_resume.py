@@ -96,9 +96,9 @@ def finished(folder):
     [
         ("longvale.extraction.extract.save_features", 3, 2),
         # Of the renames the first is the manifest's, then come three a video: this is in the middle of the second's.
-        ("os.replace", 6, 1),
+        pytest.param("os.replace", 6, 1, marks=pytest.mark.slow),
         # All videos are there, the manifest is not in order yet.
-        ("os.replace", 1 + 3 * 4 + 1, 4),
+        pytest.param("os.replace", 1 + 3 * 4 + 1, 4, marks=pytest.mark.slow),
     ],
 )
 def test_features(

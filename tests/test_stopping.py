@@ -184,6 +184,7 @@ def test_synthesize_with_workers(start, longvale, tmp_path, number):
     assert f"{16 - kept} rendered, {kept} kept" in longvale("synthesize", tmp_path / "corpus", *options).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_generate(start, longvale, tiny_corpus, tiny_model, tmp_path, number):
     options = ["--data", tiny_corpus, "--batch-size", 1, "--max-new-tokens", 30, "--output", tmp_path / "p.jsonl"]

@@ -31,6 +31,7 @@ def test_its_card_is_one_that_the_hub_takes():
     assert (SPACE / "requirements.txt").read_text().split() == ["longvale[app]"]
 
 
+@pytest.mark.slow
 def test_it_serves_the_model_that_it_is_told(tiny_model, monkeypatch, capsys):
     def visit():
         url = capsys.readouterr().out.split()[-1].replace("0.0.0.0", "127.0.0.1")

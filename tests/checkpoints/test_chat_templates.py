@@ -49,7 +49,14 @@ def small():
         chat_templates._worker.stop()
 
 
-@pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
+#: Each is stopped by the limit of time, like the nested loops.
+LATE = ("doubled list", "great power", "macros that call twice")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [pytest.param(HOSTILE[name], id=name, marks=[pytest.mark.slow] * (name in LATE)) for name in HOSTILE],
+)
 def test_what_takes_too_much_is_refused_in_a_line(template):
     assert not is_plain(template)
     with pytest.raises(ValueError, match=r"^the chat template of the checkpoint cannot be rendered: .+") as error:

@@ -56,6 +56,7 @@ def test_fitted_projectors_put_clips_where_their_words_are(parts, composites):
     assert torch.cosine_similarity(bell, embeddings, dim=-1).argmax() == token
 
 
+@pytest.mark.slow
 def test_the_language_model_learns_its_texts(parts):
     model, processor = parts
     texts = list(sample_texts(20, options=corpus_options()))

@@ -34,6 +34,7 @@ def test_clips_have_a_target_for_every_feature(parts, tiny_corpus):
         assert video.words[modality].sum() > 0
 
 
+@pytest.mark.slow
 def test_training_changes_the_towers_alone_and_lowers_the_loss(parts, tiny_corpus):
     model, processor = parts
     before = {name: value.clone() for name, value in model.state_dict().items()}

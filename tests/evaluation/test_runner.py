@@ -55,7 +55,11 @@ def test_answers_are_those_of_one_call_a_question(told_model, tiny_corpus, tmp_p
     assert len(set(expected)) > len(expected) / 2
 
 
-@pytest.fixture(scope="module", params=[Decoding(), Decoding(temperature=1.5, seed=4)], ids=["greedy", "sampled"])
+@pytest.fixture(
+    scope="module",
+    params=[Decoding(), pytest.param(Decoding(temperature=1.5, seed=4), marks=pytest.mark.slow)],
+    ids=["greedy", "sampled"],
+)
 def answered(request, told_model, _corpus, tmp_path_factory):
     """A way of decoding, and the log of answers in batches of the usual size."""
     output = tmp_path_factory.mktemp("answered") / "p.jsonl"

@@ -52,6 +52,7 @@ def test_boundary_perception_alone_and_its_neighbours(tiny_model, tiny_corpus, t
     assert variants.boundary_only(str(tiny_model), tiny_corpus, tmp_path / "out", **options) == rows and len(tuned) == 3
 
 
+@pytest.mark.slow
 def test_captions_with_and_without_correlation(tiny_model, tiny_corpus, tmp_path, tuned):
     rows = variants.correlation_captions(
         str(tiny_model), tiny_corpus, tmp_path / "out", max_new_tokens=4, progress=False

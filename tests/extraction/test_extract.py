@@ -338,7 +338,7 @@ def test_a_new_video_joins_the_others(videos, tmp_path, run):
     assert [line["video_id"] for line in manifest(output)] == ["a", "aa", "b", "c"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_bad_video_does_not_stop_the_others(videos, tmp_path, run, workers):
     output = tmp_path / "features"
     (videos / "b.mkv").write_text("no video")

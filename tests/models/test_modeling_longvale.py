@@ -686,6 +686,7 @@ def test_the_head_is_sharded_like_that_of_a_language_model():
     assert LongVALEForConditionalGeneration._tp_plan == LlamaForCausalLM._tp_plan
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_whole_forward_compiles():
     model, inputs = small_model(time_embedding="fourier"), small_inputs()
@@ -871,6 +872,7 @@ def test_padding_on_either_side(model, processor, features):
         assert_close(left, right, **CLOSE)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_decoding_compiles_once_for_all_lengths():
     """No break in the graph of a decoding step, and no new graph for each step: lengths are symbols."""

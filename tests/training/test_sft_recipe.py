@@ -120,6 +120,7 @@ def kill_when(preloaded, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(corpus, base, run, kill_when, unbroken, tmp_path):
     output = tmp_path / "killed"
     kill_when(output / "checkpoint-4", corpus, base, output)
@@ -255,6 +256,7 @@ def test_stored_dialogues_and_the_second_stage(corpus, unbroken, tmp_path, here)
     assert adapter["base_model_name_or_path"] == str(unbroken[0])
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_where_it_was(corpus, base, tmp_path, here, monkeypatch):
     (tmp_path / "mixture.yaml").write_text(
         (recipes_dir() / "configs" / "boundary_perception.yaml").read_text()
