@@ -90,7 +90,7 @@ class GRPORun:
     def set_up(self) -> VideoGRPOTrainer:
         """Load the model and the questions, and return their trainer."""
         args = self.args
-        model, self.processor = self.load()
+        model, self.processor = self.load(args.load_in_4bit)
         questions = load_questions(args, model.config.feature_sizes, own_times(model.config))
         trainer = VideoGRPOTrainer(model, args, self.processor, questions)
         if args.grounding_videos:

@@ -109,7 +109,7 @@ class StageRun:
     def set_up(self) -> StageTrainer:
         """Load the model and the data of a stage; errors in them are reported here, before any training."""
         args = self.args
-        model, self.processor = self.load()
+        model, self.processor = self.load(args.load_in_4bit)
         dataset = self.options.training_set(args, model.config)
         trainer = self.options.trainer(model, args, self.processor, dataset)
         if args.profile and args.process_index == 0:

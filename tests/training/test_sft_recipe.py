@@ -316,6 +316,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_ids(corpus, base, tmp_pa
         ("--push_to_hub=true", "error: push_to_hub needs the name of a repository; set --hub_model_id, such as"),
         ("--push_to_hub=true --hub_model_id=a/b/c", "error: hub_model_id: Repo id must be in the form"),
         ("--model=nowhere", "error: nowhere: no such model folder"),
+        ("--load_in_4bit=true", "error: --load-in-4bit needs bitsandbytes"),
         ("--data_dir=nowhere", "error: nowhere/synthetic.json: no such file; compositing needs a corpus"),
     ],
 )

@@ -11,7 +11,7 @@ from longvale.models.modeling_longvale import LongVALEForConditionalGeneration
 from longvale.synthetic.compositing import load_composites
 from longvale.training.config import SFTStageConfig
 from longvale.training.profile import ProfileCallback
-from longvale.training.stages import StageTrainer, merge_and_save
+from longvale.training.stages import StageTrainer, load_base, merge_and_save
 
 FEATURES = ("visual_features", "audio_features", "speech_features")
 
@@ -217,3 +217,18 @@ def test_a_failed_save_leaves_no_checkpoint_that_loads(trained, tmp_path, monkey
     # The earlier one is whole and untouched.
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == weights_before
     load_checkpoint(tmp_path, LongVALEForConditionalGeneration, device="cpu")
+
+
+def test_the_base_is_quantized_for_training_and_whole_for_the_merge(monkeypatch, corpus, base, tmp_path):
+    """Of QLoRA, which needs a GPU: what the weights are asked for."""
+    asked = []
+
+    def load(path, kind, **weights):
+        asked.append(weights)
+        return load_checkpoint(path, kind, device="cpu")
+
+    monkeypatch.setattr("longvale.training.stages.load_checkpoint", load)
+    args = SFTStageConfig(model=str(base), data_dir=str(corpus), features_dir=str(corpus), load_in_4bit=True)
+    load_base(args, args.load_in_4bit)
+    load_base(args)
+    assert [(weights["load_in_4bit"], weights["device"]) for weights in asked] == [(True, args.device), (False, "cpu")]

@@ -148,6 +148,10 @@ class SFTStageConfig(RecipeConfig):
         default=None,
         metadata={"help": "Attention: eager, sdpa, flash_attention_2 or another one of transformers; default sdpa."},
     )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "QLoRA: the frozen language model in 4 bits; needs a GPU and bitsandbytes."},
+    )
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the official files."})
     features_dir: str | None = field(default=None, metadata={"help": "Feature store that the videos are read from."})
     videos_dir: str | None = field(default=None, metadata={"help": "Folder of <video_id>.mp4, without features_dir."})

@@ -108,6 +108,10 @@ class GRPOStageConfig(GRPORecipeConfig):
         default=None,
         metadata={"help": "Attention: eager, sdpa, flash_attention_2 or another one of transformers; default sdpa."},
     )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "QLoRA: the frozen language model in 4 bits; needs a GPU and bitsandbytes."},
+    )
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the official annotations."})
     features_dir: str | None = field(default=None, metadata={"help": "Feature store of the training videos."})
     tasks: list[str] = field(

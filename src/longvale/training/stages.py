@@ -237,8 +237,14 @@ def keep_trained_weights_in_float32(model: PeftModel, trained: Sequence[str] = T
             module.float()  # the untrained original too: inputs are cast to its type
 
 
-def load_base(args: SFTStageConfig | GRPOStageConfig) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
+def load_base(
+    args: SFTStageConfig | GRPOStageConfig, load_in_4bit: bool = False
+) -> tuple[LongVALEForConditionalGeneration, LongVALEProcessor]:
     """Load the model that a stage starts from, and its processor; the checkpoint will record the format of times.
+
+    Args:
+        args: options of the stage.
+        load_in_4bit: quantize the language model for training. The adapter is merged into the unquantized model.
 
     Raises:
         FileNotFoundError, ValueError: as in [`longvale.checkpoints.loading.load_checkpoint`].
@@ -246,8 +252,9 @@ def load_base(args: SFTStageConfig | GRPOStageConfig) -> tuple[LongVALEForCondit
     model, processor = load_checkpoint(
         args.model,
         LongVALEForConditionalGeneration,
-        device="cpu",
+        device=args.device if load_in_4bit else "cpu",
         dtype=args.weights_dtype,
+        load_in_4bit=load_in_4bit,
         attn_implementation=args.attn_implementation,
     )
     model.config.time_format = getattr(args, "times", None) or recorded_format(model.config, "percent")
