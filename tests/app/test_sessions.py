@@ -1,3 +1,5 @@
+import os
+
 from longvale.app.sessions import Sessions, Video
 
 
@@ -31,6 +33,17 @@ def test_equal_uploads_of_two_visitors_are_one_file(tmp_path):
         sessions.choose(tab, Video(video.path, "a.mp4", True, 1.0, None))
     sessions.close("one")
     assert video.path.exists()
+    sessions.close("two")
+    assert not video.path.exists()
+
+
+def test_an_equal_upload_that_no_tab_has_named_yet_is_kept(tmp_path):
+    sessions, video = Sessions(), upload(tmp_path)
+    sessions.choose("one", video)
+    os.utime(video.path, ns=(1, 1))  # it arrives again, for somebody else
+    sessions.close("one")
+    assert video.path.exists()
+    sessions.choose("two", Video(video.path, "a.mp4", True, 1.0, None))
     sessions.close("two")
     assert not video.path.exists()
 

@@ -42,6 +42,21 @@ class Video:
     media: Media | None = None
     features: Features | None = None
 
+    def __post_init__(self) -> None:
+        self._arrived = _arrival(self.path) if self.owned else None
+
+    def arrived_again(self) -> bool:
+        """Return whether the same upload has arrived once more since, for a tab that has not named it yet."""
+        return _arrival(self.path) != self._arrived
+
+
+def _arrival(path: Path) -> int | None:
+    """Return when a file arrived, in nanoseconds; None if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -179,12 +194,15 @@ class Sessions:
             self._delete(session.video)
 
     def _delete(self, video: Video | None) -> None:
-        """Delete an upload unless another tab uses the same file: identical uploads share one file."""
+        """Delete an upload unless another tab uses the same file, or is about to: identical uploads share one file.
+
+        What is left, and no tab names after all, is deleted by [`longvale.app.uploads.Uploads.clean_up`].
+        """
         if video is None or not video.owned:
             return
         with self._lock:
             shared = any(other.video is not None and other.video.path == video.path for other in self._open.values())
-        if not shared:
+        if not shared and not video.arrived_again():
             video.path.unlink(missing_ok=True)
 
 
