@@ -245,7 +245,7 @@ class LoadedCaptioner:
         self.processor, self.model = processor, model
 
 
-#: Loaded models by path, revision and device, as long as a captioner uses them.
+#: Loaded models by path, revision, device and other options, as long as a captioner uses them.
 _LOADED: WeakValueDictionary[tuple[str, str | None, str | None, str], LoadedCaptioner] = WeakValueDictionary()
 
 
@@ -323,8 +323,9 @@ def _build_transformers(role: Role, options: ModelOptions) -> Captioner:
     """A model of transformers: an image-, video- or audio-text model; for speech, a recogniser."""
     if role == "speech":
         raise ValueError(f"transformers:{options.need_model()}: what is said comes from --speech-recogniser")
-    limits = {"max_tokens": options.max_tokens}
-    return TransformersCaptioner(role, options.need_model(), options.device, **limits, **options.weights)
+    return TransformersCaptioner(
+        role, options.need_model(), options.device, max_tokens=options.max_tokens, **options.weights
+    )
 
 
 @captioners.register("server")

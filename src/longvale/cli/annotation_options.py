@@ -306,7 +306,7 @@ class ModelGroup(WeightOptions, panel="Models"):
     def options(self, model: str | None = None) -> ModelOptions:
         """Return the options with which models are created."""
         from longvale.annotation.language_models import ModelOptions
+        from longvale.checkpoints.loading import split_weights
 
-        given = {name: getattr(self, name) for name in ("dtype", "load_in_4bit", "attn_implementation", "device_map")}
-        weights: Any = {name: value for name, value in given.items() if value}
+        weights, _ = split_weights({name: value for name, value in self.arguments().items() if value})
         return ModelOptions(model, self.server, self.timeout, self.max_tokens, self.device, weights=weights)
